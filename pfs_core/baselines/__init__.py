@@ -1,0 +1,5 @@
+"""Structures to compare a search against; each baseline is a chooser of widths over the same channel graph."""
+
+from pfs_core.baselines.uniform import dense, uniform
+
+__all__ = ["dense", "uniform"]

@@ -1,0 +1,15 @@
+"""Groups of channels that must stay equally wide, and what can be done with their widths.
+
+>>> from pfs_core.models import build_model
+>>> graph = trace(build_model("resnet20"), (3, 32, 32))
+>>> graph.cost()
+Cost(macs=40813184, params=272474)
+>>> graph.cost({**graph.widths(), "layer1.0.conv1": 8}).macs
+38453888
+"""
+
+from pfs_core.channels.graph import ChannelGraph, ChannelGroup, Cost, Member
+from pfs_core.channels.resize import resize, slice_weights
+from pfs_core.channels.trace import trace
+
+__all__ = ["ChannelGraph", "ChannelGroup", "Cost", "Member", "resize", "slice_weights", "trace"]

@@ -1,0 +1,5 @@
+"""From a dataset's address to batches on the device: sources, the split, augmentation."""
+
+from pfs_core.data.split import ImageSplit, load_split, split_dataset
+
+__all__ = ["ImageSplit", "load_split", "split_dataset"]

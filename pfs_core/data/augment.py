@@ -1,0 +1,54 @@
+"""Random crop and flip of a whole batch on the device, and the batches of an epoch."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Normalise:
+    """uint8 [N, C, H, W] to float32 in a memory format, with the training rows' mean and standard deviation."""
+
+    def __init__(self, info: Mapping[str, Any], device: torch.device, layout: torch.memory_format) -> None:
+        self.mean = torch.tensor(info["mean"], device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(info["std"], device=device).view(1, -1, 1, 1)
+        self.layout = layout
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalised images."""
+        return images.float().sub_(self.mean).div_(self.std).contiguous(memory_format=self.layout)
+
+
+def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """Pad with 0 on all sides and cut each image of [N, C, H, W] out at its own random place."""
+    n, _, height, width = images.shape
+    windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
+    offset = torch.randint(2 * padding + 1, (2, n), generator=generator).to(images.device)
+    return windows[torch.arange(n, device=images.device), :, offset[0], offset[1]]
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image of [N, C, H, W] left to right with probability 1/2."""
+    mirrored = (torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5).to(images.device)
+    return torch.where(mirrored, images.flip(-1), images)
+
+
+def batches(
+    images: Tensor, labels: Tensor, size: int, augmentation: Mapping[str, Any], generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of shuffled, augmented uint8 batches, every row once.
+
+    The last batch is smaller where ``size`` does not divide the rows; a last batch of a single row (which BatchNorm
+    cannot train on) joins the one before it.
+    """
+    order = torch.randperm(len(images), generator=generator).to(images.device)
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    for rows in parts:
+        batch = random_crop(images[rows], augmentation["crop_padding"], generator)
+        if augmentation["flip"]:
+            batch = random_flip(batch, generator)
+        yield batch, labels[rows]

@@ -1,0 +1,65 @@
+"""The third step: the structure at the budget, and the two it is compared with."""
+
+from pathlib import Path
+
+from pfs_core.baselines import dense, uniform
+from pfs_core.files import publish, sha256
+from pfs_core.progress import Report, say
+from pfs_core.recipes import ExtractRecipe
+from pfs_core.search import load_gates
+from pfs_core.spec import Budget, ModelSpec
+from pfs_core.structure import Structure, extract, unexpanded_graph
+
+
+def extract_structures(
+    gates: str | Path,
+    out: str | Path,
+    budget: Budget,
+    recipe: ExtractRecipe = ExtractRecipe(),
+    report: Report = say,
+) -> dict[str, Structure]:
+    """Cut the gates at the budget and write ``structure.json``, ``uniform.json`` and ``dense.json`` to ``out``.
+
+    Args:
+        gates: a ``gates`` folder.
+        out: the folder to write.
+        budget: relative to the unexpanded network.
+        recipe: see :class:`ExtractRecipe`.
+        report: called with a line a structure.
+
+    Raises:
+        UserError: ``gates`` is not such a folder, or the budget cannot be reached.
+    """
+    scores, info = load_gates(gates)
+    spec = ModelSpec.parse(info["model"], "search.json: model")
+    policy, seed = info["recipe"]["policy"], info["seed"]
+    graph = unexpanded_graph(spec, policy)
+    provenance = {
+        "split_fingerprint": info["split_fingerprint"],
+        "gates_sha256": sha256(Path(gates) / "gates.safetensors"),
+    }
+    multiple = recipe.channel_multiple
+    structures = {
+        "structure": extract(
+            graph,
+            scores,
+            budget,
+            model=spec,
+            policy=policy,
+            channel_multiple=multiple,
+            seed=seed,
+            provenance=provenance,
+        ),
+        "uniform": uniform(graph, budget, model=spec, channel_multiple=multiple, provenance=provenance),
+        "dense": dense(graph, budget, model=spec),
+    }
+    with publish(out) as folder:
+        for name, structure in structures.items():
+            structure.save(folder / f"{name}.json")
+    for name, structure in structures.items():
+        cost = structure.cost
+        report(
+            f"extract {structure.chosen_by['method']:<8} {cost.macs:>13,} MACs  {cost.params:>11,} parameters  "
+            f"{structure.budget.achieved:.4f} of {structure.budget.metric} ({name}.json)"
+        )
+    return structures

@@ -1,0 +1,56 @@
+"""Statistics of latency samples: quantiles, bootstrap intervals, and whether to trust them."""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap, kurtosis, skew
+
+Samples = np.ndarray
+"""Nanoseconds, one a round; int64 [rounds]."""
+
+
+def median_interval(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """95% percentile-bootstrap interval of the median of ``values`` [n]."""
+    result = bootstrap(
+        (values,), np.median, n_resamples=resamples, batch=100, method="percentile", rng=np.random.default_rng(seed)
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def summary(samples: Samples) -> dict[str, Any]:
+    """Minimum, quantiles and median's interval in milliseconds, and ``flags`` for what looks wrong."""
+    ms = samples / 1e6
+    low, high = median_interval(ms)
+    p50, p90, p99 = np.quantile(ms, [0.5, 0.9, 0.99])
+    return {
+        "rounds": len(ms),
+        "min_ms": float(ms.min()),
+        "p50_ms": float(p50),
+        "p50_interval_ms": [low, high],
+        "p90_ms": float(p90),
+        "p99_ms": float(p99),
+        "flags": flags(ms),
+    }
+
+
+def paired_ratio(samples: Samples, reference: Samples) -> dict[str, Any]:
+    """Median over rounds of ``samples / reference`` with its interval; ``verdict`` is what the interval allows."""
+    ratios = samples / reference
+    low, high = median_interval(ratios)
+    verdict = "faster" if high < 1 else "slower" if low > 1 else "no measurable difference"
+    return {"ratio": float(np.median(ratios)), "interval": [low, high], "verdict": verdict}
+
+
+def flags(ms: np.ndarray) -> list[str]:
+    """``noisy`` where p90 is over 1.3 times the median, ``bimodal`` where Sarle's coefficient is over 5/9.
+
+    The coefficient is taken of the middle 98% of the samples: a few outliers alone do not make two modes.
+    """
+    found = []
+    if np.quantile(ms, 0.9) > 1.3 * np.median(ms):
+        found.append("noisy")
+    low, high = np.quantile(ms, [0.01, 0.99])
+    middle = ms[(ms >= low) & (ms <= high)]
+    if middle.std() > 0.02 * np.median(ms) and (skew(middle) ** 2 + 1) / kurtosis(middle, fisher=False) > 5 / 9:
+        found.append("bimodal")
+    return found

@@ -1,0 +1,133 @@
+"""Recipes: every setting of every step, as plain functions that return a full configuration."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from pfs_core.errors import UserError
+from pfs_core.spec import Config
+
+Precision = Literal["auto", "bf16", "fp32"]
+"""``auto`` is bf16 autocast where the device computes it natively, fp32 elsewhere."""
+
+
+class SplitRecipe(Config):
+    """Which rows validate and which test."""
+
+    validation: int = Field(default=5000, ge=1)
+    """Rows held out of the training set to validate on, at random."""
+    max_validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Upper bound of ``validation`` as a fraction of the training rows, for small sets."""
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Rows held out to test on, at random, where the source has no test set of its own."""
+
+
+class SearchRecipe(Config):
+    """Learning the gates on frozen random weights."""
+
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=128, ge=2)
+    lr: float = Field(default=0.01, gt=0)
+    gamma: float = Field(default=0.5, ge=0)
+    """Weight of the regulariser (mean gate - target ratio)^2."""
+    target_ratio: float | None = Field(default=None, gt=0, le=1)
+    """The regulariser's r; None takes the budget's fraction."""
+    expand: float = Field(default=1.25, ge=1.0, le=8.0)
+    policy: Literal["inner", "all"] = "inner"
+    precision: Precision = "auto"
+
+
+class ExtractRecipe(Config):
+    """Cutting the gates at the budget."""
+
+    channel_multiple: int = Field(default=1, ge=1)
+    """Kept widths are multiples of this."""
+
+
+class RetrainRecipe(Config):
+    """Training from a fresh initialisation with SGD."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=128, ge=2)
+    lr: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: Literal["multistep", "cosine"] = "multistep"
+    milestones: tuple[float, ...] = ()
+    """Fractions of the training at which the multistep schedule multiplies the rate by ``factor``."""
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    scratch_b: bool = True
+    """Spend the dense network's compute: epochs x (dense MACs / MACs), every step of the schedule stretched."""
+    train_on_validation: bool = True
+    """Train on training and validation rows together; otherwise validate after every epoch."""
+    precision: Precision = "auto"
+
+    @field_validator("milestones")
+    @classmethod
+    def _ordered(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
+        if list(milestones) != sorted(set(milestones)) or any(not 0 < m < 1 for m in milestones):
+            raise ValueError("must be rising fractions between 0 and 1")
+        return milestones
+
+
+class LatencyRecipe(Config):
+    """The interleaved latency protocol; times in seconds."""
+
+    warmup_seconds: float = Field(default=1.0, ge=0)
+    warmup_rounds: int = Field(default=10, ge=1)
+    min_rounds: int = Field(default=100, ge=64)
+    max_seconds: float = Field(default=30.0, gt=0)
+    relative_width: float = Field(default=0.02, gt=0)
+    """Stop when the interval of every median and ratio is narrower than this fraction of it."""
+    threads: int = Field(default=1, ge=1)
+
+
+class Recipe(Config):
+    """A full configuration of the pipeline."""
+
+    split: SplitRecipe = SplitRecipe()
+    search: SearchRecipe = SearchRecipe()
+    extract: ExtractRecipe = ExtractRecipe()
+    retrain: RetrainRecipe
+    latency: LatencyRecipe = LatencyRecipe()
+
+    def stage(self, name: str, changes: Mapping[str, Any]) -> Any:
+        """The configuration of one stage with ``changes`` applied."""
+        return getattr(self, name).updated(changes, name)
+
+
+def cifar_sfp() -> Recipe:
+    """The paper's CIFAR-10 setting: search 10 epochs, retrain as He et al. 2018 (soft filter pruning)."""
+    return Recipe(retrain=RetrainRecipe(epochs=200, milestones=(0.3, 0.6, 0.8), factor=0.2))
+
+
+def cifar_official() -> Recipe:
+    """The schedule of the paper's released code: 160 epochs, a tenth of the rate at 50% and 75%."""
+    return Recipe(retrain=RetrainRecipe(epochs=160, nesterov=False, weight_decay=1e-4, milestones=(0.5, 0.75)))
+
+
+def demo() -> Recipe:
+    """Seconds on a laptop with the embedded digits; shows the machinery, proves nothing."""
+    return Recipe(
+        search=SearchRecipe(epochs=20, batch_size=64),
+        retrain=RetrainRecipe(
+            epochs=20, batch_size=64, schedule="cosine", scratch_b=False, train_on_validation=False
+        ),
+        latency=LatencyRecipe(max_seconds=8.0),
+    )
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "cifar-sfp": cifar_sfp,
+    "cifar-official": cifar_official,
+    "demo": demo,
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name; UserError lists the names if there is none."""
+    if name not in RECIPES:
+        raise UserError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    return RECIPES[name]()

@@ -1,0 +1,234 @@
+"""The structure file, and Algorithm 1: from gates and a budget to widths, exactly."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+import pfs_core
+from pfs_core.channels import ChannelGraph, Cost, resize, trace
+from pfs_core.errors import UserError
+from pfs_core.files import read_json, write_json
+from pfs_core.models import build_model
+from pfs_core.spec import Budget, Config, ModelSpec
+
+SCHEMA = "pfs.structure/1"
+
+
+class CostRecord(Config):
+    """:class:`Cost` as JSON."""
+
+    macs: int
+    params: int
+
+
+class BudgetRecord(Config):
+    """What was asked for and what was reached, in the unit of ``target``: a fraction or a count."""
+
+    metric: Literal["macs", "params"]
+    target: float
+    achieved: float
+    gap: float
+    """``target - achieved``: never negative where a chooser met the budget."""
+
+
+class Structure(Config):
+    """How wide every channel group of a network is, how that was chosen and what it costs.
+
+    A JSON file of a few KB with schema ``pfs.structure/1``; everything needed to build the network again, untrained.
+    """
+
+    schema_: Literal["pfs.structure/1"] = Field(default=SCHEMA, alias="schema")
+    model: ModelSpec
+    widths: dict[str, int]
+    cost: CostRecord
+    reference: CostRecord
+    """The unexpanded network."""
+    budget: BudgetRecord
+    chosen_by: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        model: ModelSpec,
+        graph: ChannelGraph,
+        widths: Mapping[str, int],
+        budget: Budget,
+        chosen_by: Mapping[str, Any],
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """The structure of ``widths``; ``graph`` is the trace of the unexpanded ``model``."""
+        cost, reference = graph.cost(widths), graph.cost()
+        unit = getattr(reference, budget.metric) if budget.target <= 1 else 1
+        achieved = getattr(cost, budget.metric) / unit
+        return cls(
+            model=model,
+            widths=dict(widths),
+            cost=CostRecord(**cost._asdict()),
+            reference=CostRecord(**reference._asdict()),
+            budget=BudgetRecord(
+                metric=budget.metric, target=budget.target, achieved=achieved, gap=budget.target - achieved
+            ),
+            chosen_by=dict(chosen_by),
+            provenance={"pfs_version": pfs_core.__version__, **(provenance or {})},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read and check a structure file.
+
+        Raises:
+            UserError: the file is no structure of this schema, names other groups than its model has, or states
+                another cost than they have.
+        """
+        values = read_json(path)
+        schema = values.get("schema") if isinstance(values, dict) else None
+        if schema != SCHEMA:
+            raise UserError(f"{path} has schema {schema!r}; expected a structure file of schema {SCHEMA!r}")
+        structure = cls.parse(values, str(path))
+        try:
+            cost = structure.graph().cost(structure.widths)
+        except UserError as e:
+            raise UserError(f"{path}: {e}") from None
+        if cost != Cost(structure.cost.macs, structure.cost.params):
+            raise UserError(f"{path}: its widths cost {cost}, but the file says {structure.cost}; extract it again")
+        return structure
+
+    def save(self, path: str | Path) -> None:
+        """Write the structure file."""
+        write_json(path, self.model_dump(mode="json", by_alias=True))
+
+    @property
+    def network(self) -> str:
+        """What to call it beside others: ``pruned`` where a search chose it, else the method's name."""
+        method = str(self.chosen_by.get("method", ""))
+        return "pruned" if method == "pfs" else method
+
+    def graph(self) -> ChannelGraph:
+        """The channel graph of the unexpanded network."""
+        return unexpanded_graph(self.model)
+
+    def build(self) -> nn.Module:
+        """The network at these widths, freshly initialised from torch's global random generator."""
+        model = build_model(self.model)
+        return resize(model, trace(model, self.model.input_shape), self.widths)
+
+
+def unexpanded_graph(spec: ModelSpec, policy: Literal["inner", "all"] = "inner") -> ChannelGraph:
+    """The channel graph of ``spec`` at its published widths; torch's random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return trace(build_model(spec), spec.input_shape, policy)
+
+
+def extract(
+    graph: ChannelGraph,
+    gates: Mapping[str, Tensor],
+    budget: Budget,
+    *,
+    model: ModelSpec,
+    policy: str = "inner",
+    channel_multiple: int = 1,
+    seed: int = 0,
+    provenance: Mapping[str, Any] | None = None,
+) -> Structure:
+    """Algorithm 1 of Wang et al. (2020), solved exactly instead of by bisection.
+
+    Over all gates in falling order, keep the longest prefix whose cost is within the budget; a group never falls
+    below one channel (or ``channel_multiple``). Equal gates are ordered so that they are spent evenly over the groups.
+
+    Args:
+        graph: the channel graph of the unexpanded network, traced with ``policy``.
+        gates: float [expanded width] for each prunable group.
+        budget: relative to the unexpanded network.
+        model: the network, with the expansion it was searched at.
+        policy: for the record.
+        channel_multiple: kept widths are multiples of this.
+        seed: for the record.
+        provenance: for the record.
+
+    Raises:
+        UserError: the gates are not this network's, or even the smallest structure is over the budget.
+    """
+    expanded = graph.expanded(model.expand)
+    check_gates(graph, gates, expanded)
+    gates = {group.name: gates[group.name] for group in graph.prunable()}
+    order = ranked_channels(gates)
+    floor = {group: min(channel_multiple, len(scores)) for group, scores in gates.items()}
+
+    def widths_at(kept: int) -> dict[str, int]:
+        counts = dict.fromkeys(gates, 0)
+        for _, group in order[:kept]:
+            counts[group] += 1
+        multiple = {g: count // channel_multiple * channel_multiple for g, count in counts.items()}
+        return expanded | {g: max(floor[g], multiple[g]) for g in gates}
+
+    kept = largest_within(len(order), widths_at, graph, budget)
+    threshold = order[kept - 1][0] if kept else 1.0
+    chosen_by = {
+        "method": "pfs",
+        "threshold": threshold,
+        "policy": policy,
+        "channel_multiple": channel_multiple,
+        "seed": seed,
+    }
+    return Structure.of(model, graph, widths_at(kept), budget, chosen_by, provenance)
+
+
+def largest_within(
+    count: int, widths_at: Callable[[int], dict[str, int]], graph: ChannelGraph, budget: Budget
+) -> int:
+    """The largest k in 0..count whose ``widths_at(k)`` is within the budget; cost must not fall as k grows.
+
+    Raises:
+        UserError: even ``widths_at(0)`` is over the budget; the line says what is the smallest reachable.
+    """
+    reference = getattr(graph.cost(), budget.metric)
+    limit = budget.limit(reference)
+    smallest = getattr(graph.cost(widths_at(0)), budget.metric)
+    if smallest > limit:
+        least = smallest / reference
+        raise UserError(
+            f"budget {budget} cannot be reached; the smallest structure has {smallest:,} {budget.metric}, "
+            f"so ask for {budget.metric}={_round_up(least)} or more"
+        )
+    low, high = 0, count
+    while low < high:
+        middle = (low + high + 1) // 2
+        if getattr(graph.cost(widths_at(middle)), budget.metric) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def ranked_channels(gates: Mapping[str, Tensor]) -> list[tuple[float, str]]:
+    """``(gate, group)`` of every channel, largest first.
+
+    Among equal gates the one that is a smaller share into its own group comes first, so that a tie across groups is
+    spent evenly over them.
+    """
+    channels = []
+    for position, (group, scores) in enumerate(gates.items()):
+        falling = scores.double().sort(descending=True, stable=True).values.tolist()
+        for i, gate in enumerate(falling):
+            channels.append((-gate, (i + 1) / len(falling), position, group))
+    return [(-gate, group) for gate, _, _, group in sorted(channels)]
+
+
+def check_gates(graph: ChannelGraph, gates: Mapping[str, Tensor], expanded: Mapping[str, int]) -> None:
+    """Raise UserError unless there is one vector of finite numbers a prunable group, of its expanded width."""
+    prunable = [group.name for group in graph.prunable()]
+    if sorted(gates) != sorted(prunable):
+        raise UserError(f"the gates are for other channel groups: {', '.join(gates)}; expected {', '.join(prunable)}")
+    for name, scores in gates.items():
+        if scores.shape != (expanded[name],) or not scores.isfinite().all():
+            raise UserError(f"the gates of {name!r} must be {expanded[name]} finite numbers (got {list(scores.shape)})")
+
+
+def _round_up(fraction: float) -> float:
+    """``fraction`` with four decimals, rounded up so that asking for it works."""
+    return int(fraction * 10_000 + 1) / 10_000

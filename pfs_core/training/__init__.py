@@ -1,0 +1,1 @@
+"""Training a structure from a fresh initialisation, and evaluating networks."""
