@@ -4,11 +4,14 @@ from pathlib import Path
 
 from pfs_core.baselines import dense, uniform
 from pfs_core.files import publish, sha256
-from pfs_core.progress import Report, say
+from pfs_core.progress import say
 from pfs_core.recipes import ExtractRecipe
 from pfs_core.search import load_gates
 from pfs_core.spec import Budget, ModelSpec
 from pfs_core.structure import Structure, extract, unexpanded_graph
+
+FILES = {"pruned": "structure.json", "uniform": "uniform.json", "dense": "dense.json"}
+"""The file of each network in a ``structures`` folder."""
 
 
 def extract_structures(
@@ -16,7 +19,6 @@ def extract_structures(
     out: str | Path,
     budget: Budget,
     recipe: ExtractRecipe = ExtractRecipe(),
-    report: Report = say,
 ) -> dict[str, Structure]:
     """Cut the gates at the budget and write ``structure.json``, ``uniform.json`` and ``dense.json`` to ``out``.
 
@@ -25,7 +27,6 @@ def extract_structures(
         out: the folder to write.
         budget: relative to the unexpanded network.
         recipe: see :class:`ExtractRecipe`.
-        report: called with a line a structure.
 
     Raises:
         UserError: ``gates`` is not such a folder, or the budget cannot be reached.
@@ -40,7 +41,7 @@ def extract_structures(
     }
     multiple = recipe.channel_multiple
     structures = {
-        "structure": extract(
+        "pruned": extract(
             graph,
             scores,
             budget,
@@ -55,11 +56,11 @@ def extract_structures(
     }
     with publish(out) as folder:
         for name, structure in structures.items():
-            structure.save(folder / f"{name}.json")
+            structure.save(folder / FILES[name])
     for name, structure in structures.items():
         cost = structure.cost
-        report(
-            f"extract {structure.chosen_by['method']:<8} {cost.macs:>13,} MACs  {cost.params:>11,} parameters  "
-            f"{structure.budget.achieved:.4f} of {structure.budget.metric} ({name}.json)"
+        say(
+            f"extract {name:<8} {cost.macs:>13,} MACs  {cost.params:>11,} parameters  "
+            f"{structure.budget.achieved:.4f} of {structure.budget.metric} ({FILES[name]})"
         )
     return structures

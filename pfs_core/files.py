@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -40,11 +39,11 @@ def publish(out: str | Path) -> Iterator[Path]:
         write_json(aside / COMPLETE, digests)
         if out.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
-            os.replace(out, old / out.name)
-            os.replace(aside, out)
+            out.rename(old / out.name)
+            aside.rename(out)
             shutil.rmtree(old)
         else:
-            os.replace(aside, out)
+            aside.rename(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -85,7 +84,7 @@ def require_result(folder: str | Path, kind: str, made_by: str) -> Path:
 
 def sha256(path: str | Path) -> str:
     """Hex digest of a file."""
-    with open(path, "rb") as f:
+    with Path(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -107,4 +106,4 @@ def write_json(path: str | Path, value: Any) -> None:
     path = Path(path)
     aside = path.with_name(f".{path.name}.partial")
     aside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    aside.replace(path)

@@ -4,17 +4,36 @@ Lines start with a mark so that ``pfs run`` can tell them from everything else t
 pod's log they are plain lines.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pfs_core.errors import UserError
 
 MARK = "[pfs] "
 
-Report = Callable[[str], None]
+Record = Callable[[dict[str, Any]], None]
+"""Takes a row of history as soon as it is known."""
 
 
 def say(line: str) -> None:
     """Print one line for the user."""
     print(f"{MARK}{line}", flush=True)
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn a UserError into one marked line and exit code 2: how a step in a process of its own tells the user."""
+    try:
+        yield
+    except UserError as e:
+        say(f"error: {e}")
+        raise SystemExit(2) from None
+
+
+def ignore(row: dict[str, Any]) -> None:
+    """A :data:`Record` that keeps nothing."""
 
 
 class TimeLeft:

@@ -111,10 +111,8 @@ def cifar_official() -> Recipe:
 def demo() -> Recipe:
     """Seconds on a laptop with the embedded digits; shows the machinery, proves nothing."""
     return Recipe(
-        search=SearchRecipe(epochs=20, batch_size=64),
-        retrain=RetrainRecipe(
-            epochs=20, batch_size=64, schedule="cosine", scratch_b=False, train_on_validation=False
-        ),
+        search=SearchRecipe(epochs=40, batch_size=64),
+        retrain=RetrainRecipe(epochs=20, batch_size=64, schedule="cosine", scratch_b=False, train_on_validation=False),
         latency=LatencyRecipe(max_seconds=8.0),
     )
 
@@ -131,3 +129,8 @@ def recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise UserError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
     return RECIPES[name]()
+
+
+def default_recipe(dataset: str) -> str:
+    """The recipe for a dataset where none is named: ``demo`` for the embedded digits, else the paper's."""
+    return "demo" if dataset == "digits" else "cifar-sfp"

@@ -178,23 +178,14 @@ def extract(
     return Structure.of(model, graph, widths_at(kept), budget, chosen_by, provenance)
 
 
-def largest_within(
-    count: int, widths_at: Callable[[int], dict[str, int]], graph: ChannelGraph, budget: Budget
-) -> int:
+def largest_within(count: int, widths_at: Callable[[int], dict[str, int]], graph: ChannelGraph, budget: Budget) -> int:
     """The largest k in 0..count whose ``widths_at(k)`` is within the budget; cost must not fall as k grows.
 
     Raises:
         UserError: even ``widths_at(0)`` is over the budget; the line says what is the smallest reachable.
     """
-    reference = getattr(graph.cost(), budget.metric)
-    limit = budget.limit(reference)
-    smallest = getattr(graph.cost(widths_at(0)), budget.metric)
-    if smallest > limit:
-        least = smallest / reference
-        raise UserError(
-            f"budget {budget} cannot be reached; the smallest structure has {smallest:,} {budget.metric}, "
-            f"so ask for {budget.metric}={_round_up(least)} or more"
-        )
+    limit = budget.limit(getattr(graph.cost(), budget.metric))
+    check_within(graph, widths_at(0), budget)
     low, high = 0, count
     while low < high:
         middle = (low + high + 1) // 2
@@ -203,6 +194,23 @@ def largest_within(
         else:
             high = middle - 1
     return low
+
+
+def check_reachable(graph: ChannelGraph, expanded: Mapping[str, int], budget: Budget) -> None:
+    """Raise UserError unless one channel in every prunable group, the rest as expanded, is within the budget."""
+    prunable = {group.name for group in graph.prunable()}
+    check_within(graph, {name: 1 if name in prunable else width for name, width in expanded.items()}, budget)
+
+
+def check_within(graph: ChannelGraph, smallest: Mapping[str, int], budget: Budget) -> None:
+    """Raise UserError, naming the least budget that works, unless the ``smallest`` widths are within the budget."""
+    reference = getattr(graph.cost(), budget.metric)
+    cost = getattr(graph.cost(smallest), budget.metric)
+    if cost > budget.limit(reference):
+        raise UserError(
+            f"budget {budget} cannot be reached; the smallest structure has {cost:,} {budget.metric}, "
+            f"so ask for {budget.metric}={_round_up(cost / reference)} or more"
+        )
 
 
 def ranked_channels(gates: Mapping[str, Tensor]) -> list[tuple[float, str]]:

@@ -111,6 +111,7 @@ class ChannelGraph:
             if group.name not in widths:
                 raise UserError(f"no width is given for channel group {group.name!r}")
             if not group.resizable and widths[group.name] != group.width:
+                given = widths[group.name]
                 raise UserError(
-                    f"channel group {group.name!r} must keep width {group.width} (got {widths[group.name]}): {group.reason}"
+                    f"channel group {group.name!r} must keep width {group.width} (got {given}): {group.reason}"
                 )

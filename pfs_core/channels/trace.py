@@ -115,7 +115,7 @@ class Walk:
         return Channels(group, ungated=f"no BatchNorm between {name} and the next layer")
 
     def reads(self, node: fx.Node, x: Channels) -> None:
-        """This node's module mixes the channels of ``x``."""
+        """The node's module mixes the channels of ``x``."""
         name = str(node.target)
         if name in self._read:
             self.join(self._read[name], x.group)

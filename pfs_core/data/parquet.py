@@ -167,7 +167,8 @@ def _with_classes(source: ImageSource, folder: Path) -> ImageSource:
         where = f"{folder / source.files[i]}, row {int(source.rows[i])}"
         known = "named in its schema" if source.class_names else "in the training files"
         raise UserError(
-            f"{where}: label {int(source.labels[i])} is out of range; {len(names)} classes are {known}, so 0 to {len(names) - 1}"
+            f"{where}: label {int(source.labels[i])} is out of range; "
+            f"{len(names)} classes are {known}, so labels are 0 to {len(names) - 1}"
         )
     if len(names) < 2:
         raise UserError(f"dataset {folder} has a single class; at least 2 are needed")

@@ -15,6 +15,7 @@ from torch import Tensor
 from pfs_core.data.source import ImageSource, load_source
 from pfs_core.errors import UserError
 from pfs_core.files import publish, read_json, require_result, write_json
+from pfs_core.progress import say
 from pfs_core.recipes import SplitRecipe
 
 SCHEMA = "pfs.split/1"
@@ -67,6 +68,8 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         pq.write_table(pa.table(table), folder / "split.parquet")
         save_file({"images": source.images}, folder / "images.safetensors")
         write_json(folder / "split.json", info)
+    rows = ", ".join(f"{info['rows'][part]:,} {part}" for part in PARTS)
+    say(f"split {dataset}: {rows} images of {len(source.class_names)} classes")
     return info
 
 

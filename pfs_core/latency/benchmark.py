@@ -19,7 +19,7 @@ from pfs_core.errors import UserError
 from pfs_core.files import publish, write_json
 from pfs_core.latency.machine import load, machine
 from pfs_core.latency.statistics import median_interval, paired_ratio, summary
-from pfs_core.progress import Report, say
+from pfs_core.progress import say
 from pfs_core.recipes import LatencyRecipe
 from pfs_core.spec import Budget
 from pfs_core.structure import Structure
@@ -32,7 +32,6 @@ def benchmark(
     out: str | Path,
     recipe: LatencyRecipe = LatencyRecipe(),
     seed: int = 0,
-    report: Report = say,
 ) -> dict[str, Any]:
     """Measure structures against their dense network at batch size 1 and write the ``latency`` folder.
 
@@ -44,7 +43,6 @@ def benchmark(
         out: the folder to write.
         recipe: see :class:`LatencyRecipe`.
         seed: of the order and of the image.
-        report: called with a line of progress.
 
     Returns:
         The content of ``latency.json``.
@@ -59,7 +57,7 @@ def benchmark(
     models = {name: structure.build().eval() for name, structure in networks.items()}
     image = torch.randn(1, *structures[0].model.input_shape)
     runs = {name: lambda model=model: model(image) for name, model in models.items()}
-    report(f"latency of {', '.join(runs)} at batch 1 on {threads} thread{'s' * (threads > 1)}")
+    say(f"latency of {', '.join(runs)} at batch 1 on {threads} thread{'s' * (threads > 1)}")
     with torch.inference_mode(), _quiet(threads):
         samples = interleaved(runs, recipe, seed)
     ended = load()
@@ -86,7 +84,7 @@ def benchmark(
         write_json(folder / "latency.json", info)
     for name, ratio in ratios.items():
         low, high = ratio["interval"]
-        report(
+        say(
             f"latency {name}  p50 {stats[name]['p50_ms']:.3f} ms, dense {stats['dense']['p50_ms']:.3f} ms, "
             f"ratio {ratio['ratio']:.3f} [{low:.3f}, {high:.3f}]: {ratio['verdict']}"
         )

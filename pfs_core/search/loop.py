@@ -23,10 +23,11 @@ from pfs_core.device import autocast, memory_format, pick_device, resolve_precis
 from pfs_core.errors import UserError
 from pfs_core.files import publish, read_json, require_result, write_json
 from pfs_core.models import build_model
-from pfs_core.progress import Report, TimeLeft, say
+from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import SearchRecipe
 from pfs_core.search.gates import Gates
 from pfs_core.spec import Budget, ModelSpec
+from pfs_core.structure import check_reachable
 from pfs_core.training.evaluate import accuracy, predict
 
 SCHEMA = "pfs.gates/1"
@@ -39,7 +40,7 @@ def search(
     budget: Budget = Budget(target=0.5),
     recipe: SearchRecipe = SearchRecipe(),
     seed: int = 0,
-    report: Report = say,
+    record: Record = ignore,
 ) -> dict[str, Any]:
     """Learn the gates of ``spec`` and write the ``gates`` folder.
 
@@ -53,7 +54,7 @@ def search(
         budget: what the structure will be cut to; its fraction is the regulariser's target ratio.
         recipe: see :class:`SearchRecipe`.
         seed: of the random weights and of the order of the images.
-        report: called with a line of progress an epoch.
+        record: called with every row of the history.
 
     Returns:
         The content of ``search.json``.
@@ -71,11 +72,11 @@ def search(
     graph = trace(model, spec.input_shape, recipe.policy)
     widths = graph.expanded(spec.expand)
     target = recipe.target_ratio or min(1.0, budget.fraction(getattr(graph.cost(), budget.metric)))
+    check_reachable(graph, widths, budget)
     model = resize(model, graph, widths).to(device)
-    precision = resolve_precision(recipe.precision, device)
     started = time.perf_counter()
     try:
-        best, history = learn_gates(model, spec, data, target, precision, recipe, seed, report)
+        best, history = learn_gates(model, data, target, recipe, seed, record)
     except ValueError as e:
         raise UserError(f"model {spec.name}: {e}") from None
     info = {
@@ -84,7 +85,7 @@ def search(
         "recipe": recipe.model_dump(),
         "budget": str(budget),
         "target_ratio": target,
-        "precision": precision,
+        "precision": resolve_precision(recipe.precision, device),
         "device": str(device),
         "seed": seed,
         "kept_epoch": best["epoch"],
@@ -103,23 +104,22 @@ def search(
 
 def learn_gates(
     model: nn.Module,
-    spec: ModelSpec,
     data: ImageSplit,
     target: float,
-    precision: str,
     recipe: SearchRecipe,
     seed: int,
-    report: Report,
+    record: Record,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The loop itself: the evaluation whose gates are kept (with ``gates`` by group), and the row of every one.
 
     Kept is the best validation accuracy among evaluations whose non-zero fraction is at most ``target``, else the
     last evaluation.
     """
-    graph = trace(model, spec.input_shape, recipe.policy)
+    graph = trace(model, data.input_shape, recipe.policy)
     Gates.freeze(model)
     gates = Gates(model, graph)
     device = gates.values.device
+    precision = resolve_precision(recipe.precision, device)
     layout = memory_format(device, precision, (g.width for g in graph.groups if g.resizable))
     model.to(memory_format=layout).train()
     normalise = Normalise(data.info, device, layout)
@@ -162,7 +162,8 @@ def learn_gates(
             "val_accuracy": accuracy(predictions, data.labels["validation"]),
         }
         history.append(row)
-        report(
+        record(row)
+        say(
             f"search epoch {epoch}/{recipe.epochs}  loss {row['loss']:.4f}  mean gate {row['mean_gate']:.3f}  "
             f"non-zero {row['nonzero']:.3f}  validation accuracy {row['val_accuracy']:.4f}  "
             f"left {left(epoch, recipe.epochs)}"

@@ -19,7 +19,7 @@ from pfs_core.data.split import ImageSplit, load_split
 from pfs_core.device import autocast, memory_format, pick_device, resolve_precision
 from pfs_core.errors import UserError
 from pfs_core.files import publish, require_result, write_json
-from pfs_core.progress import Report, TimeLeft, say
+from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import RetrainRecipe
 from pfs_core.structure import Structure
 from pfs_core.training.evaluate import Forward, accuracy, predict
@@ -34,7 +34,7 @@ def retrain(
     out: str | Path,
     recipe: RetrainRecipe,
     seed: int = 0,
-    report: Report = say,
+    record: Record = ignore,
 ) -> dict[str, Any]:
     """Train ``structure`` from a fresh initialisation, test it once and write the ``model`` folder.
 
@@ -48,7 +48,7 @@ def retrain(
         out: the folder to write.
         recipe: see :class:`RetrainRecipe`.
         seed: of the initial weights and of the order of the images.
-        report: called with a line of progress an epoch.
+        record: called with every row of the history.
 
     Returns:
         The content of ``metrics.json``.
@@ -62,9 +62,8 @@ def retrain(
     torch.manual_seed(seed)
     model = structure.build().to(device)
     epochs = planned_epochs(structure, recipe)
-    precision = resolve_precision(recipe.precision, device)
     started = time.perf_counter()
-    history = fit(model, structure, data, recipe, epochs, precision, seed, report)
+    history = fit(model, structure, data, recipe, epochs, seed, record)
     model.to(memory_format=torch.contiguous_format)
     normalise = Normalise(data.info, device, torch.contiguous_format)
     predictions = predict(model, lambda images: model(normalise(images)), data.images["test"])
@@ -85,7 +84,7 @@ def retrain(
         "class_names": data.info["class_names"],
         "epochs": epochs,
         "recipe": recipe.model_dump(mode="json"),
-        "precision": precision,
+        "precision": resolve_precision(recipe.precision, device),
         "device": str(device),
         "seed": seed,
         "split_fingerprint": data.info["fingerprint"],
@@ -97,7 +96,7 @@ def retrain(
         structure.save(folder / "structure.json")
         pq.write_table(pa.Table.from_pylist(history), folder / "history.parquet")
         write_json(folder / "metrics.json", metrics)
-    report(f"retrain {structure.network}  test accuracy {metrics['test_accuracy']:.4f} of {len(labels):,} images")
+    say(f"retrain {structure.network}  test accuracy {metrics['test_accuracy']:.4f} of {len(labels):,} images")
     return metrics
 
 
@@ -107,12 +106,12 @@ def fit(
     data: ImageSplit,
     recipe: RetrainRecipe,
     epochs: int,
-    precision: str,
     seed: int,
-    report: Report,
+    record: Record,
 ) -> list[dict[str, Any]]:
     """The training loop; returns a row of history an epoch."""
     device = next(model.parameters()).device
+    precision = resolve_precision(recipe.precision, device)
     graph = structure.graph()
     widths = (structure.widths[group.name] for group in graph.groups if group.resizable)
     layout = memory_format(device, precision, widths)
@@ -152,7 +151,8 @@ def fit(
         if not recipe.train_on_validation:
             row["val_accuracy"] = _validate(model, forward, data)
         history.append(row)
-        report(_line(structure.network, row, epoch, epochs, left))
+        record(row)
+        say(_line(structure.network, row, epoch, epochs, left))
     return history
 
 

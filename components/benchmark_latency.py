@@ -1,0 +1,34 @@
+"""Step 5."""
+
+from kfp.dsl import Artifact, Input, Metrics, Output
+
+from components.base import component
+
+
+@component
+def benchmark_latency(
+    structures: Input[Artifact],
+    latency: Output[Artifact],
+    metrics: Output[Metrics],
+    recipe: str = "cifar-sfp",
+    settings: dict = {},
+    seed: int = 0,
+):
+    """Measure the pruned, the uniform and the dense network side by side on the CPU at batch size 1.
+
+    Args:
+        structures: Output of the extract step.
+        latency: Folder with every sample and the statistics.
+        metrics: Medians in milliseconds and their ratios to the dense network.
+        recipe: Name of a recipe.
+        settings: Changes to the recipe's `latency` settings.
+        seed: Seed of the order of the measurements.
+    """
+    from pfs_core import steps
+    from pfs_core.progress import user_errors
+
+    with user_errors():
+        files = [steps.structure_file(structures.path, network) for network in ("pruned", "uniform")]
+        figures = steps.benchmark(files, latency.path, recipe, settings, seed)
+    for name, value in figures.items():
+        metrics.log_metric(name, value)

@@ -1,0 +1,39 @@
+"""Step 4."""
+
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
+
+from components.base import component
+
+
+@component
+def retrain(
+    structures: Input[Artifact],
+    split: Input[Dataset],
+    model: Output[Model],
+    metrics: Output[Metrics],
+    network: str = "pruned",
+    recipe: str = "",
+    settings: dict = {},
+    seed: int = 0,
+):
+    """Train one structure from a fresh initialisation and test it once.
+
+    Args:
+        structures: Output of the extract step.
+        split: Output of the split step.
+        model: Folder with weights (safetensors), structure, history and metrics.
+        metrics: Test accuracy, MACs and parameters.
+        network: Which structure: `pruned`, `uniform` or `dense`.
+        recipe: Name of a recipe; empty for the one that suits the dataset.
+        settings: Changes to the recipe's `retrain` settings.
+        seed: Seed of the initial weights and of the order of the images.
+    """
+    from pfs_core import steps
+    from pfs_core.progress import user_errors
+
+    with user_errors():
+        file = steps.structure_file(structures.path, network)
+        figures = steps.retrain(file, split.path, model.path, recipe, settings, seed)
+    for name, value in figures.items():
+        metrics.log_metric(name, value)
+    model.metadata["network"] = network

@@ -1,0 +1,39 @@
+"""Step 2."""
+
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Output
+
+from components.base import component
+
+
+@component
+def search_gates(
+    model: str,
+    split: Input[Dataset],
+    gates: Output[Artifact],
+    metrics: Output[Metrics],
+    budget: str = "macs=0.5",
+    recipe: str = "",
+    settings: dict = {},
+    model_settings: dict = {},
+    seed: int = 0,
+):
+    """Learn one gate a channel on frozen random weights.
+
+    Args:
+        model: Name of a network, e.g. `resnet20`.
+        split: Output of the split step.
+        gates: Folder with one vector of gates a channel group and the history of the search.
+        metrics: Validation accuracy and non-zero fraction of the gates that were kept.
+        budget: What the network will be cut to, e.g. `macs=0.5`.
+        recipe: Name of a recipe; empty for the one that suits the dataset.
+        settings: Changes to the recipe's `search` settings.
+        model_settings: Keyword arguments of the network, e.g. `{"width": 32}`.
+        seed: Seed of the random weights and of the order of the images.
+    """
+    from pfs_core import steps
+    from pfs_core.progress import user_errors
+
+    with user_errors():
+        figures = steps.search(model, split.path, gates.path, budget, recipe, settings, model_settings, seed)
+    for name, value in figures.items():
+        metrics.log_metric(name, value)

@@ -1,0 +1,140 @@
+"""Everything a pipeline run found, read back from its folders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from pfs_core.errors import UserError
+from pfs_core.extraction import FILES
+from pfs_core.files import read_json, require_result
+from pfs_core.search import load_gates
+from pfs_core.spec import ModelSpec
+from pfs_core.structure import Structure
+
+NETWORKS = ("dense", "uniform", "pruned")
+"""Order of the table's rows."""
+
+History = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """One pipeline run: what each step wrote, by network name (``dense``, ``uniform``, ``pruned``) where it applies."""
+
+    split: dict[str, Any]
+    search: dict[str, Any]
+    search_history: History
+    gates: dict[str, Tensor]
+    structures: dict[str, Structure]
+    metrics: dict[str, dict[str, Any]]
+    histories: dict[str, History]
+    latency: dict[str, Any]
+    samples_ms: dict[str, np.ndarray]
+    model_dir: Path
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The network that was searched."""
+        return self.structures["pruned"].model
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row a network; ``test_accuracy`` is None where it was not trained."""
+        rows = []
+        for name in NETWORKS:
+            cost, stats = self.structures[name].cost, self.latency["models"].get(name, {})
+            trained = self.metrics.get(name, {})
+            ratio = self.latency["ratios_to_dense"].get(name, {})
+            rows.append(
+                {
+                    "network": name,
+                    "macs": cost.macs,
+                    "params": cost.params,
+                    "test_accuracy": trained.get("test_accuracy"),
+                    "test_accuracy_interval": trained.get("test_accuracy_interval"),
+                    "epochs": trained.get("epochs"),
+                    "p50_ms": stats.get("p50_ms"),
+                    "p50_interval_ms": stats.get("p50_interval_ms"),
+                    "latency_ratio": ratio.get("ratio"),
+                    "latency_ratio_interval": ratio.get("interval"),
+                    "latency_verdict": ratio.get("verdict"),
+                    "latency_flags": stats.get("flags", []),
+                }
+            )
+        return rows
+
+    def figures(self) -> dict[str, Any]:
+        """The final figures by a flat name, as the run table of MLflow sorts and compares them."""
+        out: dict[str, Any] = {"search_seconds": self.search["seconds"]}
+        for row in self.table():
+            for key in ("macs", "params", "test_accuracy", "p50_ms", "latency_ratio"):
+                if row[key] is not None:
+                    out[f"{row['network']}_{key}"] = row[key]
+        if "dense" in self.metrics:
+            out["accuracy_drop"] = out["dense_test_accuracy"] - out["pruned_test_accuracy"]
+        return out
+
+    def verdict(self) -> str:
+        """The run in one sentence."""
+        rows = {row["network"]: row for row in self.table()}
+        pruned = rows["pruned"]
+        parts = [
+            f"{self.spec.name} pruned to {pruned['macs']:,} MACs, {pruned['macs'] / rows['dense']['macs']:.1%} of the "
+            f"dense network's {rows['dense']['macs']:,}",
+            f"test accuracy {_accuracy(pruned)} on {self.metrics['pruned']['test_rows']:,} images"
+            + "".join(f", {n} {_accuracy(rows[n])}" for n in ("dense", "uniform") if n in self.metrics),
+        ]
+        low, high = pruned["latency_ratio_interval"]
+        parts.append(
+            f"CPU latency {pruned['latency_ratio']:.3f} times the dense network's [{low:.3f}, {high:.3f}]: "
+            f"{pruned['latency_verdict']}"
+        )
+        return "; ".join(parts) + "."
+
+
+def load_results(
+    split_dir: str | Path,
+    gates_dir: str | Path,
+    structures_dir: str | Path,
+    model_dirs: Sequence[str | Path],
+    latency_dir: str | Path,
+) -> Results:
+    """Read the folders of one pipeline run; UserError if one is missing, or no model is the pruned one."""
+    split_dir = require_result(split_dir, "split", "pfs split DATASET OUT")
+    gates, search = load_gates(gates_dir)
+    structures_dir = require_result(structures_dir, "structure", "pfs extract --gates DIR OUT")
+    latency_dir = require_result(latency_dir, "latency", "pfs benchmark --structure FILE OUT")
+    structures = {name: Structure.load(structures_dir / file) for name, file in FILES.items()}
+    metrics, histories, model_dir = {}, {}, None
+    for path in model_dirs:
+        folder = require_result(path, "metrics", "pfs retrain --structure FILE --split DIR OUT")
+        found = read_json(folder / "metrics.json")
+        metrics[found["network"]] = found
+        histories[found["network"]] = pq.read_table(folder / "history.parquet").to_pylist()
+        if found["network"] == "pruned":
+            model_dir = folder
+    latency = read_json(latency_dir / "latency.json")
+    if model_dir is None or "pruned" not in latency["models"]:
+        raise UserError("the run has no trained and measured pruned network; retrain and benchmark structure.json")
+    samples = pq.read_table(latency_dir / "samples.parquet").to_pandas()
+    return Results(
+        split=read_json(split_dir / "split.json"),
+        search=search,
+        search_history=pq.read_table(Path(gates_dir) / "history.parquet").to_pylist(),
+        gates=gates,
+        structures=structures,
+        metrics=metrics,
+        histories=histories,
+        latency=latency,
+        samples_ms={name: rows.nanoseconds.to_numpy() / 1e6 for name, rows in samples.groupby("model", sort=False)},
+        model_dir=model_dir,
+    )
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    low, high = row["test_accuracy_interval"]
+    return f"{row['test_accuracy']:.2%} [{low:.2%}, {high:.2%}]"

@@ -1,0 +1,213 @@
+"""The six steps as the command line and the pipeline run them: settings in, a folder out, tracked in MLflow.
+
+Each takes plain values, as a pipeline passes them, and returns the few numbers that stand for its result.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pfs_core.errors import UserError
+from pfs_core.progress import say
+from pfs_core.recipes import Recipe, default_recipe, recipe
+from pfs_core.tracking import finite, step_run
+
+Settings = Mapping[str, Any]
+STAGES = ("split", "search", "extract", "retrain", "latency")
+"""The stages that have settings."""
+
+
+def split(
+    dataset: str, out: str | Path, recipe_name: str = "", settings: Settings | None = None, seed: int = 0
+) -> dict:
+    """Write the ``split`` folder of ``dataset``; returns rows a part."""
+    from pfs_core.data import split_dataset
+
+    config = chosen(recipe_name, dataset).stage("split", settings or {})
+    with step_run("split") as run:
+        run.params(prefixed("split", {"dataset": dataset, "seed": seed, **config.model_dump()}))
+        info = split_dataset(dataset, out, config, seed)
+        result = {f"{part}_rows": rows for part, rows in info["rows"].items()} | {"classes": len(info["class_names"])}
+        run.metrics(result)
+        run.artifact(Path(out) / "split.json", "split")
+    return finite(result)
+
+
+def search(
+    model: str,
+    split_dir: str | Path,
+    out: str | Path,
+    budget: str = "macs=0.5",
+    recipe_name: str = "",
+    settings: Settings | None = None,
+    model_settings: Settings | None = None,
+    seed: int = 0,
+) -> dict:
+    """Write the ``gates`` folder of ``model``; returns the kept evaluation."""
+    from pfs_core.search import search as search_gates
+    from pfs_core.spec import Budget, ModelSpec
+
+    config = chosen(recipe_name, dataset_of(split_dir)).stage("search", settings or {})
+    spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(model_settings or {})}, "model")
+    goal = Budget.from_text(budget)
+    with step_run("search") as run:
+        run.params(prefixed("search", {"model": model, "budget": str(goal), "seed": seed, **config.model_dump()}))
+        info = search_gates(
+            spec, split_dir, out, goal, config, seed, record=lambda row: run.metrics(row, step=row["epoch"])
+        )
+        result = {key: info[key] for key in ("validation_accuracy", "nonzero", "kept_epoch", "seconds")}
+        run.metrics(prefixed("kept", result))
+        run.artifact(out, "gates")
+    return finite(result)
+
+
+def extract(gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", settings: Settings | None = None) -> dict:
+    """Write the ``structures`` folder; returns the cost of the pruned structure."""
+    from pfs_core.extraction import extract_structures
+    from pfs_core.recipes import ExtractRecipe
+    from pfs_core.spec import Budget
+
+    config = ExtractRecipe.parse(dict(settings or {}), "extract")
+    goal = Budget.from_text(budget)
+    with step_run("extract") as run:
+        run.params(prefixed("extract", {"budget": str(goal), **config.model_dump()}))
+        pruned = extract_structures(gates_dir, out, goal, config)["pruned"]
+        result = {
+            **pruned.cost.model_dump(),
+            "macs_fraction": pruned.cost.macs / pruned.reference.macs,
+            "params_fraction": pruned.cost.params / pruned.reference.params,
+            "budget_gap": pruned.budget.gap,
+        }
+        run.metrics(result)
+        run.artifact(out, "structures")
+    return finite(result)
+
+
+def retrain(
+    structure: str | Path,
+    split_dir: str | Path,
+    out: str | Path,
+    recipe_name: str = "",
+    settings: Settings | None = None,
+    seed: int = 0,
+) -> dict:
+    """Train a structure file and write the ``model`` folder; returns test accuracy and cost."""
+    from pfs_core.structure import Structure
+    from pfs_core.training.retrain import retrain as train
+
+    config = chosen(recipe_name, dataset_of(split_dir)).stage("retrain", settings or {})
+    loaded = Structure.load(structure)
+    with step_run(f"retrain/{loaded.network}") as run:
+        run.params(prefixed("retrain", {"network": loaded.network, "seed": seed, **config.model_dump()}))
+        info = train(loaded, split_dir, out, config, seed, record=lambda row: run.metrics(row, step=row["epoch"]))
+        result = {key: info[key] for key in ("test_accuracy", "macs", "params", "epochs", "seconds")}
+        run.metrics(result)
+        run.artifact(out, "model")
+    return finite(result)
+
+
+def benchmark(
+    structures: Sequence[str | Path],
+    out: str | Path,
+    recipe_name: str = "cifar-sfp",
+    settings: Settings | None = None,
+    seed: int = 0,
+) -> dict:
+    """Measure structure files beside their dense network and write the ``latency`` folder; returns the medians."""
+    from pfs_core.latency import benchmark as measure
+    from pfs_core.structure import Structure
+
+    config = recipe(recipe_name).stage("latency", settings or {})
+    loaded = [Structure.load(path) for path in structures]
+    with step_run("latency") as run:
+        run.params(prefixed("latency", {"seed": seed, **config.model_dump()}))
+        info = measure(loaded, out, config, seed)
+        result = {f"{name}_p50_ms": stats["p50_ms"] for name, stats in info["models"].items()}
+        result |= {f"{name}_ratio": ratio["ratio"] for name, ratio in info["ratios_to_dense"].items()}
+        run.metrics(result)
+        run.artifact(out, "latency")
+    return finite(result)
+
+
+def report(
+    split_dir: str | Path,
+    gates_dir: str | Path,
+    structures_dir: str | Path,
+    model_dirs: Sequence[str | Path],
+    latency_dir: str | Path,
+    out: str | Path,
+    registered_name: str = "",
+) -> dict:
+    """Write the ``report`` folder, log and register the pruned network; returns the final figures."""
+    from pfs_core.report import load_results, write_report
+    from pfs_core.report.deploy import deployable, example_images
+    from pfs_core.report.page import HEADER, table_cells, text_table
+
+    results = load_results(split_dir, gates_dir, structures_dir, model_dirs, latency_dir)
+    name = registered_name or f"pfs-{results.spec.name}"
+    with step_run("report") as run:
+        summary = write_report(results, out)
+        run.artifact(out, "report")
+        version = run.model(deployable(results.model_dir, split_dir), example_images(split_dir), name)
+        figures = summary["figures"]
+        run.metrics(figures)
+        run.summary(figures)
+        if version:
+            run.params({"report.registered_model": version})
+    for line in [*text_table(HEADER, table_cells(summary["table"])), "", summary["verdict"]]:
+        say(line)
+    return finite(figures)
+
+
+def structure_file(structures_dir: str | Path, network: str) -> Path:
+    """The structure file of ``pruned``, ``uniform`` or ``dense`` in a ``structures`` folder."""
+    from pfs_core.extraction import FILES
+    from pfs_core.files import require_result
+
+    if network not in FILES:
+        raise UserError(f"unknown network {network!r}; known: {', '.join(FILES)}")
+    return require_result(structures_dir, "structure", "pfs extract --gates DIR OUT") / FILES[network]
+
+
+def chosen(recipe_name: str, dataset: str) -> Recipe:
+    """The named recipe, or the one that suits the dataset."""
+    return recipe(recipe_name or default_recipe(dataset))
+
+
+def dataset_of(split_dir: str | Path) -> str:
+    """The dataset that a split folder was made from."""
+    from pfs_core.files import read_json, require_result
+
+    return read_json(require_result(split_dir, "split", "pfs split DATASET OUT") / "split.json")["dataset"]
+
+
+def prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``prefix.`` before every name."""
+    return {f"{prefix}.{key}": value for key, value in values.items()}
+
+
+def whole_numbers(settings: Settings) -> dict[str, Any]:
+    """Settings with 32.0 as 32: a pipeline's JSON has one kind of number."""
+    return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in settings.items()}
+
+
+def parse_settings(pairs: Sequence[str], stages: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """``["search.epochs=1"]`` as ``{"search": {"epochs": 1}}``, for every stage in ``stages``.
+
+    Raises:
+        UserError: a pair is not ``STAGE.NAME=VALUE`` with a known stage.
+    """
+    import json
+
+    settings: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        stage, dot, name = key.partition(".")
+        if not (equals and dot and name) or stage not in settings:
+            known = ", ".join(f"{stage}.NAME=VALUE" for stage in stages)
+            raise UserError(f"--set {pair!r} is not understood; expected {known}")
+        try:
+            settings[stage][name] = json.loads(text)
+        except json.JSONDecodeError:
+            settings[stage][name] = text
+    return settings

@@ -1,0 +1,166 @@
+"""MLflow: one way to open a step's run, on a laptop, in a pod and on a retry.
+
+Tracking is on when ``MLFLOW_TRACKING_URI`` is set; otherwise every call here does nothing and MLflow is not imported.
+``KFP_RUN_ID`` says which pipeline run a step belongs to: its parent run carries the tag ``kfp.pipeline_run_id`` (the
+name that Kubeflow Pipelines' own MLflow plugin uses), and every step has one nested run with the tag ``pfs.step``.
+"""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+PIPELINE_TAG, STEP_TAG = "kfp.pipeline_run_id", "pfs.step"
+EXPERIMENT = "pfs"
+
+
+class StepRun:
+    """What a step logs. This base class logs nothing: it stands for tracking that is switched off."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log parameters; their names should start with the step's."""
+
+    def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Log the finite numbers among ``values``, as a point of a curve where ``step`` is given."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Log the finite numbers among ``values`` on the pipeline's run, where the run table shows them."""
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """Log a file, or all files of a folder."""
+
+    def model(self, model: Any, example: Any, name: str) -> str:
+        """Log and register a network in the safe ``pt2`` format; returns ``name/version``, or "" without tracking."""
+        return ""
+
+
+class _MlflowRun(StepRun):
+    def __init__(self, parent: str | None) -> None:
+        self._parent = parent
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        import mlflow
+
+        mlflow.log_params(values)
+
+    def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        import mlflow
+
+        mlflow.log_metrics(finite(values), step=step)
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        from mlflow import MlflowClient
+
+        for key, value in finite(values).items():
+            if self._parent:
+                MlflowClient().log_metric(self._parent, key, value)
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        import mlflow
+
+        if Path(path).is_dir():
+            mlflow.log_artifacts(str(path), folder)
+        else:
+            mlflow.log_artifact(str(path), folder)
+
+    def model(self, model: Any, example: Any, name: str) -> str:
+        import mlflow
+        import torch
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        logits = model(torch.from_numpy(example)).detach().numpy()
+        signature = ModelSignature(
+            inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
+            outputs=Schema([TensorSpec(logits.dtype, (-1, *logits.shape[1:]))]),
+        )
+        info = mlflow.pytorch.log_model(
+            model,
+            name="model",
+            input_example=example,
+            signature=signature,
+            serialization_format="pt2",
+            registered_model_name=name,
+            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "numpy"],
+        )
+        return f"{name}/{info.registered_model_version}"
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers among ``values``, as Python floats (what KFP and MLflow accept without failing)."""
+    numbers = {k: float(v) for k, v in values.items() if hasattr(v, "__float__") and not isinstance(v, str)}
+    return {k: v for k, v in numbers.items() if math.isfinite(v)}
+
+
+@contextlib.contextmanager
+def step_run(step: str) -> Iterator[StepRun]:
+    """Open the run of a step (``search``, ``retrain/pruned``), or the one that an earlier try of it opened."""
+    if not (os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID")):
+        yield StepRun()
+        return
+    import mlflow
+
+    if os.environ.get("MLFLOW_RUN_ID"):  # made by the KFP plugin: resume it, choose no experiment
+        with mlflow.start_run() as run:
+            mlflow.set_tag(STEP_TAG, step)
+            yield _MlflowRun(run.data.tags.get("mlflow.parentRunId"))
+        return
+    experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)).experiment_id
+    pipeline = os.environ.get("KFP_RUN_ID", "")
+    tags = {STEP_TAG: step}
+    parent = earlier = None
+    if pipeline:
+        tags[PIPELINE_TAG] = pipeline
+        parent = pipeline_run(experiment, pipeline)
+        earlier = _find(experiment, tags)
+    with mlflow.start_run(run_id=earlier, run_name=step, parent_run_id=parent, tags=tags):
+        yield _MlflowRun(parent)
+
+
+def pipeline_run(experiment: str, pipeline: str) -> str:
+    """The id of a pipeline's parent run, made if there is none yet."""
+    from mlflow import MlflowClient
+
+    tags = {PIPELINE_TAG: pipeline, STEP_TAG: "pipeline"}
+    found = _find(experiment, tags)
+    if found:
+        return found
+    name = os.environ.get("PFS_RUN_NAME") or pipeline
+    return MlflowClient().create_run(experiment, run_name=name, tags=tags).info.run_id
+
+
+def open_pipeline(params: Mapping[str, Any], artifact_root: Path | None = None) -> str:
+    """Make the parent run of the pipeline that ``KFP_RUN_ID`` names, with its parameters; returns its id.
+
+    Args:
+        params: of the pipeline.
+        artifact_root: where artifacts go if the experiment has to be made and the store is a local database.
+    """
+    import mlflow
+    from mlflow import MlflowClient
+
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    local = mlflow.get_tracking_uri().startswith("sqlite:")
+    if artifact_root and local and mlflow.get_experiment_by_name(name) is None:
+        mlflow.create_experiment(name, artifact_location=artifact_root.as_uri())
+    run_id = pipeline_run(mlflow.set_experiment(name).experiment_id, os.environ["KFP_RUN_ID"])
+    for key, value in params.items():
+        MlflowClient().log_param(run_id, key, value)
+    return run_id
+
+
+def close_pipeline(run_id: str, succeeded: bool) -> None:
+    """End a pipeline's parent run with its true status."""
+    from mlflow import MlflowClient
+
+    MlflowClient().set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+
+
+def _find(experiment: str, tags: Mapping[str, str]) -> str | None:
+    from mlflow import MlflowClient
+
+    condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    runs = MlflowClient().search_runs([experiment], condition, max_results=1)
+    return runs[0].info.run_id if runs else None

@@ -1,0 +1,1 @@
+"""The Kubeflow pipelines, and the ``pfs`` command that runs and compiles them."""

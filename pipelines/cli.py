@@ -1,0 +1,275 @@
+"""The ``pfs`` command. Nothing heavy is imported before a subcommand needs it."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pfs_core
+from pfs_core.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand. Returns 0 when done, 2 where the user's input is wrong; anything else is a traceback and 1."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.handler(arguments) or 0
+    except UserError as e:
+        print(f"pfs: {e}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        print("pfs: interrupted", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="pfs", description="Pruning from Scratch: a smaller network in one run.")
+    top.add_argument("--version", action="version", version=f"pfs {pfs_core.__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, handler: object, text: str, *options: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(handler=handler)
+        for option in options:
+            flag, settings = OPTIONS[option]
+            sub.add_argument(flag, **settings)
+        return sub
+
+    sub = command(
+        "run", run, "the whole pipeline on this machine", "model", "dataset", "budget", "recipe", "set", "seed"
+    )
+    sub.add_argument("--compare", default="", metavar="NETWORKS", help="also train: dense, uniform or dense,uniform")
+    sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
+    sub.add_argument("--out", type=Path, default=Path("pfs-runs"), metavar="DIR", help="runs folder (default pfs-runs)")
+    sub = command("ui", ui, "the MLflow pages of the local runs")
+    sub.add_argument("--out", type=Path, default=Path("pfs-runs"), metavar="DIR", help="runs folder (default pfs-runs)")
+    sub.add_argument("--port", type=int, default=5000)
+
+    command("models", models, "the networks that come with pfs", "json")
+    sub = command("cost", cost, "MACs and parameters of a network", "MODEL", "input", "set", "json")
+    sub.add_argument("--expand", type=float, default=1.0, metavar="FACTOR", help="widen every channel group first")
+    sub.add_argument("--widths", type=Path, metavar="FILE", help="a structure file, or JSON of channels a group")
+    sub = command(
+        "inspect", inspect, "channel groups of a network, and why some are frozen", "MODEL", "input", "set", "json"
+    )
+    sub.add_argument("--policy", choices=("inner", "all"), default="inner")
+
+    sub = command("split", split, "step 1: choose training, validation and test rows", "recipe", "set", "seed")
+    sub.add_argument("dataset", metavar="DATASET", help="digits, or a folder of Parquet files")
+    _out(sub)
+    sub = command("search", search, "step 2: learn the gates", "model", "budget", "recipe", "set", "seed")
+    _folder(sub, "--split", "output of pfs split")
+    _out(sub)
+    sub = command("extract", extract, "step 3: cut the gates at a budget", "budget", "set")
+    _folder(sub, "--gates", "output of pfs search")
+    _out(sub)
+    sub = command("retrain", retrain, "step 4: train a structure from scratch", "recipe", "set", "seed")
+    _folder(sub, "--structure", "a structure file")
+    _folder(sub, "--split", "output of pfs split")
+    _out(sub)
+    sub = command("benchmark", benchmark, "step 5: CPU latency beside the dense network", "set", "seed")
+    sub.add_argument("--structure", action="append", required=True, metavar="FILE", help="a structure file; repeatable")
+    _out(sub)
+    sub = command(
+        "report",
+        report,
+        "step 6: the page of a run folder",
+    )
+    sub.add_argument("run", type=Path, metavar="RUNDIR", help="folder with split, gates, structures, model-*, latency")
+    sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
+    _out(sub)
+    sub = command("compile", compile_packages, "packages for the Kubeflow UI")
+    sub.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="folder (default build)")
+    return top
+
+
+OPTIONS: dict[str, tuple[str, dict]] = {
+    "MODEL": ("model", {"metavar": "MODEL", "help": "a network, see pfs models"}),
+    "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": "default resnet20; see pfs models"}),
+    "dataset": ("--dataset", {"default": "digits", "help": "digits (default), or a folder of Parquet files"}),
+    "budget": ("--budget", {"default": "macs=0.5", "help": "macs=0.5 (default), params=0.4, macs=20M"}),
+    "recipe": ("--recipe", {"default": "", "help": "demo, cifar-sfp or cifar-official; default by dataset"}),
+    "set": (
+        "--set",
+        {"dest": "settings", "action": "append", "default": [], "metavar": "STAGE.NAME=VALUE",
+         "help": "change a setting, e.g. search.epochs=5 or model.width=32; repeatable"},
+    ),
+    "seed": ("--seed", {"type": int, "default": 0}),
+    "json": ("--json", {"action": "store_true", "help": "print JSON"}),
+    "input": ("--input", {"default": "3x32x32", "metavar": "CxHxW", "help": "image shape (default 3x32x32)"}),
+}  # fmt: skip
+
+
+def _out(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+
+
+def _folder(sub: argparse.ArgumentParser, flag: str, text: str) -> None:
+    sub.add_argument(flag, type=Path, required=True, metavar="FILE" if flag == "--structure" else "DIR", help=text)
+
+
+def run(a: argparse.Namespace) -> int:
+    """``pfs run``."""
+    from pfs_core.recipes import default_recipe
+    from pfs_core.steps import STAGES, parse_settings
+    from pipelines.run import run_pipeline
+
+    settings = parse_settings(a.settings, ("model", *STAGES))
+    local = a.dataset if a.dataset == "digits" or not Path(a.dataset).exists() else str(Path(a.dataset).absolute())
+    arguments = {
+        "model": a.model,
+        "dataset": local,
+        "budget": a.budget,
+        "recipe": a.recipe or default_recipe(a.dataset),
+        "seed": a.seed,
+        "networks": list(dict.fromkeys(["pruned", *filter(None, a.compare.split(","))])),
+        "registered_model": a.register,
+        **{f"{stage}_settings": values for stage, values in settings.items()},
+    }
+    return run_pipeline(arguments, a.out)
+
+
+def ui(a: argparse.Namespace) -> int:
+    """``pfs ui``."""
+    import os
+
+    from pipelines.run import STORE, tracking_uri
+
+    if not (a.out / STORE).is_file():
+        raise UserError(f"{a.out} holds no runs yet; make one with pfs run")
+    command = ["-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(a.out), "--port", str(a.port)]
+    os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - our own interpreter, no shell
+
+
+def models(a: argparse.Namespace) -> None:
+    """``pfs models``."""
+    from pfs_core.models import MODELS
+    from pfs_core.spec import ModelSpec
+    from pfs_core.structure import unexpanded_graph
+
+    rows = []
+    for name, factory in sorted(MODELS.items()):
+        macs, params = unexpanded_graph(ModelSpec(name=name)).cost()
+        text = (factory.__doc__ or "").splitlines()[0]
+        rows.append({"model": name, "params": params, "macs": macs, "description": text})
+    if a.json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        print(f"{row['model']:<12} {row['params']:>12,} parameters {row['macs']:>15,} MACs  {row['description']}")
+
+
+def cost(a: argparse.Namespace) -> None:
+    """``pfs cost``."""
+    from pfs_core.files import read_json
+
+    spec, graph = _graph(a)
+    widths = graph.expanded(spec.expand)
+    if a.widths:
+        given = read_json(a.widths)
+        if not isinstance(given, dict):
+            raise UserError(f"{a.widths} must hold a JSON object of channels a group")
+        widths = given.get("widths", given)
+    macs, params = graph.cost(widths)
+    shape = "x".join(map(str, spec.input_shape))
+    if a.json:
+        print(json.dumps({"model": spec.name, "input": shape, "expand": spec.expand, "macs": macs, "params": params}))
+    else:
+        print(f"{spec.name} on {shape}: {macs:,} MACs, {params:,} parameters")
+
+
+def inspect(a: argparse.Namespace) -> None:
+    """``pfs inspect``."""
+    _, graph = _graph(a)
+    if a.json:
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(group) for group in graph.groups], indent=1))
+        return
+    for group in graph.groups:
+        state = "prunable" if group.prunable else f"frozen: {group.reason}"
+        print(f"{group.name:<20} {group.width:>5}  {state}")
+        for member in group.members:
+            print(f"{'':<27} {member.role} {member.module}{' (gate)' if member.module in group.gates else ''}")
+
+
+def _graph(a: argparse.Namespace):  # noqa: ANN202 - heavy types stay unimported
+    from pfs_core.spec import ModelSpec
+    from pfs_core.steps import parse_settings
+    from pfs_core.structure import unexpanded_graph
+
+    try:
+        shape = [int(n) for n in a.input.split("x")]
+    except ValueError:
+        raise UserError(f"--input {a.input!r} is not understood; write for example 3x32x32") from None
+    kwargs = parse_settings(a.settings, ("model",))["model"]
+    expand = getattr(a, "expand", 1.0)
+    spec = ModelSpec.parse({"name": a.model, "input_shape": shape, "expand": expand, "kwargs": kwargs}, "model")
+    return spec, unexpanded_graph(spec, getattr(a, "policy", "inner"))
+
+
+def split(a: argparse.Namespace) -> None:
+    """``pfs split``."""
+    from pfs_core import steps
+
+    settings = steps.parse_settings(a.settings, ("split",))
+    steps.split(a.dataset, a.out, a.recipe, settings["split"], a.seed)
+
+
+def search(a: argparse.Namespace) -> None:
+    """``pfs search``."""
+    from pfs_core import steps
+
+    settings = steps.parse_settings(a.settings, ("search", "model"))
+    steps.search(a.model, a.split, a.out, a.budget, a.recipe, settings["search"], settings["model"], a.seed)
+
+
+def extract(a: argparse.Namespace) -> None:
+    """``pfs extract``."""
+    from pfs_core import steps
+
+    steps.extract(a.gates, a.out, a.budget, steps.parse_settings(a.settings, ("extract",))["extract"])
+
+
+def retrain(a: argparse.Namespace) -> None:
+    """``pfs retrain``."""
+    from pfs_core import steps
+
+    settings = steps.parse_settings(a.settings, ("retrain",))
+    steps.retrain(a.structure, a.split, a.out, a.recipe, settings["retrain"], a.seed)
+
+
+def benchmark(a: argparse.Namespace) -> None:
+    """``pfs benchmark``."""
+    from pfs_core import steps
+
+    settings = steps.parse_settings(a.settings, ("latency",))
+    steps.benchmark(a.structure, a.out, settings=settings["latency"], seed=a.seed)
+
+
+def report(a: argparse.Namespace) -> None:
+    """``pfs report``."""
+    from pfs_core import steps
+
+    if not a.run.is_dir():
+        raise UserError(f"{a.run} is not a folder; name the folder of a finished run")
+    folders = [a.run / name for name in ("split", "gates", "structures")]
+    steps.report(*folders, sorted(a.run.glob("model-*")), a.run / "latency", a.out, a.register)
+
+
+def compile_packages(a: argparse.Namespace) -> None:
+    """``pfs compile``."""
+    if a.out.exists() and not a.out.is_dir():
+        raise UserError(f"{a.out} is a file; name a folder for the packages")
+    from pipelines.packages import compile_all
+
+    for path in compile_all(a.out):
+        print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""One model, one budget: the pipeline that runs on a laptop and is compiled for a cluster."""
+
+from typing import Any, List, NamedTuple
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset
+
+from components import benchmark_latency, extract_structure, report, retrain, search_gates, split_data
+
+DESCRIPTION = """Find a smaller network by *Pruning from Scratch*: learn one gate a channel on frozen random weights,
+cut at the budget, train the slim network from scratch, measure its CPU latency."""
+
+
+class Compressed(NamedTuple):
+    """What the pipeline gives back beside the models."""
+
+    split: Dataset
+    gates: Artifact
+    structures: Artifact
+    latency: Artifact
+    report: Artifact
+
+
+def define(parallelism: int = 0) -> Any:
+    """The ``compress`` pipeline; at most ``parallelism`` networks are trained at once (0: all)."""
+
+    @dsl.pipeline(name="compress", display_name="Compress a network", description=DESCRIPTION)
+    def compress(
+        model: str = "resnet20",
+        dataset: str = "digits",
+        budget: str = "macs=0.5",
+        recipe: str = "demo",
+        seed: int = 0,
+        networks: List[str] = ["pruned", "uniform", "dense"],
+        registered_model: str = "",
+        model_settings: dict = {},
+        split_settings: dict = {},
+        search_settings: dict = {},
+        extract_settings: dict = {},
+        retrain_settings: dict = {},
+        latency_settings: dict = {},
+    ) -> NamedTuple(  # type: ignore[valid-type]
+        "Compressed",
+        [
+            ("split", Dataset),
+            ("gates", Artifact),
+            ("structures", Artifact),
+            ("latency", Artifact),
+            ("report", Artifact),
+        ],
+    ):
+        """Compress one network to one budget.
+
+        Args:
+            model: Name of the network, e.g. resnet20, resnet56 or vgg16.
+            dataset: digits, or a folder of Parquet files with columns image and label.
+            budget: A fraction of the dense network's MACs or parameters, e.g. macs=0.5, or a count, e.g. macs=20M.
+            recipe: Settings of every step: demo, cifar-sfp or cifar-official.
+            seed: Seed of the split, the random weights and the training.
+            networks: Which networks to train: pruned, and uniform and dense to compare with.
+            registered_model: Name in the MLflow Model Registry; empty for pfs- and the network's name.
+            model_settings: Keyword arguments of the network, e.g. {"width": 32}.
+            split_settings: Changes to the recipe's split settings.
+            search_settings: Changes to the recipe's search settings, e.g. {"epochs": 5}.
+            extract_settings: Changes to the recipe's extract settings, e.g. {"channel_multiple": 8}.
+            retrain_settings: Changes to the recipe's retrain settings, e.g. {"epochs": 20}.
+            latency_settings: Changes to the recipe's latency settings.
+        """
+        split = split_data(dataset=dataset, recipe=recipe, settings=split_settings, seed=seed)
+        split.set_display_name("Split data")
+        search = search_gates(
+            model=model,
+            split=split.outputs["split"],
+            budget=budget,
+            recipe=recipe,
+            settings=search_settings,
+            model_settings=model_settings,
+            seed=seed,
+        )
+        search.set_display_name("Search gates")
+        extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
+        extraction.set_display_name("Extract structure")
+        structures = extraction.outputs["structures"]
+        with dsl.ParallelFor(networks, name="retrain-each", parallelism=parallelism) as network:
+            training = retrain(
+                structures=structures,
+                split=split.outputs["split"],
+                network=network,
+                recipe=recipe,
+                settings=retrain_settings,
+                seed=seed,
+            )
+            training.set_display_name("Retrain from scratch")
+        latency = benchmark_latency(structures=structures, recipe=recipe, settings=latency_settings, seed=seed)
+        latency.set_display_name("Benchmark CPU latency").set_caching_options(False)
+        page = report(
+            split=split.outputs["split"],
+            gates=search.outputs["gates"],
+            structures=structures,
+            models=dsl.Collected(training.outputs["model"]),
+            latency=latency.outputs["latency"],
+            registered_model=registered_model,
+        )
+        page.set_display_name("Report")
+        return Compressed(  # type: ignore[return-value]
+            split=split.outputs["split"],
+            gates=search.outputs["gates"],
+            structures=structures,
+            latency=latency.outputs["latency"],
+            report=page.outputs["folder"],
+        )
+
+    return compress

@@ -1,0 +1,125 @@
+"""``pfs run``: the whole pipeline on this machine, with steps, progress and the summary on the terminal."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from pfs_core.errors import UserError
+from pfs_core.files import read_json, write_json
+from pfs_core.progress import MARK
+
+STORE = "mlflow.db"
+
+
+def run_pipeline(arguments: dict[str, Any], store: Path) -> int:
+    """Run ``compress`` with ``arguments``; results go to a new folder in ``store``. Returns the exit code.
+
+    The folder gets the results when all steps are done; a run that is killed leaves only its log and ``steps/``.
+
+    Raises:
+        UserError: ``store`` is a file.
+    """
+    folder = new_folder(store, arguments)
+    log_path = folder / "run.log"
+    write_json(
+        folder / "run.json",
+        {"arguments": arguments, "root": str(folder / "steps"), "artifact_root": str(store.absolute() / "artifacts")},
+    )
+    print(f"compress {arguments['model']} on {arguments['dataset']} to {arguments['budget']} ({arguments['recipe']})")
+    print(f"full log: {log_path}", flush=True)
+    with log_path.open("w", encoding="utf-8") as log:
+        code, error = follow(folder / "run.json", environment(arguments, store, folder.name), log)
+    if error:
+        raise UserError(error)
+    if code:
+        print(f"pfs: a step failed; the reason is in {log_path}", file=sys.stderr)
+        return 1
+    collect(folder)
+    print_paths(folder, store)
+    return 0
+
+
+def new_folder(store: Path, arguments: dict[str, Any]) -> Path:
+    """A new folder in ``store``, named after what runs and when."""
+    if store.exists() and not store.is_dir():
+        raise UserError(f"--out {store} is a file; name a folder for the runs")
+    dataset = Path(arguments["dataset"]).name
+    parts = (arguments["model"], dataset, arguments["budget"], f"seed{arguments['seed']}")
+    name = re.sub(r"[^\w.-]+", "", "-".join(parts).replace("=", ""))
+    for attempt in ("", *(f"-{i}" for i in range(2, 100))):
+        folder = (store / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}{attempt}").absolute()
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise RuntimeError(f"no free name in {store}")
+
+
+def environment(arguments: dict[str, Any], store: Path, run_id: str) -> dict[str, str]:
+    """The process environment of the run: where MLflow keeps what, and what the run is called."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(store)
+    name = f"{arguments['model']} {arguments['budget']} seed {arguments['seed']}"
+    ours = {"MLFLOW_TRACKING_URI": uri, "KFP_RUN_ID": run_id, "PFS_RUN_NAME": name, "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **ours}
+
+
+def tracking_uri(store: Path) -> str:
+    """The MLflow store of a runs folder."""
+    return f"sqlite:///{store.absolute() / STORE}"
+
+
+def follow(request: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
+    """Run the pipeline's process to its end; all it prints goes to ``log``, marked lines also to the terminal.
+
+    Returns:
+        Its exit code, and the line of a user's error if there was one.
+    """
+    command = [sys.executable, "-m", "pipelines.local", str(request)]
+    error = ""
+    with subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                log.write(line)
+                log.flush()
+                _, mark, text = line.partition(MARK)
+                if mark and text.startswith("error: "):
+                    error = text.removeprefix("error: ").rstrip()
+                elif mark:
+                    print(text.rstrip(), flush=True)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            raise
+    return process.returncode, error
+
+
+def collect(folder: Path) -> None:
+    """Move the results of a finished run out of kfp's folders to ``split/``, ``gates/``, ``model-pruned/`` ..."""
+    outputs = read_json(folder / "steps" / "outputs.json")
+    for name, path in outputs.items():
+        Path(path).rename(folder / name)
+    shutil.rmtree(folder / "steps")
+
+
+def print_paths(folder: Path, store: Path) -> None:
+    """Where everything is."""
+    shown = Path(os.path.relpath(folder))
+    print()
+    print(f"report     {shown / 'report' / 'report.html'}")
+    print(f"structure  {shown / 'structures' / 'structure.json'}")
+    print(f"model      {shown / 'model-pruned'}")
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        print(f"MLflow     {os.environ['MLFLOW_TRACKING_URI']}")
+    else:
+        option = "" if store == Path("pfs-runs") else f" --out {store}"
+        program = os.path.relpath(Path(sys.executable).with_name("pfs"))
+        print(f"MLflow     {program} ui{option}  (then open http://127.0.0.1:5000)")

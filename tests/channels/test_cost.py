@@ -1,0 +1,113 @@
+"""The closed form against published sizes, hand counts and PyTorch's own counter."""
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from pfs_core.channels import Cost, resize, trace
+from tests.channels import networks, zoo
+from tests.channels.networks import NETWORKS
+
+
+def counted(model, input_shape):
+    """MACs by PyTorch's counter (two FLOPs each) and the sum of parameter sizes."""
+    on_meta = model.to("meta").eval()
+    with FlopCounterMode(display=False) as counter:
+        on_meta(torch.empty(1, *input_shape, device="meta"))
+    return Cost(counter.get_total_flops() // 2, sum(p.numel() for p in on_meta.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("name", "macs", "params"),
+    [
+        ("resnet20", 40_813_184, 272_474),
+        ("resnet56", 125_747_840, 855_770),
+        ("vgg16", 313_201_664, 14_724_042),
+    ],
+)
+def test_published_sizes(name, macs, params):
+    assert zoo.graph(name).cost() == Cost(macs, params)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions_of_params", "millions_of_macs", "pooled"),
+    [
+        ("resnet20", 0.425, 63.6, 80 * 64),
+        ("resnet56", 1.336, 196.4, 80 * 64),
+        ("vgg16", 23.00, 488.8, 640 * 4),
+    ],
+)
+def test_published_expanded_sizes(name, millions_of_params, millions_of_macs, pooled):
+    """The released code's figures at 1.25x; its counter adds the inputs of the average pool."""
+    graph = zoo.graph(name)
+    cost = graph.cost(graph.expanded(1.25))
+    assert cost.params / 1e6 == pytest.approx(millions_of_params, rel=1e-3)
+    assert (cost.macs + pooled) / 1e6 == pytest.approx(millions_of_macs, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "macs", "params"),
+    [("mobilenet_v2", 300_774_272, 3_504_872), ("resnet50", 4_089_184_256, 25_557_032)],
+)
+def test_published_sizes_of_torchvision(name, macs, params):
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name, weights=None)
+    assert trace(model, (3, 224, 224)).cost() == Cost(macs, params)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_hand_counted(name):
+    truth = NETWORKS[name]
+    assert trace(truth.build(), networks.INPUT).cost() == Cost(truth.macs, truth.params)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_hand_counts_equal_flop_counter(name):
+    truth = NETWORKS[name]
+    assert counted(truth.build(), networks.INPUT) == Cost(truth.macs, truth.params)
+
+
+@pytest.mark.parametrize("policy", ["inner", "all"])
+@pytest.mark.parametrize("factor", [1.0, 1.25])
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_closed_form_equals_flop_counter(name, factor, policy):
+    graph = zoo.graph(name, policy)
+    widths = graph.expanded(factor)
+    assert graph.cost(widths) == counted(resize(zoo.network(name), graph, widths), zoo.INPUT)
+
+
+@settings(max_examples=8)
+@pytest.mark.parametrize("name", zoo.ZOO)
+@given(data=st.data())
+def test_closed_form_equals_flop_counter_at_any_widths(name, data):
+    graph = zoo.graph(name)
+    widths = data.draw(zoo.widths_of(graph))
+    assert graph.cost(widths) == counted(resize(zoo.network(name), graph, widths), zoo.INPUT)
+
+
+@settings(max_examples=8)
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@given(data=st.data())
+def test_closed_form_equals_flop_counter_on_small_networks(name, data):
+    model = NETWORKS[name].build()
+    graph = trace(model, networks.INPUT)
+    widths = data.draw(zoo.widths_of(graph))
+    assert graph.cost(widths) == counted(resize(model, graph, widths), networks.INPUT)
+
+
+def test_cost_of_no_widths_is_cost_as_traced():
+    graph = zoo.graph("resnet20")
+    assert graph.cost() == graph.cost(graph.widths())
+
+
+def test_a_module_called_twice_counts_macs_twice_and_params_once():
+    """With one more call of the shared convolution only the MACs rise."""
+    twice = networks.Twice()
+    thrice = networks.Twice()
+    thrice.head = networks.chain(shared=thrice.shared, head=thrice.head)
+    before, after = trace(twice, networks.INPUT).cost(), trace(thrice, networks.INPUT).cost()
+    assert after.macs - before.macs == 64 * 9 * 6 * 6
+    assert after.params == before.params

@@ -1,0 +1,48 @@
+"""Widths are checked before anything is computed from them."""
+
+import re
+
+import pytest
+
+from pfs_core.errors import UserError
+from tests.channels import zoo
+
+
+def changed(**widths):
+    return {**zoo.graph("resnet20").widths(), **{name.replace("_", "."): width for name, width in widths.items()}}
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        ({**changed(), "layer9": 4}, "unknown channel group 'layer9'; known: input, conv1, "),
+        ({k: v for k, v in changed().items() if k != "conv1"}, "no width is given for channel group 'conv1'"),
+        (changed(conv1=0), "width of channel group 'conv1' must be a positive number (got 0)"),
+        (changed(conv1=-3), "width of channel group 'conv1' must be a positive number (got -3)"),
+        (changed(conv1=8.5), "width of channel group 'conv1' must be a positive number (got 8.5)"),
+        (changed(input=4), "channel group 'input' must keep width 3 (got 4): the network's input"),
+        (changed(fc=11), "channel group 'fc' must keep width 10 (got 11): the network's output"),
+    ],
+)
+def test_wrong_widths_are_refused(widths, message):
+    for use in (zoo.graph("resnet20").check, zoo.graph("resnet20").cost):
+        with pytest.raises(UserError, match=re.escape(message)):
+            use(widths)
+
+
+def test_right_widths_are_accepted():
+    zoo.graph("resnet20").check(changed(conv1=1))
+
+
+def test_groups_are_found_by_name():
+    graph = zoo.graph("resnet20")
+    assert graph.group("conv1").width == 16
+    with pytest.raises(KeyError):
+        graph.group("conv9")
+
+
+def test_expansion_widens_what_can_be_resized():
+    graph = zoo.graph("resnet20")
+    expanded = graph.expanded(1.25)
+    assert (expanded["input"], expanded["conv1"], expanded["layer3.0.conv1"], expanded["fc"]) == (3, 20, 80, 10)
+    assert graph.expanded(1.0) == graph.widths()

@@ -1,0 +1,32 @@
+"""The zoo's networks on the meta device, where nothing is computed, and their graphs for 3x32x32 images."""
+
+from functools import cache
+
+import torch
+from hypothesis import strategies as st
+
+from pfs_core.channels import trace
+from pfs_core.models import MODELS, build_model
+
+INPUT = (3, 32, 32)
+ZOO = sorted(MODELS)
+
+
+@cache
+def network(name):
+    """A network on the meta device."""
+    with torch.device("meta"):
+        return build_model(name)
+
+
+@cache
+def graph(name, policy="inner"):
+    """Its channel graph."""
+    return trace(network(name), INPUT, policy)
+
+
+def widths_of(traced):
+    """Any widths of a graph: resizable groups from 1 channel to one and a half times what they have."""
+    return st.fixed_dictionaries(
+        {g.name: st.integers(1, g.width * 3 // 2) if g.resizable else st.just(g.width) for g in traced.groups}
+    )

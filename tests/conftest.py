@@ -1,0 +1,60 @@
+"""What many tests need: the digits, split once, and a search and an extraction on them, done once. Only to be read."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from pfs_core.data import load_split, split_dataset
+from pfs_core.extraction import extract_structures
+from pfs_core.recipes import SearchRecipe
+from pfs_core.search import search
+from pfs_core.spec import Budget, ModelSpec
+
+torch.set_num_threads(1)  # networks this small only get slower with more
+
+settings.register_profile(
+    "pfs", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("pfs")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """The ``split`` folder of the digits."""
+    folder = tmp_path_factory.mktemp("digits") / "split"
+    split_dataset("digits", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_data(digits):
+    """The same, in memory."""
+    return load_split(digits)
+
+
+@pytest.fixture(scope="session")
+def narrow():
+    """A ResNet-20 of a quarter of its width."""
+    return ModelSpec(name="resnet20", kwargs={"width": 4})
+
+
+@pytest.fixture(scope="session")
+def brief():
+    """A search of two epochs."""
+    return SearchRecipe(epochs=2, precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def gates(digits, narrow, brief, tmp_path_factory):
+    """The ``gates`` folder of that search, seed 0."""
+    folder = tmp_path_factory.mktemp("search") / "gates"
+    search(narrow, digits, folder, Budget(target=0.5), brief, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def structures(gates, tmp_path_factory):
+    """The ``structures`` folder of those gates at half the MACs."""
+    folder = tmp_path_factory.mktemp("extract") / "structures"
+    extract_structures(gates, folder, Budget(target=0.5))
+    return folder

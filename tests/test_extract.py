@@ -1,0 +1,173 @@
+"""Algorithm 1, solved exactly: nothing more fits into the budget in the order of the gates."""
+
+import re
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pfs_core.errors import UserError
+from pfs_core.spec import Budget
+from pfs_core.structure import extract, ranked_channels
+from tests import budgets
+from tests.budgets import SPEC, cost_of, graph, random_gates
+
+
+def cut(gates, budget, policy="inner", multiple=1, spec=SPEC):
+    return extract(graph(policy), gates, budget, model=spec, policy=policy, channel_multiple=multiple)
+
+
+def cut_or_skip(*args, **kwargs):
+    try:
+        return cut(*args, **kwargs)
+    except UserError:
+        assume(False)
+
+
+def after_walking(gates, count, policy, multiple=1, spec=SPEC):
+    """Widths with the first ``count`` channels of the ranked order, in plain words."""
+    widths = graph(policy).expanded(spec.expand)
+    first = Counter(group for _, group in ranked_channels(gates)[:count])
+    for group, scores in gates.items():
+        whole = first[group] // multiple * multiple
+        widths[group] = max(whole, min(multiple, len(scores)))
+    return widths
+
+
+@given(budgets.seeds, budgets.levels, budgets.budgets, budgets.policies)
+def test_within_the_budget_and_one_more_channel_is_not(seed, levels, budget, policy):
+    gates = random_gates(seed, levels, policy)
+    structure = cut_or_skip(gates, budget, policy)
+    cost, limit = cost_of(structure.widths, budget, policy)
+    assert cost <= limit
+    channels = sum(map(len, gates.values()))
+    kept = max(k for k in range(channels + 1) if after_walking(gates, k, policy) == structure.widths)
+    if kept < channels:
+        more, limit = cost_of(after_walking(gates, kept + 1, policy), budget, policy)
+        assert more > limit
+
+
+@given(budgets.seeds, budgets.levels, budgets.budgets, st.sampled_from([1, 4, 8]))
+def test_equals_the_longest_prefix_found_by_walking(seed, levels, budget, multiple):
+    gates = random_gates(seed, levels)
+    structure = cut_or_skip(gates, budget, multiple=multiple)
+    fitting = graph().expanded(SPEC.expand)
+    for count in range(sum(map(len, gates.values())) + 1):
+        widths = after_walking(gates, count, "inner", multiple)
+        cost, limit = cost_of(widths, budget)
+        if cost > limit:
+            break
+        fitting = widths
+    assert structure.widths == fitting
+
+
+@given(budgets.seeds, budgets.levels)
+def test_channels_are_ranked_by_their_gates(seed, levels):
+    gates = random_gates(seed, levels)
+    ranked = ranked_channels(gates)
+    values = [gate for gate, _ in ranked]
+    assert values == sorted(values, reverse=True)
+    for group, scores in gates.items():
+        assert [gate for gate, name in ranked if name == group] == sorted(scores.double().tolist(), reverse=True)
+
+
+@given(budgets.seeds, budgets.budgets, budgets.policies)
+def test_the_threshold_separates_kept_from_dropped(seed, budget, policy):
+    gates = random_gates(seed, None, policy)
+    structure = cut_or_skip(gates, budget, policy)
+    threshold = structure.chosen_by["threshold"]
+    for group, scores in gates.items():
+        assert structure.widths[group] == max(1, int((scores.double() >= threshold).sum()))
+
+
+@given(budgets.budgets)
+def test_ties_are_spent_evenly(budget):
+    """Where all gates are equal, no group is a whole channel ahead of the share of another."""
+    gates = random_gates(0, levels=1)
+    structure = cut_or_skip(gates, budget)
+    shares = {group: (structure.widths[group], len(scores)) for group, scores in gates.items()}
+    behind = min((kept + 1) / width for kept, width in shares.values())
+    assert all(kept == 1 or kept / width <= behind for kept, width in shares.values())
+
+
+@given(budgets.seeds, budgets.levels, budgets.policies)
+def test_every_group_keeps_a_channel(seed, levels, policy):
+    gates = {name: torch.zeros_like(scores) for name, scores in random_gates(seed, levels, policy).items()}
+    first = next(iter(gates))
+    gates[first] += 1
+    structure = cut(gates, Budget(target=0.5), policy)
+    assert min(structure.widths.values()) >= 1
+    assert all(type(width) is int for width in structure.widths.values())
+
+
+@given(budgets.seeds, st.sampled_from([2, 3, 8, 16]), st.floats(0.45, 1.0))
+def test_kept_widths_are_multiples(seed, multiple, target):
+    structure = cut_or_skip(random_gates(seed), Budget(target=target), multiple=multiple)
+    for group in graph().prunable():
+        assert structure.widths[group.name] % multiple == 0
+
+
+def test_a_group_narrower_than_the_multiple_keeps_all_its_channels():
+    structure = cut(random_gates(0), Budget(metric="macs", target=10**8), multiple=32)
+    narrow = [group.name for group in graph().prunable() if group.width == 16]
+    assert all(structure.widths[name] == 20 for name in narrow)
+
+
+def test_a_budget_for_everything_keeps_everything():
+    structure = cut(random_gates(0), Budget(target=10**8))
+    assert structure.widths == graph().expanded(1.25)
+
+
+def smallest_named(message):
+    (named,) = re.findall(r"ask for ((?:macs|params)=\S+) or more", message)
+    return Budget.from_text(named)
+
+
+@given(
+    budgets.seeds,
+    st.sampled_from(["macs", "params"]),
+    st.floats(1e-6, 0.02),
+    st.sampled_from([1, 8]),
+    st.floats(1.0, 2.0),
+)
+def test_an_unreachable_budget_names_one_that_works(seed, metric, target, multiple, expand):
+    spec = SPEC.updated({"expand": expand}, "model")
+    gates = random_gates(seed, spec=spec)
+    with pytest.raises(UserError, match="cannot be reached") as error:
+        cut(gates, Budget(metric=metric, target=target), multiple=multiple, spec=spec)
+    budget = smallest_named(str(error.value))
+    assert cut(gates, budget, multiple=multiple, spec=spec).budget.gap >= 0
+    tighter = Budget(metric=metric, target=budget.target - 2e-4)
+    with pytest.raises(UserError):
+        cut(gates, tighter, multiple=multiple, spec=spec)
+
+
+def test_a_smallest_structure_larger_than_the_dense_one_names_a_budget_that_works():
+    spec = SPEC.updated({"expand": 4.0}, "model")
+    gates = random_gates(0, spec=spec)
+    with pytest.raises(UserError) as error:
+        cut(gates, Budget(target=0.5), multiple=64, spec=spec)
+    assert cut(gates, smallest_named(str(error.value)), multiple=64, spec=spec).budget.gap >= 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda gates: {**gates, "conv1": torch.ones(20)}, "other channel groups"),
+        (lambda gates: dict(list(gates.items())[1:]), "other channel groups"),
+        (lambda gates: {**gates, "layer1.0.conv1": torch.ones(16)}, "must be 20 finite numbers"),
+        (lambda gates: {**gates, "layer1.0.conv1": torch.full((20,), torch.nan)}, "must be 20 finite numbers"),
+    ],
+    ids=["frozen group", "missing group", "unexpanded", "not finite"],
+)
+def test_gates_of_another_network_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        cut(change(random_gates(0)), Budget(target=0.5))
+
+
+def test_the_order_of_the_gates_dictionary_does_not_matter():
+    gates = random_gates(0, levels=2)
+    backwards = dict(reversed(gates.items()))
+    assert cut(backwards, Budget(target=0.5)) == cut(gates, Budget(target=0.5))
