@@ -163,7 +163,8 @@ images (80 training, 23 test) that come from a JPEG and are not bit-exact, so no
 
 ## The search: ResNet-20, 1.25x, macs=0.5
 
-{search_epochs} epochs each on frozen random weights, batch 128, gamma 0.5, target ratio 0.5, policy `inner`. One run each (n = 1).
+{search_epochs} epochs each on frozen random weights, batch 128, gamma 0.5, target ratio 0.5, policy `inner`. One run
+each (n = 1).
 
 | search | minutes | epoch kept | non-zero gates | validation accuracy | MACs at the budget | parameters |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -181,7 +182,8 @@ The structure of the bf16 search: {macs} MACs, {fraction} of the dense network's
 ## Does bf16 rank the gates as fp32 does?
 
 Overlap: of the {count} channels (of {total}) with the largest gates in one search, the share that is also among the
-{count} largest of the other. Two random sets would share {chance}. Correlation: of the widths, over the prunable groups.
+{count} largest of the other. Two random sets would share {chance}. Correlation: of the widths, over the prunable
+groups.
 
 | searches | overlap of kept channels | correlation of widths |
 | --- | ---: | ---: |
@@ -192,16 +194,17 @@ the layers' shares agree. It is the scale on which to read the first row.
 
 ## Trained alike for {epochs} epochs
 
-Each network from scratch on all {train_rows:,} images (training and validation), SGD with Nesterov momentum at rate 0.1 with a
-cosine, weight decay 5e-4, batch {batch}, bf16; {seeds} training(s) each; tested once, at the end, in fp32. The interval is Wilson's
-over the 10,000 test images and does not cover the spread between trainings.
+Each network from scratch on all {train_rows:,} images (training and validation), SGD with Nesterov momentum at rate
+0.1 with a cosine, weight decay 5e-4, batch {batch}, bf16; {seeds} training(s) each; tested once, at the end, in fp32.
+The interval is Wilson's over the 10,000 test images and does not cover the spread between trainings.
 
 | network | MACs | parameters | test accuracy | 95% interval | minutes |
 | --- | ---: | ---: | ---: | ---: | ---: |
 {networks}
 
-{epochs} epochs are far from the 160 to 200 of the paper's schedules: this shows that the pipeline works on real images, not
-what the networks reach. No GPU was at hand for the full schedule; figures at that scale are still to be made.
+{epochs} epochs are far from the 160 to 200 of the paper's schedules: this shows that the pipeline works on real
+images, not what the networks reach. No GPU was at hand for the full schedule; figures at that scale are still to be
+made.
 """
 
 

@@ -80,7 +80,7 @@ class Budget(Config):
         target = number * _UNITS[match[3]]
         if target <= 0 or 1 < target < 1000:
             raise UserError(f"budget {text!r}: must be a fraction in (0, 1], e.g. macs=0.5, or a count, e.g. macs=20M")
-        return cls(metric=match[1], target=target)
+        return cls.parse({"metric": match[1], "target": target}, "budget")
 
     def limit(self, reference: int) -> float:
         """The largest cost allowed, given the cost of the unexpanded network in the same metric."""

@@ -41,7 +41,7 @@ class Structure(Config):
     A JSON file of a few KB with schema ``pfs.structure/1``; everything needed to build the network again, untrained.
     """
 
-    schema_: Literal["pfs.structure/1"] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal["pfs.structure/1"] = Field(default="pfs.structure/1", alias="schema")
     model: ModelSpec
     widths: dict[str, int]
     cost: CostRecord

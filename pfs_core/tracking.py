@@ -43,7 +43,7 @@ class _MlflowRun(StepRun):
     def params(self, values: Mapping[str, Any]) -> None:
         import mlflow
 
-        mlflow.log_params(values)
+        mlflow.log_params(dict(values))
 
     def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
         import mlflow
@@ -144,7 +144,8 @@ def open_pipeline(params: Mapping[str, Any], artifact_root: Path | None = None) 
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     local = mlflow.get_tracking_uri().startswith("sqlite:")
     if artifact_root and local and mlflow.get_experiment_by_name(name) is None:
-        mlflow.create_experiment(name, artifact_location=artifact_root.as_uri())
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        mlflow.create_experiment(name, artifact_location=artifact_root.as_uri(), tags=kind)
     run_id = pipeline_run(mlflow.set_experiment(name).experiment_id, os.environ["KFP_RUN_ID"])
     for key, value in params.items():
         MlflowClient().log_param(run_id, key, value)
@@ -152,10 +153,16 @@ def open_pipeline(params: Mapping[str, Any], artifact_root: Path | None = None) 
 
 
 def close_pipeline(run_id: str, succeeded: bool) -> None:
-    """End a pipeline's parent run with its true status."""
+    """End a pipeline's parent run with its true status, and the steps that were cut off as failed."""
     from mlflow import MlflowClient
 
-    MlflowClient().set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+    client = MlflowClient()
+    run = client.get_run(run_id)
+    unfinished = f"tags.`{PIPELINE_TAG}` = '{run.data.tags[PIPELINE_TAG]}' and attributes.status = 'RUNNING'"
+    for step in client.search_runs([run.info.experiment_id], unfinished):
+        if step.info.run_id != run_id:
+            client.set_terminated(step.info.run_id, "FAILED")
+    client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
 
 
 def _find(experiment: str, tags: Mapping[str, str]) -> str | None:

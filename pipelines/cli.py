@@ -5,9 +5,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pfs_core
 from pfs_core.errors import UserError
+
+if TYPE_CHECKING:
+    from pfs_core.channels import ChannelGraph
+    from pfs_core.spec import ModelSpec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -197,7 +202,7 @@ def inspect(a: argparse.Namespace) -> None:
             print(f"{'':<27} {member.role} {member.module}{' (gate)' if member.module in group.gates else ''}")
 
 
-def _graph(a: argparse.Namespace):  # noqa: ANN202 - heavy types stay unimported
+def _graph(a: argparse.Namespace) -> "tuple[ModelSpec, ChannelGraph]":
     from pfs_core.spec import ModelSpec
     from pfs_core.steps import parse_settings
     from pfs_core.structure import unexpanded_graph
@@ -257,8 +262,8 @@ def report(a: argparse.Namespace) -> None:
 
     if not a.run.is_dir():
         raise UserError(f"{a.run} is not a folder; name the folder of a finished run")
-    folders = [a.run / name for name in ("split", "gates", "structures")]
-    steps.report(*folders, sorted(a.run.glob("model-*")), a.run / "latency", a.out, a.register)
+    models = sorted(a.run.glob("model-*"))
+    steps.report(a.run / "split", a.run / "gates", a.run / "structures", models, a.run / "latency", a.out, a.register)
 
 
 def compile_packages(a: argparse.Namespace) -> None:

@@ -102,7 +102,7 @@ def define(parallelism: int = 0) -> Any:
             registered_model=registered_model,
         )
         page.set_display_name("Report")
-        return Compressed(  # type: ignore[return-value]
+        return Compressed(
             split=split.outputs["split"],
             gates=search.outputs["gates"],
             structures=structures,

@@ -4,6 +4,7 @@ Run as ``python -m pipelines.local REQUEST.json`` in a process of its own, whose
 :mod:`pipelines.run` for what the user sees.
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
 
 
 def main() -> None:
-    """Read the request, check it and run it."""
+    """Read the request, check it and run it; SIGTERM ends it with its runs in MLflow closed."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     request = read_json(sys.argv[1])
     with user_errors():
         check(request["arguments"])

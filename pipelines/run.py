@@ -37,6 +37,10 @@ def run_pipeline(arguments: dict[str, Any], store: Path) -> int:
     with log_path.open("w", encoding="utf-8") as log:
         code, error = follow(folder / "run.json", environment(arguments, store, folder.name), log)
     if error:
+        if not (folder / "steps").exists():  # refused before anything was started
+            shutil.rmtree(folder)
+            with contextlib.suppress(OSError):
+                store.rmdir()
         raise UserError(error)
     if code:
         print(f"pfs: a step failed; the reason is in {log_path}", file=sys.stderr)
@@ -80,6 +84,7 @@ def follow(request: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
     Returns:
         Its exit code, and the line of a user's error if there was one.
     """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     command = [sys.executable, "-m", "pipelines.local", str(request)]
     error = ""
     with subprocess.Popen(  # noqa: S603 - our own interpreter and module

@@ -38,12 +38,14 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int], policy: Policy = 
         traced = fx.symbolic_trace(on_meta)
     except fx.proxy.TraceError as e:
         raise UserError(f"{type(model).__name__} cannot be traced: {e}") from None
+    images = torch.empty(2, *input_shape, device="meta")
     try:
-        ShapeProp(traced).propagate(torch.empty(2, *input_shape, device="meta"))
+        on_meta(images)
     except RuntimeError as e:
         shape = "x".join(map(str, input_shape))
         reason = str(e).strip().splitlines()[0]
         raise UserError(f"{type(model).__name__} cannot process {shape} images: {reason}") from None
+    ShapeProp(traced).propagate(images)
     walk = Walk(traced)
     for node in traced.graph.nodes:
         walk.visit(node)
@@ -177,6 +179,7 @@ class Walk:
 
     def visit(self, node: fx.Node) -> None:
         """Work out the channels of one node's output."""
+        value: Channels | None
         if node.op == "placeholder":
             value = Channels(self._new("input", shape_of(node)[1]))
             self.freeze(value, "the network's input")

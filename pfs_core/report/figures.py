@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,7 +15,7 @@ from pfs_core.report.results import NETWORKS, Results
 
 COLOURS = {"dense": "#7a7a7a", "uniform": "#d1810f", "pruned": "#1f6fb4"}
 _FIXED = "#b9c9d8"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pfs",
     "font.family": "sans-serif",

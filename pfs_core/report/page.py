@@ -16,7 +16,7 @@ SCHEMA = "pfs.report/1"
 
 def write_report(results: Results, out: str | Path) -> dict[str, Any]:
     """Write ``report.html``, ``summary.md`` and ``report.json`` to ``out``; returns the last one's content."""
-    summary = {
+    summary: dict[str, Any] = {
         "schema": SCHEMA,
         "verdict": results.verdict(),
         "table": results.table(),
