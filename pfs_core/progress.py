@@ -1,17 +1,18 @@
 """What a person at the terminal sees of a long step.
 
-Lines start with a mark so that ``pfs run`` can tell them from everything else that a step's process prints; in a
-pod's log they are plain lines.
+``pfs run`` sets ``PFS_MARK_LINES`` for its steps, and they put a mark before these lines so that it can tell them from
+everything else that their processes print. Elsewhere, in a pod's log or a notebook, they are plain lines.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from pfs_core.errors import UserError
 
-MARK = "[pfs] "
+MARK_LINES, MARK = "PFS_MARK_LINES", "[pfs] "
 
 Record = Callable[[dict[str, Any]], None]
 """Takes a row of history as soon as it is known."""
@@ -19,12 +20,12 @@ Record = Callable[[dict[str, Any]], None]
 
 def say(line: str) -> None:
     """Print one line for the user."""
-    print(f"{MARK}{line}", flush=True)
+    print(f"{MARK if MARK_LINES in os.environ else ''}{line}", flush=True)
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn a UserError into one marked line and exit code 2: how a step in a process of its own tells the user."""
+    """Turn a UserError into one line and exit code 2: how a step in a process of its own tells the user."""
     try:
         yield
     except UserError as e:

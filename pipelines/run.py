@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from pfs_core.errors import UserError
 from pfs_core.files import read_json, write_json
-from pfs_core.progress import MARK
+from pfs_core.progress import MARK, MARK_LINES
 
 STORE = "mlflow.db"
 
@@ -69,7 +69,13 @@ def environment(arguments: dict[str, Any], store: Path, run_id: str) -> dict[str
     """The process environment of the run: where MLflow keeps what, and what the run is called."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(store)
     name = f"{arguments['model']} {arguments['budget']} seed {arguments['seed']}"
-    ours = {"MLFLOW_TRACKING_URI": uri, "KFP_RUN_ID": run_id, "PFS_RUN_NAME": name, "PYTHONUNBUFFERED": "1"}
+    ours = {
+        "MLFLOW_TRACKING_URI": uri,
+        "KFP_RUN_ID": run_id,
+        "PFS_RUN_NAME": name,
+        "PYTHONUNBUFFERED": "1",
+        MARK_LINES: "1",
+    }
     return {**os.environ, **ours}
 
 

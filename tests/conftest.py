@@ -1,5 +1,7 @@
 """What many tests need: the digits, split once, and a search and an extraction on them, done once. Only to be read."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -10,6 +12,7 @@ from pfs_core.recipes import SearchRecipe
 from pfs_core.search import search
 from pfs_core.spec import Budget, ModelSpec
 
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same bytes are promised on one and the same device
 torch.set_num_threads(1)  # networks this small only get slower with more
 
 settings.register_profile(

@@ -26,14 +26,14 @@ def cut_or_skip(*args, **kwargs):
         assume(False)
 
 
-def after_walking(gates, count, policy, multiple=1, spec=SPEC):
-    """Widths with the first ``count`` channels of the ranked order, in plain words."""
-    widths = graph(policy).expanded(spec.expand)
-    first = Counter(group for _, group in ranked_channels(gates)[:count])
-    for group, scores in gates.items():
-        whole = first[group] // multiple * multiple
-        widths[group] = max(whole, min(multiple, len(scores)))
-    return widths
+def prefixes(gates, policy="inner", multiple=1):
+    """Widths with the first 0, 1, 2, ... channels of the ranked order."""
+    widths = graph(policy).expanded(SPEC.expand)
+    kept = Counter()
+    for _, group in [(1.0, ""), *ranked_channels(gates)]:
+        kept[group] += 1
+        floor = {name: min(multiple, len(scores)) for name, scores in gates.items()}
+        yield widths | {name: max(kept[name] // multiple * multiple, floor[name]) for name in gates}
 
 
 @given(budgets.seeds, budgets.levels, budgets.budgets, budgets.policies)
@@ -42,10 +42,10 @@ def test_within_the_budget_and_one_more_channel_is_not(seed, levels, budget, pol
     structure = cut_or_skip(gates, budget, policy)
     cost, limit = cost_of(structure.widths, budget, policy)
     assert cost <= limit
-    channels = sum(map(len, gates.values()))
-    kept = max(k for k in range(channels + 1) if after_walking(gates, k, policy) == structure.widths)
-    if kept < channels:
-        more, limit = cost_of(after_walking(gates, kept + 1, policy), budget, policy)
+    walk = list(prefixes(gates, policy))
+    kept = max(k for k, widths in enumerate(walk) if widths == structure.widths)
+    if kept + 1 < len(walk):
+        more, limit = cost_of(walk[kept + 1], budget, policy)
         assert more > limit
 
 
@@ -53,9 +53,8 @@ def test_within_the_budget_and_one_more_channel_is_not(seed, levels, budget, pol
 def test_equals_the_longest_prefix_found_by_walking(seed, levels, budget, multiple):
     gates = random_gates(seed, levels)
     structure = cut_or_skip(gates, budget, multiple=multiple)
-    fitting = graph().expanded(SPEC.expand)
-    for count in range(sum(map(len, gates.values())) + 1):
-        widths = after_walking(gates, count, "inner", multiple)
+    fitting = None
+    for widths in prefixes(gates, multiple=multiple):
         cost, limit = cost_of(widths, budget)
         if cost > limit:
             break

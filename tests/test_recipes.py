@@ -36,7 +36,7 @@ def test_an_unknown_recipe_is_refused():
 def test_a_stage_takes_changes():
     stage = recipe("demo").stage("search", {"epochs": 3})
     assert stage == recipe("demo").search.model_copy(update={"epochs": 3})
-    with pytest.raises(UserError, match="search.epoch is not a setting"):
+    with pytest.raises(UserError, match=r"search\.epoch is not a setting"):
         recipe("demo").stage("search", {"epoch": 3})
 
 

@@ -49,17 +49,18 @@ def test_budget_is_read(text, metric, target):
      "macs=nan", "macs=inf", "macs=1e999", "macs=0.5T", "latency=0.6", "flops=0.5", "macs:0.5"],
 )  # fmt: skip
 def test_what_is_no_budget_is_refused(text):
-    assert repr(text) in refused(Budget.from_text, text)
+    assert "budget" in refused(Budget.from_text, text)
 
 
-@given(st.text(max_size=12) | st.builds("macs={}{}".format, st.text("0123456789.eE+-", max_size=8), st.text(max_size=2)))
+@given(
+    st.text(max_size=12) | st.builds("macs={}{}".format, st.text("0123456789.eE+-", max_size=8), st.text(max_size=2))
+)
 def test_any_text_is_a_budget_or_a_user_error(text):
     try:
         budget = Budget.from_text(text)
-    except UserError as e:
-        assert "budget" in str(e)
-    else:
-        assert 0 < budget.target <= 1 or budget.target >= 1000
+    except UserError:
+        return
+    assert 0 < budget.target <= 1 or budget.target >= 1000
 
 
 @given(metrics, st.floats(1e-6, 1.0) | st.integers(1000, 10**12).map(float))

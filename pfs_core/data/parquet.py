@@ -5,6 +5,7 @@ too. ``classes`` in the schema metadata (a JSON list of names) names the classes
 """
 
 import hashlib
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from pfs_core.data.source import ImageSource
 from pfs_core.errors import UserError
@@ -120,14 +121,16 @@ def _decode(file: Path, column: pa.ChunkedArray, shape: torch.Size | None) -> tu
 
 
 def _decode_one(file: Path, row: int, data: bytes | None) -> Tensor:
+    """uint8 [1, H, W] of a grey image, else [3, H, W]."""
     if not data:
         raise UserError(f"{file}, row {row}: the image is empty")
     try:
-        encoded = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
-        image = decode_image(encoded, ImageReadMode.UNCHANGED)
-        return image if image.shape[0] in (1, 3) else decode_image(encoded, ImageReadMode.RGB)
-    except RuntimeError as e:
-        raise UserError(f"{file}, row {row}: the image cannot be decoded ({str(e).splitlines()[0]})") from None
+        with Image.open(io.BytesIO(data)) as image:
+            pixels = np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        reason = "neither PNG nor JPEG" if isinstance(e, UnidentifiedImageError) else str(e)
+        raise UserError(f"{file}, row {row}: the image cannot be decoded ({reason})") from None
+    return torch.from_numpy(pixels).view(*pixels.shape[:2], -1).permute(2, 0, 1)
 
 
 def _size(shape: torch.Size) -> str:

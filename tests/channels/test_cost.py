@@ -111,3 +111,24 @@ def test_a_module_called_twice_counts_macs_twice_and_params_once():
     before, after = trace(twice, networks.INPUT).cost(), trace(thrice, networks.INPUT).cost()
     assert after.macs - before.macs == 64 * 9 * 6 * 6
     assert after.params == before.params
+
+
+class Own(torch.nn.Conv2d):
+    """A convolution of a class of its own."""
+
+
+class Functional(torch.nn.Conv2d):
+    """A convolution that is called as a function."""
+
+    def forward(self, x):
+        return torch.nn.functional.conv2d(x, self.weight, self.bias, padding=self.padding)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [Own(8, 8, 3, padding=1), torch.nn.ConvTranspose2d(8, 8, 2, stride=2), networks.chain(conv=Functional(8, 8, 1))],
+    ids=["subclass", "transposed", "functional"],
+)
+def test_layers_that_are_not_understood_are_counted_all_the_same(layer):
+    model = networks.chain(conv=networks.conv3(2, 8), layer=layer, head=networks.head(8))
+    assert trace(model, networks.INPUT).cost() == counted(model, networks.INPUT)

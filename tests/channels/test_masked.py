@@ -97,9 +97,7 @@ def test_slicing_to_all_channels_changes_nothing():
     graph = trace(model, INPUT)
     model = calibrated(model, INPUT)
     copy = slice_weights(model, graph, {group.name: torch.arange(group.width) for group in graph.groups})
-    for (name, value), (other_name, other) in zip(
-        model.state_dict().items(), copy.state_dict().items(), strict=True
-    ):
+    for (name, value), (other_name, other) in zip(model.state_dict().items(), copy.state_dict().items(), strict=True):
         assert name == other_name
         assert torch.equal(value, other)
 

@@ -1,0 +1,51 @@
+"""Folders of Parquet files with images that were made up."""
+
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from pfs_core.data.source import ImageSource
+
+
+def images(count, shape=(3, 6, 5), seed=0):
+    """uint8 [count, C, H, W]."""
+    return torch.randint(256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def encode(image, kind="PNG"):
+    """The bytes of a PIL image."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def png(image):
+    """The bytes of uint8 [C, H, W] as PNG: grey for one channel, colours for three."""
+    array = image.permute(1, 2, 0).numpy()
+    return encode(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array))
+
+
+def write(path, encoded, labels, classes=None, label_type=None, image_type=None):
+    """A Parquet file of encoded images and labels."""
+    table = pa.table({"image": pa.array(encoded, type=image_type), "label": pa.array(labels, type=label_type)})
+    if classes:
+        table = table.replace_schema_metadata({"classes": json.dumps(classes)})
+    pq.write_table(table, path)
+
+
+def source(rows, classes=2, test_rows=0):
+    """A source of one-pixel images, the last ``test_rows`` of which it gives as its test set."""
+    return ImageSource(
+        images=torch.zeros(rows, 1, 1, 1, dtype=torch.uint8),
+        labels=torch.arange(rows) % classes,
+        files=["made up"] * rows,
+        rows=torch.arange(rows),
+        is_test=torch.arange(rows) >= rows - test_rows,
+        class_names=[str(i) for i in range(classes)],
+        flip=False,
+        fingerprint="0" * 64,
+    )

@@ -1,0 +1,119 @@
+"""Crops, flips and batches against references in plain words."""
+
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfs_core.data.augment import Normalise, batches, random_crop, random_flip
+
+SEEDS = st.integers(0, 1000)
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def pixels(n, shape=(3, 5, 4), seed=0):
+    return torch.randint(1, 256, (n, *shape), dtype=torch.uint8, generator=generator(seed))
+
+
+@given(SEEDS, st.integers(0, 3))
+def test_each_crop_is_the_window_at_its_offset(seed, padding):
+    images = pixels(6, seed=seed)
+    cropped = random_crop(images, padding, generator(seed))
+    offset = torch.randint(2 * padding + 1, (2, 6), generator=generator(seed))
+    padded = F.pad(images, [padding] * 4)
+    for i in range(6):
+        top, left = offset[0, i], offset[1, i]
+        assert torch.equal(cropped[i], padded[i, :, top : top + 5, left : left + 4])
+    assert cropped.dtype == torch.uint8
+
+
+def test_no_padding_changes_nothing():
+    images = pixels(9)
+    assert torch.equal(random_crop(images, 0, generator(0)), images)
+
+
+def test_every_offset_occurs_alike():
+    image = torch.zeros(1, 1, 3, 3, dtype=torch.uint8)
+    image[0, 0, 1, 1] = 1
+    cropped = random_crop(image.expand(9000, 1, 3, 3), 1, generator(0))
+    centres = cropped.float().sum(0)[0]
+    assert centres.sum() == 9000
+    assert (centres - 1000).abs().max() < 150
+
+
+@given(SEEDS)
+def test_an_image_is_mirrored_or_not(seed):
+    images = pixels(20, seed=seed)
+    for image, flipped in zip(images, random_flip(images, generator(seed)), strict=True):
+        assert torch.equal(flipped, image) or torch.equal(flipped, image.flip(-1))
+
+
+def test_half_of_the_images_are_mirrored():
+    images = pixels(2000, (1, 1, 8))
+    mirrored = (random_flip(images, generator(0)) != images).flatten(1).any(1)
+    assert 900 < mirrored.sum() < 1100
+
+
+def numbered(n):
+    """Images that carry their number, and their labels: the number as well."""
+    return torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 1, 4, 4).clone(), torch.arange(n)
+
+
+AS_THEY_ARE = {"crop_padding": 0, "flip": False}
+
+
+@given(st.integers(2, 60), st.integers(2, 20), SEEDS)
+def test_every_row_comes_exactly_once_an_epoch_with_its_label(rows, size, seed):
+    images, labels = numbered(rows)
+    epoch = list(batches(images, labels, size, AS_THEY_ARE, generator(seed)))
+    seen = torch.cat([target for _, target in epoch])
+    assert sorted(seen.tolist()) == list(range(rows))
+    for batch, target in epoch:
+        assert torch.equal(batch[:, 0, 0, 0].long(), target)
+    sizes = [len(target) for _, target in epoch]
+    assert min(sizes) >= 2
+    assert all(length == size for length in sizes[:-1])
+    assert sizes[-1] <= size + 1
+
+
+def test_a_last_row_joins_the_batch_before_it():
+    images, labels = numbered(9)
+    assert [len(t) for _, t in batches(images, labels, 4, AS_THEY_ARE, generator(0))] == [4, 5]
+
+
+def test_the_generator_decides_everything():
+    images, labels = pixels(30), torch.arange(30)
+    augmentation = {"crop_padding": 2, "flip": True}
+
+    def epochs(seed):
+        random = generator(seed)
+        return [list(batches(images, labels, 7, augmentation, random)) for _ in range(2)]
+
+    first, again, other = epochs(0), epochs(0), epochs(1)
+    for a, b in zip(first[0] + first[1], again[0] + again[1], strict=True):
+        assert torch.equal(a[0], b[0])
+        assert torch.equal(a[1], b[1])
+    assert not torch.equal(first[0][0][1], other[0][0][1])
+    assert not torch.equal(first[0][0][1], first[1][0][1])
+
+
+def test_the_images_stay_as_they_were():
+    images, labels = pixels(12), torch.arange(12)
+    before = images.clone()
+    for batch, _ in batches(images, labels, 5, {"crop_padding": 1, "flip": True}, generator(0)):
+        batch.zero_()
+    assert torch.equal(images, before)
+
+
+def test_normalised_images_have_mean_0_and_deviation_1():
+    images = pixels(50)
+    values = images.double()
+    info = {"mean": values.mean((0, 2, 3)).tolist(), "std": values.std((0, 2, 3), correction=0).tolist()}
+    out = Normalise(info, torch.device("cpu"), torch.channels_last)(images)
+    assert out.dtype == torch.float32
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert out.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (out.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5

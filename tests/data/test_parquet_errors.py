@@ -1,0 +1,159 @@
+"""A broken dataset is refused in one line that names the file, the row and what was expected."""
+
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pfs_core.data import split_dataset
+from pfs_core.data.source import check_dataset, load_source
+from pfs_core.errors import UserError
+from tests.data.folders import images, png, write
+
+GOOD = [png(image) for image in images(3)]
+
+
+def refused(dataset, *messages, call=load_source):
+    with pytest.raises(UserError) as error:
+        call(str(dataset))
+    assert "\n" not in str(error.value)
+    for message in messages:
+        assert re.search(message, str(error.value)), str(error.value)
+
+
+def test_an_unknown_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for call in (load_source, check_dataset):
+        refused("cifar10", "'cifar10' does not exist", "digits", call=call)
+
+
+def test_a_missing_folder(tmp_path):
+    refused(tmp_path / "missing", "does not exist", "folder of Parquet files")
+
+
+def test_an_empty_folder(tmp_path):
+    refused(tmp_path, r"holds no \*.parquet file")
+
+
+def test_a_file(tmp_path):
+    write(tmp_path / "train.parquet", GOOD, [0, 1, 0])
+    refused(tmp_path / "train.parquet", "is a file; name the folder")
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/cifar10", "https://example.com/x"])
+def test_a_remote_address(uri):
+    for call in (load_source, check_dataset):
+        refused(uri, "only local folders", call=call)
+
+
+def test_test_files_only(tmp_path):
+    write(tmp_path / "test.parquet", GOOD, [0, 1, 0])
+    refused(tmp_path, "holds test files only")
+
+
+def test_what_is_no_parquet(tmp_path):
+    (tmp_path / "train.parquet").write_text("image,label")
+    refused(tmp_path, "train.parquet is not a Parquet file")
+
+
+def test_a_truncated_file(tmp_path):
+    write(tmp_path / "train.parquet", GOOD, [0, 1, 0])
+    whole = (tmp_path / "train.parquet").read_bytes()
+    (tmp_path / "train.parquet").write_bytes(whole[: len(whole) // 2])
+    refused(tmp_path, "train.parquet is not a Parquet file")
+
+
+@pytest.mark.parametrize(("column", "other"), [("image", "label"), ("label", "image")])
+def test_a_missing_column(tmp_path, column, other):
+    values = {"image": GOOD, "label": [0, 1, 0]}
+    pq.write_table(pa.table({other: values[other], "extra": [1, 2, 3]}), tmp_path / "train.parquet")
+    refused(tmp_path, f"train.parquet has no column '{column}'", f"its columns: {other}, extra")
+
+
+def test_labels_that_are_no_integers(tmp_path):
+    write(tmp_path / "train.parquet", GOOD, ["cat", "dog", "cat"])
+    refused(tmp_path, "column 'label' must hold integers, not string")
+
+
+def test_images_that_are_no_bytes(tmp_path):
+    write(tmp_path / "train.parquet", [[1, 2], [3], [4]], [0, 1, 0])
+    refused(tmp_path, "column 'image' must hold PNG or JPEG bytes")
+
+
+def test_no_rows(tmp_path):
+    write(tmp_path / "train.parquet", [], [], label_type=pa.int64(), image_type=pa.binary())
+    refused(tmp_path, "train.parquet holds no rows")
+
+
+@pytest.mark.parametrize("row", [0, 2])
+def test_an_undecodable_image(tmp_path, row):
+    encoded = list(GOOD)
+    encoded[row] = b"no image at all"
+    write(tmp_path / "train.parquet", encoded, [0, 1, 0])
+    refused(tmp_path, f"train.parquet, row {row}: the image cannot be decoded")
+
+
+@pytest.mark.parametrize("row", [0, 1])
+@pytest.mark.parametrize("nothing", [b"", None])
+def test_an_empty_image(tmp_path, row, nothing):
+    encoded = list(GOOD)
+    encoded[row] = nothing
+    write(tmp_path / "train.parquet", encoded, [0, 1, 0])
+    refused(tmp_path, f"train.parquet, row {row}: the image is empty")
+
+
+def test_a_broken_image_behind_the_first_thousand(tmp_path):
+    write(tmp_path / "train.parquet", GOOD[:1] * 1005 + [b"broken"], [0, 1] * 503)
+    refused(tmp_path, "train.parquet, row 1005: the image cannot be decoded")
+
+
+def test_images_of_other_sizes(tmp_path):
+    encoded = [*GOOD, png(images(1, (3, 6, 6))[0])]
+    write(tmp_path / "train.parquet", encoded, [0, 1, 0, 1])
+    refused(tmp_path, "row 3: the image is 3x6x6, the first one 3x6x5")
+
+
+def test_images_of_another_size_in_a_second_file(tmp_path):
+    write(tmp_path / "a.parquet", GOOD, [0, 1, 0])
+    write(tmp_path / "b.parquet", [png(image) for image in images(2, (1, 6, 5))], [0, 1])
+    refused(tmp_path, "b.parquet, row 0: the image is 1x6x5, the first one 3x6x5")
+
+
+def test_a_negative_label(tmp_path):
+    write(tmp_path / "train.parquet", GOOD, [0, -1, 1])
+    refused(tmp_path, "train.parquet, row 1: label -1 is out of range")
+
+
+def test_a_missing_label(tmp_path):
+    write(tmp_path / "train.parquet", GOOD, [0, 1, None])
+    refused(tmp_path, "train.parquet, row 2: the label is missing")
+
+
+def test_a_label_beyond_the_named_classes(tmp_path):
+    write(tmp_path / "train.parquet", GOOD, [0, 1, 2], classes=["cat", "dog"])
+    refused(tmp_path, "train.parquet, row 2: label 2 is out of range; 2 classes are named in its schema")
+
+
+def test_a_test_label_that_training_has_not(tmp_path):
+    write(tmp_path / "train.parquet", GOOD, [0, 1, 0])
+    write(tmp_path / "test.parquet", GOOD, [0, 1, 3])
+    refused(tmp_path, "test.parquet, row 2: label 3 is out of range; 2 classes are in the training files")
+
+
+def test_a_single_class(tmp_path):
+    write(tmp_path / "train.parquet", GOOD, [0, 0, 0])
+    refused(tmp_path, "a single class; at least 2 are needed")
+
+
+def test_classes_that_are_no_list(tmp_path):
+    write(tmp_path / "train.parquet", GOOD, [0, 1, 0], classes={"cat": 0})
+    refused(tmp_path, "'classes' in the schema metadata must be a JSON list")
+
+
+def test_a_broken_dataset_leaves_no_split(tmp_path):
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train.parquet", [b"broken"], [0])
+    with pytest.raises(UserError):
+        split_dataset(str(tmp_path / "data"), tmp_path / "split")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

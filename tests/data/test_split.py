@@ -1,0 +1,128 @@
+"""Every row is in exactly one part, by a choice that the seed repeats."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import sklearn.datasets
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfs_core.data import load_split, split_dataset
+from pfs_core.data.source import load_source
+from pfs_core.data.split import PARTS, choose_rows, pixel_statistics
+from pfs_core.errors import UserError
+from pfs_core.files import read_json
+from pfs_core.recipes import SplitRecipe
+from tests.data.folders import source
+
+
+def test_sizes_of_the_digits(digits):
+    info = read_json(digits / "split.json")
+    assert info["rows"] == {"train": 1294, "validation": 144, "test": 359}
+    assert info["input_shape"] == [1, 8, 8]
+    assert info["class_names"] == list("0123456789")
+    assert info["augmentation"] == {"crop_padding": 1, "flip": False}
+    assert not info["test_is_given"]
+
+
+def test_every_digit_is_in_exactly_one_part(digits, digits_data):
+    table = pq.read_table(digits / "split.parquet")
+    assert table.column_names == ["file", "row", "label", "split"]
+    assert table.column("row").to_pylist() == list(range(1797))
+    assert set(table.column("split").to_pylist()) == set(PARTS)
+    whole = load_source("digits")
+    parts = np.array(table.column("split").to_pylist())
+    for part in PARTS:
+        assert torch.equal(digits_data.images[part], whole.images[torch.from_numpy(parts == part)])
+        assert torch.equal(digits_data.labels[part], whole.labels[torch.from_numpy(parts == part)])
+
+
+def test_digits_are_scikit_learns():
+    whole, bunch = load_source("digits"), sklearn.datasets.load_digits()
+    assert whole.images.shape == (1797, 1, 8, 8)
+    assert whole.images.dtype == torch.uint8
+    assert np.abs(whole.images[:, 0].numpy() - bunch.images * 255 / 16).max() <= 0.5
+    assert whole.labels.tolist() == bunch.target.tolist()
+
+
+def test_counts_a_class_add_up(digits, digits_data):
+    info = read_json(digits / "split.json")
+    for part in PARTS:
+        assert info["rows_per_class"][part] == digits_data.labels[part].bincount(minlength=10).tolist()
+
+
+def test_the_same_seed_gives_the_same_bytes(digits, tmp_path):
+    split_dataset("digits", tmp_path / "again", seed=0)
+    for name in ("split.parquet", "split.json", "images.safetensors", "complete.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (digits / name).read_bytes()
+
+
+def test_another_seed_gives_another_split(digits, tmp_path):
+    split_dataset("digits", tmp_path / "other", seed=1)
+    first, other = (pq.read_table(f / "split.parquet").column("split") for f in (digits, tmp_path / "other"))
+    assert first != other
+    assert read_json(tmp_path / "other" / "split.json")["rows"] == read_json(digits / "split.json")["rows"]
+
+
+@given(st.integers(20, 2000), st.integers(0, 5), st.sampled_from([0, 5]))
+def test_parts_of_any_set(rows, seed, test_rows):
+    made = source(rows, test_rows=test_rows)
+    parts = choose_rows(made, SplitRecipe(), seed)
+    assert set(parts) == set(PARTS)
+    test = test_rows or round(0.2 * rows)
+    assert (parts == "test").sum() == test
+    assert (parts == "validation").sum() == round(0.1 * (rows - test))
+    if test_rows:
+        assert (parts[-test_rows:] == "test").all()
+    assert (parts == choose_rows(made, SplitRecipe(), seed)).all()
+
+
+def test_a_large_set_validates_on_5000_rows():
+    parts = choose_rows(source(60_000, test_rows=10_000), SplitRecipe(), 0)
+    assert {part: int((parts == part).sum()) for part in PARTS} == {"train": 45_000, "validation": 5000, "test": 10_000}
+
+
+def test_rows_are_chosen_at_random():
+    parts = choose_rows(source(10_000), SplitRecipe(), 0)
+    for part, share in (("test", 0.2), ("validation", 0.08)):
+        first_half = (parts[:5000] == part).sum()
+        assert first_half == pytest.approx(5000 * share, rel=0.2)
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_too_few_rows_are_refused(rows):
+    with pytest.raises(UserError, match="too few"):
+        choose_rows(source(rows), SplitRecipe(), 0)
+
+
+@given(st.integers(1, 3), st.integers(1, 50), st.integers(0, 5))
+def test_pixel_statistics_are_numpys(channels, count, seed):
+    random = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (count, channels, 4, 3), dtype=torch.uint8, generator=random)
+    mean, std = pixel_statistics(images)
+    assert mean == pytest.approx(images.numpy().mean((0, 2, 3)).tolist())
+    assert std == pytest.approx(images.numpy().std((0, 2, 3)).tolist())
+
+
+def test_flat_images_have_a_deviation_to_divide_by():
+    mean, std = pixel_statistics(torch.full((2, 1, 3, 3), 9, dtype=torch.uint8))
+    assert mean == [9.0]
+    assert 0 < std[0] < 0.01
+
+
+def test_statistics_are_of_the_training_rows(digits, digits_data):
+    info = read_json(digits / "split.json")
+    assert info["mean"] == pytest.approx([digits_data.images["train"].double().mean().item()])
+
+
+def test_training_rows_with_and_without_validation(digits_data):
+    assert len(digits_data.training_rows(False)[0]) == 1294
+    images, labels = digits_data.training_rows(True)
+    assert (len(images), len(labels)) == (1438, 1438)
+
+
+def test_what_is_no_split_is_refused(gates, tmp_path):
+    for folder in (gates, tmp_path, tmp_path / "missing"):
+        with pytest.raises(UserError, match="pfs split DATASET OUT"):
+            load_split(folder)

@@ -1,0 +1,77 @@
+"""Every network runs once a round, in an order that changes."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from pfs_core.latency.benchmark import interleaved
+from pfs_core.recipes import LatencyRecipe
+
+NAMES = ["dense", "pruned", "uniform"]
+
+
+def recipe(**changes):
+    return LatencyRecipe(**{"warmup_seconds": 0, "warmup_rounds": 3, "min_rounds": 64, "max_seconds": 1e-6, **changes})
+
+
+def called(settings, seed=0):
+    """The calls in order, and the samples."""
+    calls = []
+    runs = {name: lambda name=name: calls.append(name) for name in NAMES}
+    return calls, interleaved(runs, settings, seed)
+
+
+def test_all_run_in_every_round_at_least_as_often_as_asked():
+    calls, samples = called(recipe(min_rounds=70))
+    assert list(samples) == NAMES
+    assert [len(values) for values in samples.values()] == [70] * 3
+    measured = calls[3 * 3 :]
+    assert len(measured) == 70 * 3
+    for start in range(0, len(measured), 3):
+        assert sorted(measured[start : start + 3]) == NAMES
+
+
+def test_warm_up_rounds_are_not_measured():
+    for rounds in (1, 5):
+        calls, samples = called(recipe(warmup_rounds=rounds))
+        assert len(calls) == 3 * (rounds + len(samples["dense"]))
+
+
+def test_the_order_changes_between_rounds():
+    calls, _ = called(recipe())
+    rounds = [tuple(calls[i : i + 3]) for i in range(9, len(calls), 3)]
+    assert sum(a != b for a, b in pairwise(rounds)) > 30
+    assert len(set(rounds)) == 6
+    firsts = [order[0] for order in rounds]
+    assert min(firsts.count(name) for name in NAMES) >= 10
+
+
+def test_the_seed_decides_the_order():
+    assert called(recipe(), seed=1)[0] == called(recipe(), seed=1)[0]
+    assert called(recipe(), seed=1)[0] != called(recipe(), seed=2)[0]
+
+
+def test_samples_are_nanoseconds():
+    _, samples = called(recipe())
+    for values in samples.values():
+        assert values.dtype == np.int64
+        assert (values >= 0).all()
+
+
+def test_wide_intervals_ask_for_more_rounds():
+    _, samples = called(recipe(max_seconds=0.5, relative_width=1e-9))
+    assert len(samples["dense"]) > 64
+
+
+def test_narrow_intervals_end_the_measurement():
+    _, samples = called(recipe(max_seconds=60, relative_width=1e9))
+    assert len(samples["dense"]) == 64
+
+
+def test_an_error_of_a_network_is_not_swallowed():
+    def fail():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interleaved({"dense": fail}, recipe(), 0)

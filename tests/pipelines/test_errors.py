@@ -1,0 +1,140 @@
+"""Wrong input gets one clear line, exit code 2, and leaves nothing behind."""
+
+import json
+
+import pytest
+
+from pfs_core.structure import Structure
+from pipelines.cli import main
+from tests.data.folders import images, png, write
+
+
+def refused(capsys, *argv):
+    """The one line with which a command refuses."""
+    assert main([str(a) for a in argv]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("pfs: ")
+    return lines[0]
+
+
+def test_unknown_model_is_refused_with_the_nearest_name(capsys):
+    line = refused(capsys, "cost", "resnet21")
+    assert "'resnet21'" in line
+    assert "did you mean resnet20?" in line
+
+
+def test_unknown_model_settings_are_refused(capsys):
+    assert "'depth'" in refused(capsys, "cost", "resnet20", "--set", "model.depth=3")
+
+
+def test_image_too_small_for_the_network_is_refused(capsys):
+    line = refused(capsys, "cost", "vgg16", "--input", "1x8x8")
+    assert "VGG cannot process 1x8x8 images" in line
+    assert "too small" in line
+
+
+@pytest.mark.parametrize("shape", ["3x", "3x32", "axbxc", "3x0x3"])
+def test_bad_input_shapes_are_refused(capsys, shape):
+    refused(capsys, "cost", "resnet20", "--input", shape)
+
+
+def test_unknown_dataset_is_refused(capsys, tmp_path):
+    assert "use digits, or a folder" in refused(capsys, "split", "cifra10", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_and_empty_folders_are_refused(capsys, tmp_path):
+    assert "does not exist" in refused(capsys, "split", tmp_path / "none", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    assert "holds no *.parquet file" in refused(capsys, "split", tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_missing_column_is_refused(capsys, tmp_path, column):
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "train.parquet"
+    write(file, [png(image) for image in images(4)], [0, 1, 0, 1])
+    pq.write_table(pq.read_table(file).drop_columns([column]), file)
+    line = refused(capsys, "split", tmp_path, tmp_path / "out")
+    assert f"train.parquet has no column '{column}'" in line
+
+
+def test_undecodable_image_is_refused_with_row_and_file(capsys, tmp_path):
+    encoded = [png(image) for image in images(30)]
+    encoded[17] = b"not an image"
+    write(tmp_path / "train.parquet", encoded, [i % 2 for i in range(30)])
+    line = refused(capsys, "split", tmp_path, tmp_path / "out")
+    assert "train.parquet, row 17: the image cannot be decoded" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_label_out_of_range_is_refused_with_row_and_file(capsys, tmp_path):
+    write(tmp_path / "train.parquet", [png(i) for i in images(4)], [0, 1, 5, 1], classes=["cat", "dog"])
+    line = refused(capsys, "split", tmp_path, tmp_path / "out")
+    assert "train.parquet, row 2: label 5 is out of range" in line
+    assert "0 to 1" in line
+
+
+@pytest.mark.parametrize("budget", ["macs=0", "macs=1.5", "macs=-1", "macs", "flops=0.5", "macs=0.5x", "macs=..", ""])
+def test_bad_budgets_are_refused(capsys, gates, tmp_path, budget):
+    line = refused(capsys, "extract", "--gates", gates, "--budget", budget, tmp_path / "out")
+    assert "macs" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreachable_budget_is_refused_and_the_named_one_works(capsys, gates, tmp_path):
+    line = refused(capsys, "extract", "--gates", gates, "--budget", "macs=0.001", tmp_path / "out")
+    smallest = line.split("ask for ")[1].split(" or more")[0]
+    assert main(["extract", "--gates", str(gates), "--budget", smallest, str(tmp_path / "out")]) == 0
+
+
+def test_structure_of_another_schema_is_refused(capsys, structures, digits, tmp_path):
+    values = json.loads((structures / "structure.json").read_text())
+    file = tmp_path / "structure.json"
+    file.write_text(json.dumps({**values, "schema": "pfs.structure/9"}))
+    line = refused(capsys, "retrain", "--structure", file, "--split", digits, tmp_path / "out")
+    assert "'pfs.structure/9'" in line
+    assert "'pfs.structure/1'" in line
+
+
+def test_structure_with_unknown_groups_is_refused(capsys, structures, tmp_path):
+    values = json.loads((structures / "structure.json").read_text())
+    values["widths"]["layer9.conv1"] = 3
+    file = tmp_path / "structure.json"
+    file.write_text(json.dumps(values))
+    line = refused(capsys, "benchmark", "--structure", file, tmp_path / "out")
+    assert "unknown channel group 'layer9.conv1'" in line
+
+
+def test_out_that_is_a_file_is_refused_and_kept(capsys, tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    assert "is a file" in refused(capsys, "split", "digits", file)
+    assert "is a file" in refused(capsys, "run", "--out", file)
+    assert "is a file" in refused(capsys, "compile", "--out", file)
+    assert file.read_text() == "mine"
+
+
+def test_out_with_other_peoples_files_is_refused_and_kept(capsys, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    assert "holds files that pfs did not write" in refused(capsys, "split", "digits", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_unknown_settings_are_refused(capsys, digits, tmp_path):
+    search = ("search", "--split", digits, tmp_path / "out", "--set")
+    assert "search.epoch is not a setting; known: epochs" in refused(capsys, *search, "search.epoch=1")
+    assert "search.epochs" in refused(capsys, *search, "search.epochs=0")
+    assert "serch.epochs=1" in refused(capsys, *search, "serch.epochs=1")
+    assert "unknown recipe 'cifar'" in refused(capsys, "split", "digits", tmp_path / "out", "--recipe", "cifar")
+
+
+def test_step_without_the_step_before_is_refused(capsys, structures, tmp_path):
+    line = refused(capsys, "search", "--split", tmp_path, tmp_path / "out")
+    assert "make one with `pfs split DATASET OUT`" in line
+    assert "pfs run" in refused(capsys, "ui", "--out", tmp_path)
+    assert "is not a folder" in refused(capsys, "report", tmp_path / "none", tmp_path / "out")
+    assert Structure.load(structures / "structure.json").network == "pruned"

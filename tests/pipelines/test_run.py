@@ -1,0 +1,153 @@
+"""``pfs run`` as a user runs it: a process of its own, the real kfp.local and a real MLflow store."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from pfs_core.data import load_split
+from pfs_core.files import COMPLETE
+from pfs_core.report.deploy import deployable
+from pfs_core.structure import Structure
+from tests.data.folders import images, png, write
+
+SETTINGS = ("model.width=4", "search.epochs=1", "retrain.epochs=1", "latency.max_seconds=0.1", "latency.min_rounds=64")
+RUN = (sys.executable, "-m", "pipelines.cli", "run", *(f"--set={setting}" for setting in SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run: its working folder, its own folder and what it printed."""
+    work = tmp_path_factory.mktemp("run")
+    command = [*RUN, "--compare", "dense,uniform"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = next(path for path in (work / "pfs-runs").iterdir() if path.name.startswith("resnet20-digits"))
+    return work, folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(finished):
+    """The runs in its MLflow store, by the step they are tagged with."""
+    mlflow.set_tracking_uri(f"sqlite:///{finished[0] / 'pfs-runs' / 'mlflow.db'}")
+    experiment = mlflow.get_experiment_by_name("pfs").experiment_id
+    return {run.data.tags["pfs.step"]: run for run in MlflowClient().search_runs([experiment])}
+
+
+def test_summary_table_has_every_network(finished):
+    rows = [line for line in finished[2].splitlines() if re.match(r"(dense|uniform|pruned) ", line)]
+    assert len(rows) == 3
+    for row in rows:
+        assert re.search(r"[\d,]+ +[\d,]+ +[\d.]+% \[[\d.]+%, [\d.]+%\] +\d+ +[\d.]+ ms", row)
+    assert all(re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]$", row) for row in rows if not row.startswith("dense"))
+
+
+def test_every_path_it_prints_exists(finished):
+    work, _, text = finished
+    for name in ("full log:", "report ", "structure ", "model "):
+        line = next(line for line in text.splitlines() if line.startswith(name))
+        assert (work / line.split(maxsplit=2 if name.endswith(":") else 1)[-1].strip()).exists(), line
+    assert "pfs ui" in text
+
+
+def test_the_terminal_shows_progress_and_the_log_everything(finished):
+    _, folder, text = finished
+    log = (folder / "run.log").read_text()
+    assert "search epoch 1/1" in text
+    assert "retrain uniform epoch 1/1" in text
+    assert "executor_input" not in text
+    assert "executor_input" in log
+    assert "search epoch 1/1" in log
+
+
+def test_every_result_is_complete(finished):
+    names = {"split", "gates", "structures", "model-pruned", "model-uniform", "model-dense", "latency", "report"}
+    folders = {path.name for path in finished[1].iterdir() if path.is_dir()}
+    assert folders == names
+    assert all((finished[1] / name / COMPLETE).is_file() for name in names)
+
+
+def test_structure_is_within_the_budget_and_fits_the_weights(finished):
+    structure = Structure.load(finished[1] / "structures" / "structure.json")
+    assert structure.cost.macs <= 0.5 * structure.reference.macs
+    metrics = json.loads((finished[1] / "model-pruned" / "metrics.json").read_text())
+    assert metrics["macs"] == structure.cost.macs
+
+
+def test_mlflow_has_a_parent_and_a_nested_run_a_step(runs):
+    steps = {"split", "search", "extract", "retrain/pruned", "retrain/uniform", "retrain/dense", "latency", "report"}
+    assert set(runs) == {"pipeline", *steps}
+    parent = runs["pipeline"].info.run_id
+    assert all(runs[step].data.tags["mlflow.parentRunId"] == parent for step in steps)
+    assert all(run.info.status == "FINISHED" for run in runs.values())
+
+
+def test_mlflow_has_parameters_by_step_and_curves(runs):
+    assert runs["search"].data.params["search.epochs"] == "1"
+    assert runs["retrain/dense"].data.params["retrain.network"] == "dense"
+    history = MlflowClient().get_metric_history(runs["search"].info.run_id, "val_accuracy")
+    assert [point.step for point in history] == [1]
+    assert "pruned_test_accuracy" in runs["pipeline"].data.metrics
+
+
+def test_registered_model_computes_what_ours_does(finished, runs):
+    assert runs["report"].data.params["report.registered_model"] == "pfs-resnet20/1"
+    theirs = mlflow.pytorch.load_model("models:/pfs-resnet20/1")
+    ours = deployable(finished[1] / "model-pruned", finished[1] / "split")
+    pixels = load_split(finished[1] / "split").images["test"][:7].float()
+    with torch.no_grad():
+        expected = ours(pixels)
+        assert torch.allclose(theirs(pixels), expected, atol=1e-5)
+    predicted = mlflow.pyfunc.load_model("models:/pfs-resnet20/1").predict(pixels.numpy())
+    np.testing.assert_allclose(predicted, expected.numpy(), atol=1e-5)
+
+
+def test_undecodable_image_ends_the_run_with_its_row(tmp_path):
+    encoded = [png(image) for image in images(20)]
+    encoded[11] = b"broken"
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train.parquet", encoded, [i % 2 for i in range(20)])
+    done = subprocess.run([*RUN, "--dataset", "data"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "train.parquet, row 11: the image cannot be decoded" in done.stderr
+
+
+def test_a_run_refused_at_the_start_leaves_nothing(tmp_path):
+    done = subprocess.run([*RUN, "--model", "resnet21"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "resnet21" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_killed_run_leaves_nothing_that_looks_whole(tmp_path, number):
+    command = [*RUN, "--set", "search.epochs=10000"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        line = next(line for line in process.stdout if line.startswith("search epoch 2/"))
+        process.send_signal(number)
+    assert line
+    folder = next(path for path in (tmp_path / "pfs-runs").iterdir() if path.name.startswith("resnet20"))
+    assert process.returncode != 0
+    settle(folder / "run.log")
+    assert {path.name for path in folder.iterdir()} == {"run.json", "run.log", "steps"}
+    whole = {path.parent.name for path in folder.rglob(COMPLETE)}
+    assert whole == {"split"}
+
+
+def settle(log):
+    """Wait until nothing writes to ``log`` any more."""
+    size = -1
+    while size != log.stat().st_size:
+        size = log.stat().st_size
+        time.sleep(2)

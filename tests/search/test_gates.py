@@ -1,0 +1,129 @@
+"""Gates act through the scales of BatchNorms and through nothing else."""
+
+import pytest
+import torch
+from torch.func import functional_call
+
+from pfs_core.channels import slice_weights, trace
+from pfs_core.models import build_model
+from pfs_core.search import Gates
+from tests.channels import networks
+from tests.channels.masking import calibrated, difference
+
+SHAPE = (1, 16, 16)
+
+
+def gated(name="resnet20", policy="inner"):
+    torch.manual_seed(0)
+    model = build_model(name, input_shape=SHAPE)
+    graph = trace(model, SHAPE, policy)
+    Gates.freeze(model)
+    return model, graph, Gates(model, graph)
+
+
+@pytest.mark.parametrize("policy", ["inner", "all"])
+@pytest.mark.parametrize("name", ["resnet20", "vgg16"])
+def test_at_first_the_scales_are_the_networks_own(name, policy):
+    model, graph, gates = gated(name, policy)
+    scales = gates.scales()
+    assert set(scales) == {f"{norm}.weight" for group in graph.prunable() for norm in group.gates}
+    for parameter, scale in scales.items():
+        assert torch.equal(scale, model.get_parameter(parameter))
+    x = torch.randn(4, *SHAPE)
+    assert torch.equal(functional_call(model.eval(), scales, (x,)), model(x))
+
+
+def test_there_is_a_gate_a_channel():
+    _, graph, gates = gated()
+    assert gates.values.shape == (sum(group.width for group in graph.prunable()),)
+    assert {name: len(values) for name, values in gates.by_group().items()} == {
+        group.name: group.width for group in graph.prunable()
+    }
+    assert gates.nonzero() == 1.0
+    assert gates.mean().item() == 1.0
+
+
+def test_a_gate_multiplies_the_scale_of_its_channel():
+    model, _, gates = gated("vgg16")
+    with torch.no_grad():
+        gates.values[3] = 0.25
+    scale = gates.scales()["features.1.weight"]
+    assert scale[3].item() == pytest.approx(0.25 * 0.5)
+    assert torch.equal(scale[:3], model.features[1].weight[:3])
+
+
+def test_a_shared_gate_acts_on_every_writer_of_the_stream():
+    _, graph, gates = gated(policy="all")
+    start = [group.name for group in graph.prunable()].index("conv1")
+    first = sum(group.width for group in graph.prunable()[:start])
+    with torch.no_grad():
+        gates.values[first] = 0
+    scales = gates.scales()
+    for norm in graph.group("conv1").gates:
+        assert scales[f"{norm}.weight"][0] == 0
+        assert (scales[f"{norm}.weight"][1:] == 1).all()
+
+
+@pytest.mark.parametrize("network", [networks.separable, networks.Residual, networks.Twice])
+def test_a_gate_of_zero_removes_its_channel(network):
+    torch.manual_seed(0)
+    model = network()
+    graph = trace(model, networks.INPUT, "all")
+    model = calibrated(model, networks.INPUT)
+    Gates.freeze(model)
+    gates = Gates(model, graph)
+    with torch.no_grad():
+        gates.values.copy_(torch.rand(len(gates.values)) > 0.4)
+    kept = {name: values.nonzero().flatten() for name, values in gates.by_group().items()}
+    assert all(0 < len(index) < graph.group(name).width for name, index in kept.items())
+    x = torch.randn(4, *networks.INPUT, dtype=torch.float64)
+    scales = {name: scale.double() for name, scale in gates.scales().items()}
+    masked = functional_call(model, scales, (x,))
+    assert difference(masked, slice_weights(model, graph, kept)(x)) < 1e-10
+    assert difference(masked, model(x)) > 1e-3
+
+
+def test_freezing_stops_gradients_and_clears_shifts():
+    model = build_model("resnet20")
+    torch.nn.init.ones_(model.bn1.bias)
+    Gates.freeze(model)
+    assert not any(p.requires_grad for p in model.parameters())
+    assert (model.bn1.bias == 0).all()
+    assert (model.bn1.weight == 1).all()
+
+
+def test_the_gradient_reaches_the_gates_alone():
+    model, _, gates = gated()
+    model.train()
+    functional_call(model, gates.scales(), (torch.randn(8, *SHAPE),)).square().mean().backward()
+    assert gates.values.grad.abs().sum() > 0
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_clamping_puts_gates_into_0_to_1():
+    _, _, gates = gated()
+    with torch.no_grad():
+        gates.values[:3] = torch.tensor([-0.5, 0.5, 1.5])
+    gates.clamp_()
+    assert gates.values[:3].tolist() == [0.0, 0.5, 1.0]
+    assert gates.nonzero() == pytest.approx(1 - 1 / len(gates.values))
+
+
+def test_gates_load_what_they_gave():
+    _, _, gates = gated()
+    with torch.no_grad():
+        gates.values.uniform_()
+    given = gates.by_group()
+    before = gates.values.detach().clone()
+    with torch.no_grad():
+        gates.values.zero_()
+    assert any(values.any() for values in given.values())
+    gates.load(given)
+    assert torch.equal(gates.values.detach(), before)
+
+
+def test_a_network_with_nothing_to_prune_says_why():
+    model = networks.grouped()
+    graph = trace(model, networks.INPUT)
+    with pytest.raises(ValueError, match=r"no channel group can be pruned .*not supported"):
+        Gates(model, graph)

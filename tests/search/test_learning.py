@@ -1,0 +1,116 @@
+"""The loop learns gates, and only gates."""
+
+import pytest
+import torch
+
+from pfs_core.channels import resize, trace
+from pfs_core.data.split import ImageSplit
+from pfs_core.device import native_bf16
+from pfs_core.models import build_model
+from pfs_core.progress import ignore
+from pfs_core.recipes import SearchRecipe
+from pfs_core.search import loop
+from pfs_core.search.gates import Gates
+
+
+def expanded(spec, data, policy="inner"):
+    """The network of ``spec`` at 1.25 times its widths."""
+    torch.manual_seed(0)
+    model = build_model(spec.updated({"input_shape": data.input_shape}, "model"))
+    graph = trace(model, data.input_shape, policy)
+    return resize(model, graph, graph.expanded(1.25))
+
+
+def small(data, rows=96):
+    """The first rows of every part."""
+    return ImageSplit(
+        {part: images[:rows] for part, images in data.images.items()},
+        {part: labels[:rows] for part, labels in data.labels.items()},
+        data.info,
+    )
+
+
+def learn(model, data, target=0.5, seed=0, **recipe):
+    settings = SearchRecipe(**{"precision": "fp32", "batch_size": 32, **recipe})
+    return loop.learn_gates(model, data, target, settings, seed, ignore)
+
+
+def joined(best):
+    return torch.cat(list(best["gates"].values()))
+
+
+@pytest.mark.parametrize("policy", ["inner", "all"])
+def test_weights_stay_bit_identical_and_gates_change(digits_data, narrow, policy):
+    data = small(digits_data)
+    model = expanded(narrow, data, policy)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    best, _ = learn(model, data, epochs=2, policy=policy)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    gates = joined(best)
+    assert (gates < 1).any()
+    assert ((gates >= 0) & (gates <= 1)).all()
+
+
+def test_the_running_statistics_are_those_of_the_images(digits_data, narrow):
+    data = small(digits_data)
+    model = expanded(narrow, data)
+    learn(model, data, epochs=1)
+    assert model.bn1.running_mean.abs().max() > 0
+    assert model.bn1.num_batches_tracked == 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_both_precisions_learn(digits_data, narrow, precision):
+    if precision == "bf16" and not native_bf16(torch.device("cpu")):
+        pytest.skip("bf16 is not native here")
+    data = small(digits_data, 256)
+    best, history = learn(expanded(narrow, data), data, epochs=3, precision=precision)
+    assert joined(best).dtype == torch.float32
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+@pytest.mark.parametrize("target", [0.2, 0.6])
+def test_the_regulariser_pulls_the_mean_gate_to_the_target(digits_data, narrow, target):
+    data = small(digits_data)
+    _, pulled = learn(expanded(narrow, data), data, target=target, epochs=12, gamma=1000.0, lr=0.05)
+    _, free = learn(expanded(narrow, data), data, target=target, epochs=12, gamma=0.0, lr=0.05)
+    assert abs(pulled[-1]["mean_gate"] - target) < 0.1
+    assert abs(pulled[-1]["mean_gate"] - target) < abs(free[-1]["mean_gate"] - target)
+    assert free[-1]["regulariser"] == 0.0
+
+
+def test_the_loss_is_the_sum_of_its_parts(digits_data, narrow):
+    data = small(digits_data)
+    _, history = learn(expanded(narrow, data), data, epochs=2)
+    for row in history:
+        assert row["loss"] == pytest.approx(row["cross_entropy"] + row["regulariser"])
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert [row["step"] for row in history] == [3, 6]
+
+
+def scripted(monkeypatch, nonzero, accuracy):
+    """Make the loop see these evaluations, one an epoch."""
+    nonzero, accuracy = iter(nonzero), iter(accuracy)
+    monkeypatch.setattr(Gates, "nonzero", lambda self: next(nonzero))
+    monkeypatch.setattr(loop, "accuracy", lambda *_: next(accuracy))
+
+
+@pytest.mark.parametrize(
+    ("nonzero", "accuracy", "kept"),
+    [
+        ([1.0, 0.5, 0.4, 0.3], [0.9, 0.3, 0.6, 0.5], 3),  # best of those within the target
+        ([1.0, 0.5, 0.4, 0.3], [0.9, 0.6, 0.6, 0.5], 2),  # the first of equals
+        ([0.4, 0.6, 0.6, 0.6], [0.1, 0.9, 0.9, 0.9], 1),  # the only one
+        ([1.0, 0.9, 0.8, 0.7], [0.9, 0.8, 0.7, 0.6], 4),  # none: the last
+    ],
+)
+def test_the_best_validated_gates_within_the_target_are_kept(digits_data, narrow, monkeypatch, nonzero, accuracy, kept):
+    data = small(digits_data, 64)
+    scripted(monkeypatch, nonzero, accuracy)
+    best, history = learn(expanded(narrow, data), data, epochs=4)
+    assert best["epoch"] == kept
+    assert best["val_accuracy"] == history[kept - 1]["val_accuracy"] == accuracy[kept - 1]
+    scripted(monkeypatch, [0.9] * kept, [0.5] * kept)
+    last, _ = learn(expanded(narrow, data), data, epochs=kept)
+    assert torch.equal(joined(best), joined(last))

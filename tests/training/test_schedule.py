@@ -1,0 +1,72 @@
+"""How long training takes and how its rate falls."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfs_core.baselines import dense, uniform
+from pfs_core.recipes import RetrainRecipe, recipe
+from pfs_core.spec import Budget
+from pfs_core.training.schedule import planned_epochs, schedule
+from tests.budgets import SPEC, graph
+
+DENSE = dense(graph(), Budget(target=1.0), model=SPEC)
+
+
+def rates(steps, **settings):
+    """The learning rate of each step."""
+    config = RetrainRecipe(epochs=1, **settings)
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config.lr)
+    scheduler = schedule(optimiser, config, steps)
+    found = []
+    for _ in range(steps):
+        found.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        scheduler.step()
+    return [*found, optimiser.param_groups[0]["lr"]]
+
+
+@given(st.floats(0.4, 1.0), st.integers(1, 300))
+def test_scratch_b_spends_the_dense_networks_compute(target, epochs):
+    structure = uniform(graph(), Budget(target=target), model=SPEC)
+    planned = planned_epochs(structure, RetrainRecipe(epochs=epochs, scratch_b=True))
+    assert abs(planned * structure.cost.macs - epochs * DENSE.cost.macs) <= 0.5 * structure.cost.macs
+    assert planned >= epochs
+
+
+def test_half_the_macs_train_twice_as_long():
+    half = DENSE.model_copy(update={"cost": DENSE.cost.model_copy(update={"macs": DENSE.cost.macs // 2})})
+    assert planned_epochs(half, recipe("cifar-sfp").retrain) == 400
+    assert planned_epochs(DENSE, recipe("cifar-sfp").retrain) == 200
+
+
+def test_scratch_e_trains_as_long_as_the_dense_network():
+    half = DENSE.model_copy(update={"cost": DENSE.cost.model_copy(update={"macs": DENSE.cost.macs // 2})})
+    assert planned_epochs(half, RetrainRecipe(epochs=7, scratch_b=False)) == 7
+
+
+def test_a_network_above_the_dense_cost_is_not_trained_shorter():
+    wide = uniform(graph(), Budget(target=10**8), model=SPEC)
+    assert wide.cost.macs > DENSE.cost.macs
+    assert planned_epochs(wide, RetrainRecipe(epochs=10)) == 10
+
+
+@pytest.mark.parametrize("steps", [10, 200, 1234])
+def test_the_rate_falls_at_the_milestones(steps):
+    found = rates(steps, lr=0.1, milestones=(0.3, 0.6, 0.8), factor=0.2)
+    for step, rate in enumerate(found[:-1]):
+        passed = sum(step >= round(m * steps) for m in (0.3, 0.6, 0.8))
+        assert rate == pytest.approx(0.1 * 0.2**passed)
+
+
+def test_without_milestones_the_rate_stays():
+    assert set(rates(10, lr=0.05)) == {0.05}
+
+
+def test_the_cosine_falls_from_the_rate_to_0():
+    found = rates(100, lr=0.1, schedule="cosine")
+    assert found[0] == 0.1
+    assert found[50] == pytest.approx(0.05)
+    assert found[-1] == pytest.approx(0.0, abs=1e-9)
+    assert found == sorted(found, reverse=True)
