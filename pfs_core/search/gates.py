@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pfs_core.channels import ChannelGraph
+from pfs_core.errors import UserError
 
 
 class Gates:
@@ -23,7 +24,7 @@ class Gates:
         groups = graph.prunable()
         if not groups:
             reasons = "; ".join(f"{g.name}: {g.reason}" for g in graph.groups)
-            raise ValueError(f"no channel group can be pruned ({reasons})")
+            raise UserError(f"no channel group of the network can be pruned ({reasons})")
         self.groups = [group.name for group in groups]
         self._sizes = [group.width for group in groups]
         self._norms = [(f"{norm}.weight", i) for i, group in enumerate(groups) for norm in group.gates]

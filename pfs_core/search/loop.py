@@ -75,10 +75,7 @@ def search(
     check_reachable(graph, widths, budget)
     model = resize(model, graph, widths).to(device)
     started = time.perf_counter()
-    try:
-        best, history = learn_gates(model, data, target, recipe, seed, record)
-    except ValueError as e:
-        raise UserError(f"model {spec.name}: {e}") from None
+    best, history = learn_gates(model, data, target, recipe, seed, record)
     info = {
         "schema": SCHEMA,
         "model": spec.model_dump(mode="json"),

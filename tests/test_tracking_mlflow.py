@@ -1,0 +1,95 @@
+"""Steps find their MLflow run: on a laptop, on a retry, under the KFP plugin, and when there is none."""
+
+import subprocess
+import sys
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from pfs_core import tracking
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An MLflow store of its own, and the environment of the steps of one pipeline run."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("KFP_RUN_ID", "run-1")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    mlflow.set_tracking_uri(uri)
+    return tmp_path
+
+
+def steps_of(parent):
+    """The nested runs of a parent, by step."""
+    experiment = MlflowClient().get_run(parent).info.experiment_id
+    runs = MlflowClient().search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert len({run.data.tags["pfs.step"] for run in runs}) == len(runs)
+    return {run.data.tags["pfs.step"]: run for run in runs}
+
+
+def test_without_a_store_nothing_is_logged_and_mlflow_stays_unimported():
+    code = (
+        "import sys\nfrom pfs_core import tracking\n"
+        "with tracking.step_run('search') as run:\n    run.metrics({'a': 1.0})\n    run.params({'b': 2})\n"
+        "print('mlflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={})
+    assert done.stdout.strip() == "False"
+
+
+def test_a_retried_step_goes_on_in_its_run(store):
+    parent = tracking.open_pipeline({"budget": "macs=0.5"}, store / "artifacts")
+    with pytest.raises(RuntimeError), tracking.step_run("search") as run:
+        run.metrics({"loss": 2.0}, step=1)
+        raise RuntimeError("the node went away")
+    assert steps_of(parent)["search"].info.status == "FAILED"
+    with tracking.step_run("search") as run:
+        run.metrics({"loss": 1.0}, step=2)
+    found = steps_of(parent)["search"]
+    assert found.info.status == "FINISHED"
+    history = MlflowClient().get_metric_history(found.info.run_id, "loss")
+    assert [point.value for point in history] == [2.0, 1.0]
+
+
+def test_summary_goes_to_the_parent(store):
+    parent = tracking.open_pipeline({}, store / "artifacts")
+    with tracking.step_run("report") as run:
+        run.summary({"macs": 7, "nan": float("nan"), "name": "x"})
+    assert MlflowClient().get_run(parent).data.metrics == {"macs": 7.0}
+
+
+def test_closing_the_pipeline_closes_steps_that_were_cut_off(store):
+    parent = tracking.open_pipeline({}, store / "artifacts")
+    with tracking.step_run("search"):
+        tracking.close_pipeline(parent, succeeded=False)
+        assert steps_of(parent)["search"].info.status == "FAILED"
+    assert MlflowClient().get_run(parent).info.status == "FAILED"
+
+
+def test_two_pipelines_do_not_share_runs(store, monkeypatch):
+    first = tracking.open_pipeline({}, store / "artifacts")
+    with tracking.step_run("search"):
+        pass
+    monkeypatch.setenv("KFP_RUN_ID", "run-2")
+    second = tracking.open_pipeline({}, store / "artifacts")
+    with tracking.step_run("search"):
+        pass
+    assert first != second
+    assert steps_of(first)["search"].info.run_id != steps_of(second)["search"].info.run_id
+
+
+def test_the_run_that_the_kfp_plugin_made_is_used(store, monkeypatch):
+    client = MlflowClient()
+    experiment = client.create_experiment("KFP-Default", (store / "artifacts").as_uri())
+    parent = client.create_run(experiment).info.run_id
+    given = client.create_run(experiment, tags={"mlflow.parentRunId": parent}).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    with tracking.step_run("extract") as run:
+        run.params({"extract.budget": "macs=0.5"})
+        run.summary({"macs": 3})
+    assert client.get_run(given).data.params == {"extract.budget": "macs=0.5"}
+    assert client.get_run(given).data.tags["pfs.step"] == "extract"
+    assert client.get_run(parent).data.metrics == {"macs": 3.0}
+    assert [e.name for e in client.search_experiments() if e.name == "pfs"] == []
