@@ -203,9 +203,11 @@ def check_reachable(graph: ChannelGraph, expanded: Mapping[str, int], budget: Bu
 
 
 def check_within(graph: ChannelGraph, smallest: Mapping[str, int], budget: Budget) -> None:
-    """Raise UserError, naming the least budget that works, unless the ``smallest`` widths are within the budget."""
+    """Raise UserError unless the budget is at least what the ``smallest`` widths cost and at most the dense network."""
     reference = getattr(graph.cost(), budget.metric)
     cost = getattr(graph.cost(smallest), budget.metric)
+    if budget.limit(reference) > reference:
+        raise UserError(f"budget {budget} is over the dense network's {reference:,} {budget.metric}; ask for less")
     if cost > budget.limit(reference):
         raise UserError(
             f"budget {budget} cannot be reached; the smallest structure has {cost:,} {budget.metric}, "

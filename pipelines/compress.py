@@ -31,7 +31,7 @@ def define(parallelism: int = 0) -> Any:
         budget: str = "macs=0.5",
         recipe: str = "demo",
         seed: int = 0,
-        networks: List[str] = ["pruned", "uniform", "dense"],
+        networks: List[str] = ["pruned"],
         registered_model: str = "",
         model_settings: dict = {},
         split_settings: dict = {},
@@ -57,7 +57,7 @@ def define(parallelism: int = 0) -> Any:
             budget: A fraction of the dense network's MACs or parameters, e.g. macs=0.5, or a count, e.g. macs=20M.
             recipe: Settings of every step: demo, cifar-sfp or cifar-official.
             seed: Seed of the split, the random weights and the training.
-            networks: Which networks to train: pruned, and uniform and dense to compare with.
+            networks: Which networks to train: ["pruned"], or ["pruned", "uniform", "dense"] to compare.
             registered_model: Name in the MLflow Model Registry; empty for pfs- and the network's name.
             model_settings: Keyword arguments of the network, e.g. {"width": 32}.
             split_settings: Changes to the recipe's split settings.

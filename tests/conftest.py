@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from pfs_core.data import load_split, split_dataset
 from pfs_core.extraction import extract_structures
@@ -16,7 +16,12 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same bytes are promised
 torch.set_num_threads(1)  # networks this small only get slower with more
 
 settings.register_profile(
-    "pfs", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "pfs",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("pfs")
 

@@ -78,7 +78,9 @@ def test_label_out_of_range_is_refused_with_row_and_file(capsys, tmp_path):
     assert "0 to 1" in line
 
 
-@pytest.mark.parametrize("budget", ["macs=0", "macs=1.5", "macs=-1", "macs", "flops=0.5", "macs=0.5x", "macs=..", ""])
+@pytest.mark.parametrize(
+    "budget", ["macs=0", "macs=1.5", "macs=-1", "macs", "flops=0.5", "macs=0.5x", "macs=..", "macs=9G", ""]
+)
 def test_bad_budgets_are_refused(capsys, gates, tmp_path, budget):
     line = refused(capsys, "extract", "--gates", gates, "--budget", budget, tmp_path / "out")
     assert "macs" in line
