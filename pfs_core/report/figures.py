@@ -81,7 +81,7 @@ def search_curves(ax: Axes, results: Results) -> None:
     ax.axhline(results.search["target_ratio"], color="#999999", linewidth=1, linestyle=":", label="target ratio")
     ax.axvline(results.search["kept_epoch"], color="#222222", linewidth=1, linestyle="--", label="kept")
     ax.set_xlabel("epoch of the search")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_ylim(0, 1.02)
     ax.legend()
 
@@ -96,7 +96,7 @@ def training_curves(ax: Axes, results: Results) -> None:
             ax.plot([row["epoch"] for row in history], values, color=COLOURS[name], marker=".", label=name)
             ax.set_ylabel({"val_accuracy": "validation accuracy", "train_accuracy": "training accuracy"}[key])
     ax.set_xlabel("epoch of the retraining")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.legend()
 
 
