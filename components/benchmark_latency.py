@@ -10,7 +10,7 @@ def benchmark_latency(
     structures: Input[Artifact],
     latency: Output[Artifact],
     metrics: Output[Metrics],
-    recipe: str = "cifar-sfp",
+    recipe: str = "",
     settings: dict = {},
     seed: int = 0,
 ):
@@ -20,7 +20,7 @@ def benchmark_latency(
         structures: Output of the extract step.
         latency: Folder with every sample and the statistics.
         metrics: Medians in milliseconds and their ratios to the dense network.
-        recipe: Name of a recipe.
+        recipe: Name of a recipe; empty for the usual protocol.
         settings: Changes to the recipe's `latency` settings.
         seed: Seed of the order of the measurements.
     """

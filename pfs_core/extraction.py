@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pfs_core.baselines import dense, uniform
-from pfs_core.files import publish, sha256
+from pfs_core.files import check_out, publish, sha256
 from pfs_core.progress import say
 from pfs_core.recipes import ExtractRecipe
 from pfs_core.search import load_gates
@@ -31,6 +31,7 @@ def extract_structures(
     Raises:
         UserError: ``gates`` is not such a folder, or the budget cannot be reached.
     """
+    check_out(out, "structure")
     scores, info = load_gates(gates)
     spec = ModelSpec.parse(info["model"], "search.json: model")
     policy, seed = info["recipe"]["policy"], info["seed"]
@@ -54,7 +55,7 @@ def extract_structures(
         "uniform": uniform(graph, budget, model=spec, channel_multiple=multiple, provenance=provenance),
         "dense": dense(graph, budget, model=spec),
     }
-    with publish(out) as folder:
+    with publish(out, "structure") as folder:
         for name, structure in structures.items():
             structure.save(folder / FILES[name])
     for name, structure in structures.items():

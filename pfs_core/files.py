@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,27 +17,31 @@ COMPLETE = "complete.json"
 
 
 @contextlib.contextmanager
-def publish(out: str | Path) -> Iterator[Path]:
+def publish(out: str | Path, kind: str) -> Iterator[Path]:
     """Yield an empty folder that becomes ``out`` when the block ends without an exception.
 
     The work happens in a hidden sibling of ``out`` (same file system), which is renamed at the end: a killed step
-    leaves ``out`` as it was. An earlier result of this program at ``out`` is replaced.
+    leaves ``out`` as it was. An earlier result of the same kind at ``out`` is replaced, by two renames; killed just
+    between them, ``out`` is missing and the earlier result is in the hidden sibling ``.NAME.old-*``.
+
+    Args:
+        out: the folder to write.
+        kind: what it holds; the block writes ``<kind>.json`` into it.
 
     Raises:
-        UserError: ``out`` is a file, or a folder with contents that this program did not write.
+        UserError: as :func:`check_out`.
     """
-    out = Path(out)
-    check_out(out)
+    out = Path(out).resolve()
+    check_out(out, kind)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     try:
         yield aside
-        files = [path for path in sorted(aside.rglob("*")) if path.is_file()]
+        files = _files(aside)
         for path in files:
             path.chmod(0o644)  # safetensors and temporary folders are private to their user; results are not
         aside.chmod(0o755)
-        digests = {str(path.relative_to(aside)): sha256(path) for path in files}
-        write_json(aside / COMPLETE, digests)
+        write_json(aside / COMPLETE, {str(path.relative_to(aside)): sha256(path) for path in files})
         if out.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
             out.rename(old / out.name)
@@ -48,19 +53,35 @@ def publish(out: str | Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def check_out(out: str | Path) -> None:
-    """Raise UserError unless a result can be published at ``out``."""
-    out = Path(out)
+def check_out(out: str | Path, kind: str) -> None:
+    """Raise UserError unless a result of ``kind`` can be published at ``out``; long steps ask before they begin.
+
+    A folder that is not empty must hold an earlier result of that kind and nothing else.
+    """
+    out = Path(out).resolve()
+    check_parents(out)
     if out.is_dir():
-        if any(out.iterdir()) and not (out / COMPLETE).is_file():
-            raise UserError(f"{out} holds files that pfs did not write; name a new or empty folder for the output")
+        found = {str(path.relative_to(out)) for path in _files(out)}
+        earlier = {COMPLETE, *read_json(out / COMPLETE)} if COMPLETE in found else set()
+        if found and (found != earlier or f"{kind}.json" not in found):
+            raise UserError(f"{out} holds other files than an earlier {kind} result; name a new or empty folder")
     elif out.exists():
         raise UserError(f"{out} is a file; name a folder for the output")
+
+
+def check_parents(out: Path) -> None:
+    """Raise UserError unless the folders above ``out`` exist or can be made."""
     for parent in out.absolute().parents:
         if parent.exists():
             if not parent.is_dir():
                 raise UserError(f"{out} cannot be made: {parent} is a file, not a folder")
-            break
+            if not os.access(parent, os.W_OK):
+                raise UserError(f"{out} cannot be made: {parent} is not writable")
+            return
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def require_result(folder: str | Path, kind: str, made_by: str) -> Path:
@@ -79,6 +100,9 @@ def require_result(folder: str | Path, kind: str, made_by: str) -> Path:
         raise UserError(f"{folder} is not a folder; expected the output of `{made_by}`")
     if not (folder / COMPLETE).is_file() or not (folder / f"{kind}.json").is_file():
         raise UserError(f"{folder} is not a complete {kind} folder; make one with `{made_by}`")
+    for name in read_json(folder / COMPLETE):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has lost its {name}; make it again with `{made_by}`")
     return folder
 
 
@@ -93,7 +117,7 @@ def read_json(path: str | Path) -> Any:
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; expected a JSON file") from None

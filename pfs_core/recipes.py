@@ -21,6 +21,8 @@ class SplitRecipe(Config):
     """Upper bound of ``validation`` as a fraction of the training rows, for small sets."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Rows held out to test on, at random, where the source has no test set of its own."""
+    flip: bool = True
+    """Mirror training images at random; false where a mirrored image is of another class, as for digits or signs."""
 
 
 class SearchRecipe(Config):

@@ -23,7 +23,10 @@ class Config(BaseModel):
             first = e.errors()[0]
             where = ".".join([what, *map(str, first["loc"])])
             if first["type"] == "extra_forbidden":
-                raise UserError(f"{where} is not a setting; known: {', '.join(cls.model_fields)}") from None
+                owner: Any = cls
+                for part in first["loc"][:-1]:
+                    owner = owner.model_fields[part].annotation
+                raise UserError(f"{where} is not a setting; known: {', '.join(owner.model_fields)}") from None
             given = f" (got {first['input']!r})" if first["type"] != "missing" else ""
             raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
 
@@ -75,23 +78,21 @@ class Budget(Config):
         number = _number(match[2]) if match else None
         if match is None or number is None:
             raise UserError(f"budget {text!r} is not understood; write for example macs=0.5, params=0.4 or macs=20M")
-        if match[1] not in ("macs", "params"):
-            raise UserError(f"budget {text!r}: {match[1]!r} is not a budget metric; use macs or params")
-        target = number * _UNITS[match[3]]
-        if target <= 0 or 1 < target < 1000:
-            raise UserError(f"budget {text!r}: must be a fraction in (0, 1], e.g. macs=0.5, or a count, e.g. macs=20M")
-        return cls.parse({"metric": match[1], "target": target}, "budget")
+        return cls.parse({"metric": match[1], "target": number * _UNITS[match[3]]}, f"budget {text!r}")
 
     def limit(self, reference: int) -> float:
-        """The largest cost allowed, given the cost of the unexpanded network in the same metric."""
-        return self.target * reference if self.target <= 1 else self.target
+        """The largest cost allowed, given the cost of the unexpanded network in the same metric.
+
+        A fraction is of a whole cost, so what floating point loses of it (well under one MAC) is given back.
+        """
+        return self.target * reference + 1e-6 if self.target <= 1 else self.target
 
     def fraction(self, reference: int) -> float:
         """The budget as a fraction of the unexpanded network's cost."""
-        return self.limit(reference) / reference
+        return self.target if self.target <= 1 else self.target / reference
 
     def __str__(self) -> str:
-        return f"{self.metric}={self.target:g}" if self.target <= 1 else f"{self.metric}={self.target:.0f}"
+        return f"{self.metric}={self.target}" if self.target <= 1 else f"{self.metric}={self.target:.0f}"
 
 
 def _number(text: str) -> float | None:

@@ -109,7 +109,7 @@ def retrain(
 def benchmark(
     structures: Sequence[str | Path],
     out: str | Path,
-    recipe_name: str = "cifar-sfp",
+    recipe_name: str = "",
     settings: Settings | None = None,
     seed: int = 0,
 ) -> dict:
@@ -117,7 +117,7 @@ def benchmark(
     from pfs_core.latency import benchmark as measure
     from pfs_core.structure import Structure
 
-    config = recipe(recipe_name).stage("latency", settings or {})
+    config = chosen(recipe_name, "").stage("latency", settings or {})
     loaded = [Structure.load(path) for path in structures]
     with step_run("latency") as run:
         run.params(prefixed("latency", {"seed": seed, **config.model_dump()}))
@@ -148,7 +148,7 @@ def report(
     with step_run("report") as run:
         summary = write_report(results, out)
         run.artifact(out, "report")
-        version = run.model(deployable(results.model_dir, split_dir), example_images(split_dir), name)
+        version = run.model(deployable(results), example_images(results), name)
         figures = summary["figures"]
         run.metrics(figures)
         run.summary(figures)

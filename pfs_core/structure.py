@@ -1,6 +1,7 @@
 """The structure file, and Algorithm 1: from gates and a budget to widths, exactly."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -91,11 +92,12 @@ class Structure(Config):
             raise UserError(f"{path} has schema {schema!r}; expected a structure file of schema {SCHEMA!r}")
         structure = cls.parse(values, str(path))
         try:
-            cost = structure.graph().cost(structure.widths)
+            graph = structure.graph()
+            costs = graph.cost(structure.widths), graph.cost()
         except UserError as e:
             raise UserError(f"{path}: {e}") from None
-        if cost != Cost(structure.cost.macs, structure.cost.params):
-            raise UserError(f"{path}: its widths cost {cost}, but the file says {structure.cost}; extract it again")
+        if costs != (Cost(**structure.cost.model_dump()), Cost(**structure.reference.model_dump())):
+            raise UserError(f"{path}: its widths cost {costs[0]}, not what the file says; extract it again")
         return structure
 
     def save(self, path: str | Path) -> None:
@@ -155,19 +157,7 @@ def extract(
     """
     expanded = graph.expanded(model.expand)
     check_gates(graph, gates, expanded)
-    gates = {group.name: gates[group.name] for group in graph.prunable()}
-    order = ranked_channels(gates)
-    floor = {group: min(channel_multiple, len(scores)) for group, scores in gates.items()}
-
-    def widths_at(kept: int) -> dict[str, int]:
-        counts = dict.fromkeys(gates, 0)
-        for _, group in order[:kept]:
-            counts[group] += 1
-        multiple = {g: count // channel_multiple * channel_multiple for g, count in counts.items()}
-        return expanded | {g: max(floor[g], multiple[g]) for g in gates}
-
-    kept = largest_within(len(order), widths_at, graph, budget)
-    threshold = order[kept - 1][0] if kept else 1.0
+    widths, threshold = cut(graph, gates, budget, expanded, channel_multiple)
     chosen_by = {
         "method": "pfs",
         "threshold": threshold,
@@ -175,39 +165,66 @@ def extract(
         "channel_multiple": channel_multiple,
         "seed": seed,
     }
-    return Structure.of(model, graph, widths_at(kept), budget, chosen_by, provenance)
+    return Structure.of(model, graph, widths, budget, chosen_by, provenance)
 
 
-def largest_within(count: int, widths_at: Callable[[int], dict[str, int]], graph: ChannelGraph, budget: Budget) -> int:
-    """The largest k in 0..count whose ``widths_at(k)`` is within the budget; cost must not fall as k grows.
+def cut(
+    graph: ChannelGraph,
+    gates: Mapping[str, Tensor],
+    budget: Budget,
+    expanded: Mapping[str, int],
+    channel_multiple: int = 1,
+) -> tuple[dict[str, int], float]:
+    """The widths that the largest gates within the budget keep, and the smallest gate kept.
+
+    The cost cannot fall as more channels are kept, so the longest prefix within the budget is found by bisection.
+
+    Args:
+        graph: the channel graph of the unexpanded network.
+        gates: float [expanded width] for each prunable group.
+        budget: relative to the unexpanded network.
+        expanded: the width of every group before the cut.
+        channel_multiple: kept widths are multiples of this, but never more than there is.
 
     Raises:
-        UserError: even ``widths_at(0)`` is over the budget; the line says what is the smallest reachable.
+        UserError: the budget is over the dense network, or under the smallest structure.
     """
+    check_reachable(graph, expanded, budget, channel_multiple)
+    order = ranked_channels({group.name: gates[group.name] for group in graph.prunable()})
     limit = budget.limit(getattr(graph.cost(), budget.metric))
-    check_within(graph, widths_at(0), budget)
-    low, high = 0, count
+
+    def widths_at(kept: int) -> dict[str, int]:
+        counts = Counter(group for _, group in order[:kept])
+        multiple = {g: counts[g] // channel_multiple * channel_multiple for g in gates}
+        return {**expanded, **{g: max(min(channel_multiple, expanded[g]), multiple[g]) for g in gates}}
+
+    low, high = 0, len(order)
     while low < high:
         middle = (low + high + 1) // 2
         if getattr(graph.cost(widths_at(middle)), budget.metric) <= limit:
             low = middle
         else:
             high = middle - 1
-    return low
+    return widths_at(low), order[low - 1][0] if low else 1.0
 
 
-def check_reachable(graph: ChannelGraph, expanded: Mapping[str, int], budget: Budget) -> None:
-    """Raise UserError unless one channel in every prunable group, the rest as expanded, is within the budget."""
+def check_reachable(
+    graph: ChannelGraph, expanded: Mapping[str, int], budget: Budget, channel_multiple: int = 1
+) -> None:
+    """Raise UserError unless the budget is at most the dense network and at least the smallest structure.
+
+    The smallest structure has ``channel_multiple`` channels in every prunable group and the rest as expanded.
+    """
     prunable = {group.name for group in graph.prunable()}
-    check_within(graph, {name: 1 if name in prunable else width for name, width in expanded.items()}, budget)
-
-
-def check_within(graph: ChannelGraph, smallest: Mapping[str, int], budget: Budget) -> None:
-    """Raise UserError unless the budget is at least what the ``smallest`` widths cost and at most the dense network."""
-    reference = getattr(graph.cost(), budget.metric)
-    cost = getattr(graph.cost(smallest), budget.metric)
-    if budget.limit(reference) > reference:
+    smallest = {g: min(channel_multiple, width) if g in prunable else width for g, width in expanded.items()}
+    reference, cost = (getattr(c, budget.metric) for c in (graph.cost(), graph.cost(smallest)))
+    if budget.fraction(reference) > 1:
         raise UserError(f"budget {budget} is over the dense network's {reference:,} {budget.metric}; ask for less")
+    if cost > reference:
+        raise UserError(
+            f"budget {budget} cannot be reached, nor can {budget.metric}=1: the smallest structure has {cost:,} "
+            f"{budget.metric}; lower extract.channel_multiple or search.expand"
+        )
     if cost > budget.limit(reference):
         raise UserError(
             f"budget {budget} cannot be reached; the smallest structure has {cost:,} {budget.metric}, "

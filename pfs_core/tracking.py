@@ -90,8 +90,8 @@ class _MlflowRun(StepRun):
 
 def finite(values: Mapping[str, Any]) -> dict[str, float]:
     """The finite numbers among ``values``, as Python floats (what KFP and MLflow accept without failing)."""
-    numbers = {k: float(v) for k, v in values.items() if hasattr(v, "__float__") and not isinstance(v, str)}
-    return {k: v for k, v in numbers.items() if math.isfinite(v)}
+    scalars = {k: v for k, v in values.items() if hasattr(v, "__float__") and getattr(v, "ndim", 0) == 0}
+    return {k: float(v) for k, v in scalars.items() if math.isfinite(v)}
 
 
 @contextlib.contextmanager

@@ -92,6 +92,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
 OPTIONS: dict[str, tuple[str, dict]] = {
     "MODEL": ("model", {"metavar": "MODEL", "help": "a network, see pfs models"}),
     "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": "default resnet20; see pfs models"}),
@@ -103,7 +109,7 @@ OPTIONS: dict[str, tuple[str, dict]] = {
         {"dest": "settings", "action": "append", "default": [], "metavar": "STAGE.NAME=VALUE",
          "help": "change a setting, e.g. search.epochs=5 or model.width=32; repeatable"},
     ),
-    "seed": ("--seed", {"type": int, "default": 0}),
+    "seed": ("--seed", {"type": _seed, "default": 0, "help": "0 (default) or any whole number above"}),
     "json": ("--json", {"action": "store_true", "help": "print JSON"}),
     "input": ("--input", {"default": "3x32x32", "metavar": "CxHxW", "help": "image shape (default 3x32x32)"}),
 }  # fmt: skip
@@ -131,7 +137,7 @@ def run(a: argparse.Namespace) -> int:
         "budget": a.budget,
         "recipe": a.recipe or default_recipe(a.dataset),
         "seed": a.seed,
-        "networks": list(dict.fromkeys(["pruned", *filter(None, a.compare.split(","))])),
+        "networks": list(dict.fromkeys(["pruned", *filter(None, map(str.strip, a.compare.split(",")))])),
         "registered_model": a.register,
         **{f"{stage}_settings": values for stage, values in settings.items()},
     }
@@ -179,6 +185,8 @@ def cost(a: argparse.Namespace) -> None:
         if not isinstance(given, dict):
             raise UserError(f"{a.widths} must hold a JSON object of channels a group")
         widths = given.get("widths", given)
+        if not isinstance(widths, dict):
+            raise UserError(f"{a.widths}: 'widths' must be a JSON object of channels a group")
     macs, params = graph.cost(widths)
     shape = "x".join(map(str, spec.input_shape))
     if a.json:

@@ -29,7 +29,7 @@ def define(parallelism: int = 0) -> Any:
         model: str = "resnet20",
         dataset: str = "digits",
         budget: str = "macs=0.5",
-        recipe: str = "demo",
+        recipe: str = "",
         seed: int = 0,
         networks: List[str] = ["pruned"],
         registered_model: str = "",
@@ -39,23 +39,14 @@ def define(parallelism: int = 0) -> Any:
         extract_settings: dict = {},
         retrain_settings: dict = {},
         latency_settings: dict = {},
-    ) -> NamedTuple(  # type: ignore[valid-type]
-        "Compressed",
-        [
-            ("split", Dataset),
-            ("gates", Artifact),
-            ("structures", Artifact),
-            ("latency", Artifact),
-            ("report", Artifact),
-        ],
-    ):
+    ) -> Compressed:
         """Compress one network to one budget.
 
         Args:
             model: Name of the network, e.g. resnet20, resnet56 or vgg16.
             dataset: digits, or a folder of Parquet files with columns image and label.
             budget: A fraction of the dense network's MACs or parameters, e.g. macs=0.5, or a count, e.g. macs=20M.
-            recipe: Settings of every step: demo, cifar-sfp or cifar-official.
+            recipe: Settings of every step: demo, cifar-sfp or cifar-official; empty for what suits the dataset.
             seed: Seed of the split, the random weights and the training.
             networks: Which networks to train: ["pruned"], or ["pruned", "uniform", "dense"] to compare.
             registered_model: Name in the MLflow Model Registry; empty for pfs- and the network's name.

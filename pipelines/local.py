@@ -4,6 +4,7 @@ Run as ``python -m pipelines.local REQUEST.json`` in a process of its own, whose
 :mod:`pipelines.run` for what the user sees.
 """
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -11,19 +12,21 @@ from typing import Any
 
 from pfs_core.errors import UserError
 from pfs_core.files import read_json, write_json
-from pfs_core.progress import user_errors
+from pfs_core.progress import say, user_errors
 
 
-def check(arguments: dict[str, Any]) -> None:
+def check(arguments: dict[str, Any], root: Path) -> None:
     """Raise UserError for what is wrong with the pipeline's arguments before anything is started."""
     from pfs_core.data.source import check_dataset
     from pfs_core.extraction import FILES
     from pfs_core.models import build_model
-    from pfs_core.recipes import recipe
+    from pfs_core.recipes import default_recipe, recipe
     from pfs_core.spec import Budget, ModelSpec
     from pfs_core.steps import STAGES
 
-    config = recipe(arguments["recipe"])
+    if "python3" in json.dumps([arguments, str(root)]):
+        raise UserError("kfp's local runner rewrites the word python3 in settings and paths; use others without it")
+    config = recipe(arguments["recipe"] or default_recipe(arguments["dataset"]))
     for stage in STAGES:
         config.stage(stage, arguments[f"{stage}_settings"])
     Budget.from_text(arguments["budget"])
@@ -60,7 +63,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     request = read_json(sys.argv[1])
     with user_errors():
-        check(request["arguments"])
+        check(request["arguments"], Path(request["root"]))
+        say(f"full log: {request['log']}")
     run(request["arguments"], Path(request["root"]), Path(request["artifact_root"]))
 
 

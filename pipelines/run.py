@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pfs_core.errors import UserError
-from pfs_core.files import read_json, write_json
+from pfs_core.files import check_parents, read_json, write_json
 from pfs_core.progress import MARK, MARK_LINES
 
 STORE = "mlflow.db"
@@ -28,12 +28,13 @@ def run_pipeline(arguments: dict[str, Any], store: Path) -> int:
     """
     folder = new_folder(store, arguments)
     log_path = folder / "run.log"
-    write_json(
-        folder / "run.json",
-        {"arguments": arguments, "root": str(folder / "steps"), "artifact_root": str(store.absolute() / "artifacts")},
-    )
-    print(f"compress {arguments['model']} on {arguments['dataset']} to {arguments['budget']} ({arguments['recipe']})")
-    print(f"full log: {log_path}", flush=True)
+    request = {
+        "arguments": arguments,
+        "root": str(folder / "steps"),
+        "artifact_root": str(store.absolute() / "artifacts"),
+        "log": os.path.relpath(log_path),
+    }
+    write_json(folder / "run.json", request)
     with log_path.open("w", encoding="utf-8") as log:
         code, error = follow(folder / "run.json", environment(arguments, store, folder.name), log)
     if error:
@@ -54,6 +55,7 @@ def new_folder(store: Path, arguments: dict[str, Any]) -> Path:
     """A new folder in ``store``, named after what runs and when."""
     if store.exists() and not store.is_dir():
         raise UserError(f"--out {store} is a file; name a folder for the runs")
+    check_parents(store / "run")
     dataset = Path(arguments["dataset"]).name
     parts = (arguments["model"], dataset, arguments["budget"], f"seed{arguments['seed']}")
     name = re.sub(r"[^\w.-]+", "", "-".join(parts).replace("=", ""))

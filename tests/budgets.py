@@ -31,11 +31,11 @@ def random_gates(seed, levels=None, policy="inner", spec=SPEC):
 seeds = st.integers(0, 1000)
 levels = st.sampled_from([None, 1, 2, 5, 50])
 policies = st.sampled_from(["inner", "all"])
-budgets = st.builds(
-    lambda metric, target: Budget(metric=metric, target=target),
-    st.sampled_from(["macs", "params"]),
-    st.floats(0.3, 1.0) | st.integers(100_000, 2_000_000),
+fractions = st.builds(Budget, metric=st.sampled_from(["macs", "params"]), target=st.floats(0.3, 1.0))
+counts = st.builds(Budget, metric=st.just("macs"), target=st.integers(800_000, 2_500_000)) | st.builds(
+    Budget, metric=st.just("params"), target=st.integers(90_000, 270_000)
 )
+budgets = fractions | counts
 
 
 def cost_of(widths, budget, policy="inner"):

@@ -11,19 +11,21 @@ from pfs_core.errors import UserError
 from pfs_core.files import COMPLETE, check_out, publish, read_json, require_result, sha256, write_json
 
 
-def publish_text(out, text="new", kind="thing"):
-    with publish(out) as folder:
+def publish_text(out, text="new", kind="thing", beside=()):
+    with publish(out, kind) as folder:
         write_json(folder / f"{kind}.json", text)
+        for name in beside:
+            (folder / name).write_text(text)
 
 
 def publish_half(out):
-    with publish(out) as folder:
+    with publish(out, "thing") as folder:
         write_json(folder / "thing.json", "new")
         raise ZeroDivisionError
 
 
 def test_what_was_written_is_published_with_digests(tmp_path):
-    with publish(tmp_path / "a" / "out") as folder:
+    with publish(tmp_path / "a" / "out", "thing") as folder:
         assert not (tmp_path / "a" / "out").exists()
         (folder / "sub").mkdir()
         (folder / "sub" / "data.bin").write_bytes(b"123")
@@ -38,9 +40,10 @@ def test_what_was_written_is_published_with_digests(tmp_path):
 
 
 def test_results_can_be_read_by_others(tmp_path):
-    publish_text(tmp_path / "out")
+    with publish(tmp_path / "out", "thing") as folder:
+        (folder / "private.bin").touch(mode=0o600)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
-    assert (tmp_path / "out" / "thing.json").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "out" / "private.bin").stat().st_mode & 0o777 == 0o644
 
 
 def test_an_exception_leaves_nothing(tmp_path):
@@ -58,7 +61,7 @@ def test_an_exception_keeps_the_earlier_result(tmp_path):
 
 
 def test_an_earlier_result_is_replaced(tmp_path):
-    publish_text(tmp_path / "out", "old", kind="former")
+    publish_text(tmp_path / "out", "old", beside=["weights.bin"])
     publish_text(tmp_path / "out", "new")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [COMPLETE, "thing.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -78,7 +81,7 @@ def test_a_killed_process_leaves_out_as_it_was(tmp_path, earlier):
     script = """
 import os, signal, sys
 from pfs_core.files import publish, write_json
-with publish(sys.argv[1]) as folder:
+with publish(sys.argv[1], "thing") as folder:
     write_json(folder / "thing.json", "new")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -94,7 +97,7 @@ with publish(sys.argv[1]) as folder:
 
 def test_a_folder_of_others_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds files that pfs did not write"):
+    with pytest.raises(UserError, match="holds other files than an earlier thing result"):
         publish_text(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -102,9 +105,16 @@ def test_a_folder_of_others_is_refused(tmp_path):
 def test_a_file_of_others_beside_a_result_is_not_lost(tmp_path):
     publish_text(tmp_path / "out")
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds files that pfs did not write"):
+    with pytest.raises(UserError, match="holds other files than an earlier thing result"):
         publish_text(tmp_path / "out")
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_a_result_of_another_kind_is_refused(tmp_path):
+    publish_text(tmp_path / "out", "old", kind="gates")
+    with pytest.raises(UserError, match="holds other files than an earlier thing result"):
+        publish_text(tmp_path / "out")
+    assert read_json(tmp_path / "out" / "gates.json") == "old"
 
 
 def test_a_file_is_refused(tmp_path):
@@ -121,7 +131,7 @@ def test_a_folder_inside_a_file_is_refused(tmp_path):
 
 
 def test_checking_makes_nothing(tmp_path):
-    check_out(tmp_path / "a" / "out")
+    check_out(tmp_path / "a" / "out", "thing")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,13 +156,13 @@ def test_a_result_is_required(tmp_path):
     [
         (lambda out: (out / COMPLETE).unlink(), "is not a complete gates folder; make one with `pfs search`"),
         (lambda out: (out / "gates.json").unlink(), "is not a complete gates folder; make one with `pfs search`"),
-        (lambda out: (out / "weights.bin").unlink(), "is not a complete gates folder; make one with `pfs search`"),
+        (lambda out: (out / "weights.bin").unlink(), "has lost its weights.bin; make it again with `pfs search`"),
         (lambda out: out.rename(out.with_name("moved")), "is not a folder; expected the output of `pfs search`"),
     ],
     ids=["no list of files", "another kind", "a listed file is missing", "no folder"],
 )
 def test_an_incomplete_result_is_refused(tmp_path, spoil, message):
-    with publish(tmp_path / "out") as folder:
+    with publish(tmp_path / "out", "gates") as folder:
         write_json(folder / "gates.json", {})
         (folder / "weights.bin").write_bytes(b"1")
     spoil(tmp_path / "out")
@@ -167,7 +177,7 @@ def test_an_incomplete_result_is_refused(tmp_path, spoil, message):
         ("folder", "is a folder"),
         ("text.json", "is not JSON"),
         ("binary.json", "is not JSON"),
-        ("text.json/inside.json", ""),
+        ("text.json/inside.json", "does not exist"),
     ],
 )
 def test_what_is_no_json_is_refused(tmp_path, name, message):

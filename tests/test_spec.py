@@ -72,7 +72,7 @@ def test_a_budget_written_out_is_read_back(metric, target):
 @given(st.integers(1000, 10**10), st.floats(0.01, 1.0))
 def test_a_fraction_is_of_the_reference(reference, fraction):
     budget = Budget(target=fraction)
-    assert budget.limit(reference) == fraction * reference
+    assert 0 <= budget.limit(reference) - fraction * reference < 1e-3  # costs are whole numbers
     assert budget.fraction(reference) == pytest.approx(fraction)
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from pfs_core.channels import ChannelGraph
 from pfs_core.spec import Budget, ModelSpec
-from pfs_core.structure import Structure, largest_within
+from pfs_core.structure import Structure, cut
 
 
 def dense(graph: ChannelGraph, budget: Budget, *, model: ModelSpec) -> Structure:
@@ -22,25 +24,16 @@ def uniform(
     channel_multiple: int = 1,
     provenance: Mapping[str, Any] | None = None,
 ) -> Structure:
-    """Every prunable width of the expanded network times one factor, the largest one within the budget.
+    """Every prunable width of the expanded network times one factor, as large as the budget allows.
 
-    It starts from the same expanded network as the search, so that the two differ only in how the budget is shared
-    out among the groups. Widths are rounded to the nearest multiple of ``channel_multiple``, at least one multiple.
+    It is what :func:`~pfs_core.structure.extract` makes of gates that are all equal, so that it starts from the same
+    expanded network as a search, meets the budget as closely, and differs only in how the budget is shared out.
 
     Raises:
         UserError: even the smallest widths are over the budget.
     """
     expanded = graph.expanded(model.expand)
-    prunable = {group.name: expanded[group.name] for group in graph.prunable()}
-    steps = max(prunable.values(), default=1) * 4
-
-    def widths_at(k: int) -> dict[str, int]:
-        return expanded | {name: _scaled(width, k / steps, channel_multiple) for name, width in prunable.items()}
-
-    k = largest_within(steps, widths_at, graph, budget)
-    chosen_by = {"method": "uniform", "factor": k / steps, "channel_multiple": channel_multiple}
-    return Structure.of(model, graph, widths_at(k), budget, chosen_by, provenance)
-
-
-def _scaled(width: int, factor: float, multiple: int) -> int:
-    return min(width, max(multiple, round(width * factor / multiple) * multiple))
+    equal = {group.name: torch.ones(expanded[group.name]) for group in graph.prunable()}
+    widths, _ = cut(graph, equal, budget, expanded, channel_multiple)
+    chosen_by = {"method": "uniform", "channel_multiple": channel_multiple}
+    return Structure.of(model, graph, widths, budget, chosen_by, provenance)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Handler = Callable[["Walk", fx.Node], Any]
 
 
-def _shape(node: Any) -> tuple[int, ...]:
+def shape_of(node: Any) -> tuple[int, ...]:
+    """The shape of a node's output; () if that is not a single tensor."""
     meta = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
     return tuple(getattr(meta, "shape", ()))
 
@@ -29,7 +30,7 @@ def convolution(walk: "Walk", node: fx.Node) -> Any:
     conv, x = walk.module(node), walk.channels(node.args[0])
     if x is None or x.repeat != 1:
         return NotImplemented
-    kernel, pixels = math.prod(conv.kernel_size), math.prod(_shape(node)[2:])
+    kernel, pixels = math.prod(conv.kernel_size), math.prod(shape_of(node)[2:])
     first = walk.first_call(node)
     if conv.groups == 1:
         out = walk.writes(node, conv.out_channels)
@@ -42,17 +43,13 @@ def convolution(walk: "Walk", node: fx.Node) -> Any:
         walk.member(node, x, "depthwise")
         walk.count(node, (x,), pixels * kernel, (kernel + (conv.bias is not None)) * first)
         return x if conv.bias is None else x.lose_gates(f"no BatchNorm after the bias of {node.target}")
-    weight = conv.weight.numel()
-    walk.count(node, (), pixels * weight, 0)
     return NotImplemented
 
 
 def linear(walk: "Walk", node: fx.Node) -> Any:
     """Mixes features [N, F]; after a flatten each channel is ``repeat`` features."""
     layer, x = walk.module(node), walk.channels(node.args[0])
-    if x is None or len(_shape(node)) != 2:
-        rows = math.prod(_shape(node)[1:-1])
-        walk.count(node, (), rows * layer.in_features * layer.out_features, 0)
+    if x is None or len(shape_of(node)) != 2:
         return NotImplemented
     first = walk.first_call(node)
     out = walk.writes(node, layer.out_features)
@@ -89,7 +86,7 @@ def moves_zero(walk: "Walk", node: fx.Node) -> Any:
 def add(walk: "Walk", node: fx.Node) -> Any:
     """Ties the channels of two tensors of one shape together."""
     a, b = (walk.channels(arg) for arg in node.args[:2])
-    if a is None or b is None or a.repeat != b.repeat or _shape(node.args[0]) != _shape(node.args[1]):
+    if a is None or b is None or a.repeat != b.repeat or shape_of(node.args[0]) != shape_of(node.args[1]):
         return NotImplemented
     group = walk.join(a.group, b.group, place=node.name)
     ungated = a.ungated or b.ungated
@@ -99,10 +96,18 @@ def add(walk: "Walk", node: fx.Node) -> Any:
 def flatten(walk: "Walk", node: fx.Node) -> Any:
     """[N, C, H, W] to [N, C*H*W]: each channel becomes H*W neighbouring features."""
     x = walk.channels(node.args[0])
-    before, after = _shape(node.args[0]), _shape(node)
+    before, after = shape_of(node.args[0]), shape_of(node)
     if x is None or len(after) != 2 or after[0] != before[0]:
         return NotImplemented
     return type(x)(x.group, x.repeat * math.prod(before[2:]), x.gates, x.ungated)
+
+
+def view(walk: "Walk", node: fx.Node) -> Any:
+    """``x.view(n, -1)`` is a flatten; with a number of features written out it would not survive a resize."""
+    if len(node.args) < 2:
+        return NotImplemented
+    sizes = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
+    return flatten(walk, node) if len(sizes) == 2 and sizes[1] == -1 else NotImplemented
 
 
 def metadata(walk: "Walk", node: fx.Node) -> Any:
@@ -116,8 +121,8 @@ def attribute(walk: "Walk", node: fx.Node) -> Any:
 
 
 def item(walk: "Walk", node: fx.Node) -> Any:
-    """Indexing into a shape; indexing into a tensor is not understood."""
-    return NotImplemented if walk.channels(node.args[0]) is not None else None
+    """Indexing into a shape; indexing into a tensor, or taking one out of several, is not understood."""
+    return NotImplemented if walk.channels(node.args[0]) is not None or shape_of(node) else None
 
 
 MODULES: dict[type, Handler] = {
@@ -139,8 +144,8 @@ METHODS: dict[str, Handler] = {
     "add": add,
     "add_": add,
     "flatten": flatten,
-    "view": flatten,
-    "reshape": flatten,
+    "view": view,
+    "reshape": view,
     "size": metadata,
     "dim": metadata,
     "contiguous": keeps_zero,
@@ -148,7 +153,7 @@ METHODS: dict[str, Handler] = {
 
 KEEP_ZERO_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Tanh,
-    nn.Softsign, nn.Hardtanh, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
+    nn.Softsign, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
     nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
 )  # fmt: skip
 KEEP_ZERO_FUNCTIONS = (
@@ -156,7 +161,7 @@ KEEP_ZERO_FUNCTIONS = (
     F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d,
 )  # fmt: skip
 MODULES |= dict.fromkeys(KEEP_ZERO_MODULES, keeps_zero)
-MODULES |= dict.fromkeys((nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.LogSigmoid), moves_zero)
+MODULES |= dict.fromkeys((nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.LogSigmoid, nn.Hardtanh), moves_zero)
 FUNCTIONS |= dict.fromkeys(KEEP_ZERO_FUNCTIONS, keeps_zero)
 FUNCTIONS |= dict.fromkeys((torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus), moves_zero)
 METHODS |= {"relu": keeps_zero, "relu_": keeps_zero, "tanh": keeps_zero, "sigmoid": moves_zero}

@@ -86,7 +86,7 @@ def _reshape(
     for group in graph.groups:
         for member in group.members:
             module = out.get_submodule(member.module)
-            attributes, tensors = _SHAPES[_kind(module), member.role]
+            attributes, tensors = _SHAPES[type(module), member.role]
             for attribute in attributes:
                 setattr(module, attribute, widths[group.name] * member.repeat)
             for name, dim in tensors:
@@ -96,7 +96,3 @@ def _reshape(
                 new = change(old.detach(), dim, group, member.repeat)
                 setattr(module, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
     return out
-
-
-def _kind(module: nn.Module) -> type:
-    return next(kind for kind, _ in _SHAPES if isinstance(module, kind))

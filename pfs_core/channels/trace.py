@@ -5,20 +5,24 @@ dimension 1 belongs to. What an operation does to groups is in the tables of :mo
 an operation that is in no table freezes the groups that pass through it, and the group's ``reason`` says so.
 """
 
+import contextlib
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.utils.flop_counter import FlopCounterMode
 
 from pfs_core.channels.graph import ChannelGraph, ChannelGroup, Member, Term
-from pfs_core.channels.operators import FUNCTIONS, METHODS, MODULES
+from pfs_core.channels.operators import FUNCTIONS, METHODS, MODULES, shape_of
 from pfs_core.errors import UserError
 
 Policy = Literal["inner", "all"]
+_BATCH = 2
 
 
 def trace(model: nn.Module, input_shape: tuple[int, int, int], policy: Policy = "inner") -> ChannelGraph:
@@ -34,22 +38,31 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int], policy: Policy = 
         UserError: the model cannot be traced, or cannot process such an image.
     """
     on_meta = copy.deepcopy(model).to("meta").eval()
-    try:
-        traced = fx.symbolic_trace(on_meta)
-    except fx.proxy.TraceError as e:
-        raise UserError(f"{type(model).__name__} cannot be traced: {e}") from None
-    images = torch.empty(2, *input_shape, device="meta")
-    try:
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    images = torch.empty(_BATCH, *input_shape, device="meta", dtype=dtype)
+    flops = FlopCounterMode(display=False)
+    shape = "x".join(map(str, input_shape))
+    with _named(f"{type(model).__name__} cannot process {shape} images"), flops:
         on_meta(images)
-    except RuntimeError as e:
-        shape = "x".join(map(str, input_shape))
-        reason = str(e).strip().splitlines()[0]
-        raise UserError(f"{type(model).__name__} cannot process {shape} images: {reason}") from None
+    with _named(f"{type(model).__name__} cannot be traced"):
+        traced = fx.symbolic_trace(on_meta)
     ShapeProp(traced).propagate(images)
-    walk = Walk(traced)
+    walk = Walk(traced, macs=flops.get_total_flops() // (2 * _BATCH))
     for node in traced.graph.nodes:
         walk.visit(node)
     return walk.finish(input_shape, policy)
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Turn anything that a user's model raises into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise UserError(f"{what}: {reason}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +99,15 @@ class _Draft:
 class Walk:
     """One pass over the traced graph: the state that operator handlers read and write."""
 
-    def __init__(self, traced: fx.GraphModule) -> None:
+    def __init__(self, traced: fx.GraphModule, macs: int) -> None:
         self.modules = dict(traced.named_modules())
+        self._total_macs = macs
         self._total_params = sum(p.numel() for p in traced.parameters())
         self._values: dict[fx.Node, Channels] = {}
         self._drafts: list[_Draft] = []
         self._root: list[int] = []
         self._written: dict[str, int] = {}
-        self._read: dict[str, int] = {}
+        self._read: dict[str, Channels] = {}
         self._terms: list[tuple[str, tuple[int, ...], int, int]] = []
         self._counted: set[str] = set()
 
@@ -119,9 +133,7 @@ class Walk:
     def reads(self, node: fx.Node, x: Channels) -> None:
         """The node's module mixes the channels of ``x``."""
         name = str(node.target)
-        if name in self._read:
-            self.join(self._read[name], x.group)
-        self._read[name] = x.group
+        self._same_input(name, x)
         draft = self._draft(x.group)
         draft.members[Member(name, "reads", x.repeat)] = None
         draft.gates |= x.gates
@@ -130,10 +142,17 @@ class Walk:
     def member(self, node: fx.Node, x: Channels, role: Literal["depthwise", "norm"]) -> None:
         """The shape of this node's module follows the group of ``x``."""
         name = str(node.target)
-        if name in self._read:
-            self.join(self._read[name], x.group)
-        self._read[name] = x.group
+        self._same_input(name, x)
         self._draft(x.group).members[Member(name, role)] = None
+
+    def _same_input(self, name: str, x: Channels) -> None:
+        """A module that is called again reads the same channels as before."""
+        before = self._read.setdefault(name, x)
+        if (self._draft(before.group).width, before.repeat) == (self._draft(x.group).width, x.repeat):
+            self.join(before.group, x.group)
+            return
+        for channels in (before, x):
+            self.freeze(channels, f"{name} reads it in two ways")
 
     def count(self, node: fx.Node, groups: tuple[Channels, ...], macs: int, params: int) -> None:
         """Add ``macs`` and ``params`` times the widths of ``groups`` to the cost."""
@@ -169,7 +188,7 @@ class Walk:
         for x in map(self.channels, node.all_input_nodes):
             if x is not None:
                 self.freeze(x, f"passes through {what}")
-        if shape_of(node) is None or len(shape_of(node)) < 2:
+        if len(shape_of(node)) < 2:
             return None
         out = Channels(self._new(node.name, shape_of(node)[1]))
         self.freeze(out, f"comes out of {what}")
@@ -181,6 +200,8 @@ class Walk:
         """Work out the channels of one node's output."""
         value: Channels | None
         if node.op == "placeholder":
+            if len(shape_of(node)) < 2:
+                return
             value = Channels(self._new("input", shape_of(node)[1]))
             self.freeze(value, "the network's input")
         elif node.op == "output":
@@ -202,9 +223,12 @@ class Walk:
             handler, what = FUNCTIONS.get(node.target), getattr(node.target, "__name__", str(node.target))
         else:
             handler, what = None, "a parameter used directly"
-        value = handler(self, node) if handler else NotImplemented
+        named = [a for a in node.kwargs.values() if isinstance(a, fx.Node)]  # handlers know arguments by position
+        value = handler(self, node) if handler and node.args and not named else NotImplemented
         if value is NotImplemented:
             return self.opaque(node, f"{what} ({node.name}), which is not supported")
+        if node.op == "call_method" and str(node.target).endswith("_") and value is not None:
+            self._values[node.all_input_nodes[0]] = value  # in place: who reads the argument later reads this
         return value
 
     def finish(self, input_shape: tuple[int, int, int], policy: Policy) -> ChannelGraph:
@@ -216,11 +240,13 @@ class Walk:
             terms.append(Term(module, tuple(self._drafts[self._find(i)].name for i in ids), macs, params))
         width = {g.name: g.width for g in groups}
         counted = sum(t.params * math.prod(width[g] for g in t.groups) for t in terms)
-        terms.append(Term("", (), 0, self._total_params - counted))
+        macs = sum(t.macs * math.prod(width[g] for g in t.groups) for t in terms)
+        terms.append(Term("", (), self._total_macs - macs, self._total_params - counted))
         return ChannelGraph(groups, tuple(terms), input_shape)
 
     def _new(self, name: str, width: int) -> int:
-        self._drafts.append(_Draft(name, width))
+        taken = name in self.modules and name not in self._counted
+        self._drafts.append(_Draft(f"<{name}>" if taken else name, width))
         self._root.append(len(self._root))
         return len(self._root) - 1
 
@@ -248,14 +274,3 @@ def _group(draft: _Draft, policy: Policy) -> ChannelGroup:
         gates=tuple(sorted(draft.gates)) if not reason else (),
         members=tuple(draft.members),
     )
-
-
-def shape_of(node: fx.Node) -> Any:
-    """The shape of a node's output, or None if that is not a single tensor."""
-    meta = node.meta.get("tensor_meta")
-    return meta.shape if isinstance(meta, TensorMetadata) else None
-
-
-def is_tensor(value: Any) -> bool:
-    """Whether an operation's argument is a tensor."""
-    return isinstance(value, Tensor) or (isinstance(value, fx.Node) and shape_of(value) is not None)

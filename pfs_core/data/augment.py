@@ -35,6 +35,12 @@ def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(mirrored, images.flip(-1), images)
 
 
+def batches_per_epoch(rows: int, size: int) -> int:
+    """How many batches :func:`batches` makes of so many rows."""
+    full, rest = divmod(rows, size)
+    return max(1, full + (rest > 1))
+
+
 def batches(
     images: Tensor, labels: Tensor, size: int, augmentation: Mapping[str, Any], generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:

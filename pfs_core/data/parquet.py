@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,8 @@ def _decode_one(file: Path, row: int, data: bytes | None) -> Tensor:
         raise UserError(f"{file}, row {row}: the image is empty")
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError("it has more than 8 bits a channel")
             pixels = np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         reason = "neither PNG nor JPEG" if isinstance(e, UnidentifiedImageError) else str(e)
@@ -162,17 +165,21 @@ def _class_names(file: Path, schema: pa.Schema) -> list[str] | None:
 
 
 def _with_classes(source: ImageSource, folder: Path) -> ImageSource:
-    """``source`` with its labels checked against its classes: those named, else those of the training rows."""
-    names = source.class_names or [str(i) for i in range(int(source.labels[~source.is_test].max()) + 1)]
+    """``source`` with its labels checked against its classes: those named, else 0 to the last one without a gap."""
+    names = source.class_names
+    if not names:
+        seen = source.labels[~source.is_test].unique()
+        count = int((seen == torch.arange(len(seen))).cumprod(0).sum())
+        names = [str(i) for i in range(count)]
     bad = (source.labels >= len(names)).nonzero()
     if len(bad):
         i = int(bad[0])
         where = f"{folder / source.files[i]}, row {int(source.rows[i])}"
-        known = "named in its schema" if source.class_names else "in the training files"
+        known = "are named in its schema" if source.class_names else "occur in the training files without a gap"
         raise UserError(
-            f"{where}: label {int(source.labels[i])} is out of range; "
-            f"{len(names)} classes are {known}, so labels are 0 to {len(names) - 1}"
+            f"{where}: label {int(source.labels[i])} is out of range; {len(names)} classes {known}, "
+            f"so labels are 0 to {len(names) - 1}"
         )
     if len(names) < 2:
         raise UserError(f"dataset {folder} has a single class; at least 2 are needed")
-    return ImageSource(**{**source.__dict__, "class_names": names})
+    return replace(source, class_names=names)

@@ -1,5 +1,6 @@
 """The first step: which rows train, which validate, which test."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from pfs_core.data.source import ImageSource, load_source
 from pfs_core.errors import UserError
-from pfs_core.files import publish, read_json, require_result, write_json
+from pfs_core.files import check_out, publish, read_json, require_result, write_json
 from pfs_core.progress import say
 from pfs_core.recipes import SplitRecipe
 
@@ -26,8 +27,8 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
     """Split the dataset at random and write the ``split`` folder.
 
     ``split.parquet`` has a row an image (file, row, label, split), ``images.safetensors`` the decoded images in the
-    same order (``images``: uint8 [N, C, H, W]), ``split.json`` the rest: dataset, counts a class, seed, fingerprint,
-    pixel statistics of the training rows.
+    same order (``images``: uint8 [N, C, H, W]), ``split.json`` the rest: dataset, counts a class, seed, pixel
+    statistics of the training rows, the fingerprint of the source's content and that of the split itself.
 
     Args:
         dataset: its address, see :func:`~pfs_core.data.source.load_source`.
@@ -41,6 +42,7 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
     Raises:
         UserError: as ``load_source``; or the set is too small to split.
     """
+    check_out(out, "split")
     source = load_source(dataset)
     parts = choose_rows(source, recipe, seed)
     mean, std = pixel_statistics(source.images[torch.from_numpy(parts == "train")])
@@ -50,7 +52,8 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         "schema": SCHEMA,
         "dataset": dataset,
         "seed": seed,
-        "fingerprint": source.fingerprint,
+        "fingerprint": hashlib.sha256(f"{source.fingerprint} {parts.tolist()}".encode()).hexdigest(),
+        "source_fingerprint": source.fingerprint,
         "input_shape": list(source.images.shape[1:]),
         "class_names": source.class_names,
         "rows": {part: int((parts == part).sum()) for part in PARTS},
@@ -60,11 +63,11 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         "test_is_given": bool(source.is_test.any()),
         "mean": mean,
         "std": std,
-        "augmentation": {"crop_padding": height // 8, "flip": source.flip},
+        "augmentation": {"crop_padding": height // 8, "flip": source.flip and recipe.flip},
         "recipe": recipe.model_dump(),
     }
     table = {"file": source.files, "row": source.rows.numpy(), "label": labels, "split": parts.tolist()}
-    with publish(out) as folder:
+    with publish(out, "split") as folder:
         pq.write_table(pa.table(table), folder / "split.parquet")
         save_file({"images": source.images}, folder / "images.safetensors")
         write_json(folder / "split.json", info)

@@ -16,7 +16,7 @@ import torch
 
 from pfs_core.baselines import dense
 from pfs_core.errors import UserError
-from pfs_core.files import publish, write_json
+from pfs_core.files import check_out, publish, write_json
 from pfs_core.latency.machine import load, machine
 from pfs_core.latency.statistics import median_interval, paired_ratio, summary
 from pfs_core.progress import say
@@ -50,6 +50,7 @@ def benchmark(
     Raises:
         UserError: the structures are of different models.
     """
+    check_out(out, "latency")
     networks = with_dense(structures)
     threads = min(recipe.threads, len(_cores()))
     started = load()
@@ -61,7 +62,7 @@ def benchmark(
     with torch.inference_mode(), _quiet(threads):
         samples = interleaved(runs, recipe, seed)
     ended = load()
-    stats = {name: summary(values) for name, values in samples.items()}
+    stats = {name: {**networks[name].cost.model_dump(), **summary(values)} for name, values in samples.items()}
     ratios = {name: paired_ratio(samples[name], samples["dense"]) for name in samples if name != "dense"}
     info = {
         "schema": SCHEMA,
@@ -79,7 +80,7 @@ def benchmark(
         "recipe": recipe.model_dump(),
         "seed": seed,
     }
-    with publish(out) as folder:
+    with publish(out, "latency") as folder:
         pq.write_table(_table(samples), folder / "samples.parquet")
         write_json(folder / "latency.json", info)
     for name, ratio in ratios.items():
@@ -154,13 +155,19 @@ def _cores() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
+def _pin(cores: set[int]) -> None:
+    """Keep every thread of this process on ``cores``, where the system can (Linux)."""
+    for thread in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(int(thread.name), cores)
+
+
 @contextlib.contextmanager
 def _quiet(threads: int) -> Iterator[None]:
     """A fixed number of threads pinned to as many cores, and no garbage collection; all restored afterwards."""
     before, cores, collecting = torch.get_num_threads(), _cores(), gc.isenabled()
     torch.set_num_threads(threads)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(cores)[:threads])
+    _pin(set(sorted(cores)[:threads]))
     gc.collect()
     gc.disable()
     try:
@@ -168,8 +175,7 @@ def _quiet(threads: int) -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, cores)
+        _pin(cores)
         torch.set_num_threads(before)
 
 

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from pfs_core.errors import UserError
 from pfs_core.models.initialise import init_convolutions
 
 
@@ -39,6 +40,8 @@ class CifarResNet(nn.Module):
 
     def __init__(self, depth: int, num_classes: int = 10, in_channels: int = 3, width: int = 16) -> None:
         super().__init__()
+        if not isinstance(width, int) or width < 1:
+            raise UserError(f"model.width must be a whole number from 1 (got {width!r})")
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -1,12 +1,10 @@
 """The trained network as users call it: pixels in, logits out."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfs_core.data import load_split
+from pfs_core.report.results import Results
 from pfs_core.training.retrain import load_model
 
 
@@ -27,13 +25,13 @@ class Deployable(nn.Module):
         return self.network((images - self.mean) / self.std)
 
 
-def deployable(model_dir: str | Path, split_dir: str | Path) -> Deployable:
-    """The network of a ``model`` folder with the normalisation of its ``split``."""
-    network, _ = load_model(model_dir)
-    info = load_split(split_dir).info
-    return Deployable(network, info["mean"], info["std"]).eval()
+def deployable(results: Results) -> Deployable:
+    """The trained pruned network of a run with the normalisation of its split."""
+    network, _ = load_model(results.model_dir)
+    return Deployable(network, results.split["mean"], results.split["std"]).eval()
 
 
-def example_images(split_dir: str | Path) -> np.ndarray:
-    """Two test images as :class:`Deployable` takes them."""
-    return load_split(split_dir).images["test"][:2].float().numpy()
+def example_images(results: Results) -> np.ndarray:
+    """Two images of noise as :class:`Deployable` takes them."""
+    shape = (2, *results.spec.input_shape)
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)

@@ -33,7 +33,7 @@ def write_report(results: Results, out: str | Path) -> dict[str, Any]:
     template = environment.from_string(files(__package__).joinpath("template.html").read_text(encoding="utf-8"))
     rows = [dict(zip(HEADER, cells, strict=True)) for cells in table_cells(summary["table"])]
     page = template.render(r=results, verdict=summary["verdict"], header=HEADER, rows=rows, drawings=drawings)
-    with publish(out) as folder:
+    with publish(out, "report") as folder:
         (folder / "report.html").write_text(page, encoding="utf-8")
         (folder / "summary.md").write_text(markdown(results, summary), encoding="utf-8")
         write_json(folder / "report.json", summary)
@@ -53,7 +53,8 @@ def table_cells(table: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             _with_interval(row["test_accuracy"], row["test_accuracy_interval"], ".2%") or "not trained",
             str(row["epochs"] or "-"),
             f"{row['p50_ms']:.3f} ms" if row["p50_ms"] else "not measured",
-            _with_interval(row["latency_ratio"], row["latency_ratio_interval"], ".3f") or "1",
+            _with_interval(row["latency_ratio"], row["latency_ratio_interval"], ".3f")
+            or ("1" if row["network"] == "dense" else "-"),
         )
         for row in table
     ]
@@ -68,7 +69,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
 
 def markdown(results: Results, summary: dict[str, Any]) -> str:
     """The verdict and the table."""
-    lines = [f"# {results.spec.name} at {results.search['budget']}", "", summary["verdict"], ""]
+    lines = [f"# {results.title}", "", summary["verdict"], ""]
     lines += ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(cells) + " |" for cells in table_cells(summary["table"])]
     return "\n".join(lines) + "\n"

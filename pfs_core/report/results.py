@@ -13,7 +13,7 @@ from pfs_core.errors import UserError
 from pfs_core.extraction import FILES
 from pfs_core.files import read_json, require_result
 from pfs_core.search import load_gates
-from pfs_core.spec import ModelSpec
+from pfs_core.spec import Budget, ModelSpec
 from pfs_core.structure import Structure
 
 NETWORKS = ("dense", "uniform", "pruned")
@@ -41,6 +41,12 @@ class Results:
     def spec(self) -> ModelSpec:
         """The network that was searched."""
         return self.structures["pruned"].model
+
+    @property
+    def title(self) -> str:
+        """The network and the budget that it was cut to."""
+        budget = self.structures["pruned"].budget
+        return f"{self.spec.name} at {Budget(metric=budget.metric, target=budget.target)}"
 
     def table(self) -> list[dict[str, Any]]:
         """A row a network; ``test_accuracy`` is None where it was not trained."""
@@ -105,6 +111,7 @@ def load_results(
 ) -> Results:
     """Read the folders of one pipeline run; UserError if one is missing, or no model is the pruned one."""
     split_dir = require_result(split_dir, "split", "pfs split DATASET OUT")
+    split = read_json(split_dir / "split.json")
     gates, search = load_gates(gates_dir)
     structures_dir = require_result(structures_dir, "structure", "pfs extract --gates DIR OUT")
     latency_dir = require_result(latency_dir, "latency", "pfs benchmark --structure FILE OUT")
@@ -117,12 +124,19 @@ def load_results(
         histories[found["network"]] = pq.read_table(folder / "history.parquet").to_pylist()
         if found["network"] == "pruned":
             model_dir = folder
+        if Structure.load(folder / "structure.json").widths != structures[found["network"]].widths:
+            raise UserError(f"{folder} was trained for another structure than {structures_dir} has; retrain it")
+        if found["split_fingerprint"] != split["fingerprint"]:
+            raise UserError(f"{folder} was trained on another dataset than {split_dir} is of; retrain it")
     latency = read_json(latency_dir / "latency.json")
+    for network, stats in latency["models"].items():
+        if [stats["macs"], stats["params"]] != [structures[network].cost.macs, structures[network].cost.params]:
+            raise UserError(f"{latency_dir} was measured on another {network} structure; benchmark it again")
     if model_dir is None or "pruned" not in latency["models"]:
         raise UserError("the run has no trained and measured pruned network; retrain and benchmark structure.json")
     samples = pq.read_table(latency_dir / "samples.parquet").to_pandas()
     return Results(
-        split=read_json(split_dir / "split.json"),
+        split=split,
         search=search,
         search_history=pq.read_table(Path(gates_dir) / "history.parquet").to_pylist(),
         gates=gates,

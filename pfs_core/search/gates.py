@@ -1,7 +1,5 @@
 """The gates of a network as one vector, acting through the scales of its BatchNorms."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -62,8 +60,3 @@ class Gates:
         """A copy of the gates on the CPU: ``{group: float32 [width]}``."""
         parts = self.values.detach().cpu().clone().split(self._sizes)
         return dict(zip(self.groups, (part.clone() for part in parts), strict=True))
-
-    def load(self, by_group: Mapping[str, Tensor]) -> None:
-        """Take over gates as :meth:`by_group` gave them."""
-        with torch.no_grad():
-            self.values.copy_(torch.cat([by_group[name] for name in self.groups]))

@@ -21,7 +21,7 @@ from pfs_core.data.augment import Normalise, batches
 from pfs_core.data.split import ImageSplit, load_split
 from pfs_core.device import autocast, memory_format, pick_device, resolve_precision
 from pfs_core.errors import UserError
-from pfs_core.files import publish, read_json, require_result, write_json
+from pfs_core.files import check_out, publish, read_json, require_result, write_json
 from pfs_core.models import build_model
 from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import SearchRecipe
@@ -45,7 +45,8 @@ def search(
     """Learn the gates of ``spec`` and write the ``gates`` folder.
 
     ``gates.safetensors`` has one float32 vector a prunable group, ``history.parquet`` a row an evaluation,
-    ``search.json`` the spec, recipe, seed and timings. The same seed gives the same gates, byte for byte.
+    ``search.json`` the spec, recipe, seed and timings. The same seed gives the same gates, byte
+    for byte, on one machine with one number of threads.
 
     Args:
         spec: the network; its ``expand`` is replaced by the recipe's.
@@ -62,6 +63,7 @@ def search(
     Raises:
         UserError: the split is not one, the network cannot process its images or has nothing to prune.
     """
+    check_out(out, "search")
     device = pick_device()
     data = load_split(split, device)
     spec = spec.updated(
@@ -92,7 +94,7 @@ def search(
         "pfs_version": pfs_core.__version__,
         "seconds": time.perf_counter() - started,
     }
-    with publish(out) as folder:
+    with publish(out, "search") as folder:
         save_file(best["gates"], folder / "gates.safetensors")
         pq.write_table(pa.Table.from_pylist(history), folder / "history.parquet")
         write_json(folder / "search.json", info)

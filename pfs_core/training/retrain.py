@@ -14,11 +14,11 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import pfs_core
-from pfs_core.data.augment import Normalise, batches
+from pfs_core.data.augment import Normalise, batches, batches_per_epoch
 from pfs_core.data.split import ImageSplit, load_split
 from pfs_core.device import autocast, memory_format, pick_device, resolve_precision
 from pfs_core.errors import UserError
-from pfs_core.files import publish, require_result, write_json
+from pfs_core.files import check_out, publish, require_result, write_json
 from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import RetrainRecipe
 from pfs_core.structure import Structure
@@ -56,6 +56,7 @@ def retrain(
     Raises:
         UserError: the split is not one or does not fit the structure, or the loss is no longer finite.
     """
+    check_out(out, "metrics")
     device = pick_device()
     data = load_split(split, device)
     check_fits(structure, data)
@@ -91,7 +92,7 @@ def retrain(
         "pfs_version": pfs_core.__version__,
         "seconds": time.perf_counter() - started,
     }
-    with publish(out) as folder:
+    with publish(out, "metrics") as folder:
         save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, folder / "model.safetensors")
         structure.save(folder / "structure.json")
         pq.write_table(pa.Table.from_pylist(history), folder / "history.parquet")
@@ -125,7 +126,7 @@ def fit(
         nesterov=recipe.nesterov and recipe.momentum > 0,
         weight_decay=recipe.weight_decay,
     )
-    schedule_ = schedule(optimiser, recipe, epochs * math.ceil(len(images) / recipe.batch_size))
+    schedule_ = schedule(optimiser, recipe, epochs * batches_per_epoch(len(images), recipe.batch_size))
     random = torch.Generator().manual_seed(seed)
 
     def forward(batch: Tensor) -> Tensor:
@@ -136,6 +137,7 @@ def fit(
     left = TimeLeft()
     for epoch in range(1, epochs + 1):
         sums = torch.zeros(2, device=device)
+        lr = schedule_.get_last_lr()[0]
         for batch, target in batches(images, labels, recipe.batch_size, data.info["augmentation"], random):
             logits = forward(batch)
             loss = F.cross_entropy(logits, target)
@@ -147,7 +149,7 @@ def fit(
         loss_mean, train_accuracy = (sums / len(images)).tolist()
         if not math.isfinite(loss_mean):
             raise UserError(f"training diverged in epoch {epoch}: the loss is {loss_mean}; lower retrain.lr")
-        row = {"epoch": epoch, "loss": loss_mean, "train_accuracy": train_accuracy, "lr": schedule_.get_last_lr()[0]}
+        row = {"epoch": epoch, "loss": loss_mean, "train_accuracy": train_accuracy, "lr": lr}
         if not recipe.train_on_validation:
             row["val_accuracy"] = _validate(model, forward, data)
         history.append(row)

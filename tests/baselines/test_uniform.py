@@ -1,60 +1,71 @@
 """The baselines: one factor for every width, and the network as it is."""
 
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pfs_core.baselines import dense, uniform
 from pfs_core.errors import UserError
 from pfs_core.spec import Budget
+from pfs_core.structure import extract, unexpanded_graph
 from tests import budgets
-from tests.budgets import SPEC, cost_of, graph
+from tests.budgets import SPEC, cost_of, graph, random_gates
 
 
-def scaled(factor, spec=SPEC):
-    """Widths at ``factor`` of the expanded network."""
-    widths = graph().expanded(spec.expand)
-    return widths | {g.name: max(1, round(widths[g.name] * factor)) for g in graph().prunable()}
-
-
-@given(budgets.budgets)
-def test_within_the_budget_and_the_next_factor_is_not(budget):
+def uniform_or_skip(budget, multiple=1):
     try:
-        structure = uniform(graph(), budget, model=SPEC)
+        return uniform(graph(), budget, model=SPEC, channel_multiple=multiple)
     except UserError:
         assume(False)
-    factor = structure.chosen_by["factor"]
-    cost, limit = cost_of(structure.widths, budget)
-    assert cost <= limit
-    assert structure.widths == scaled(factor)
-    wider = {k / 1000 for k in range(1001) if scaled(k / 1000) != structure.widths and k / 1000 > factor}
-    assert all(cost_of(scaled(f), budget)[0] > limit for f in wider)
+
+
+@given(budgets.budgets, st.sampled_from([1, 4, 8]))
+def test_equals_algorithm_1_on_equal_gates(budget, multiple):
+    structure = uniform_or_skip(budget, multiple)
+    equal = {name: torch.full_like(scores, 0.3) for name, scores in random_gates(0).items()}
+    assert structure.widths == extract(graph(), equal, budget, model=SPEC, channel_multiple=multiple).widths
     assert structure.network == "uniform"
 
 
-@given(st.integers(1_000_000, 10_000_000), st.floats(1.0, 2.0), st.sampled_from([2, 4, 8, 16]))
-def test_kept_widths_are_multiples(target, expand, multiple):
-    spec = SPEC.updated({"expand": expand}, "model")
+@given(budgets.budgets)
+def test_widths_shrink_by_one_factor_within_the_budget(budget):
+    structure = uniform_or_skip(budget)
+    cost, limit = cost_of(structure.widths, budget)
+    assert cost <= limit
+    expanded = graph().expanded(SPEC.expand)
+    names = [group.name for group in graph().prunable()]
+    factor = max(structure.widths[name] / expanded[name] for name in names if structure.widths[name] > 1)
+    for name in names:
+        assert factor * expanded[name] - 1 <= structure.widths[name] <= max(1, factor * expanded[name])
+    assert all(structure.widths[group.name] == expanded[group.name] for group in graph().groups if not group.prunable)
+
+
+@given(budgets.budgets)
+def test_a_channel_more_in_every_group_is_over_the_budget(budget):
+    structure = uniform_or_skip(budget)
+    wider = structure.widths | {group.name: structure.widths[group.name] + 1 for group in graph().prunable()}
+    cost, limit = cost_of(wider, budget)
+    assert cost > limit
+
+
+@given(st.integers(4, 20), st.floats(1.0, 1.25), st.floats(0.6, 1.0), st.sampled_from([2, 4, 8, 16]))
+def test_kept_widths_are_multiples(width, expand, target, multiple):
+    spec = SPEC.updated({"expand": expand, "kwargs": {"width": width}}, "model")
+    traced = unexpanded_graph(spec)
     try:
-        structure = uniform(graph(), Budget(target=target), model=spec, channel_multiple=multiple)
+        structure = uniform(traced, Budget(target=target), model=spec, channel_multiple=multiple)
     except UserError:
         assume(False)
-    assert all(structure.widths[group.name] % multiple == 0 for group in graph().prunable())
+    expanded = traced.expanded(expand)
+    for group in traced.prunable():
+        kept = structure.widths[group.name]
+        assert kept % multiple == 0 or kept == expanded[group.name] < multiple
 
 
-def test_widths_shrink_by_the_same_factor():
-    structure = uniform(graph(), Budget(target=0.5), model=SPEC)
-    expanded = graph().expanded(SPEC.expand)
-    factor = structure.chosen_by["factor"]
-    assert 0 < factor < 1
-    for group in graph().prunable():
-        assert abs(structure.widths[group.name] - factor * expanded[group.name]) <= 0.5
-    frozen = [group.name for group in graph().groups if not group.prunable]
-    assert all(structure.widths[name] == expanded[name] for name in frozen)
-
-
-def test_a_budget_for_everything_keeps_the_expanded_network():
-    assert uniform(graph(), Budget(target=10**8), model=SPEC).widths == graph().expanded(SPEC.expand)
+def test_without_expansion_the_whole_budget_keeps_the_whole_network():
+    spec = SPEC.updated({"expand": 1.0}, "model")
+    assert uniform(graph(), Budget(target=1.0), model=spec).widths == graph().widths()
 
 
 def test_an_unreachable_budget_is_refused():

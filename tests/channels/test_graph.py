@@ -46,3 +46,8 @@ def test_expansion_widens_what_can_be_resized():
     expanded = graph.expanded(1.25)
     assert (expanded["input"], expanded["conv1"], expanded["layer3.0.conv1"], expanded["fc"]) == (3, 20, 80, 10)
     assert graph.expanded(1.0) == graph.widths()
+
+
+def test_expanded_widths_are_rounded_to_the_nearest():
+    assert zoo.graph("resnet20").expanded(1.04)["conv1"] == 17
+    assert zoo.graph("resnet20").expanded(1.02)["conv1"] == 16

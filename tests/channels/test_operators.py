@@ -75,9 +75,7 @@ def test_depthwise_convolution_with_a_multiplier_is_frozen():
     assert not any(group.resizable for group in graph.groups)
 
 
-@pytest.mark.parametrize(
-    "activation", [nn.Sigmoid(), nn.Hardsigmoid(), nn.Softplus(), nn.Hardtanh(0.5, 2.0)], ids=lambda m: type(m).__name__
-)
+@pytest.mark.parametrize("activation", [nn.Sigmoid(), nn.Hardsigmoid(), nn.Softplus()], ids=lambda m: type(m).__name__)
 def test_activation_that_moves_zero_prevents_gating(activation):
     model = between(nn.BatchNorm2d(8), activation)
     group = trace(model, INPUT).group("0")
@@ -90,6 +88,10 @@ def test_activation_that_moves_zero_prevents_gating(activation):
 def test_function_that_moves_zero_prevents_gating(function):
     group = trace(Between(lambda self, x: function(x)), INPUT).group("conv1")
     assert not group.prunable
+
+
+def test_an_activation_that_may_move_zero_is_not_pruned_through():
+    assert not trace(between(nn.BatchNorm2d(8), nn.Hardtanh(0.5, 2.0)), INPUT).group("0").prunable
 
 
 def test_batch_norm_behind_a_sigmoid_gates_again():
@@ -116,20 +118,35 @@ def test_depthwise_bias_without_batch_norm_prevents_gating():
     assert "bias" in group.reason
 
 
-def test_a_second_reader_without_batch_norm_prevents_gating():
-    class Branches(nn.Module):
+def test_a_layer_that_reads_channels_in_two_ways_freezes_them():
+    class TwoWays(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv1, self.bn, self.conv2, self.conv3 = conv3(2, 8), nn.BatchNorm2d(8), conv3(8, 6), conv3(8, 6)
-            self.head = head(6)
+            self.few, self.many, self.fc = conv3(2, 8), conv3(2, 512), nn.Linear(512, 5)
+            self.pool, self.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
 
         def forward(self, x):
-            x = self.conv1(x)
-            return self.head(self.conv2(self.bn(x)) + self.conv3(x))
+            return self.fc(self.flatten(self.few(x))) + self.fc(self.flatten(self.pool(self.many(x))))
 
-    group = trace(Branches(), INPUT).group("conv1")
-    assert not group.prunable
-    assert group.resizable
+    graph = trace(TwoWays(), INPUT)
+    for name in ("few", "many"):
+        assert not graph.group(name).resizable
+        assert "fc" in graph.group(name).reason
+
+
+def test_an_operation_named_as_a_layer_has_a_group_of_its_own():
+    class SameName(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.roll, self.head = conv3(2, 8), conv3(8, 6), head(6)
+
+        def forward(self, x):
+            return self.head(self.roll(torch.roll(self.conv(x), 1, 1)))
+
+    graph = trace(SameName(), INPUT)
+    names = [group.name for group in graph.groups]
+    assert len(set(names)) == len(names)
+    assert graph.group("roll").width == 6
 
 
 @pytest.mark.parametrize(
@@ -152,8 +169,19 @@ def test_an_operation_called_by_keyword_is_traced(operation):
         lambda x: x.view(x.size(0), -1),
         lambda x: x.flatten(1),
         lambda x: x.view(x.shape[0], x.shape[1] * 64),
+        lambda x: x.flatten(1).flatten(1),
+        lambda x: x.reshape(shape=(-1, 512)),
     ],
-    ids=["view(-1, 512)", "view(n, 512)", "reshape(-1, 512)", "view(n, -1)", "flatten(1)", "view(n, c * 64)"],
+    ids=[
+        "view(-1, 512)",
+        "view(n, 512)",
+        "reshape(-1, 512)",
+        "view(n, -1)",
+        "flatten(1)",
+        "view(n, c * 64)",
+        "twice",
+        "named",
+    ],
 )
 def test_a_network_with_a_flatten_runs_at_every_width_its_graph_allows(flatten):
     class Flat(nn.Module):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfs_core.data.augment import Normalise, batches, random_crop, random_flip
+from pfs_core.data.augment import Normalise, batches, batches_per_epoch, random_crop, random_flip
 
 SEEDS = st.integers(0, 1000)
 
@@ -73,6 +73,7 @@ def test_every_row_comes_exactly_once_an_epoch_with_its_label(rows, size, seed):
     assert sorted(seen.tolist()) == list(range(rows))
     for batch, target in epoch:
         assert torch.equal(batch[:, 0, 0, 0].long(), target)
+    assert len(epoch) == batches_per_epoch(rows, size)
     sizes = [len(target) for _, target in epoch]
     assert min(sizes) >= 2
     assert all(length == size for length in sizes[:-1])

@@ -108,6 +108,13 @@ def test_files_named_test_are_the_test_set(tmp_path):
     assert info["augmentation"]["flip"]
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_mirroring_is_a_setting(tmp_path, flip):
+    write(tmp_path / "train.parquet", [png(image) for image in images(40)], [0, 1] * 20)
+    info = split_dataset(str(tmp_path), tmp_path / "split", SplitRecipe(flip=flip))
+    assert info["augmentation"]["flip"] == flip
+
+
 def test_the_fingerprint_is_of_the_content(tmp_path):
     prints = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -138,7 +138,12 @@ def test_a_label_beyond_the_named_classes(tmp_path):
 def test_a_test_label_that_training_has_not(tmp_path):
     write(tmp_path / "train.parquet", GOOD, [0, 1, 0])
     write(tmp_path / "test.parquet", GOOD, [0, 1, 3])
-    refused(tmp_path, "test.parquet, row 2: label 3 is out of range; 2 classes are in the training files")
+    refused(tmp_path, "test.parquet, row 2: label 3 is out of range; 2 classes occur in the training files")
+
+
+def test_a_gap_in_the_labels(tmp_path):
+    write(tmp_path / "train.parquet", GOOD, [0, 1, 3])
+    refused(tmp_path, "train.parquet, row 2: label 3 is out of range; 2 classes occur .* without a gap")
 
 
 def test_a_single_class(tmp_path):

@@ -122,7 +122,7 @@ def test_out_that_is_a_file_is_refused_and_kept(capsys, tmp_path):
 
 def test_out_with_other_peoples_files_is_refused_and_kept(capsys, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    assert "holds files that pfs did not write" in refused(capsys, "split", "digits", tmp_path)
+    assert "holds other files than an earlier split result" in refused(capsys, "split", "digits", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 

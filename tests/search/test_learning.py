@@ -70,6 +70,17 @@ def test_both_precisions_learn(digits_data, narrow, precision):
     assert history[-1]["loss"] < history[0]["loss"]
 
 
+def test_the_seed_alone_decides_the_order_of_the_images(digits_data, narrow):
+    data = small(digits_data)
+    found = []
+    for seed, elsewhere in ((0, 0), (0, 1), (1, 0)):
+        model = expanded(narrow, data)
+        torch.manual_seed(elsewhere)
+        found.append(joined(learn(model, data, epochs=1, seed=seed)[0]))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
 @pytest.mark.parametrize("target", [0.2, 0.6])
 def test_the_regulariser_pulls_the_mean_gate_to_the_target(digits_data, narrow, target):
     data = small(digits_data)
