@@ -16,8 +16,9 @@ from mlflow import MlflowClient
 
 from pfs_core.data import load_split
 from pfs_core.files import COMPLETE
-from pfs_core.report.deploy import deployable
+from pfs_core.report.deploy import Deployable
 from pfs_core.structure import Structure
+from pfs_core.training.retrain import load_model
 from tests.data.folders import images, png, write
 
 SETTINGS = ("model.width=4", "search.epochs=1", "retrain.epochs=1", "latency.max_seconds=0.1", "latency.min_rounds=64")
@@ -103,8 +104,9 @@ def test_mlflow_has_parameters_by_step_and_curves(runs):
 def test_registered_model_computes_what_ours_does(finished, runs):
     assert runs["report"].data.params["report.registered_model"] == "pfs-resnet20/1"
     theirs = mlflow.pytorch.load_model("models:/pfs-resnet20/1")
-    ours = deployable(finished[1] / "model-pruned", finished[1] / "split")
-    pixels = load_split(finished[1] / "split").images["test"][:7].float()
+    data = load_split(finished[1] / "split")
+    ours = Deployable(load_model(finished[1] / "model-pruned")[0], data.info["mean"], data.info["std"])
+    pixels = data.images["test"][:7].float()
     with torch.no_grad():
         expected = ours(pixels)
         assert torch.allclose(theirs(pixels), expected, atol=1e-5)
