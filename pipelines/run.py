@@ -134,5 +134,6 @@ def print_paths(folder: Path, store: Path) -> None:
         print(f"MLflow     {os.environ['MLFLOW_TRACKING_URI']}")
     else:
         option = "" if store == Path("pfs-runs") else f" --out {store}"
-        program = os.path.relpath(Path(sys.executable).with_name("pfs"))
+        here = Path(sys.executable).with_name("pfs")
+        program = "pfs" if shutil.which("pfs") == str(here) else os.path.relpath(here)
         print(f"MLflow     {program} ui{option}  (then open http://127.0.0.1:5000)")
