@@ -172,8 +172,9 @@ def network_rows(out: Path, seeds: int) -> list[str]:
 
 TEMPLATE = """# Results
 
-Made by `python benchmarks/cifar10.py PARQUET_FOLDER OUT --docs docs/results.md --epochs {epochs}`. Machine: {cpu}
-({flags}), {cores} cores, no GPU; torch {torch}, Python {python}.
+Made by `python benchmarks/cifar10.py PARQUET_FOLDER OUT --docs docs/results.md --epochs {epochs}`.
+
+Machine: {cpu} ({flags}), {cores} cores, no GPU; torch {torch}, Python {python}.
 
 Data: CIFAR-10, official order, 45,000 training, 5,000 random validation and 10,000 test images. The copy used has 103
 images (80 training, 23 test) that come from a JPEG and are not bit-exact, so no figure below is good to 0.01%.
@@ -208,10 +209,10 @@ groups.
 
 Another seed draws other random weights, so its channel 7 is another channel: that overlap is what is left when only
 the layers' shares agree. It is the scale on which to read the first row. bf16 changes {moved_precision} of the kept
-channels, another seed {moved_seed}: bf16 does not rank exactly as fp32 does, but it moves the structure less than the seed
-does, for less than half the time a step ([performance.md](performance.md)). So it is the default where the hardware has
-it; `--set search.precision=fp32` turns it off. How far two fp32 searches on the same weights differ by the order of the
-images alone was not measured.
+channels, another seed {moved_seed}: bf16 does not rank exactly as fp32 does, but it moves the structure less than the
+seed does, for less than half the time a step ([performance.md](performance.md)). So it is the default where the
+hardware has it; `--set search.precision=fp32` turns it off. How far two fp32 searches on the same weights differ by
+the order of the images alone was not measured.
 
 ## Trained alike for {epochs} epochs
 
@@ -223,7 +224,9 @@ The interval is Wilson's over the 10,000 test images and does not cover the spre
 | --- | ---: | ---: | ---: | ---: | ---: |
 {networks}
 
-{comparison} {epochs} epochs are far from the 160 to 200 of the paper's schedules: this shows that the pipeline works on real
+{comparison}
+
+{epochs} epochs are far from the 160 to 200 of the paper's schedules: this shows that the pipeline works on real
 images, not what the networks reach. No GPU was at hand for the full schedule; figures at that scale are still to be
 made.
 """

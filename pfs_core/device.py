@@ -36,8 +36,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 def memory_format(device: torch.device, precision: str, widths: Iterable[int]) -> torch.memory_format:
     """The faster layout for a network of these widths.
 
-    channels_last, except for bf16 on a CPU with widths that are no multiple of 16, where BatchNorm's backward is
-    several times slower in it (``benchmarks/layout.py`` measures both).
+    channels_last, except for bf16 on a CPU with a width that is no multiple of 16, where it is slower
+    (``benchmarks/layout.py`` measures both).
     """
     if device.type == "cpu" and precision == "bf16" and any(width % 16 for width in widths):
         return torch.contiguous_format
