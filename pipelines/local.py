@@ -64,6 +64,8 @@ def main() -> None:
     request = read_json(sys.argv[1])
     with user_errors():
         check(request["arguments"], Path(request["root"]))
+        arguments = request["arguments"]
+        say("compress {model} on {dataset} to {budget}, recipe {recipe}, seed {seed}".format_map(arguments))
         say(f"full log: {request['log']}")
     run(request["arguments"], Path(request["root"]), Path(request["artifact_root"]))
 
