@@ -52,9 +52,7 @@ def search(
     goal = Budget.from_text(budget)
     with step_run("search") as run:
         run.params(prefixed("search", {"model": model, "budget": str(goal), "seed": seed, **config.model_dump()}))
-        info = search_gates(
-            spec, split_dir, out, goal, config, seed, record=lambda row: run.metrics(row, step=row["epoch"])
-        )
+        info = search_gates(spec, split_dir, out, goal, config, seed, record=run.row)
         result = {key: info[key] for key in ("validation_accuracy", "nonzero", "kept_epoch", "seconds")}
         run.metrics(prefixed("kept", result))
         run.artifact(out, "gates")
@@ -99,7 +97,7 @@ def retrain(
     loaded = Structure.load(structure)
     with step_run(f"retrain/{loaded.network}") as run:
         run.params(prefixed("retrain", {"network": loaded.network, "seed": seed, **config.model_dump()}))
-        info = train(loaded, split_dir, out, config, seed, record=lambda row: run.metrics(row, step=row["epoch"]))
+        info = train(loaded, split_dir, out, config, seed, record=run.row)
         result = {key: info[key] for key in ("test_accuracy", "macs", "params", "epochs", "seconds")}
         run.metrics(result)
         run.artifact(out, "model")

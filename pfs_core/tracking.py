@@ -25,6 +25,10 @@ class StepRun:
     def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Log the finite numbers among ``values``, as a point of a curve where ``step`` is given."""
 
+    def row(self, values: Mapping[str, Any]) -> None:
+        """Log a row of a history: a point of each curve, at its epoch."""
+        self.metrics({k: v for k, v in values.items() if k not in ("epoch", "step")}, step=values["epoch"])
+
     def summary(self, values: Mapping[str, Any]) -> None:
         """Log the finite numbers among ``values`` on the pipeline's run, where the run table shows them."""
 

@@ -93,3 +93,13 @@ def test_the_run_that_the_kfp_plugin_made_is_used(store, monkeypatch):
     assert client.get_run(given).data.tags["pfs.step"] == "extract"
     assert client.get_run(parent).data.metrics == {"macs": 3.0}
     assert [e.name for e in client.search_experiments() if e.name == "pfs"] == []
+
+
+def test_history_rows_are_curves_over_the_epochs(store):
+    parent = tracking.open_pipeline({}, store / "artifacts")
+    with tracking.step_run("search") as run:
+        run.row({"epoch": 1, "step": 10, "loss": 2.0})
+        run.row({"epoch": 2, "step": 20, "loss": 1.0})
+    found = steps_of(parent)["search"]
+    assert found.data.metrics == {"loss": 1.0}
+    assert [point.step for point in MlflowClient().get_metric_history(found.info.run_id, "loss")] == [1, 2]
