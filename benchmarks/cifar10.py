@@ -153,7 +153,7 @@ def comparison(out: Path) -> str:
         return "The pruned network is better than the uniform one."
     if uniform[0] > pruned[1]:
         return "The uniform network is better than the pruned one."
-    return "Pruned and uniform cannot be told apart: their intervals overlap."
+    return "Pruned and uniform cannot be told apart: the intervals of their first trainings overlap."
 
 
 def network_rows(out: Path, seeds: int) -> list[str]:
@@ -172,7 +172,7 @@ def network_rows(out: Path, seeds: int) -> list[str]:
 
 TEMPLATE = """# Results
 
-Made by `python benchmarks/cifar10.py PARQUET_FOLDER OUT --docs docs/results.md --epochs {epochs}`.
+Made by `python benchmarks/cifar10.py PARQUET_FOLDER OUT --docs docs/results.md --epochs {epochs} --seeds {seeds}`.
 
 Machine: {cpu} ({flags}), {cores} cores, no GPU; torch {torch}, Python {python}.
 
@@ -217,10 +217,11 @@ the order of the images alone was not measured.
 ## Trained alike for {epochs} epochs
 
 Each network from scratch on all {train_rows:,} images (training and validation), SGD with Nesterov momentum at rate
-0.1 with a cosine, weight decay 5e-4, batch {batch}, bf16; {seeds} training(s) each; tested once, at the end, in fp32.
-The interval is Wilson's over the 10,000 test images and does not cover the spread between trainings.
+0.1 with a cosine, weight decay 5e-4, batch {batch}, bf16; n = {seeds} trainings each; tested once, at the end, in fp32.
+The interval is Wilson's over the 10,000 test images of the first training; it does not cover the spread between
+trainings.
 
-| network | MACs | parameters | test accuracy | 95% interval | minutes |
+| network | MACs | parameters | test accuracy | 95% interval, first | minutes, first |
 | --- | ---: | ---: | ---: | ---: | ---: |
 {networks}
 
