@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pfs_core.cut import ranked_channels
 from pfs_core.data import split_dataset
 from pfs_core.extraction import FILES, extract_structures
 from pfs_core.files import COMPLETE, read_json
@@ -23,7 +24,7 @@ from pfs_core.latency.machine import machine
 from pfs_core.recipes import RetrainRecipe, SearchRecipe
 from pfs_core.search import load_gates, search
 from pfs_core.spec import Budget, ModelSpec
-from pfs_core.structure import Structure, ranked_channels
+from pfs_core.structure import Structure
 from pfs_core.training.retrain import retrain
 
 BUDGET = Budget(target=0.5)
@@ -68,7 +69,8 @@ def kept(gates: dict[str, Tensor], count: int) -> set[tuple[str, int]]:
         group: iter(scores.double().sort(descending=True, stable=True).indices.tolist())
         for group, scores in gates.items()
     }
-    return {(group, next(left[group])) for _, group in ranked_channels(gates)[:count]}
+    groups = list(gates)
+    return {(groups[owner], next(left[groups[owner]])) for owner in ranked_channels(gates)[1][:count]}
 
 
 def overlap(a: dict[str, Tensor], b: dict[str, Tensor], count: int) -> float:
@@ -134,7 +136,7 @@ def page(out: Path, seeds: int) -> str:
 def structure_rows(pruned: Structure, uniform: Structure) -> list[str]:
     """A table row a resizable channel group."""
     graph = pruned.graph()
-    expanded = graph.expanded(pruned.model.expand)
+    expanded = graph.expanded(pruned.model.expand, pruned.model.expand_stream)
     return [
         f"| {g.name} | {g.width} | {expanded[g.name]} | {pruned.widths[g.name]} | {uniform.widths[g.name]} | "
         f"{'yes' if g.prunable else 'no (residual stream)'} |"

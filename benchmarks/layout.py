@@ -29,8 +29,7 @@ def gate_step(name: str, expand: float, precision: str, layout: torch.memory_for
     model = build_model(name)
     graph = trace(model, (3, 32, 32))
     model = resize(model, graph, graph.expanded(expand)).to(memory_format=layout).train()
-    Gates.freeze(model)
-    gates = Gates(model, trace(model, (3, 32, 32)))
+    gates = Gates(model, graph.at(graph.expanded(expand)))
     images = torch.randn(128, 3, 32, 32).contiguous(memory_format=layout)
     labels = torch.randint(10, (128,))
 

@@ -35,12 +35,11 @@ def extract_structures(
     scores, info = load_gates(gates)
     spec = ModelSpec.parse(info["model"], "search.json: model")
     policy, seed = info["recipe"]["policy"], info["seed"]
-    graph = unexpanded_graph(spec, policy)
+    graph = unexpanded_graph(spec, policy, info["recipe"]["placement"])
     provenance = {
         "split_fingerprint": info["split_fingerprint"],
         "gates_sha256": sha256(Path(gates) / "gates.safetensors"),
     }
-    multiple = recipe.channel_multiple
     structures = {
         "pruned": extract(
             graph,
@@ -48,11 +47,11 @@ def extract_structures(
             budget,
             model=spec,
             policy=policy,
-            channel_multiple=multiple,
             seed=seed,
             provenance=provenance,
+            **recipe.model_dump(),
         ),
-        "uniform": uniform(graph, budget, model=spec, channel_multiple=multiple, provenance=provenance),
+        "uniform": uniform(graph, budget, model=spec, provenance=provenance, **recipe.model_dump()),
         "dense": dense(graph, budget, model=spec),
     }
     with publish(out, "structure") as folder:

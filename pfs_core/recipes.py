@@ -36,7 +36,13 @@ class SearchRecipe(Config):
     target_ratio: float | None = Field(default=None, gt=0, le=1)
     """The regulariser's r; None takes the budget's fraction."""
     expand: float = Field(default=1.25, ge=1.0, le=8.0)
+    """Factor on the prunable widths before the search."""
+    expand_stream: float | None = Field(default=None, ge=1.0, le=8.0)
+    """Factor on the residual streams; None leaves that to the network."""
     policy: Literal["inner", "all"] = "inner"
+    """``all`` prunes residual streams too."""
+    placement: Literal["last", "official"] = "last"
+    """Gates at the last BatchNorm before channels are mixed, or, as the paper's released code, at the first."""
     precision: Precision = "auto"
 
 
@@ -45,6 +51,8 @@ class ExtractRecipe(Config):
 
     channel_multiple: int = Field(default=1, ge=1)
     """Kept widths are multiples of this."""
+    floor: float = Field(default=0.0, ge=0, le=1)
+    """The share of its unexpanded width that every prunable group keeps at least."""
 
 
 class RetrainRecipe(Config):

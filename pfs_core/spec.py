@@ -43,7 +43,9 @@ class ModelSpec(Config):
     input_shape: tuple[int, int, int] = (3, 32, 32)
     """Channels, height, width of one image."""
     expand: float = Field(default=1.0, ge=1.0, le=8.0)
-    """Factor on the width of every channel group that can be resized, applied before the search."""
+    """Factor on the width of every prunable channel group, applied before the search."""
+    expand_stream: float | None = Field(default=None, ge=1.0, le=8.0)
+    """Factor on the residual streams; None leaves that to the network (see ``widen_stream``)."""
     kwargs: dict[str, Any] = {}
 
     @field_validator("input_shape")

@@ -179,7 +179,7 @@ def cost(a: argparse.Namespace) -> None:
     from pfs_core.files import read_json
 
     spec, graph = _graph(a)
-    widths = graph.expanded(spec.expand)
+    widths = graph.expanded(spec.expand, spec.expand_stream)
     if a.widths:
         given = read_json(a.widths)
         if not isinstance(given, dict):
@@ -201,13 +201,14 @@ def inspect(a: argparse.Namespace) -> None:
     if a.json:
         from dataclasses import asdict
 
-        print(json.dumps([asdict(group) for group in graph.groups], indent=1))
+        groups = [{**asdict(group), "members": graph.members(group.name)} for group in graph.groups]
+        print(json.dumps(groups, indent=1))
         return
     for group in graph.groups:
         state = "prunable" if group.prunable else f"frozen: {group.reason}"
         print(f"{group.name:<20} {group.width:>5}  {state}")
-        for member in group.members:
-            print(f"{'':<27} {member.role} {member.module}{' (gate)' if member.module in group.gates else ''}")
+        for module, role in graph.members(group.name):
+            print(f"{'':<27} {role} {module}{' (gate)' if module in group.gates else ''}")
 
 
 def _graph(a: argparse.Namespace) -> "tuple[ModelSpec, ChannelGraph]":

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from pfs_core.channels import ChannelGraph
+from pfs_core.cut import cut, equal_gates
 from pfs_core.spec import Budget, ModelSpec
-from pfs_core.structure import Structure, cut
+from pfs_core.structure import Structure
 
 
 def dense(graph: ChannelGraph, budget: Budget, *, model: ModelSpec) -> Structure:
@@ -22,6 +21,7 @@ def uniform(
     *,
     model: ModelSpec,
     channel_multiple: int = 1,
+    floor: float = 0.0,
     provenance: Mapping[str, Any] | None = None,
 ) -> Structure:
     """Every prunable width of the expanded network times one factor, as large as the budget allows.
@@ -32,8 +32,7 @@ def uniform(
     Raises:
         UserError: even the smallest widths are over the budget.
     """
-    expanded = graph.expanded(model.expand)
-    equal = {group.name: torch.ones(expanded[group.name]) for group in graph.prunable()}
-    widths, _ = cut(graph, equal, budget, expanded, channel_multiple)
-    chosen_by = {"method": "uniform", "channel_multiple": channel_multiple}
+    expanded = graph.expanded(model.expand, model.expand_stream)
+    widths, _ = cut(graph, equal_gates(graph, expanded), budget, expanded, channel_multiple, floor)
+    chosen_by = {"method": "uniform", "channel_multiple": channel_multiple, "floor": floor}
     return Structure.of(model, graph, widths, budget, chosen_by, provenance)

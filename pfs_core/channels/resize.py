@@ -6,20 +6,36 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from pfs_core.channels.graph import ChannelGraph, ChannelGroup
+from pfs_core.channels.graph import Axis, ChannelGraph, features
 
-# role -> (attributes that hold the width, [(tensor, dimension that the width spans)])
-_SHAPES: dict[tuple[type, str], tuple[tuple[str, ...], tuple[tuple[str, int], ...]]] = {
-    (nn.Conv2d, "writes"): (("out_channels",), (("weight", 0), ("bias", 0))),
-    (nn.Conv2d, "reads"): (("in_channels",), (("weight", 1),)),
-    (nn.Conv2d, "depthwise"): (("in_channels", "out_channels", "groups"), (("weight", 0), ("bias", 0))),
-    (nn.Linear, "writes"): (("out_features",), (("weight", 0), ("bias", 0))),
-    (nn.Linear, "reads"): (("in_features",), (("weight", 1),)),
-    **dict.fromkeys(
-        [(nn.BatchNorm1d, "norm"), (nn.BatchNorm2d, "norm")],
-        (("num_features",), (("weight", 0), ("bias", 0), ("running_mean", 0), ("running_var", 0))),
-    ),
+# (attributes that hold the width, [(tensor, dimension that the width spans)])
+_Shape = tuple[tuple[str, ...], tuple[tuple[str, int], ...]]
+_CONVOLUTION: dict[str, _Shape] = {
+    "writes": (("out_channels",), (("weight", 0), ("bias", 0))),
+    "reads": (("in_channels",), (("weight", 1),)),
+    "depthwise": (("in_channels", "groups"), ()),
 }
+_TRANSPOSED: dict[str, _Shape] = {
+    "writes": (("out_channels",), (("weight", 1), ("bias", 0))),
+    "reads": (("in_channels",), (("weight", 0),)),
+}
+_LINEAR: dict[str, _Shape] = {
+    "writes": (("out_features",), (("weight", 0), ("bias", 0))),
+    "reads": (("in_features",), (("weight", 1),)),
+}
+_AFFINE = (("weight", 0), ("bias", 0))
+_STATISTICS: dict[str, _Shape] = {"norm": (("num_features",), (*_AFFINE, ("running_mean", 0), ("running_var", 0)))}
+SHAPES: dict[type, dict[str, _Shape]] = {
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _CONVOLUTION),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _TRANSPOSED),
+    nn.Linear: _LINEAR,
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), _STATISTICS),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _STATISTICS),
+    nn.LayerNorm: {"norm": (("normalized_shape",), _AFFINE)},
+    nn.GroupNorm: {"norm": (("num_channels",), _AFFINE)},
+    nn.PReLU: {"scale": (("num_parameters",), (("weight", 0),))},
+}
+"""What follows a width in each layer, by role."""
 
 
 def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> nn.Module:
@@ -38,9 +54,9 @@ def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> 
     """
     graph.check(widths)
 
-    def fresh(tensor: Tensor, dim: int, group: ChannelGroup, repeat: int) -> Tensor:
+    def fresh(tensor: Tensor, dim: int, axis: Axis, shares: int) -> Tensor:
         shape = list(tensor.shape)
-        shape[dim] = widths[group.name] * repeat
+        shape[dim] = features(axis.segments, widths) // shares
         return tensor.new_empty(shape)
 
     out = _reshape(model, graph, widths, fresh)
@@ -58,41 +74,53 @@ def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tens
     Args:
         model: the network that ``graph`` was traced from.
         graph: its channel graph.
-        kept: sorted channel indices (int64) a group; a group that is not named keeps all.
+        kept: sorted indices (int64) of the gates kept a group: of channels, or of places in the groups of a grouped
+            convolution where the group has ``blocks``; a group that is not named keeps all.
 
     Raises:
         UserError: as :meth:`ChannelGraph.check`.
     """
-    widths = graph.widths() | {name: len(index) for name, index in kept.items()}
-    graph.check(widths)
+    blocks = {group.name: group.blocks for group in graph.groups}
+    before = graph.widths()
+    graph.check(before | {name: len(index) * blocks.get(name, 1) for name, index in kept.items()})
+    gates = {g.name: kept.get(g.name, torch.arange(g.gate_count)) for g in graph.groups}
+    channels = {name: _channels(index, blocks[name], before[name]) for name, index in gates.items()}
+    widths = {name: len(index) for name, index in channels.items()}
 
-    def sliced(tensor: Tensor, dim: int, group: ChannelGroup, repeat: int) -> Tensor:
-        if group.name not in kept:
-            return tensor
-        index = kept[group.name].to(tensor.device)
-        features = (index[:, None] * repeat + torch.arange(repeat, device=tensor.device)).flatten()
-        return tensor.index_select(dim, features)
+    def sliced(tensor: Tensor, dim: int, axis: Axis, shares: int) -> Tensor:
+        index, start = [], 0
+        for name, repeat in axis.segments:
+            index.append(start + (channels[name][:, None] * repeat + torch.arange(repeat)).flatten())
+            start += before[name] * repeat
+        every = torch.cat(index)
+        return tensor.index_select(dim, every[: len(every) // shares].to(tensor.device))
 
     return _reshape(model, graph, widths, sliced)
+
+
+def _channels(kept: Tensor, blocks: int, width: int) -> Tensor:
+    """The channels behind gates: each gate is that of the channels at its place in every block."""
+    return (torch.arange(0, width, width // blocks)[:, None] + kept.cpu()).flatten()
 
 
 def _reshape(
     model: nn.Module,
     graph: ChannelGraph,
     widths: Mapping[str, int],
-    change: Callable[[Tensor, int, ChannelGroup, int], Tensor],
+    change: Callable[[Tensor, int, Axis, int], Tensor],
 ) -> nn.Module:
     out = copy.deepcopy(model)
-    for group in graph.groups:
-        for member in group.members:
-            module = out.get_submodule(member.module)
-            attributes, tensors = _SHAPES[type(module), member.role]
-            for attribute in attributes:
-                setattr(module, attribute, widths[group.name] * member.repeat)
-            for name, dim in tensors:
-                old = getattr(module, name)
-                if old is None:
-                    continue
-                new = change(old.detach(), dim, group, member.repeat)
-                setattr(module, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+    for axis in graph.axes:
+        module = out.get_submodule(axis.module)
+        attributes, tensors = SHAPES[type(module)][axis.role]
+        width = features(axis.segments, widths)
+        for attribute in attributes:
+            setattr(module, attribute, (width,) if attribute == "normalized_shape" else width)
+        for name, dim in tensors:
+            old = getattr(module, name)
+            if old is None:
+                continue
+            shares = getattr(module, "groups", 1) if dim == 1 else 1  # of a grouped convolution's weight
+            new = change(old.detach(), dim, axis, shares)
+            setattr(module, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
     return out

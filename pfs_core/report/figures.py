@@ -47,7 +47,8 @@ def channels(ax: Axes, results: Results) -> None:
     groups = [group for group in graph.groups if group.resizable]
     prunable = set(results.gates)
     dense = [group.width for group in groups]
-    expanded = [graph.expanded(results.spec.expand)[group.name] for group in groups]
+    widths = graph.expanded(results.spec.expand, results.spec.expand_stream)
+    expanded = [widths[group.name] for group in groups]
     kept = [results.structures["pruned"].widths[group.name] for group in groups]
     x = np.arange(len(groups))
     colours = [COLOURS["pruned"] if group.name in prunable else _FIXED for group in groups]

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import pfs_core
-from pfs_core.channels import resize, trace
+from pfs_core.channels import ChannelGraph, resize, trace
+from pfs_core.cut import check_reachable
 from pfs_core.data.augment import Normalise, batches
 from pfs_core.data.split import ImageSplit, load_split
 from pfs_core.device import autocast, memory_format, pick_device, resolve_precision
@@ -27,7 +28,6 @@ from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import SearchRecipe
 from pfs_core.search.gates import Gates
 from pfs_core.spec import Budget, ModelSpec
-from pfs_core.structure import check_reachable
 from pfs_core.training.evaluate import accuracy, predict
 
 SCHEMA = "pfs.gates/1"
@@ -67,17 +67,23 @@ def search(
     device = pick_device()
     data = load_split(split, device)
     spec = spec.updated(
-        {"num_classes": data.num_classes, "input_shape": data.input_shape, "expand": recipe.expand}, "model"
+        {
+            "num_classes": data.num_classes,
+            "input_shape": data.input_shape,
+            "expand": recipe.expand,
+            "expand_stream": recipe.expand_stream,
+        },
+        "model",
     )
     torch.manual_seed(seed)
     model = build_model(spec)
-    graph = trace(model, spec.input_shape, recipe.policy)
-    widths = graph.expanded(spec.expand)
+    graph = trace(model, spec.input_shape, recipe.policy, recipe.placement)
+    widths = graph.expanded(spec.expand, spec.expand_stream)
     target = recipe.target_ratio or min(1.0, budget.fraction(getattr(graph.cost(), budget.metric)))
     check_reachable(graph, widths, budget)
     model = resize(model, graph, widths).to(device)
     started = time.perf_counter()
-    best, history = learn_gates(model, data, target, recipe, seed, record)
+    best, history = learn_gates(model, graph.at(widths), data, target, recipe, seed, record)
     info = {
         "schema": SCHEMA,
         "model": spec.model_dump(mode="json"),
@@ -103,6 +109,7 @@ def search(
 
 def learn_gates(
     model: nn.Module,
+    graph: ChannelGraph,
     data: ImageSplit,
     target: float,
     recipe: SearchRecipe,
@@ -114,8 +121,6 @@ def learn_gates(
     Kept is the best validation accuracy among evaluations whose non-zero fraction is at most ``target``, else the
     last evaluation.
     """
-    graph = trace(model, data.input_shape, recipe.policy)
-    Gates.freeze(model)
     gates = Gates(model, graph)
     device = gates.values.device
     precision = resolve_precision(recipe.precision, device)

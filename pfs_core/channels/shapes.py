@@ -1,0 +1,155 @@
+"""What operations that move dimensions do to channels: flatten, view, permute, indexing, means over space."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from pfs_core.channels.tensors import argument, first, shape_of
+from pfs_core.channels.values import Channels, Fixed, Shape, Size
+
+if TYPE_CHECKING:
+    from pfs_core.channels.walk import Walk
+
+
+def flatten(walk: "Walk", node: fx.Node) -> Any:
+    """[N, C, H, W] to [N, C*H*W]: each channel becomes H*W neighbouring features."""
+    x = walk.channels(first(node))
+    return NotImplemented if x is None else _reshaped(walk, node, x, sizes=None)
+
+
+def view(walk: "Walk", node: fx.Node) -> Any:
+    """``view`` and ``reshape``; with a number of features written out they would not survive a resize."""
+    x = walk.channels(first(node))
+    if x is None or len(node.args) < 2:
+        return NotImplemented
+    sizes = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
+    return _reshaped(walk, node, x, tuple(sizes))
+
+
+def _reshaped(walk: "Walk", node: fx.Node, x: Channels, sizes: tuple[Any, ...] | None) -> Any:
+    """The channels of ``x`` in another shape: still a dimension of their own, or the first of several made one."""
+    before, after = shape_of(first(node)), shape_of(node)
+    for dim in reversed(range(len(after))):
+        times, rest = divmod(after[dim], before[x.dim])
+        if rest or math.prod(after[:dim]) != math.prod(before[: x.dim]):
+            continue
+        if times not in (math.prod(before[x.dim + 1 : end]) for end in range(x.dim + 1, len(before) + 1)):
+            continue
+        return x.repeated(times).at(dim) if sizes is None or _follows(walk, node, x, sizes, dim) else NotImplemented
+    return NotImplemented
+
+
+def _follows(walk: "Walk", node: fx.Node, x: Channels, sizes: tuple[Any, ...], dim: int) -> bool:
+    """Whether the sizes are right at any width: only ``dim`` depends on it, as -1 or as a width that is tied to x."""
+    given = {d: value for d, size in enumerate(sizes) if isinstance(value := walk.value(size), Size | Shape | Fixed)}
+    if sizes[dim] == -1 and not given:
+        return True
+    size = given.get(dim)
+    if len(given) != 1 or not isinstance(size, Size):
+        return False
+    return walk.tie(size.of.parts, x.parts, f"{node.name} gives it the width of other channels")
+
+
+def permute(walk: "Walk", node: fx.Node) -> Any:
+    """Dimensions in another order."""
+    x, dims = walk.channels(first(node)), argument(node, 1, "dims")
+    if x is None or dims is None:
+        return NotImplemented
+    order: Any = dims if isinstance(dims, tuple | list) else node.args[1:]
+    return x.at([d % len(order) for d in order].index(x.dim))
+
+
+def transpose(walk: "Walk", node: fx.Node) -> Any:
+    """Two dimensions swapped."""
+    x = walk.channels(first(node))
+    a, b = (argument(node, i, name) for i, name in ((1, "dim0"), (2, "dim1")))
+    if x is None or not (isinstance(a, int) and isinstance(b, int)):
+        return NotImplemented
+    dims = len(shape_of(node))
+    a, b = a % dims, b % dims
+    return x.at({a: b, b: a}.get(x.dim, x.dim))
+
+
+def unsqueeze(walk: "Walk", node: fx.Node) -> Any:
+    """A new dimension of size 1."""
+    x, dim = walk.channels(first(node)), argument(node, 1, "dim")
+    if x is None:
+        return NotImplemented
+    return x.at(x.dim + (dim % len(shape_of(node)) <= x.dim))
+
+
+def squeeze(walk: "Walk", node: fx.Node) -> Any:
+    """Dimensions of size 1 taken away; which they are must not depend on a width."""
+    x, before = walk.channels(first(node)), shape_of(first(node))
+    dim = argument(node, 1, "dim")
+    if x is None or (dim is None and before[x.dim] == 1):
+        return NotImplemented
+    dims = range(len(before)) if dim is None else [d % len(before) for d in _listed(dim)]
+    return NotImplemented if dim is not None and x.dim in dims else _without(x, [d for d in dims if before[d] == 1])
+
+
+def reduce(walk: "Walk", node: fx.Node) -> Any:
+    """A mean, sum or maximum over other dimensions than the channels'."""
+    x, dims = walk.channels(first(node)), argument(node, 1, "dim")
+    if x is None or dims is None:
+        return NotImplemented
+    count = len(shape_of(first(node)))
+    dims = [d % count for d in _listed(dims)]
+    if x.dim in dims or len(shape_of(node)) not in (count, count - len(dims)):
+        return NotImplemented
+    return x if len(shape_of(node)) == count else _without(x, dims)
+
+
+def _without(x: Channels, dims: list[int]) -> Channels:
+    return x.at(x.dim - sum(d < x.dim for d in dims))
+
+
+def _listed(dims: Any) -> list[int]:
+    return list(dims) if isinstance(dims, tuple | list) else [dims]
+
+
+def index(walk: "Walk", node: fx.Node) -> Any:
+    """``x[...]``: of a tensor, anywhere but along its channels; of a shape, one size."""
+    of, at = walk.value(node.args[0]), node.args[1]
+    if isinstance(of, Shape):
+        return _size(of, at)
+    if not isinstance(of, Channels):
+        return NotImplemented
+    at = at if isinstance(at, tuple) else (at,)
+    if of.dim >= len(at):
+        at = (*at, *[slice(None)] * (of.dim + 1 - len(at)))
+    before = at[: of.dim]
+    if at[of.dim] != slice(None) or not all(isinstance(i, int | slice) for i in at):
+        return NotImplemented
+    return of.at(of.dim - sum(isinstance(i, int) for i in before))
+
+
+def size(walk: "Walk", node: fx.Node) -> Any:
+    """``x.size()``, ``x.size(dim)``."""
+    x, dim = walk.channels(node.args[0]), argument(node, 1, "dim")
+    if x is None:
+        return NotImplemented
+    shape = Shape(x, len(shape_of(node.args[0])))
+    return shape if dim is None else _size(shape, dim)
+
+
+def attribute(walk: "Walk", node: fx.Node) -> Any:
+    """``x.shape`` and the like."""
+    x = walk.channels(node.args[0])
+    if x is None or node.args[1] not in ("shape", "ndim", "dtype", "device"):
+        return NotImplemented
+    return Shape(x, len(shape_of(node.args[0]))) if node.args[1] == "shape" else None
+
+
+def metadata(walk: "Walk", node: fx.Node) -> Any:
+    """Something that does not follow a width, such as the number of dimensions."""
+    return None
+
+
+def _size(shape: Shape, at: Any) -> Any:
+    if isinstance(at, slice) and all(i is None or isinstance(i, int) for i in (at.start, at.stop, at.step)):
+        return NotImplemented if shape.of.dim in range(shape.dims)[at] else None
+    if not isinstance(at, int):
+        return NotImplemented
+    return Size(shape.of) if at % shape.dims == shape.of.dim else None
