@@ -61,7 +61,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command(
         "inspect", inspect, "channel groups of a network, and why some are frozen", "MODEL", "input", "set", "json"
     )
-    sub.add_argument("--policy", choices=("inner", "all"), default="inner")
+    sub.add_argument("--policy", choices=("inner", "all"), default="inner", help="all prunes residual streams too")
+    sub.add_argument("--html", type=Path, metavar="FILE", help="draw the groups on a page")
+    sub.add_argument("--png", type=Path, metavar="FILE", help="draw the groups as a picture")
 
     sub = command("split", split, "step 1: choose training, validation and test rows", "recipe", "set", "seed")
     sub.add_argument("dataset", metavar="DATASET", help="digits, or a folder of Parquet files")
@@ -197,7 +199,15 @@ def cost(a: argparse.Namespace) -> None:
 
 def inspect(a: argparse.Namespace) -> None:
     """``pfs inspect``."""
-    _, graph = _graph(a)
+    spec, graph = _graph(a)
+    for path, suffix in ((a.html, ".html"), (a.png, ".png")):
+        if path and path.suffix != suffix:
+            raise UserError(f"--{suffix[1:]} {path}: the file's name must end in {suffix}")
+    if a.html or a.png:
+        from pfs_core.report.graph import write_picture
+
+        for path in filter(None, (a.html, a.png)):
+            write_picture(graph, f"{spec.name} on {'x'.join(map(str, spec.input_shape))}, policy {a.policy}", path)
     if a.json:
         from dataclasses import asdict
 
@@ -209,6 +219,7 @@ def inspect(a: argparse.Namespace) -> None:
         print(f"{group.name:<20} {group.width:>5}  {state}")
         for module, role in graph.members(group.name):
             print(f"{'':<27} {role} {module}{' (gate)' if module in group.gates else ''}")
+    print(graph.summary())
 
 
 def _graph(a: argparse.Namespace) -> "tuple[ModelSpec, ChannelGraph]":

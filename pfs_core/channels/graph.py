@@ -167,6 +167,14 @@ class ChannelGraph:
         touched = [t for t in self.terms if any(s.group in prunable for span in t.spans for s in span)]
         return sum(t.macs * t.factor(widths) for t in touched)
 
+    def summary(self) -> str:
+        """How much of the network can be pruned, in a sentence."""
+        macs = self.cost().macs
+        return (
+            f"{len(self.prunable())} of {len(self.groups)} channel groups can be pruned; layers that read or write them "
+            f"do {self.prunable_macs() / macs:.1%} of the {macs:,} MACs"
+        )
+
     def check(self, widths: Mapping[str, int]) -> None:
         """Raise UserError unless ``widths`` has one legal width a group."""
         known = {group.name for group in self.groups}

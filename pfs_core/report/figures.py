@@ -15,7 +15,7 @@ from pfs_core.report.results import NETWORKS, Results
 
 COLOURS = {"dense": "#7a7a7a", "uniform": "#d1810f", "pruned": "#1f6fb4"}
 _FIXED = "#b9c9d8"
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pfs",
     "font.family": "sans-serif",
@@ -32,7 +32,7 @@ _STYLE: Any = {
 
 def draw(plot: Callable[[Axes, Results], None], results: Results, size: tuple[float, float]) -> str:
     """One figure as an ``<svg>`` element; the same results give the same text."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         plot(figure.subplots(), results)
         text = io.StringIO()
