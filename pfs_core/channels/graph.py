@@ -169,10 +169,10 @@ class ChannelGraph:
 
     def summary(self) -> str:
         """How much of the network can be pruned, in a sentence."""
-        macs = self.cost().macs
+        macs, prunable = self.cost().macs, len(self.prunable())
         return (
-            f"{len(self.prunable())} of {len(self.groups)} channel groups can be pruned; layers that read or write them "
-            f"do {self.prunable_macs() / macs:.1%} of the {macs:,} MACs"
+            f"{prunable} of {len(self.groups)} channel groups can be pruned; "
+            f"layers that read or write them do {self.prunable_macs() / macs:.1%} of the {macs:,} MACs"
         )
 
     def check(self, widths: Mapping[str, int]) -> None:
