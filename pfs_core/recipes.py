@@ -13,16 +13,35 @@ Precision = Literal["auto", "bf16", "fp32"]
 
 
 class SplitRecipe(Config):
-    """Which rows validate and which test."""
+    """Which rows validate and which test, and how images are read."""
 
     validation: int = Field(default=5000, ge=1)
     """Rows held out of the training set to validate on, at random."""
+    validation_per_class: int | None = Field(default=None, ge=1)
+    """Rows of each class instead of a total, as the paper does on ImageNet (50)."""
+    stratified: bool = False
+    """Give every class its share of the validation rows."""
     max_validation_fraction: float = Field(default=0.1, gt=0, lt=1)
-    """Upper bound of ``validation`` as a fraction of the training rows, for small sets."""
+    """Upper bound of the validation rows as a fraction of the training rows, for small sets."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Rows held out to test on, at random, where the source has no test set of its own."""
     flip: bool = True
     """Mirror training images at random; false where a mirrored image is of another class, as for digits or signs."""
+    channels: Literal[1, 3] | None = None
+    """Read every image as grey or as RGB; None keeps what the images are."""
+    image_size: int | None = Field(default=None, ge=8, le=1024)
+    """Train on random crops resized to this, read from where they are; None keeps images of one size in memory."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Area of a random crop as a share of its image, smallest and largest."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """What an image that cannot be read does: stop the split, or be left out and listed in split.json."""
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _rising(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError("must be two rising numbers in (0, 1]")
+        return scale
 
 
 class SearchRecipe(Config):

@@ -1,5 +1,6 @@
 """From a dataset's address to batches on the device: sources, the split, augmentation."""
 
-from pfs_core.data.split import ImageSplit, load_split, split_dataset
+from pfs_core.data.loading import ImageSplit, load_split
+from pfs_core.data.split import split_dataset
 
 __all__ = ["ImageSplit", "load_split", "split_dataset"]

@@ -1,6 +1,6 @@
-"""Random crop and flip of a whole batch on the device, and the batches of an epoch."""
+"""Normalisation, random crop and flip of a whole batch on the device."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,28 +33,3 @@ def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image of [N, C, H, W] left to right with probability 1/2."""
     mirrored = (torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5).to(images.device)
     return torch.where(mirrored, images.flip(-1), images)
-
-
-def batches_per_epoch(rows: int, size: int) -> int:
-    """How many batches :func:`batches` makes of so many rows."""
-    full, rest = divmod(rows, size)
-    return max(1, full + (rest > 1))
-
-
-def batches(
-    images: Tensor, labels: Tensor, size: int, augmentation: Mapping[str, Any], generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of shuffled, augmented uint8 batches, every row once.
-
-    The last batch is smaller where ``size`` does not divide the rows; a last batch of a single row (which BatchNorm
-    cannot train on) joins the one before it.
-    """
-    order = torch.randperm(len(images), generator=generator).to(images.device)
-    parts = list(order.split(size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    for rows in parts:
-        batch = random_crop(images[rows], augmentation["crop_padding"], generator)
-        if augmentation["flip"]:
-            batch = random_flip(batch, generator)
-        yield batch, labels[rows]

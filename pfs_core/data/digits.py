@@ -2,25 +2,32 @@
 
 import hashlib
 
+import numpy as np
 import sklearn.datasets
 import torch
 
-from pfs_core.data.source import ImageSource
+from pfs_core.data.source import Source
+from pfs_core.storage import Entry
 
 
-def load_digits() -> ImageSource:
+def load_digits() -> Source:
     """The digits as uint8 [1797, 1, 8, 8] (ink 0-16 stretched to 0-255); no test set of their own."""
     bunch = sklearn.datasets.load_digits()
     images = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
-    labels = torch.from_numpy(bunch.target).long()
-    digest = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes())
-    return ImageSource(
-        images=images,
+    labels = bunch.target.astype(np.int64)
+    digest = hashlib.sha256(images.numpy().tobytes() + labels.tobytes())
+    return Source(
+        uri="digits",
+        kind="arrays",
+        files=[Entry("digits", images.numel(), "")],
+        file=np.zeros(len(labels), dtype=np.int32),
+        group=np.zeros(len(labels), dtype=np.int32),
+        row=np.arange(len(labels)),
         labels=labels,
-        files=["digits"] * len(labels),
-        rows=torch.arange(len(labels)),
-        is_test=torch.zeros(len(labels), dtype=torch.bool),
+        is_test=np.zeros(len(labels), dtype=bool),
+        names=None,
         class_names=[str(i) for i in range(10)],
         flip=False,
         fingerprint=digest.hexdigest(),
+        images=images,
     )

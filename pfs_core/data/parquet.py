@@ -1,157 +1,130 @@
-"""Folders of Parquet files with a column ``image`` (PNG or JPEG bytes) and a column ``label`` (integer).
+"""Parquet files with a column ``image`` (encoded bytes) and a column ``label`` (integer).
 
 Files whose name starts with ``test`` are the test set. Hugging Face's ``struct<bytes, path>`` image columns are read
-too. ``classes`` in the schema metadata (a JSON list of names) names the classes.
+too. ``classes`` in the schema metadata (a JSON list of names) names the classes; a column ``name`` keeps what an image
+was called before it was packed.
 """
 
-import hashlib
-import io
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
-from pfs_core.data.source import ImageSource
+from pfs_core.data.source import Source, checked_classes, fingerprint
 from pfs_core.errors import UserError
-from pfs_core.files import sha256
+from pfs_core.storage import Entry, Storage, open_file
 
-_CHUNK = 1000
-
-
-def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files of ``folder`` in name order; UserError if there is none or it is not a folder."""
-    if not folder.is_dir():
-        raise UserError(f"dataset {folder} is a file; name the folder that holds the Parquet files")
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
-        raise UserError(f"dataset {folder} holds no *.parquet file")
-    if all(_is_test(file) for file in files):
-        raise UserError(f"dataset {folder} holds test files only; expected training files such as train.parquet")
-    return files
+_THREADS = 16
 
 
-def load_parquet(folder: Path) -> ImageSource:
-    """Read and decode every row of every Parquet file in ``folder``.
+class _Rows(NamedTuple):
+    """One file without its images."""
+
+    labels: np.ndarray
+    groups: np.ndarray
+    names: pa.Array | None
+    classes: list[str] | None
+
+
+def open_parquet(storage: Storage, files: Sequence[Entry]) -> Source:
+    """The rows of every ``*.parquet`` file at the root; only their labels and names are read.
 
     Raises:
-        UserError: a file is not Parquet or lacks a column, an image cannot be decoded or differs in size, or a label
-            is out of range. The line names the file and the row, counted from 0.
+        UserError: a file is not Parquet or lacks a column, or a label is out of range. The line names the file and the
+            row, counted from 0.
     """
-    images, labels, files, rows, is_test = [], [], [], [], []
-    class_names: list[str] | None = None
-    digest = hashlib.sha256()
-    shape: torch.Size | None = None
-    for file in parquet_files(folder):
-        table = _read(file)
-        class_names = class_names or _class_names(file, table.schema)
-        decoded, shape = _decode(file, table.column("image"), shape)
-        images.append(decoded)
-        labels.append(_labels(file, table.column("label")))
-        files += [file.name] * len(table)
-        rows.append(torch.arange(len(table)))
-        is_test.append(torch.full((len(table),), _is_test(file)))
-        digest.update(f"{file.name} {sha256(file)}\n".encode())
-    source = ImageSource(
-        images=torch.cat(images),
-        labels=torch.cat(labels),
+    files = [entry for entry in files if entry.path.endswith(".parquet") and "/" not in entry.path]
+    if all(_is_test(entry) for entry in files):
+        raise UserError(f"dataset {storage.uri} holds test files only; expected training files such as train.parquet")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = list(pool.map(lambda entry: _read(storage, entry), files))
+    sizes = [len(part.labels) for part in parts]
+    named = all(part.names is not None for part in parts)
+    source = Source(
+        uri=storage.uri,
+        kind="parquet",
         files=files,
-        rows=torch.cat(rows),
-        is_test=torch.cat(is_test),
-        class_names=class_names or [],
+        file=np.repeat(np.arange(len(files), dtype=np.int32), sizes),
+        group=np.concatenate([part.groups for part in parts]),
+        row=np.concatenate([np.arange(size) for size in sizes]),
+        labels=np.concatenate([part.labels for part in parts]),
+        is_test=np.repeat([_is_test(entry) for entry in files], sizes),
+        names=pa.concat_arrays([part.names for part in parts]) if named else None,
+        class_names=next((part.classes for part in parts if part.classes), []),
         flip=True,
-        fingerprint=digest.hexdigest(),
+        fingerprint=fingerprint(storage, files),
     )
-    return _with_classes(source, folder)
+    return _with_classes(source)
 
 
-def _is_test(file: Path) -> bool:
-    return file.name.startswith("test")
-
-
-def _read(file: Path) -> pa.Table:
+def open_file_of(storage: Storage, entry: Entry) -> pq.ParquetFile:
+    """A Parquet file of a dataset; UserError if it is not one."""
     try:
-        schema = pq.read_schema(file)
+        return pq.ParquetFile(open_file(storage, entry))
     except (pa.ArrowInvalid, OSError) as e:
-        raise UserError(f"{file} is not a Parquet file: {str(e).splitlines()[0]}") from None
+        raise UserError(f"{storage.uri}/{entry.path} is not a Parquet file: {str(e).splitlines()[0]}") from None
+
+
+def encoded_images(storage: Storage, entry: Entry, file: pq.ParquetFile, group: int) -> list[bytes | None]:
+    """The encoded images of a row group, whose pages' checksums are verified where the file has them."""
+    try:
+        column = file.read_row_group(group, columns=["image"]).column("image")
+    except (pa.ArrowInvalid, OSError) as e:
+        reason = str(e).splitlines()[0]
+        raise UserError(f"{storage.uri}/{entry.path}, row group {group} cannot be read: {reason}") from None
+    values = column.to_pylist()
+    return [value and value["bytes"] for value in values] if pa.types.is_struct(column.type) else values
+
+
+def _is_test(entry: Entry) -> bool:
+    return entry.path.startswith("test")
+
+
+def _read(storage: Storage, entry: Entry) -> _Rows:
+    name = f"{storage.uri}/{entry.path}"
+    file = open_file_of(storage, entry)
+    schema = file.schema_arrow
     for column, meaning in (("image", "PNG or JPEG bytes"), ("label", "integers from 0")):
         if column not in schema.names:
-            raise UserError(f"{file} has no column {column!r} ({meaning}); its columns: {', '.join(schema.names)}")
+            raise UserError(f"{name} has no column {column!r} ({meaning}); its columns: {', '.join(schema.names)}")
     if not pa.types.is_integer(schema.field("label").type):
-        raise UserError(f"{file}: column 'label' must hold integers, not {schema.field('label').type}")
+        raise UserError(f"{name}: column 'label' must hold integers, not {schema.field('label').type}")
     image = schema.field("image").type
     if not (_is_bytes(image) or (pa.types.is_struct(image) and image.get_field_index("bytes") >= 0)):
-        raise UserError(f"{file}: column 'image' must hold PNG or JPEG bytes, not {image}")
+        raise UserError(f"{name}: column 'image' must hold PNG or JPEG bytes, not {image}")
+    columns = ["label"] + ["name"] * (schema.get_field_index("name") >= 0)
     try:
-        table = pq.read_table(file, columns=["image", "label"])
+        table = file.read(columns=columns)
     except (pa.ArrowInvalid, OSError) as e:
-        raise UserError(f"{file} cannot be read: {str(e).splitlines()[0]}") from None
+        raise UserError(f"{name} cannot be read: {str(e).splitlines()[0]}") from None
     if not len(table):
-        raise UserError(f"{file} holds no rows")
-    return table
+        raise UserError(f"{name} holds no rows")
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    groups = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    names = table.column("name").combine_chunks().cast(pa.string()) if len(columns) > 1 else None
+    return _Rows(_labels(name, table.column("label")), groups, names, _class_names(name, schema))
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _decode(file: Path, column: pa.ChunkedArray, shape: torch.Size | None) -> tuple[Tensor, torch.Size]:
-    """uint8 [N, C, H, W] of a column of encoded images, all of ``shape`` (any one shape if None), and that shape."""
-    values = [value.as_py() for value in column]
-    if pa.types.is_struct(column.type):
-        values = [value and value["bytes"] for value in values]
-    shape = _decode_one(file, 0, values[0]).shape if shape is None else shape
-    out = torch.empty(len(values), *shape, dtype=torch.uint8)
-
-    def decode(start: int) -> None:
-        for row in range(start, min(start + _CHUNK, len(values))):
-            image = _decode_one(file, row, values[row])
-            if image.shape != shape:
-                raise UserError(f"{file}, row {row}: the image is {_size(image.shape)}, the first one {_size(shape)}")
-            out[row] = image
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(decode, range(0, len(values), _CHUNK)))
-    return out, shape
-
-
-def _decode_one(file: Path, row: int, data: bytes | None) -> Tensor:
-    """uint8 [1, H, W] of a grey image, else [3, H, W]."""
-    if not data:
-        raise UserError(f"{file}, row {row}: the image is empty")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError("it has more than 8 bits a channel")
-            pixels = np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        reason = "neither PNG nor JPEG" if isinstance(e, UnidentifiedImageError) else str(e)
-        raise UserError(f"{file}, row {row}: the image cannot be decoded ({reason})") from None
-    return torch.from_numpy(pixels).view(*pixels.shape[:2], -1).permute(2, 0, 1)
-
-
-def _size(shape: torch.Size) -> str:
-    return "x".join(map(str, shape))
-
-
-def _labels(file: Path, column: pa.ChunkedArray) -> Tensor:
+def _labels(name: str, column: pa.ChunkedArray) -> np.ndarray:
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
-        raise UserError(f"{file}, row {row}: the label is missing")
-    labels = torch.from_numpy(column.to_numpy().astype(np.int64))
+        raise UserError(f"{name}, row {row}: the label is missing")
+    labels = column.to_numpy().astype(np.int64)
     if (labels < 0).any():
-        row = int((labels < 0).nonzero()[0])
-        raise UserError(f"{file}, row {row}: label {int(labels[row])} is out of range; labels count from 0")
+        row = int(np.flatnonzero(labels < 0)[0])
+        raise UserError(f"{name}, row {row}: label {labels[row]} is out of range; labels count from 0")
     return labels
 
 
-def _class_names(file: Path, schema: pa.Schema) -> list[str] | None:
+def _class_names(name: str, schema: pa.Schema) -> list[str] | None:
     text = (schema.metadata or {}).get(b"classes", b"")
     if not text:
         return None
@@ -160,26 +133,24 @@ def _class_names(file: Path, schema: pa.Schema) -> list[str] | None:
     except (UnicodeDecodeError, json.JSONDecodeError):
         names = None
     if not isinstance(names, list):
-        raise UserError(f"{file}: 'classes' in the schema metadata must be a JSON list of names")
+        raise UserError(f"{name}: 'classes' in the schema metadata must be a JSON list of names")
     return [str(name) for name in names]
 
 
-def _with_classes(source: ImageSource, folder: Path) -> ImageSource:
+def _with_classes(source: Source) -> Source:
     """``source`` with its labels checked against its classes: those named, else 0 to the last one without a gap."""
+    from dataclasses import replace
+
     names = source.class_names
     if not names:
-        seen = source.labels[~source.is_test].unique()
-        count = int((seen == torch.arange(len(seen))).cumprod(0).sum())
+        seen = np.unique(source.labels[~source.is_test])
+        count = int(np.cumprod(seen == np.arange(len(seen))).sum())
         names = [str(i) for i in range(count)]
-    bad = (source.labels >= len(names)).nonzero()
+    bad = np.flatnonzero(source.labels >= len(names))
     if len(bad):
-        i = int(bad[0])
-        where = f"{folder / source.files[i]}, row {int(source.rows[i])}"
         known = "are named in its schema" if source.class_names else "occur in the training files without a gap"
         raise UserError(
-            f"{where}: label {int(source.labels[i])} is out of range; {len(names)} classes {known}, "
+            f"{source.place(bad[0])}: label {source.labels[bad[0]]} is out of range; {len(names)} classes {known}, "
             f"so labels are 0 to {len(names) - 1}"
         )
-    if len(names) < 2:
-        raise UserError(f"dataset {folder} has a single class; at least 2 are needed")
-    return replace(source, class_names=names)
+    return replace(source, class_names=checked_classes(names, source.labels, source.uri))

@@ -1,66 +1,143 @@
-"""A labelled set of images, wherever it comes from."""
+"""A labelled set of images, wherever it comes from: its rows, and where their bytes are."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 from torch import Tensor
 
 from pfs_core.errors import UserError
+from pfs_core.storage import Entry, LocalStorage, Storage, open_storage
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+_HASHED = 2 * 2**30
 
 
 @dataclass(frozen=True)
-class ImageSource:
-    """All images of a dataset, decoded.
+class Source:
+    """The rows of a dataset.
 
     Attributes:
-        images: uint8 [N, C, H, W].
+        uri: its address.
+        kind: ``parquet``, ``tree`` (an image a file) or ``arrays`` (pixels that are read at once).
+        files: the files that hold rows.
+        file: int32 [N], the position in ``files`` of each row's file.
+        group: int32 [N], the row group in its file.
+        row: int64 [N], the row in its file.
         labels: int64 [N].
-        files: the file of each row, N names (relative to the dataset).
-        rows: int64 [N], the row within its file.
         is_test: bool [N], rows that the dataset itself gives as its test set.
+        names: what each row was called before it was packed, N texts; None where rows have no name.
         class_names: one a label.
         flip: whether a mirrored image is still of its class.
-        fingerprint: hex SHA-256 of the source's content.
+        fingerprint: hex SHA-256 of the source's content, or of what stands for it (see :func:`fingerprint`).
+        images: uint8 [N, C, H, W] where ``kind`` is ``arrays``.
     """
 
-    images: Tensor
-    labels: Tensor
-    files: list[str]
-    rows: Tensor
-    is_test: Tensor
+    uri: str
+    kind: str
+    files: Sequence[Entry]
+    file: np.ndarray
+    group: np.ndarray
+    row: np.ndarray
+    labels: np.ndarray
+    is_test: np.ndarray
+    names: pa.Array | None
     class_names: list[str]
     flip: bool
     fingerprint: str
+    images: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def place(self, i: int) -> str:
+        """Where row ``i`` is, for a message."""
+        name = f"{self.uri}/{self.files[self.file[i]].path}" if self.kind != "arrays" else self.uri
+        return name if self.kind == "tree" else f"{name}, row {self.row[i]}"
 
 
-def check_dataset(uri: str) -> None:
-    """Raise UserError unless ``uri`` names a dataset, without reading its rows."""
-    if uri == "digits":
-        return
-    if "://" in uri:
-        raise UserError(f"dataset {uri!r}: only local folders of Parquet files and 'digits' can be read")
-    from pfs_core.data.parquet import parquet_files
-
-    if not Path(uri).exists():
-        hint = "" if "/" in uri or "." in uri else " and is no dataset that comes with pfs; use digits, or"
-        raise UserError(f"dataset {uri!r} does not exist{hint or '; use digits, or'} a folder of Parquet files")
-    parquet_files(Path(uri))
-
-
-def load_source(uri: str) -> ImageSource:
-    """Read and decode the dataset at ``uri``.
+def open_source(uri: str) -> Source:
+    """The rows of the dataset at ``uri``.
 
     Args:
-        uri: ``digits``, or a folder of Parquet files (see :mod:`pfs_core.data.parquet`).
+        uri: ``digits``, or a folder, ``file://`` or ``s3://`` address of Parquet files (:mod:`pfs_core.data.parquet`),
+            of a folder of images a class (:mod:`pfs_core.data.tree`), of IDX files (:mod:`pfs_core.data.idx`) or of
+            CIFAR's Python files (:mod:`pfs_core.data.cifar`).
 
     Raises:
-        UserError: there is no such dataset, or a row of it is broken (the line names file and row).
+        UserError: there is no such dataset, or what it holds is of none of these kinds or broken.
     """
-    check_dataset(uri)
     if uri == "digits":
         from pfs_core.data.digits import load_digits
 
         return load_digits()
-    from pfs_core.data.parquet import load_parquet
+    storage = _storage(uri)
+    files = storage.files()
+    names = {entry.path for entry in files}
+    if any(path.endswith(".parquet") and "/" not in path for path in names):
+        from pfs_core.data.parquet import open_parquet
 
-    return load_parquet(Path(uri))
+        return open_parquet(storage, files)
+    if any(path.removesuffix(".gz").endswith("-ubyte") for path in names):
+        from pfs_core.data.idx import load_idx
+
+        return load_idx(storage, files)
+    if names & {"data_batch_1", "train"} and names & {"batches.meta", "meta"}:
+        from pfs_core.data.cifar import load_cifar
+
+        return load_cifar(storage, files)
+    if any(path.lower().endswith(IMAGES) for path in names):
+        from pfs_core.data.tree import open_tree
+
+        return open_tree(storage, files)
+    raise UserError(
+        f"dataset {uri} holds no *.parquet file, no folder of images a class, no IDX and no CIFAR Python files"
+    )
+
+
+def check_dataset(uri: str) -> None:
+    """Raise UserError unless ``uri`` may be a dataset, without listing a bucket or reading rows."""
+    if uri != "digits" and isinstance(storage := _storage(uri), LocalStorage) and not any(storage.root.iterdir()):
+        raise UserError(f"dataset {uri} is an empty folder")
+
+
+def _storage(uri: str) -> Storage:
+    storage = open_storage(uri)
+    if isinstance(storage, LocalStorage):
+        if not storage.root.exists():
+            hint = "" if "/" in uri or "." in uri else " and is no dataset that comes with pfs"
+            raise UserError(f"dataset {uri!r} does not exist{hint}; use digits, or a folder or s3:// prefix of images")
+        if not storage.root.is_dir():
+            raise UserError(f"dataset {uri} is a file; name the folder that holds it")
+    return storage
+
+
+def fingerprint(storage: Storage, files: Sequence[Entry]) -> str:
+    """Hex SHA-256 over the files' paths, sizes and digests.
+
+    A digest is an object's ETag on S3 and the SHA-256 of a local file; local sets of more than 2 GiB are known by paths
+    and sizes alone.
+    """
+    small = sum(entry.size for entry in files) <= _HASHED
+    digest = hashlib.sha256()
+    for entry in files:
+        of = entry.tag
+        if isinstance(storage, LocalStorage):
+            of = _sha256(storage.root / entry.path) if small else ""
+        digest.update(f"{entry.path} {entry.size} {of}\n".encode())
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checked_classes(names: Sequence[str], labels: np.ndarray, source: str) -> list[str]:
+    """The class names; UserError if there is one only, or none has rows."""
+    if len(names) < 2:
+        raise UserError(f"dataset {source} has a single class; at least 2 are needed")
+    return list(names)

@@ -1,150 +1,231 @@
 """The first step: which rows train, which validate, which test."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from pfs_core.data.source import ImageSource, load_source
+from pfs_core.data.decode import BadImageError, decode
+from pfs_core.data.reading import Reader, decoded, load_images, row_groups
+from pfs_core.data.source import Source, open_source
 from pfs_core.errors import UserError
-from pfs_core.files import check_out, publish, read_json, require_result, write_json
+from pfs_core.files import check_out, publish, write_json
 from pfs_core.progress import say
 from pfs_core.recipes import SplitRecipe
 
-SCHEMA = "pfs.split/1"
+SCHEMA = "pfs.split/2"
 PARTS = ("train", "validation", "test")
+_SAMPLED_GROUPS, _SAMPLED_ROWS = 16, 128
+_IN_MEMORY = 8 * 2**30
 
 
 def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitRecipe(), seed: int = 0) -> dict[str, Any]:
     """Split the dataset at random and write the ``split`` folder.
 
-    ``split.parquet`` has a row an image (file, row, label, split), ``images.safetensors`` the decoded images in the
-    same order (``images``: uint8 [N, C, H, W]), ``split.json`` the rest: dataset, counts a class, seed, pixel
-    statistics of the training rows, the fingerprint of the source's content and that of the split itself.
+    ``split.parquet`` is an index with a row an image (file, row_group, row, label, split), ``files.parquet`` the files
+    with size and tag, ``split.json`` the rest: dataset, counts a class, seed, pixel statistics of the training rows,
+    the fingerprint of the source's content and that of the split itself. Where ``recipe.image_size`` is None,
+    ``images.safetensors`` has the decoded images in the order of the index (``images``: uint8 [N, C, H, W]); else they
+    stay where they are.
 
     Args:
-        dataset: its address, see :func:`~pfs_core.data.source.load_source`.
+        dataset: its address, see :func:`~pfs_core.data.source.open_source`.
         out: the folder to write.
-        recipe: how many rows validate and test.
-        seed: of the random choice.
+        recipe: see :class:`SplitRecipe`.
+        seed: of the random choice, which depends neither on the order of files nor, where rows have names, on how they
+            are spread over files.
 
     Returns:
         The content of ``split.json``.
 
     Raises:
-        UserError: as ``load_source``; or the set is too small to split.
+        UserError: as ``open_source``; an image cannot be decoded; or the set is too small to split.
     """
     check_out(out, "split")
-    source = load_source(dataset)
-    parts = choose_rows(source, recipe, seed)
-    mean, std = pixel_statistics(source.images[torch.from_numpy(parts == "train")])
-    labels = source.labels.numpy()
-    height = source.images.shape[2]
+    source = open_source(dataset)
+    images, skipped = _read(source, recipe)
+    usable = np.ones(len(source), dtype=bool)
+    usable[list(skipped)] = False
+    parts = choose_rows(source, recipe, seed, usable)
+    augmentation: dict[str, Any]
+    if images is None:
+        mean, std, channels = _sampled_statistics(source, parts, recipe, seed)
+        shape, augmentation = [channels, recipe.image_size, recipe.image_size], {"crop_scale": recipe.crop_scale}
+    else:
+        mean, std = pixel_statistics(images[torch.from_numpy(parts == "train")])
+        shape, augmentation = list(images.shape[1:]), {"crop_padding": images.shape[2] // 8}
+    labels = source.labels
     info: dict[str, Any] = {
         "schema": SCHEMA,
-        "dataset": dataset,
+        "dataset": dataset if dataset == "digits" else source.uri,
+        "kind": source.kind,
+        "in_memory": images is not None,
         "seed": seed,
         "fingerprint": hashlib.sha256(f"{source.fingerprint} {parts.tolist()}".encode()).hexdigest(),
         "source_fingerprint": source.fingerprint,
-        "input_shape": list(source.images.shape[1:]),
+        "input_shape": shape,
         "class_names": source.class_names,
         "rows": {part: int((parts == part).sum()) for part in PARTS},
         "rows_per_class": {
             part: np.bincount(labels[parts == part], minlength=len(source.class_names)).tolist() for part in PARTS
         },
         "test_is_given": bool(source.is_test.any()),
+        "skipped": [{"image": source.place(i), "reason": reason} for i, reason in skipped.items()],
         "mean": mean,
         "std": std,
-        "augmentation": {"crop_padding": height // 8, "flip": source.flip and recipe.flip},
-        "recipe": recipe.model_dump(),
+        "augmentation": {**augmentation, "flip": source.flip and recipe.flip},
+        "recipe": recipe.model_dump(mode="json"),
     }
-    table = {"file": source.files, "row": source.rows.numpy(), "label": labels, "split": parts.tolist()}
+    index, files = _tables(source, parts)
     with publish(out, "split") as folder:
-        pq.write_table(pa.table(table), folder / "split.parquet")
-        save_file({"images": source.images}, folder / "images.safetensors")
+        pq.write_table(index.filter(pa.array(usable)), folder / "split.parquet")
+        pq.write_table(files, folder / "files.parquet")
+        if images is not None:
+            save_file({"images": images[torch.from_numpy(usable)]}, folder / "images.safetensors")
         write_json(folder / "split.json", info)
     rows = ", ".join(f"{info['rows'][part]:,} {part}" for part in PARTS)
-    say(f"split {dataset}: {rows} images of {len(source.class_names)} classes")
+    left_out = f"; {len(skipped):,} left out (see split.json)" if skipped else ""
+    say(f"split {dataset}: {rows} images of {len(source.class_names)} classes{left_out}")
     return info
 
 
-def choose_rows(source: ImageSource, recipe: SplitRecipe, seed: int) -> np.ndarray:
-    """``train``, ``validation`` or ``test`` for each row of ``source``, at random where it does not say itself."""
+def _read(source: Source, recipe: SplitRecipe) -> tuple[Tensor | None, dict[int, str]]:
+    """The images, if they are to be kept in memory, and the rows that are left out."""
+    skip = recipe.on_bad == "skip"
+    if source.images is not None:
+        if recipe.image_size:
+            raise UserError(f"split.image_size: {source.uri} is a set of small images that is kept in memory as it is")
+        return _with_channels(source.images, recipe.channels), {}
+    if recipe.image_size is None:
+        stored = sum(entry.size for entry in source.files)
+        if stored > _IN_MEMORY:
+            raise UserError(
+                f"dataset {source.uri} holds {stored / 2**30:.0f} GiB, too much to keep in memory; "
+                "set split.image_size (224 for ImageNet) to read images from where they are"
+            )
+        return load_images(source, recipe.channels, skip)
+    if not skip:
+        return None, {}
+    faults = ((i, image) for i, image in decoded(source) if isinstance(image, BadImageError))
+    return None, {i: str(fault) for i, fault in faults}
+
+
+def _with_channels(images: Tensor, channels: int | None) -> Tensor:
+    if channels == 3 and images.shape[1] == 1:
+        return images.repeat(1, 3, 1, 1)
+    if channels == 1 and images.shape[1] == 3:
+        weights = torch.tensor([299, 587, 114]).view(1, 3, 1, 1)  # luma of ITU-R BT.601, as Pillow's
+        return ((images.int() * weights).sum(1, keepdim=True) // 1000).to(torch.uint8)
+    return images
+
+
+def choose_rows(source: Source, recipe: SplitRecipe, seed: int, usable: np.ndarray | None = None) -> np.ndarray:
+    """``train``, ``validation`` or ``test`` for each row of ``source``, at random where it does not say itself.
+
+    Rows that are not ``usable`` are ``''``.
+    """
     random = np.random.default_rng(seed)
-    parts = np.full(len(source.labels), "train", dtype=object)
-    parts[source.is_test.numpy()] = "test"
+    usable = np.ones(len(source), dtype=bool) if usable is None else usable
+    parts = np.where(usable, "train", "").astype("<U10")
+    parts[source.is_test & usable] = "test"
+    named = source.names is not None
+    order = pc.sort_indices(source.names).to_numpy() if named else np.arange(len(source))
     if not source.is_test.any():
-        rows = random.permutation(len(parts))
-        parts[rows[: round(recipe.test_fraction * len(parts))]] = "test"
-    rows = random.permutation(np.flatnonzero(parts == "train"))
-    count = min(recipe.validation, round(recipe.max_validation_fraction * len(rows)))
-    parts[rows[:count]] = "validation"
+        rows = random.permutation(order[usable[order]])
+        parts[rows[: round(recipe.test_fraction * len(rows))]] = "test"
+    rows = random.permutation(order[parts[order] == "train"])
+    parts[_validation(source, recipe, rows)] = "validation"
     for part in PARTS:
         if not (parts == part).any():
             raise UserError(f"the dataset's {len(parts)} rows are too few: none is left for {part}")
     return parts
 
 
+def _validation(source: Source, recipe: SplitRecipe, rows: np.ndarray) -> np.ndarray:
+    """The rows that validate, of training rows in random order."""
+    count = min(recipe.validation, round(recipe.max_validation_fraction * len(rows)))
+    if recipe.validation_per_class is None and not recipe.stratified:
+        return rows[:count]
+    labels = source.labels[rows]
+    sizes = np.bincount(labels, minlength=len(source.class_names))
+    if recipe.validation_per_class is not None:
+        quota = np.full(len(sizes), recipe.validation_per_class)
+        short = np.flatnonzero(sizes <= quota)
+        if len(short):
+            raise UserError(
+                f"split.validation_per_class is {recipe.validation_per_class}, but class "
+                f"{source.class_names[short[0]]!r} has {sizes[short[0]]} training images"
+            )
+    else:
+        exact = count * sizes / len(rows)
+        quota = np.floor(exact).astype(int)
+        quota[np.argsort(quota - exact, kind="stable")[: count - quota.sum()]] += 1
+    by_class = np.argsort(labels, kind="stable")
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return rows[by_class[place < np.repeat(quota, sizes)]]
+
+
 def pixel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation a channel of uint8 [N, C, H, W], in units of 0-255."""
     values = images.transpose(0, 1).flatten(1)
-    count = values.shape[1]
+    return _statistics(torch.stack([torch.bincount(channel.int(), minlength=256) for channel in values]))
+
+
+def _sampled_statistics(
+    source: Source, parts: np.ndarray, recipe: SplitRecipe, seed: int
+) -> tuple[list[float], list[float], int]:
+    """Mean and standard deviation of some training images, and how many channels images are read with."""
+    random = np.random.default_rng(seed)
+    groups = row_groups(source, np.flatnonzero(parts == "train"))
+    channels, reader = recipe.channels or 3, Reader(source)
+    levels = torch.zeros(channels, 256, dtype=torch.int64)
+    for i in random.permutation(len(groups))[:_SAMPLED_GROUPS]:
+        rows = random.permutation(groups[i])[:_SAMPLED_ROWS]
+        for row, data in zip(rows.tolist(), reader.read(rows), strict=True):
+            try:
+                image = decode(data, channels)
+            except BadImageError as e:
+                raise UserError(f"{source.place(row)}: {e}") from None
+            levels += torch.stack([torch.bincount(channel.flatten().int(), minlength=256) for channel in image])
+    return *_statistics(levels), channels
+
+
+def _statistics(levels: Tensor) -> tuple[list[float], list[float]]:
+    """Of a histogram [C, 256]."""
     mean, std = [], []
-    for channel in values:
-        histogram = torch.bincount(channel.int(), minlength=256).double()
-        level = torch.arange(256, dtype=torch.float64)
+    level = torch.arange(256, dtype=torch.float64)
+    for histogram in levels.double():
+        count = histogram.sum()
         m = float((histogram * level).sum() / count)
         mean.append(m)
         std.append(max(float(((histogram * (level - m) ** 2).sum() / count).sqrt()), 1e-3))
     return mean, std
 
 
-@dataclass(frozen=True)
-class ImageSplit:
-    """A split in memory: uint8 images [N, C, H, W] and int64 labels [N] of each part, on one device."""
-
-    images: Mapping[str, Tensor]
-    labels: Mapping[str, Tensor]
-    info: Mapping[str, Any]
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.info["class_names"])
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width of one image."""
-        channels, height, width = self.info["input_shape"]
-        return channels, height, width
-
-    def training_rows(self, with_validation: bool) -> tuple[Tensor, Tensor]:
-        """Images and labels to train on."""
-        parts = ("train", "validation") if with_validation else ("train",)
-        return torch.cat([self.images[p] for p in parts]), torch.cat([self.labels[p] for p in parts])
-
-
-def load_split(folder: str | Path, device: torch.device | str = "cpu") -> ImageSplit:
-    """Read a ``split`` folder; UserError if it is not a complete one."""
-    folder = require_result(folder, "split", "pfs split DATASET OUT")
-    info = read_json(folder / "split.json")
-    if info.get("schema") != SCHEMA:
-        raise UserError(f"{folder / 'split.json'} has schema {info.get('schema')!r}; expected {SCHEMA!r}")
-    table = pq.read_table(folder / "split.parquet", columns=["label", "split"])
-    parts = np.array(table.column("split").to_pylist(), dtype=object)
-    labels = torch.from_numpy(table.column("label").to_numpy().copy())
-    images = load_file(folder / "images.safetensors")["images"]
-    rows = {part: torch.from_numpy(np.flatnonzero(parts == part)) for part in PARTS}
-    return ImageSplit(
-        images={part: images[index].to(device) for part, index in rows.items()},
-        labels={part: labels[index].to(device) for part, index in rows.items()},
-        info=info,
+def _tables(source: Source, parts: np.ndarray) -> tuple[pa.Table, pa.Table]:
+    """The index and the files."""
+    names = pa.array([entry.path for entry in source.files])
+    index = pa.table(
+        {
+            "file": pa.DictionaryArray.from_arrays(pa.array(source.file), names).cast(pa.string()),
+            "row_group": source.group,
+            "row": source.row,
+            "label": source.labels,
+            "split": pa.array(parts),
+        }
     )
+    files = pa.table(
+        {
+            "file": names,
+            "size": [entry.size for entry in source.files],
+            "tag": [entry.tag for entry in source.files],
+        }
+    )
+    return index, files

@@ -18,8 +18,8 @@ from torch.func import functional_call
 import pfs_core
 from pfs_core.channels import ChannelGraph, resize, trace
 from pfs_core.cut import check_reachable
-from pfs_core.data.augment import Normalise, batches
-from pfs_core.data.split import ImageSplit, load_split
+from pfs_core.data import ImageSplit, load_split
+from pfs_core.data.augment import Normalise
 from pfs_core.device import autocast, memory_format, pick_device, resolve_precision
 from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, read_json, require_result, write_json
@@ -127,6 +127,7 @@ def learn_gates(
     layout = memory_format(device, precision, (g.width for g in graph.groups if g.resizable))
     model.to(memory_format=layout).train()
     normalise = Normalise(data.info, device, layout)
+    training, validation = data.part("train"), data.part("validation")
     optimiser = torch.optim.Adam([gates.values], lr=recipe.lr)
     random = torch.Generator().manual_seed(seed)
 
@@ -141,9 +142,7 @@ def learn_gates(
     for epoch in range(1, recipe.epochs + 1):
         sums = torch.zeros(2, device=device)
         rows = 0
-        for images, labels in batches(
-            data.images["train"], data.labels["train"], recipe.batch_size, data.info["augmentation"], random
-        ):
+        for images, labels in training.epoch(recipe.batch_size, random):
             cross_entropy = F.cross_entropy(forward(images), labels)
             regulariser = recipe.gamma * (gates.mean() - target) ** 2
             optimiser.zero_grad(set_to_none=True)
@@ -154,7 +153,7 @@ def learn_gates(
             rows += len(labels)
             step += 1
         cross_entropy_mean, regulariser_mean = (sums / rows).tolist()
-        predictions = predict(model, forward, data.images["validation"])
+        predictions = predict(model, forward, validation)
         row = {
             "epoch": epoch,
             "step": step,
@@ -163,7 +162,7 @@ def learn_gates(
             "regulariser": regulariser_mean,
             "mean_gate": gates.mean().item(),
             "nonzero": gates.nonzero(),
-            "val_accuracy": accuracy(predictions, data.labels["validation"]),
+            "val_accuracy": accuracy(predictions, validation.labels),
         }
         history.append(row)
         record(row)

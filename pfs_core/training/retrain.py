@@ -14,15 +14,16 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import pfs_core
-from pfs_core.data.augment import Normalise, batches, batches_per_epoch
-from pfs_core.data.split import ImageSplit, load_split
+from pfs_core.data import ImageSplit, load_split
+from pfs_core.data.augment import Normalise
+from pfs_core.data.images import Images
 from pfs_core.device import autocast, memory_format, pick_device, resolve_precision
 from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, require_result, write_json
 from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import RetrainRecipe
 from pfs_core.structure import Structure
-from pfs_core.training.evaluate import Forward, accuracy, predict
+from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.schedule import planned_epochs, schedule
 
 SCHEMA = "pfs.model/1"
@@ -67,8 +68,9 @@ def retrain(
     history = fit(model, structure, data, recipe, epochs, seed, record)
     model.to(memory_format=torch.contiguous_format)
     normalise = Normalise(data.info, device, torch.contiguous_format)
-    predictions = predict(model, lambda images: model(normalise(images)), data.images["test"])
-    labels = data.labels["test"]
+    test = data.part("test")
+    predictions = predict(model, lambda images: model(normalise(images)), test)
+    labels = test.labels
     correct = int((predictions == labels).sum())
     interval = binomtest(correct, len(labels)).proportion_ci(method="wilson")
     metrics = {
@@ -80,7 +82,7 @@ def retrain(
         "test_accuracy": correct / len(labels),
         "test_accuracy_interval": [float(interval.low), float(interval.high)],
         "test_rows": len(labels),
-        "train_rows": len(data.labels["train"]) + recipe.train_on_validation * len(data.labels["validation"]),
+        "train_rows": len(_training(data, recipe)),
         "confusion_matrix": confusion(predictions, labels, data.num_classes),
         "class_names": data.info["class_names"],
         "epochs": epochs,
@@ -118,7 +120,7 @@ def fit(
     layout = memory_format(device, precision, widths)
     model.to(memory_format=layout).train()
     normalise = Normalise(data.info, device, layout)
-    images, labels = data.training_rows(recipe.train_on_validation)
+    training, validation = _training(data, recipe), data.part("validation")
     optimiser = torch.optim.SGD(
         model.parameters(),
         lr=recipe.lr,
@@ -126,7 +128,7 @@ def fit(
         nesterov=recipe.nesterov and recipe.momentum > 0,
         weight_decay=recipe.weight_decay,
     )
-    schedule_ = schedule(optimiser, recipe, epochs * batches_per_epoch(len(images), recipe.batch_size))
+    schedule_ = schedule(optimiser, recipe, epochs * training.steps(recipe.batch_size))
     random = torch.Generator().manual_seed(seed)
 
     def forward(batch: Tensor) -> Tensor:
@@ -138,7 +140,7 @@ def fit(
     for epoch in range(1, epochs + 1):
         sums = torch.zeros(2, device=device)
         lr = schedule_.get_last_lr()[0]
-        for batch, target in batches(images, labels, recipe.batch_size, data.info["augmentation"], random):
+        for batch, target in training.epoch(recipe.batch_size, random):
             logits = forward(batch)
             loss = F.cross_entropy(logits, target)
             optimiser.zero_grad(set_to_none=True)
@@ -146,20 +148,20 @@ def fit(
             optimiser.step()
             schedule_.step()
             sums += torch.stack([loss.detach() * len(target), (logits.argmax(1) == target).sum()])
-        loss_mean, train_accuracy = (sums / len(images)).tolist()
+        loss_mean, train_accuracy = (sums / len(training)).tolist()
         if not math.isfinite(loss_mean):
             raise UserError(f"training diverged in epoch {epoch}: the loss is {loss_mean}; lower retrain.lr")
         row = {"epoch": epoch, "loss": loss_mean, "train_accuracy": train_accuracy, "lr": lr}
         if not recipe.train_on_validation:
-            row["val_accuracy"] = _validate(model, forward, data)
+            row["val_accuracy"] = accuracy(predict(model, forward, validation), validation.labels)
         history.append(row)
         record(row)
         say(_line(structure.network, row, epoch, epochs, left))
     return history
 
 
-def _validate(model: nn.Module, forward: Forward, data: ImageSplit) -> float:
-    return accuracy(predict(model, forward, data.images["validation"]), data.labels["validation"])
+def _training(data: ImageSplit, recipe: RetrainRecipe) -> Images:
+    return data.part("train", "validation") if recipe.train_on_validation else data.part("train")
 
 
 def _line(network: str, row: dict[str, Any], epoch: int, epochs: int, left: TimeLeft) -> str:

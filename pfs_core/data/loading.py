@@ -1,0 +1,114 @@
+"""A split folder as images to train and test on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pfs_core.data.images import Images, InMemory
+from pfs_core.data.source import Source
+from pfs_core.data.split import PARTS, SCHEMA
+from pfs_core.errors import UserError
+from pfs_core.files import read_json, require_result
+from pfs_core.storage import Entry, open_storage
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """A split, ready to be read.
+
+    Attributes:
+        parts: the rows of each part in the order of the index, int64 [n].
+        info: the content of ``split.json``.
+        images: uint8 [N, C, H, W] on the device, or None where images are streamed.
+        source: where images are streamed from.
+        labels: int64 [N].
+        device: where batches go.
+    """
+
+    parts: Mapping[str, np.ndarray]
+    info: Mapping[str, Any]
+    labels: Tensor
+    device: torch.device
+    images: Tensor | None = None
+    source: Source | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.info["class_names"])
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of one image."""
+        channels, height, width = self.info["input_shape"]
+        return channels, height, width
+
+    def part(self, *names: str) -> Images:
+        """The images of one part, or of several as one."""
+        rows = np.concatenate([self.parts[name] for name in names])
+        augmentation = self.info["augmentation"]
+        if self.images is not None:
+            index = torch.from_numpy(rows).to(self.device)
+            return InMemory(self.images[index], self.labels[index], augmentation["crop_padding"], augmentation["flip"])
+        from pfs_core.data.stream import Crop, Streamed
+
+        assert self.source is not None
+        channels, size, _ = self.input_shape
+        crop = Crop(size, channels, tuple(augmentation["crop_scale"]))
+        return Streamed(self.source, rows, crop, augmentation["flip"], self.device)
+
+
+def load_split(folder: str | Path, device: torch.device | str = "cpu") -> ImageSplit:
+    """Read a ``split`` folder.
+
+    Raises:
+        UserError: it is not a complete one, or the files that its images are streamed from have changed.
+    """
+    folder = require_result(folder, "split", "pfs split DATASET OUT")
+    info = read_json(folder / "split.json")
+    if info.get("schema") != SCHEMA:
+        raise UserError(f"{folder / 'split.json'} has schema {info.get('schema')!r}; expected {SCHEMA!r}; split again")
+    index = pq.read_table(folder / "split.parquet")
+    kinds = index.column("split").to_numpy()
+    labels = index.column("label").to_numpy()
+    parts = {part: np.flatnonzero(kinds == part) for part in PARTS}
+    device = torch.device(device)
+    if info["in_memory"]:
+        images = load_file(folder / "images.safetensors")["images"].to(device)
+        return ImageSplit(parts, info, torch.from_numpy(labels.copy()).to(device), device, images=images)
+    source = _source(info, index, pq.read_table(folder / "files.parquet"))
+    return ImageSplit(parts, info, torch.from_numpy(labels.copy()).to(device), device, source=source)
+
+
+def _source(info: Mapping[str, Any], index: pa.Table, files: pa.Table) -> Source:
+    """The source that the split was made of, checked to be the same."""
+    entries = [Entry(*row.values()) for row in files.to_pylist()]
+    now = {entry.path: entry for entry in open_storage(info["dataset"]).files()}
+    for entry in entries:
+        if now.get(entry.path) != entry:
+            state = "has changed" if entry.path in now else "is gone"
+            raise UserError(f"{info['dataset']}/{entry.path} {state} since the split was made; split again")
+    position = pc.index_in(index.column("file"), value_set=files.column("file")).to_numpy()
+    return Source(
+        uri=info["dataset"],
+        kind=info["kind"],
+        files=entries,
+        file=position.astype(np.int32),
+        group=index.column("row_group").to_numpy(),
+        row=index.column("row").to_numpy(),
+        labels=index.column("label").to_numpy(),
+        is_test=np.zeros(len(index), dtype=bool),
+        names=None,
+        class_names=info["class_names"],
+        flip=info["augmentation"]["flip"],
+        fingerprint=info["source_fingerprint"],
+    )

@@ -1,0 +1,259 @@
+"""Images that stay where they are: read a few row groups at a time, decoded and cropped in worker processes."""
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torchvision.transforms import v2
+
+from pfs_core.data.augment import random_flip
+from pfs_core.data.decode import BadImageError, load, open_image, pixels
+from pfs_core.data.reading import Reader, row_groups
+from pfs_core.data.source import Source
+from pfs_core.errors import UserError
+
+WINDOW = 8
+"""Row groups that are shuffled together; what a worker holds in memory."""
+
+
+def plan(source: Source, rows: np.ndarray, slots: int, seed: int | None) -> list[list[np.ndarray]]:
+    """For each slot (a worker of a rank) the windows of rows that it reads, one after the other.
+
+    Row groups are shuffled and dealt out in equal shares of rows, then the rows of every window of ``WINDOW`` groups
+    are shuffled. Every row is in exactly one slot. Without a seed everything stays in order.
+    """
+    random = None if seed is None else np.random.default_rng(seed)
+    groups = row_groups(source, rows)
+    if random is not None:
+        groups = [groups[i] for i in random.permutation(len(groups))]
+    order = np.concatenate(groups)
+    starts = np.cumsum([0, *map(len, groups)])
+    cuts = [round(len(order) * slot / slots) for slot in range(slots + 1)]
+    slots_: list[list[np.ndarray]] = []
+    for start, stop in itertools.pairwise(cuts):
+        borders = [start, *starts[(starts > start) & (starts < stop)][WINDOW - 1 :: WINDOW].tolist(), stop]
+        windows = [order[a:b] for a, b in itertools.pairwise(borders)]
+        slots_.append([w if random is None else random.permutation(w) for w in windows])
+    return slots_
+
+
+class Crop:
+    """How an image becomes uint8 [channels, size, size]: a random crop in training, the centre in evaluation."""
+
+    def __init__(self, size: int, channels: int, scale: tuple[float, float]) -> None:
+        self.size = size
+        self.channels = channels
+        self.random = v2.RandomResizedCrop(size, scale)
+
+    def training(self, data: bytes | None) -> Tensor:
+        """A crop of random area and aspect, from torch's global generator; BadImageError if there is no image."""
+        image = open_image(data)
+        box = self.random.make_params([image])
+        return self._resized(image, (box["left"], box["top"], box["width"], box["height"]))
+
+    def evaluation(self, data: bytes | None) -> Tensor:
+        """The centre: the short side is 8/7 of the crop; BadImageError if there is no image."""
+        image = open_image(data)
+        side = min(image.size) * 7 / 8
+        return self._resized(image, ((image.width - side) / 2, (image.height - side) / 2, side, side))
+
+    def _resized(self, image: Image.Image, box: tuple[float, float, float, float]) -> Tensor:
+        """A part of an image (left, top, width, height), which a JPEG need not be decoded at full size for."""
+        left, top, width, height = box
+        shrink = min(width, height) / self.size
+        before = image.width
+        image.draft(image.mode, (math.ceil(image.width / shrink), math.ceil(image.height / shrink)))
+        ratio = image.width / before
+        area = (left * ratio, top * ratio, (left + width) * ratio, (top + height) * ratio)
+        area = (*area[:2], min(area[2], image.width), min(area[3], image.height))
+        return pixels(load(image, self.channels).resize((self.size, self.size), Image.Resampling.BILINEAR, area))
+
+
+class Streamed:
+    """Images of a part of a split, read from their source.
+
+    Args:
+        source: the dataset; a file that is no longer what it was is refused.
+        rows: int64 [N], the rows of the part.
+        crop: how images become pixels.
+        flip: whether to mirror training images at random.
+        device: where batches go.
+        workers: processes that read and decode.
+        rank: which of ``world`` processes this is; each reads its own rows.
+        world: processes that train together.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        rows: np.ndarray,
+        crop: Crop,
+        flip: bool,
+        device: torch.device,
+        workers: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.source = source
+        self.rows = rows
+        self.crop = crop
+        self.flip = flip
+        self.device = device
+        self.workers = max(1, min(8, os.cpu_count() or 1)) if workers is None else workers
+        self.rank = rank
+        self.world = world
+        self.labels = torch.from_numpy(source.labels[rows]).to(device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def steps(self, size: int) -> int:
+        """Batches of this rank's rows; every worker's last one may be smaller."""
+        return sum(len(_borders(count, size)) - 1 for count in self._counts())
+
+    def epoch(self, size: int, generator: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled batches of random crops, without the first ``skip``."""
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        batches = [len(_borders(count, size)) - 1 for count in self._counts()]
+        loaded = self._loaded(_Training(self, size, seed, *_turns(batches, skip)))
+        for number, (images, labels) in enumerate(loaded, skip):
+            flips = torch.Generator().manual_seed(hash((seed, number)))
+            yield random_flip(images, flips) if self.flip else images, labels
+
+    def in_order(self, size: int) -> Iterator[Tensor]:
+        """Centre crops."""
+        for images, _ in self._loaded(_Evaluation(self, size)):
+            yield images
+
+    def _counts(self) -> list[int]:
+        """Rows a worker of this rank."""
+        slots = plan(self.source, self.rows, self.world * max(1, self.workers), seed=0)
+        first = self.rank * max(1, self.workers)
+        return [sum(map(len, windows)) for windows in slots[first : first + max(1, self.workers)]]
+
+    def _loaded(self, dataset: IterableDataset) -> Iterator[tuple[Tensor, Tensor]]:
+        pinned = self.device.type == "cuda"
+        loader = DataLoader(dataset, batch_size=None, num_workers=self.workers, pin_memory=pinned)
+        for images, labels, fault in loader:
+            if fault:
+                raise UserError(fault)
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
+def _turns(batches: list[int], skip: int) -> tuple[list[int], int]:
+    """How many batches each worker has given when ``skip`` have been taken from them in turn, and whose turn it is."""
+    given, worker = [0] * len(batches), 0
+    for _ in range(min(skip, sum(batches))):
+        while given[worker] == batches[worker]:
+            worker = (worker + 1) % len(batches)
+        given[worker] += 1
+        worker = (worker + 1) % len(batches)
+    return given, worker
+
+
+def _borders(count: int, size: int) -> list[int]:
+    """Where batches of so many rows begin and end; a last batch of a single row joins the one before it."""
+    borders = [*range(0, count, size), count]
+    return borders if count % size != 1 or count <= size else [*borders[:-2], count]
+
+
+class _Training(IterableDataset):
+    """Random crops of this rank's rows: a tuple (images, labels, fault) a batch."""
+
+    def __init__(self, images: Streamed, size: int, seed: int, given: list[int], turn: int) -> None:
+        self.images = images
+        self.size = size
+        self.seed = seed
+        self.given = given
+        self.turn = turn
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, str]]:
+        worker, workers = _worker()
+        images = self.images
+        worker = (worker + self.turn) % workers
+        slot = images.rank * workers + worker
+        windows = plan(images.source, images.rows, images.world * workers, self.seed)[slot]
+        borders = _borders(sum(map(len, windows)), self.size)
+        first = self.given[worker]
+        rows = _read_ahead(images.source, windows, skip=borders[first])
+        for batch in range(first, len(borders) - 1):
+            torch.manual_seed(hash((self.seed, slot, batch)))
+            count = borders[batch + 1] - borders[batch]
+            yield _stacked(images, itertools.islice(rows, count), images.crop.training)
+
+
+class _Evaluation(IterableDataset):
+    """Centre crops in the order of the rows; every worker takes its turn at a batch."""
+
+    def __init__(self, images: Streamed, size: int) -> None:
+        self.images = images
+        self.size = size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, str]]:
+        worker, workers = _worker()
+        images = self.images
+        batches = np.split(images.rows, range(self.size, len(images.rows), self.size))[worker::workers]
+        rows = _read_ahead(images.source, [group for rows in batches for group in row_groups(images.source, rows)])
+        for batch in batches:
+            yield _stacked(images, itertools.islice(rows, len(batch)), images.crop.evaluation)
+
+
+def _worker() -> tuple[int, int]:
+    info = get_worker_info()
+    if info is None:
+        return 0, 1
+    torch.set_num_threads(1)
+    return info.id, info.num_workers
+
+
+def _read_ahead(
+    source: Source, windows: Sequence[np.ndarray], skip: int = 0
+) -> Iterator[tuple[int, bytes | None] | UserError]:
+    """The rows of the windows with their bytes, but for the first ``skip``; the next window is read meanwhile."""
+    ends = np.cumsum([len(window) for window in windows])
+    left = [window[max(0, skip - end + len(window)) :] for window, end in zip(windows, ends, strict=True) if end > skip]
+    reader = Reader(source)
+
+    def read(window: np.ndarray) -> dict[int, bytes | None]:
+        return {
+            row: data
+            for rows in row_groups(source, window)
+            for row, data in zip(rows.tolist(), reader.read(rows), strict=True)
+        }
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(read, window) for window in left[:1]]
+        for i, window in enumerate(left):
+            try:
+                found = coming.pop().result()
+            except UserError as e:
+                yield e
+                return
+            coming += [pool.submit(read, following) for following in left[i + 1 : i + 2]]
+            for row in window.tolist():
+                yield row, found[row]
+
+
+def _stacked(
+    images: Streamed, rows: Iterator[tuple[int, bytes | None] | UserError], crop: Callable[[bytes | None], Tensor]
+) -> tuple[Tensor, Tensor, str]:
+    """A batch; or what is wrong, as text, since an exception would come out of a worker as a page of traceback."""
+    pixels_, labels = [], []
+    for item in rows:
+        if isinstance(item, UserError):
+            return torch.empty(0), torch.empty(0), str(item)
+        row, data = item
+        try:
+            pixels_.append(crop(data))
+        except BadImageError as e:
+            place = images.source.place(row)
+            return torch.empty(0), torch.empty(0), f"{place}: {e}; split.on_bad=skip leaves such images out"
+        labels.append(int(images.source.labels[row]))
+    return torch.stack(pixels_), torch.tensor(labels), ""
