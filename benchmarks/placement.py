@@ -17,8 +17,8 @@ from torch.func import functional_call
 
 from pfs_core.channels import resize, trace
 from pfs_core.channels.walk import Placement
-from pfs_core.data.augment import Normalise
 from pfs_core.data import ImageSplit, load_split
+from pfs_core.data.augment import Normalise
 from pfs_core.latency.machine import machine
 from pfs_core.models import build_model
 from pfs_core.search.gates import Gates

@@ -37,6 +37,9 @@ def open_parquet(storage: Storage, files: Sequence[Entry]) -> Source:
         UserError: a file is not Parquet or lacks a column, or a label is out of range. The line names the file and the
             row, counted from 0.
     """
+    names = {entry.path for entry in files}
+    if "pack.json" in names and "complete.json" not in names:
+        raise UserError(f"{storage.uri} is a pack that was stopped; finish it with pfs pack")
     files = [entry for entry in files if entry.path.endswith(".parquet") and "/" not in entry.path]
     if all(_is_test(entry) for entry in files):
         raise UserError(f"dataset {storage.uri} holds test files only; expected training files such as train.parquet")

@@ -17,31 +17,34 @@ from pfs_core.data.augment import random_flip
 from pfs_core.data.decode import BadImageError, load, open_image, pixels
 from pfs_core.data.reading import Reader, row_groups
 from pfs_core.data.source import Source
+from pfs_core.data.tree import GROUP
 from pfs_core.errors import UserError
 
 WINDOW = 8
 """Row groups that are shuffled together; what a worker holds in memory."""
 
 
-def plan(source: Source, rows: np.ndarray, slots: int, seed: int | None) -> list[list[np.ndarray]]:
+def plan(source: Source, rows: np.ndarray, slots: int, seed: int) -> list[list[np.ndarray]]:
     """For each slot (a worker of a rank) the windows of rows that it reads, one after the other.
 
     Row groups are shuffled and dealt out in equal shares of rows, then the rows of every window of ``WINDOW`` groups
-    are shuffled. Every row is in exactly one slot. Without a seed everything stays in order.
+    are shuffled; where every image is a file, all rows are shuffled. Every row is in exactly one slot.
     """
-    random = None if seed is None else np.random.default_rng(seed)
-    groups = row_groups(source, rows)
-    if random is not None:
+    random = np.random.default_rng(seed)
+    if source.kind == "tree":
+        rows = random.permutation(rows)
+        groups = np.split(rows, range(GROUP, len(rows), GROUP))
+    else:
+        groups = row_groups(source, rows)
         groups = [groups[i] for i in random.permutation(len(groups))]
     order = np.concatenate(groups)
     starts = np.cumsum([0, *map(len, groups)])
     cuts = [round(len(order) * slot / slots) for slot in range(slots + 1)]
-    slots_: list[list[np.ndarray]] = []
+    dealt: list[list[np.ndarray]] = []
     for start, stop in itertools.pairwise(cuts):
         borders = [start, *starts[(starts > start) & (starts < stop)][WINDOW - 1 :: WINDOW].tolist(), stop]
-        windows = [order[a:b] for a, b in itertools.pairwise(borders)]
-        slots_.append([w if random is None else random.permutation(w) for w in windows])
-    return slots_
+        dealt.append([random.permutation(order[a:b]) for a, b in itertools.pairwise(borders)])
+    return dealt
 
 
 class Crop:
