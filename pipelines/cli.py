@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pfs_core
 from pfs_core.errors import UserError
+from pipelines.data_commands import add_data_commands
 
 if TYPE_CHECKING:
     from pfs_core.channels import ChannelGraph
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--html", type=Path, metavar="FILE", help="draw the groups on a page")
     sub.add_argument("--png", type=Path, metavar="FILE", help="draw the groups as a picture")
 
-    _pack(command("pack", pack, "image tree to Parquet shards that stream well"))
+    add_data_commands(command)
     sub = command("split", split, "step 1: choose training, validation and test rows", "recipe", "set", "seed")
     sub.add_argument("dataset", metavar="DATASET", help="digits, or a folder of Parquet files")
     _out(sub)
@@ -93,13 +94,6 @@ def parser() -> argparse.ArgumentParser:
     sub = command("compile", compile_packages, "packages for the Kubeflow UI")
     sub.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="folder (default build)")
     return top
-
-
-def _pack(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("dataset", metavar="DATASET", help="a tree of image files: path, file:// or s3://")
-    sub.add_argument("out", metavar="OUT", help="folder or s3:// prefix to write")
-    sub.add_argument("--shard-mib", type=_seed, default=128, metavar="N", help="size of a shard (default 128)")
-    sub.add_argument("--workers", type=_seed, default=4, metavar="N", help="shards made at once (default 4)")
 
 
 def _seed(text: str) -> int:
@@ -243,15 +237,6 @@ def _graph(a: argparse.Namespace) -> "tuple[ModelSpec, ChannelGraph]":
     expand = getattr(a, "expand", 1.0)
     spec = ModelSpec.parse({"name": a.model, "input_shape": shape, "expand": expand, "kwargs": kwargs}, "model")
     return spec, unexpanded_graph(spec, getattr(a, "policy", "inner"))
-
-
-def pack(a: argparse.Namespace) -> None:
-    """``pfs pack``."""
-    from pfs_core.data.pack import pack as write
-
-    if not (a.shard_mib and a.workers):
-        raise UserError("--shard-mib and --workers count from 1")
-    write(a.dataset, a.out, a.shard_mib, a.workers)
 
 
 def split(a: argparse.Namespace) -> None:

@@ -1,0 +1,104 @@
+"""A dataset on a page: some images of each class, how many there are, how large they are."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+
+import matplotlib as mpl
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from pfs_core.report.figures import STYLE
+
+_CLASSES, _EACH, _SIDE = 20, 8, 96
+_COLOURS = {"train": "#1f6fb4", "validation": "#d1810f", "test": "#7a7a7a"}
+
+
+def dataset_page(
+    title: str,
+    facts: Sequence[str],
+    class_names: Sequence[str],
+    rows_per_class: Mapping[str, Sequence[int]],
+    samples: Sequence[tuple[int, Tensor]],
+    sizes: Mapping[tuple[int, int], int] | None = None,
+    faults: Sequence[str] = (),
+) -> str:
+    """HTML that needs nothing beside itself.
+
+    Args:
+        title: the heading.
+        facts: what to list below it.
+        class_names: one a label.
+        rows_per_class: rows of each class, a part.
+        samples: label and uint8 [C, H, W] of some images; the first few of each of the first classes are shown.
+        sizes: how many images there are of each (width, height).
+        faults: what is wrong with the dataset.
+    """
+    shown: dict[int, list[str]] = {}
+    for label, image in samples:
+        if label in shown or len(shown) < _CLASSES:
+            row = shown.setdefault(label, [])
+            if len(row) < _EACH:
+                row.append(_png(image))
+    with mpl.rc_context(STYLE):
+        drawings = [("Rows of each class", _svg(_balance(class_names, rows_per_class)))]
+        if sizes and len(sizes) > 1:
+            drawings.append(("Image sizes", _svg(_sizes(sizes))))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files(__package__).joinpath("dataset.html").read_text(encoding="utf-8"))
+    return template.render(
+        title=title,
+        facts=facts,
+        faults=faults,
+        samples=[(class_names[label], images) for label, images in sorted(shown.items())],
+        drawings=drawings,
+    )
+
+
+def _png(image: Tensor) -> str:
+    """Base64 of a picture of at most ``_SIDE`` pixels a side."""
+    array = image.permute(1, 2, 0).numpy()
+    picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    picture.thumbnail((_SIDE, _SIDE))
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def _balance(class_names: Sequence[str], rows_per_class: Mapping[str, Sequence[int]]) -> Figure:
+    figure = Figure(figsize=(9.6, 2.8), layout="constrained")
+    ax = figure.subplots()
+    below, x = np.zeros(len(class_names)), np.arange(len(class_names))
+    for part, counts in rows_per_class.items():
+        ax.bar(x, counts, bottom=below, width=0.9, color=_COLOURS[part], label=part)
+        below += np.asarray(counts)
+    if len(class_names) <= 2 * _CLASSES:
+        ax.set_xticks(x, list(class_names), rotation=45, ha="right", fontsize=8)
+    else:
+        ax.set_xlabel("class")
+    ax.set_ylabel("rows")
+    ax.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _sizes(sizes: Mapping[tuple[int, int], int]) -> Figure:
+    figure = Figure(figsize=(9.6, 2.4), layout="constrained")
+    ax = figure.subplots()
+    shorter: Counter[int] = Counter()
+    for (width, height), count in sizes.items():
+        shorter[min(width, height)] += count
+    ax.hist(list(shorter), weights=list(shorter.values()), bins=40, color=_COLOURS["train"])
+    ax.set_xlabel("shorter side, pixels")
+    ax.set_ylabel("images")
+    return figure
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]

@@ -1,0 +1,76 @@
+"""The subcommands that look after datasets: ``pfs pack`` and ``pfs data check``."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pfs_core.errors import UserError
+
+
+def add_data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add both to the command line; ``command`` makes a subcommand."""
+    sub = command("pack", pack, "image tree to Parquet shards that stream well")
+    sub.add_argument("dataset", metavar="DATASET", help="a tree of image files: path, file:// or s3://")
+    sub.add_argument("out", metavar="OUT", help="folder or s3:// prefix to write")
+    sub.add_argument("--shard-mib", type=int, default=128, metavar="N", help="size of a shard (default 128)")
+    sub.add_argument("--workers", type=int, default=4, metavar="N", help="shards made at once (default 4)")
+    sub = command("data", check, "look at every image of a dataset", "json")
+    sub.add_argument("action", choices=("check",))
+    sub.add_argument("dataset", metavar="DATASET", help="as for pfs split")
+    sub.add_argument("--html", type=Path, metavar="FILE", help="write a page with images and histograms")
+
+
+def pack(a: argparse.Namespace) -> None:
+    """``pfs pack``."""
+    from pfs_core.data.pack import pack as write
+
+    if a.shard_mib < 1 or a.workers < 1:
+        raise UserError("--shard-mib and --workers count from 1")
+    write(a.dataset, a.out, a.shard_mib, a.workers)
+
+
+def check(a: argparse.Namespace) -> int:
+    """``pfs data check``: 0 if every image can be used, else 2."""
+    from pfs_core.data.check import check as examine
+    from pfs_core.data.source import open_source
+
+    source = open_source(a.dataset)
+    found = examine(source)
+    faults = [f"{place}: {reason}" for place, reason in found.bad]
+    faults += [f"the same image is in training and test: {one}, {other}" for one, other in found.leaked]
+    rows = {part: sum(counts) for part, counts in found.rows_per_class.items()}
+    shapes = ", ".join(f"{count:,} with {channels} channel(s)" for channels, count in sorted(found.channels.items()))
+    sides = [side for size in found.sizes for side in size] or [0]
+    facts = [
+        f"{rows['train']:,} training and {rows['test']:,} test images of {len(source.class_names)} classes",
+        f"{shapes}; sides of {min(sides)} to {max(sides)} pixels",
+        f"{found.repeated:,} repeated within a part, {len(found.leaked):,} in both",
+        f"{len(found.bad):,} cannot be read",
+        f"fingerprint {source.fingerprint}",
+    ]
+    if a.html:
+        from pfs_core.files import check_parents
+        from pfs_core.report.dataset import dataset_page
+
+        check_parents(a.html)
+        a.html.parent.mkdir(parents=True, exist_ok=True)
+        page = dataset_page(
+            source.uri, facts, source.class_names, found.rows_per_class, found.samples, found.sizes, faults
+        )
+        a.html.write_text(page, encoding="utf-8")
+    if a.json:
+        record = {
+            "dataset": source.uri,
+            "fingerprint": source.fingerprint,
+            "class_names": source.class_names,
+            "rows_per_class": found.rows_per_class,
+            "sizes": [[*size, count] for size, count in sorted(found.sizes.items())],
+            "repeated": found.repeated,
+            "in_training_and_test": found.leaked,
+            "bad": found.bad,
+        }
+        print(json.dumps(record, indent=1))
+    else:
+        print("\n".join([*facts, *faults]))
+    return 2 if found.bad else 0
