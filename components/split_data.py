@@ -1,6 +1,6 @@
 """Step 1."""
 
-from kfp.dsl import Dataset, Metrics, Output
+from kfp.dsl import HTML, Dataset, Metrics, Output
 
 from components.base import component
 
@@ -9,6 +9,7 @@ from components.base import component
 def split_data(
     dataset: str,
     split: Output[Dataset],
+    page: Output[HTML],
     metrics: Output[Metrics],
     recipe: str = "",
     settings: dict = {},
@@ -17,13 +18,18 @@ def split_data(
     """Choose the rows that train, validate and test.
 
     Args:
-        dataset: `digits`, or a folder of Parquet files with columns `image` and `label`.
-        split: Folder with the chosen rows, class counts, fingerprint and the images.
+        dataset: `digits`, or a folder or `s3://` prefix: Parquet files with columns `image` and `label`, a folder of
+            images a class, IDX files or CIFAR's Python files.
+        split: Folder with the chosen rows, class counts, fingerprint and, for small images, the images.
+        page: Some images of each class, and how many there are.
         metrics: Rows in each part.
         recipe: Name of a recipe; empty for the one that suits the dataset.
         settings: Changes to the recipe's `split` settings.
         seed: Seed of the random choice.
     """
+    import shutil
+    from pathlib import Path
+
     from pfs_core import steps
     from pfs_core.progress import user_errors
 
@@ -31,3 +37,4 @@ def split_data(
         figures = steps.split(dataset, split.path, recipe, settings, seed)
     for name, value in figures.items():
         metrics.log_metric(name, value)
+    shutil.copyfile(Path(split.path) / "dataset.html", page.path)

@@ -29,7 +29,9 @@ def split(
         info = split_dataset(dataset, out, config, seed)
         result = {f"{part}_rows": rows for part, rows in info["rows"].items()} | {"classes": len(info["class_names"])}
         run.metrics(result)
-        run.artifact(Path(out) / "split.json", "split")
+        run.dataset(info["dataset"], info["fingerprint"], "split")
+        for name in ("split.json", "dataset.html"):
+            run.artifact(Path(out) / name, "split")
     return finite(result)
 
 

@@ -35,6 +35,9 @@ class StepRun:
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Log a file, or all files of a folder."""
 
+    def dataset(self, uri: str, fingerprint: str, context: str) -> None:
+        """Log a dataset as an input of the run."""
+
     def model(self, model: Any, example: Any, name: str) -> str:
         """Log and register a network in the safe ``pt2`` format; returns ``name/version``, or "" without tracking."""
         return ""
@@ -68,6 +71,14 @@ class _MlflowRun(StepRun):
             mlflow.log_artifacts(str(path), folder)
         else:
             mlflow.log_artifact(str(path), folder)
+
+    def dataset(self, uri: str, fingerprint: str, context: str) -> None:
+        import mlflow
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+
+        name, source = uri.rsplit("/", 1)[-1], CodeDatasetSource(tags={"uri": uri})
+        mlflow.log_input(MetaDataset(source, name=name, digest=fingerprint[:36]), context)  # type: ignore[abstract]
 
     def model(self, model: Any, example: Any, name: str) -> str:
         import mlflow

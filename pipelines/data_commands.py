@@ -50,8 +50,8 @@ def check(a: argparse.Namespace) -> int:
         f"fingerprint {source.fingerprint}",
     ]
     if a.html:
+        from pfs_core.data.page import dataset_page
         from pfs_core.files import check_parents
-        from pfs_core.report.dataset import dataset_page
 
         check_parents(a.html)
         a.html.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The first step: which rows train, which validate, which test."""
 
 import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pfs_core.data.decode import BadImageError, decode
+from pfs_core.data.page import dataset_page
 from pfs_core.data.reading import Reader, decoded, load_images, row_groups
 from pfs_core.data.source import Source, open_source
 from pfs_core.errors import UserError
@@ -22,7 +24,7 @@ from pfs_core.recipes import SplitRecipe
 
 SCHEMA = "pfs.split/2"
 PARTS = ("train", "validation", "test")
-_SAMPLED_GROUPS, _SAMPLED_ROWS = 16, 128
+_SAMPLED_GROUPS, _SAMPLED_ROWS, _SHOWN = 16, 128, 1000
 _IN_MEMORY = 8 * 2**30
 
 
@@ -33,7 +35,7 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
     with size and tag, ``split.json`` the rest: dataset, counts a class, seed, pixel statistics of the training rows,
     the fingerprint of the source's content and that of the split itself. Where ``recipe.image_size`` is None,
     ``images.safetensors`` has the decoded images in the order of the index (``images``: uint8 [N, C, H, W]); else they
-    stay where they are.
+    stay where they are. ``dataset.html`` shows some images of each class and how many there are.
 
     Args:
         dataset: its address, see :func:`~pfs_core.data.source.open_source`.
@@ -54,14 +56,18 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
     usable = np.ones(len(source), dtype=bool)
     usable[list(skipped)] = False
     parts = choose_rows(source, recipe, seed, usable)
+    labels = source.labels
     augmentation: dict[str, Any]
     if images is None:
-        mean, std, channels = _sampled_statistics(source, parts, recipe, seed)
+        channels = recipe.channels or 3
+        samples = list(_samples(source, parts, channels, seed))
+        mean, std = pixel_statistics([image for _, image in samples])
         shape, augmentation = [channels, recipe.image_size, recipe.image_size], {"crop_scale": recipe.crop_scale}
     else:
-        mean, std = pixel_statistics(images[torch.from_numpy(parts == "train")])
+        training = np.flatnonzero(parts == "train")
+        samples = [(i, images[i]) for i in training[:_SHOWN].tolist()]
+        mean, std = pixel_statistics([images[torch.from_numpy(training)]])
         shape, augmentation = list(images.shape[1:]), {"crop_padding": images.shape[2] // 8}
-    labels = source.labels
     info: dict[str, Any] = {
         "schema": SCHEMA,
         "dataset": dataset if dataset == "digits" else source.uri,
@@ -90,6 +96,7 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         if images is not None:
             save_file({"images": images[torch.from_numpy(usable)]}, folder / "images.safetensors")
         write_json(folder / "split.json", info)
+        (folder / "dataset.html").write_text(_page(info, labels, samples), encoding="utf-8")
     rows = ", ".join(f"{info['rows'][part]:,} {part}" for part in PARTS)
     left_out = f"; {len(skipped):,} left out (see split.json)" if skipped else ""
     say(f"split {dataset}: {rows} images of {len(source.class_names)} classes{left_out}")
@@ -172,33 +179,13 @@ def _validation(source: Source, recipe: SplitRecipe, rows: np.ndarray) -> np.nda
     return rows[by_class[place < np.repeat(quota, sizes)]]
 
 
-def pixel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation a channel of uint8 [N, C, H, W], in units of 0-255."""
-    values = images.transpose(0, 1).flatten(1)
-    return _statistics(torch.stack([torch.bincount(channel.int(), minlength=256) for channel in values]))
-
-
-def _sampled_statistics(
-    source: Source, parts: np.ndarray, recipe: SplitRecipe, seed: int
-) -> tuple[list[float], list[float], int]:
-    """Mean and standard deviation of some training images, and how many channels images are read with."""
-    random = np.random.default_rng(seed)
-    groups = row_groups(source, np.flatnonzero(parts == "train"))
-    channels, reader = recipe.channels or 3, Reader(source)
-    levels = torch.zeros(channels, 256, dtype=torch.int64)
-    for i in random.permutation(len(groups))[:_SAMPLED_GROUPS]:
-        rows = random.permutation(groups[i])[:_SAMPLED_ROWS]
-        for row, data in zip(rows.tolist(), reader.read(rows), strict=True):
-            try:
-                image = decode(data, channels)
-            except BadImageError as e:
-                raise UserError(f"{source.place(row)}: {e}") from None
-            levels += torch.stack([torch.bincount(channel.flatten().int(), minlength=256) for channel in image])
-    return *_statistics(levels), channels
-
-
-def _statistics(levels: Tensor) -> tuple[list[float], list[float]]:
-    """Of a histogram [C, 256]."""
+def pixel_statistics(images: Iterable[Tensor]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation a channel of uint8 [..., C, H, W], in units of 0-255."""
+    levels: Tensor | int = 0
+    for image in images:
+        channels = image.movedim(-3, 0).flatten(1)
+        levels = levels + torch.stack([torch.bincount(channel.int(), minlength=256) for channel in channels])
+    assert isinstance(levels, Tensor)
     mean, std = [], []
     level = torch.arange(256, dtype=torch.float64)
     for histogram in levels.double():
@@ -207,6 +194,31 @@ def _statistics(levels: Tensor) -> tuple[list[float], list[float]]:
         mean.append(m)
         std.append(max(float(((histogram * (level - m) ** 2).sum() / count).sqrt()), 1e-3))
     return mean, std
+
+
+def _samples(source: Source, parts: np.ndarray, channels: int, seed: int) -> Iterator[tuple[int, Tensor]]:
+    """Training rows of a few row groups at random, with their images."""
+    random = np.random.default_rng(seed)
+    groups, reader = row_groups(source, np.flatnonzero(parts == "train")), Reader(source)
+    for i in random.permutation(len(groups))[:_SAMPLED_GROUPS]:
+        rows = random.permutation(groups[i])[:_SAMPLED_ROWS]
+        for row, data in zip(rows.tolist(), reader.read(rows), strict=True):
+            try:
+                yield row, decode(data, channels)
+            except BadImageError as e:
+                raise UserError(f"{source.place(row)}: {e}") from None
+
+
+def _page(info: Mapping[str, Any], labels: np.ndarray, samples: Sequence[tuple[int, Tensor]]) -> str:
+    rows = ", ".join(f"{count:,} {part}" for part, count in info["rows"].items())
+    facts = [
+        f"{rows} images of {len(info['class_names'])} classes",
+        f"{'x'.join(map(str, info['input_shape']))} to the network; mean {info['mean']}, deviation {info['std']}",
+        f"fingerprint {info['fingerprint']}, seed {info['seed']}",
+    ]
+    faults = [f"{left['image']} was left out: {left['reason']}" for left in info["skipped"]]
+    shown = [(int(labels[i]), image) for i, image in samples]
+    return dataset_page(info["dataset"], facts, info["class_names"], info["rows_per_class"], shown, faults=faults)
 
 
 def _tables(source: Source, parts: np.ndarray) -> tuple[pa.Table, pa.Table]:

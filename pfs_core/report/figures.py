@@ -1,8 +1,6 @@
 """The report's figures, as SVG text that needs no network, no script and no font file."""
 
-import io
 from collections.abc import Callable
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,23 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pfs_core.drawing import STYLE, svg_text
 from pfs_core.report.results import NETWORKS, Results
 
 COLOURS = {"dense": "#7a7a7a", "uniform": "#d1810f", "pruned": "#1f6fb4"}
 _FIXED = "#b9c9d8"
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "pfs",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#e5e5e5",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
 
 
 def draw(plot: Callable[[Axes, Results], None], results: Results, size: tuple[float, float]) -> str:
@@ -35,10 +21,7 @@ def draw(plot: Callable[[Axes, Results], None], results: Results, size: tuple[fl
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         plot(figure.subplots(), results)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]
+        return svg_text(figure)
 
 
 def channels(ax: Axes, results: Results) -> None:

@@ -1,6 +1,5 @@
 """A channel graph as a picture: one bar a group as long as it is wide, and who is computed from whom."""
 
-import io
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Arc, Patch
 
 from pfs_core.channels import ChannelGraph, ChannelGroup
+from pfs_core.drawing import STYLE, svg_text
 from pfs_core.files import check_parents
-from pfs_core.report.figures import STYLE
 
 _COLOURS = {"prunable": "#1f6fb4", "residual stream": "#d1810f", "kept": "#9aa7b3"}
 
@@ -27,13 +26,11 @@ def write_picture(graph: ChannelGraph, title: str, path: Path) -> None:
             figure.suptitle(title, x=0.02, ha="left")
             figure.savefig(path, dpi=110)
             return
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
+        svg = svg_text(figure)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("graph.html").read_text(encoding="utf-8"))
     rows = [(group, state(group), graph.members(group.name)) for group in graph.groups]
-    page = template.render(title=title, summary=graph.summary(), svg=svg[svg.index("<svg") :], rows=rows)
+    page = template.render(title=title, summary=graph.summary(), svg=svg, rows=rows)
     path.write_text(page, encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from pfs_core.report.figures import STYLE
+from pfs_core.drawing import STYLE, svg_text
 
 _CLASSES, _EACH, _SIDE = 20, 8, 96
 _COLOURS = {"train": "#1f6fb4", "validation": "#d1810f", "test": "#7a7a7a"}
@@ -46,11 +46,11 @@ def dataset_page(
             if len(row) < _EACH:
                 row.append(_png(image))
     with mpl.rc_context(STYLE):
-        drawings = [("Rows of each class", _svg(_balance(class_names, rows_per_class)))]
+        drawings = [("Rows of each class", svg_text(_balance(class_names, rows_per_class)))]
         if sizes and len(sizes) > 1:
-            drawings.append(("Image sizes", _svg(_sizes(sizes))))
+            drawings.append(("Image sizes", svg_text(_sizes(sizes))))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("dataset.html").read_text(encoding="utf-8"))
+    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(
         title=title,
         facts=facts,
@@ -96,9 +96,3 @@ def _sizes(sizes: Mapping[tuple[int, int], int]) -> Figure:
     ax.set_xlabel("shorter side, pixels")
     ax.set_ylabel("images")
     return figure
-
-
-def _svg(figure: Figure) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
