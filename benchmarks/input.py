@@ -13,6 +13,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,9 +103,14 @@ def peak_memory(packed: Path, gigabytes: int) -> tuple[float, float]:
     """Largest resident MiB of this process and of a worker while so many GB of row groups stream by, undecoded."""
     source = open_source(str(packed))
     times = gigabytes * 10**9 // sum(entry.size for entry in source.files)
-    streamed = Streamed(
-        source, np.tile(np.arange(len(source)), times), Crop(224, 3, (0.08, 1.0)), False, CPU, workers=1
+    count = len(source.files)
+    source = replace(
+        source,
+        files=[*source.files] * times,
+        file=np.concatenate([source.file + i * count for i in range(times)]),
+        **{name: np.tile(getattr(source, name), times) for name in ("group", "row", "labels", "is_test")},
     )
+    streamed = Streamed(source, np.arange(len(source)), Crop(224, 3, (0.08, 1.0)), False, CPU, workers=1)
     streamed.crop.training = lambda data: torch.zeros(3, 1, 1, dtype=torch.uint8)  # type: ignore[method-assign]
     process, peaks = psutil.Process(), [0.0, 0.0]
     for number, _ in enumerate(streamed.epoch(256, torch.Generator().manual_seed(0))):
