@@ -3,12 +3,15 @@
 import io
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from pfs_core.data.source import ImageSource
+from pfs_core.data.reading import load_images
+from pfs_core.data.source import Source, open_source
+from pfs_core.storage import Entry
 
 
 def images(count, shape=(3, 6, 5), seed=0):
@@ -37,14 +40,24 @@ def write(path, encoded, labels, classes=None, label_type=None, image_type=None)
     pq.write_table(table, path)
 
 
-def source(rows, classes=2, test_rows=0):
-    """A source of one-pixel images, the last ``test_rows`` of which it gives as its test set."""
-    return ImageSource(
-        images=torch.zeros(rows, 1, 1, 1, dtype=torch.uint8),
-        labels=torch.arange(rows) % classes,
-        files=["made up"] * rows,
-        rows=torch.arange(rows),
-        is_test=torch.arange(rows) >= rows - test_rows,
+def decoded(folder, channels=None):
+    """All images of a dataset that is kept in memory."""
+    found = open_source(str(folder))
+    return found.images if found.images is not None else load_images(found, channels, skip=False)[0]
+
+
+def source(rows, classes=2, test_rows=0, names=None):
+    """A source without images, the last ``test_rows`` of which it gives as its test set."""
+    return Source(
+        uri="made up",
+        kind="arrays",
+        files=[Entry("made up", rows, "")],
+        file=np.zeros(rows, dtype=np.int32),
+        group=np.zeros(rows, dtype=np.int32),
+        row=np.arange(rows),
+        labels=np.arange(rows) % classes,
+        is_test=np.arange(rows) >= rows - test_rows,
+        names=names,
         class_names=[str(i) for i in range(classes)],
         flip=False,
         fingerprint="0" * 64,
