@@ -32,12 +32,27 @@ def png(image):
     return encode(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array))
 
 
-def write(path, encoded, labels, classes=None, label_type=None, image_type=None):
+def write(path, encoded, labels, classes=None, label_type=None, image_type=None, **options):
     """A Parquet file of encoded images and labels."""
     table = pa.table({"image": pa.array(encoded, type=image_type), "label": pa.array(labels, type=label_type)})
     if classes:
         table = table.replace_schema_metadata({"classes": json.dumps(classes)})
-    pq.write_table(table, path)
+    pq.write_table(table, path, **options)
+
+
+def picture(seed, size=(12, 10), mode="RGB"):
+    """A PIL image of noise, its size (width, height)."""
+    width, height = size
+    array = images(1, (3, height, width), seed)[0].permute(1, 2, 0).numpy()
+    return Image.fromarray(array).convert(mode)
+
+
+def tree(root, *paths, kind="PNG", size=(12, 10)):
+    """A tree of images: noise, another one at each path."""
+    for seed, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(encode(picture(seed, size), kind))
+    return root
 
 
 def decoded(folder, channels=None):
