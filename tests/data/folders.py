@@ -36,7 +36,9 @@ def write(path, encoded, labels, classes=None, label_type=None, image_type=None,
     """A Parquet file of encoded images and labels."""
     table = pa.table({"image": pa.array(encoded, type=image_type), "label": pa.array(labels, type=label_type)})
     if classes:
-        table = table.replace_schema_metadata({"classes": json.dumps(classes)})
+        table = table.replace_schema_metadata(
+            {"classes": json.dumps(classes if isinstance(classes, dict) else list(classes))}
+        )
     pq.write_table(table, path, **options)
 
 
