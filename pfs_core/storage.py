@@ -13,12 +13,12 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from pfs_core.errors import UserError
 
 T = TypeVar("T")
-ATTEMPTS = 6
+ATTEMPTS = 8
 _FIRST_WAIT = 0.2
 _BLOCK = 4 * 2**20
 
@@ -56,7 +56,9 @@ def open_storage(uri: str | Path) -> Storage:
     if not separator:
         return LocalStorage(Path(text))
     if scheme == "file":
-        return LocalStorage(Path(unquote(urlsplit(text).path)))
+        if not rest.startswith("/"):
+            raise UserError(f"{text!r} is no file address; write file:///FOLDER")
+        return LocalStorage(Path(unquote(rest)))
     if scheme == "s3":
         bucket, _, prefix = rest.partition("/")
         if not bucket:
@@ -84,7 +86,10 @@ class LocalStorage:
         if not self.root.is_dir():
             raise UserError(f"{self.root} is a file; name the folder that holds it")
         found: list[Entry] = []
-        self._walk(self.root, "", frozenset([os.path.realpath(self.root)]), found)
+        try:
+            self._walk(self.root, "", frozenset([os.path.realpath(self.root)]), found)
+        except OSError as e:
+            raise UserError(f"{e.filename} cannot be read: {e.strerror}") from None
         return sorted(found)
 
     def _walk(self, folder: Path, prefix: str, above: frozenset[str], found: list[Entry]) -> None:
@@ -102,7 +107,7 @@ class LocalStorage:
                     if real in above:
                         raise UserError(f"{item.path} is a link to a folder above itself; remove it")
                     self._walk(Path(item.path), f"{path}/", above | {real}, found)
-                elif item.is_file():
+                elif item.is_file() or item.is_symlink():
                     status = item.stat()
                     found.append(Entry(path, status.st_size, str(status.st_mtime_ns)))
 
@@ -124,19 +129,22 @@ class LocalStorage:
     def write(self, path: str, source: bytes | Path) -> None:
         """Make a file: beside its place, then renamed."""
         target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
-                if isinstance(source, bytes):
-                    file.write(source)
-                else:
-                    with source.open("rb") as content:
-                        shutil.copyfileobj(content, file, _BLOCK)
-            Path(aside).chmod(0o644)
-            Path(aside).replace(target)
-        finally:
-            Path(aside).unlink(missing_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    if isinstance(source, bytes):
+                        file.write(source)
+                    else:
+                        with source.open("rb") as content:
+                            shutil.copyfileobj(content, file, _BLOCK)
+                Path(aside).chmod(0o644)
+                Path(aside).replace(target)
+            finally:
+                Path(aside).unlink(missing_ok=True)
+        except OSError as e:
+            raise UserError(f"{target} cannot be written: {e.strerror}") from None
 
 
 class S3Storage:
@@ -150,11 +158,12 @@ class S3Storage:
     @cached_property
     def client(self) -> Any:
         """The client, made at first use; it is not carried into another process."""
-        import boto3
+        from boto3.session import Session
         from botocore.config import Config
 
-        retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
-        return boto3.client("s3", config=Config(retries=retries, connect_timeout=10, read_timeout=30))
+        once = {"total_max_attempts": 1}  # what fails is tried again by _tried, bodies included
+        config = Config(retries=once, connect_timeout=10, read_timeout=30, max_pool_connections=32)
+        return Session().client("s3", config=config)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "client"}
@@ -164,12 +173,12 @@ class S3Storage:
 
         def listed() -> list[Entry]:
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
-            return [
+            entries = [
                 Entry(item["Key"].removeprefix(self.prefix), item["Size"], item["ETag"].strip('"'))
                 for page in pages
                 for item in page.get("Contents", [])
-                if not item["Key"].endswith("/")
             ]
+            return [entry for entry in entries if not (entry.path.endswith("/") or f"/{entry.path}".count("/."))]
 
         found = self._tried(listed, self.uri)
         if not found:
@@ -195,39 +204,44 @@ class S3Storage:
     def write(self, path: str, source: bytes | Path) -> None:
         """Make an object; a large file goes in parts and appears when the last one has arrived."""
         key, name = self.prefix + path, f"{self.uri}/{path}"
-        if isinstance(source, bytes):
-            self._tried(lambda: self.client.put_object(Bucket=self.bucket, Key=key, Body=source), name)
-        else:
-            self._tried(lambda: self.client.upload_file(str(source), self.bucket, key), name)
+
+        def put() -> None:
+            if isinstance(source, bytes):
+                self.client.put_object(Bucket=self.bucket, Key=key, Body=source)
+            else:
+                with source.open("rb") as file:
+                    self.client.upload_fileobj(file, self.bucket, key)
+
+        self._tried(put, name)
 
     def _tried(self, request: Callable[[], T], name: str) -> T:
         """The answer to a request, tried again with growing waits where the fault may pass."""
-        from boto3.exceptions import S3UploadFailedError
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+        from botocore import exceptions as of
         from urllib3.exceptions import HTTPError
 
         wait = _FIRST_WAIT
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return request()
-            except NoCredentialsError:
+            except (of.NoCredentialsError, of.PartialCredentialsError):
                 raise UserError(
                     f"{name}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
                 ) from None
-            except ClientError as e:
+            except of.ClientError as e:
                 status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
                 if status == 412:
                     raise _changed(name) from None
-                if status < 500 and status != 429:
+                if status < 500 and status not in (408, 429):
                     raise UserError(f"{name}: {_refusal(status, e)}") from None
                 error: Exception = e
-            except (BotoCoreError, S3UploadFailedError, HTTPError, OSError) as e:
+            except (of.ConnectionError, of.HTTPClientError, of.IncompleteReadError, HTTPError, OSError) as e:
                 error = e
+            except (of.BotoCoreError, ValueError) as e:
+                raise UserError(f"{name}: {_line(e)}") from None
             if attempt < ATTEMPTS:
                 time.sleep(wait)
                 wait *= 2
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{name}: S3 failed {ATTEMPTS} times: {reason}")
+        raise UserError(f"{name}: S3 failed {ATTEMPTS} times: {_line(error)}")
 
 
 def _refusal(status: int, error: Any) -> str:
@@ -235,7 +249,11 @@ def _refusal(status: int, error: Any) -> str:
         return "there is no such bucket or object"
     if status in (401, 403):
         return "S3 refused access; check the credentials and the bucket's policy"
-    return str(error).splitlines()[0]
+    return _line(error)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _changed(name: object) -> UserError:

@@ -1,6 +1,7 @@
 """What many tests need: the digits, split once, and a search and an extraction on them, done once. Only to be read."""
 
 import os
+import uuid
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from pfs_core.extraction import extract_structures
 from pfs_core.recipes import SearchRecipe
 from pfs_core.search import search
 from pfs_core.spec import Budget, ModelSpec
+from tests.faulty import Faulty
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same bytes are promised on one and the same device
 torch.set_num_threads(1)  # networks this small only get slower with more
@@ -66,3 +68,52 @@ def structures(gates, tmp_path_factory):
     folder = tmp_path_factory.mktemp("extract") / "structures"
     extract_structures(gates, folder, Budget(target=0.5))
     return folder
+
+
+@pytest.fixture(scope="session")
+def store():
+    """An S3 store as a client: that of PFS_TEST_S3_ENDPOINT (with the usual AWS_* keys), else moto's on a free port."""
+    import boto3
+
+    if given := os.environ.get("PFS_TEST_S3_ENDPOINT"):
+        yield boto3.client("s3", endpoint_url=given)
+        return
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "us-east-1"}
+    yield boto3.client("s3", endpoint_url=address, **keys)
+    server.stop()
+
+
+@pytest.fixture
+def bucket(store, monkeypatch):
+    """The address of an empty bucket; the environment says how to reach it, as a user's would."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.meta.endpoint_url)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    if "PFS_TEST_S3_ENDPOINT" not in os.environ:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "testing")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    name = f"pfs-{uuid.uuid4().hex}"
+    store.create_bucket(Bucket=name)
+    yield f"s3://{name}"
+    for item in store.list_objects_v2(Bucket=name).get("Contents", []):
+        store.delete_object(Bucket=name, Key=item["Key"])
+    for part in store.list_multipart_uploads(Bucket=name).get("Uploads", []):
+        store.abort_multipart_upload(Bucket=name, Key=part["Key"], UploadId=part["UploadId"])
+    store.delete_bucket(Bucket=name)
+
+
+@pytest.fixture
+def faulty(bucket, store, monkeypatch):
+    """A store in front of the bucket's that fails by its plan, and short waits before what failed is tried again."""
+    proxy = Faulty(store.meta.endpoint_url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    monkeypatch.setattr("pfs_core.storage._FIRST_WAIT", 0.001)
+    yield proxy
+    proxy.close()

@@ -43,11 +43,11 @@ def load_cifar(storage: Storage, files: Sequence[Entry]) -> Source:
             raise UserError(f"{storage.uri} has no {name}; unpack the whole archive of CIFAR for Python there")
     for name in [*training, test]:
         batch = _load(storage, found[name], ("data", key))
-        data = np.asarray(batch["data"])
-        if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072 or len(data) != len(batch[key]):
-            raise UserError(f"{storage.uri}/{name} does not hold 3072 bytes and a label an image")
+        data, label = np.asarray(batch["data"]), np.asarray(batch[key])
+        if data.dtype != np.uint8 or data.shape != (label.size, 3072) or label.ndim != 1 or label.dtype.kind != "i":
+            raise UserError(f"{storage.uri}/{name} does not hold 3072 bytes and a label (an integer) an image")
         pixels.append(data.reshape(-1, 3, 32, 32))
-        labels.append(np.asarray(batch[key], dtype=np.int64))
+        labels.append(label.astype(np.int64))
         sizes.append(len(data))
     names = [_text(name) for name in _load(storage, found[meta], (names_key,))[names_key]]
     every = np.concatenate(labels)

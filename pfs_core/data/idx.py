@@ -6,6 +6,7 @@
 import gzip
 import math
 import struct
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +38,8 @@ def load_idx(storage: Storage, files: Sequence[Entry]) -> Source:
         labels.append(_read(storage, found[names[1]], dims=1))
         if len(images[-1]) != len(labels[-1]):
             raise UserError(f"{storage.uri}: {len(images[-1])} images but {len(labels[-1])} labels for {part}")
+        if not len(labels[-1]):
+            raise UserError(f"{storage.uri} has no images for {part}")
         is_test.append(np.full(len(labels[-1]), test))
     classes = [str(i) for i in range(int(max(part.max() for part in labels)) + 1)]
     every = np.concatenate(labels).astype(np.int64)
@@ -65,7 +68,7 @@ def _read(storage: Storage, entry: Entry, dims: int) -> np.ndarray:
         data = gzip.decompress(data) if entry.path.endswith(".gz") else data
         zero, kind, count = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{count}I", data, 4)
-    except (OSError, EOFError, struct.error) as e:
+    except (OSError, EOFError, zlib.error, struct.error) as e:
         raise UserError(f"{name} is no IDX file: {e}") from None
     if zero or kind != 8 or count != dims:
         raise UserError(f"{name} is no IDX file of unsigned bytes in {dims} dimension(s)")

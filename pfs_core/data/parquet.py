@@ -67,7 +67,7 @@ def open_parquet(storage: Storage, files: Sequence[Entry]) -> Source:
 def open_file_of(storage: Storage, entry: Entry) -> pq.ParquetFile:
     """A Parquet file of a dataset; UserError if it is not one."""
     try:
-        return pq.ParquetFile(open_file(storage, entry))
+        return pq.ParquetFile(open_file(storage, entry), page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as e:
         raise UserError(f"{storage.uri}/{entry.path} is not a Parquet file: {str(e).splitlines()[0]}") from None
 

@@ -128,8 +128,8 @@ def _with_channels(images: Tensor, channels: int | None) -> Tensor:
     if channels == 3 and images.shape[1] == 1:
         return images.repeat(1, 3, 1, 1)
     if channels == 1 and images.shape[1] == 3:
-        weights = torch.tensor([299, 587, 114]).view(1, 3, 1, 1)  # luma of ITU-R BT.601, as Pillow's
-        return ((images.int() * weights).sum(1, keepdim=True) // 1000).to(torch.uint8)
+        weights = torch.tensor([19595, 38470, 7471]).view(1, 3, 1, 1)  # luma of ITU-R BT.601 in 1/65536, as Pillow's
+        return ((images.int() * weights).sum(1, keepdim=True) + 2**15 >> 16).to(torch.uint8)
     return images
 
 

@@ -39,12 +39,17 @@ def plan(source: Source, rows: np.ndarray, slots: int, seed: int) -> list[list[n
         groups = [groups[i] for i in random.permutation(len(groups))]
     order = np.concatenate(groups)
     starts = np.cumsum([0, *map(len, groups)])
-    cuts = [round(len(order) * slot / slots) for slot in range(slots + 1)]
+    cuts = _cuts(len(order), slots)
     dealt: list[list[np.ndarray]] = []
     for start, stop in itertools.pairwise(cuts):
         borders = [start, *starts[(starts > start) & (starts < stop)][WINDOW - 1 :: WINDOW].tolist(), stop]
         dealt.append([random.permutation(order[a:b]) for a, b in itertools.pairwise(borders)])
     return dealt
+
+
+def _cuts(count: int, slots: int) -> list[int]:
+    """Where the shares of ``slots`` begin and end."""
+    return [round(count * slot / slots) for slot in range(slots + 1)]
 
 
 class Crop:
@@ -105,14 +110,14 @@ class Streamed:
         world: int = 1,
     ) -> None:
         self.source = source
-        self.rows = rows
+        self.rows = np.sort(rows)
         self.crop = crop
         self.flip = flip
         self.device = device
-        self.workers = max(1, min(8, os.cpu_count() or 1)) if workers is None else workers
+        self.workers = min(8, _cores()) if workers is None else workers
         self.rank = rank
         self.world = world
-        self.labels = torch.from_numpy(source.labels[rows]).to(device)
+        self.labels = torch.from_numpy(source.labels[self.rows]).to(device)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -137,17 +142,22 @@ class Streamed:
 
     def _counts(self) -> list[int]:
         """Rows a worker of this rank."""
-        slots = plan(self.source, self.rows, self.world * max(1, self.workers), seed=0)
-        first = self.rank * max(1, self.workers)
-        return [sum(map(len, windows)) for windows in slots[first : first + max(1, self.workers)]]
+        workers = max(1, self.workers)
+        cuts = _cuts(len(self), self.world * workers)
+        return np.diff(cuts)[self.rank * workers :][:workers].tolist()
 
     def _loaded(self, dataset: IterableDataset) -> Iterator[tuple[Tensor, Tensor]]:
         pinned = self.device.type == "cuda"
-        loader = DataLoader(dataset, batch_size=None, num_workers=self.workers, pin_memory=pinned)
+        unused = torch.Generator()  # else the loader would draw from the global one
+        loader = DataLoader(dataset, batch_size=None, num_workers=self.workers, pin_memory=pinned, generator=unused)
         for images, labels, fault in loader:
             if fault:
                 raise UserError(fault)
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _turns(batches: list[int], skip: int) -> tuple[list[int], int]:
@@ -187,9 +197,11 @@ class _Training(IterableDataset):
         first = self.given[worker]
         rows = _read_ahead(images.source, windows, skip=borders[first])
         for batch in range(first, len(borders) - 1):
-            torch.manual_seed(hash((self.seed, slot, batch)))
             count = borders[batch + 1] - borders[batch]
-            yield _stacked(images, itertools.islice(rows, count), images.crop.training)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(hash((self.seed, slot, batch)))
+                made = _stacked(images, itertools.islice(rows, count), images.crop.training)
+            yield made
 
 
 class _Evaluation(IterableDataset):

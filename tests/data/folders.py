@@ -3,12 +3,15 @@
 import io
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from pfs_core.data.source import ImageSource
+from pfs_core.data.reading import load_images
+from pfs_core.data.source import Source, open_source
+from pfs_core.storage import Entry
 
 
 def images(count, shape=(3, 6, 5), seed=0):
@@ -29,22 +32,49 @@ def png(image):
     return encode(Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array))
 
 
-def write(path, encoded, labels, classes=None, label_type=None, image_type=None):
+def write(path, encoded, labels, classes=None, label_type=None, image_type=None, **options):
     """A Parquet file of encoded images and labels."""
     table = pa.table({"image": pa.array(encoded, type=image_type), "label": pa.array(labels, type=label_type)})
     if classes:
-        table = table.replace_schema_metadata({"classes": json.dumps(classes)})
-    pq.write_table(table, path)
+        table = table.replace_schema_metadata(
+            {"classes": json.dumps(classes if isinstance(classes, dict) else list(classes))}
+        )
+    pq.write_table(table, path, **options)
 
 
-def source(rows, classes=2, test_rows=0):
-    """A source of one-pixel images, the last ``test_rows`` of which it gives as its test set."""
-    return ImageSource(
-        images=torch.zeros(rows, 1, 1, 1, dtype=torch.uint8),
-        labels=torch.arange(rows) % classes,
-        files=["made up"] * rows,
-        rows=torch.arange(rows),
-        is_test=torch.arange(rows) >= rows - test_rows,
+def picture(seed, size=(12, 10), mode="RGB"):
+    """A PIL image of noise, its size (width, height)."""
+    width, height = size
+    array = images(1, (3, height, width), seed)[0].permute(1, 2, 0).numpy()
+    return Image.fromarray(array).convert(mode)
+
+
+def tree(root, *paths, kind="PNG", size=(12, 10)):
+    """A tree of images: noise, another one at each path."""
+    for seed, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(encode(picture(seed, size), kind))
+    return root
+
+
+def decoded(folder, channels=None):
+    """All images of a dataset that is kept in memory."""
+    found = open_source(str(folder))
+    return found.images if found.images is not None else load_images(found, channels, skip=False)[0]
+
+
+def source(rows, classes=2, test_rows=0, names=None):
+    """A source without images, the last ``test_rows`` of which it gives as its test set."""
+    return Source(
+        uri="made up",
+        kind="arrays",
+        files=[Entry("made up", rows, "")],
+        file=np.zeros(rows, dtype=np.int32),
+        group=np.zeros(rows, dtype=np.int32),
+        row=np.arange(rows),
+        labels=np.arange(rows) % classes,
+        is_test=np.arange(rows) >= rows - test_rows,
+        names=names,
         class_names=[str(i) for i in range(classes)],
         flip=False,
         fingerprint="0" * 64,

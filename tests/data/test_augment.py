@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfs_core.data.augment import Normalise, batches, batches_per_epoch, random_crop, random_flip
+from pfs_core.data.augment import Normalise, random_crop, random_flip
+from pfs_core.data.images import InMemory
 
 SEEDS = st.integers(0, 1000)
 
@@ -62,18 +63,15 @@ def numbered(n):
     return torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 1, 4, 4).clone(), torch.arange(n)
 
 
-AS_THEY_ARE = {"crop_padding": 0, "flip": False}
-
-
 @given(st.integers(2, 60), st.integers(2, 20), SEEDS)
 def test_every_row_comes_exactly_once_an_epoch_with_its_label(rows, size, seed):
-    images, labels = numbered(rows)
-    epoch = list(batches(images, labels, size, AS_THEY_ARE, generator(seed)))
+    images = InMemory(*numbered(rows), crop_padding=0, flip=False)
+    epoch = list(images.epoch(size, generator(seed)))
     seen = torch.cat([target for _, target in epoch])
     assert sorted(seen.tolist()) == list(range(rows))
     for batch, target in epoch:
         assert torch.equal(batch[:, 0, 0, 0].long(), target)
-    assert len(epoch) == batches_per_epoch(rows, size)
+    assert len(epoch) == images.steps(size)
     sizes = [len(target) for _, target in epoch]
     assert min(sizes) >= 2
     assert all(length == size for length in sizes[:-1])
@@ -81,17 +79,24 @@ def test_every_row_comes_exactly_once_an_epoch_with_its_label(rows, size, seed):
 
 
 def test_a_last_row_joins_the_batch_before_it():
+    images = InMemory(*numbered(9), crop_padding=0, flip=False)
+    assert [len(t) for _, t in images.epoch(4, generator(0))] == [4, 5]
+
+
+def test_all_images_come_in_their_order():
     images, labels = numbered(9)
-    assert [len(t) for _, t in batches(images, labels, 4, AS_THEY_ARE, generator(0))] == [4, 5]
+    whole = InMemory(images, labels, crop_padding=2, flip=True)
+    assert len(whole) == 9
+    assert [len(batch) for batch in whole.in_order(4)] == [4, 4, 1]
+    assert torch.equal(torch.cat(list(whole.in_order(4))), images)
 
 
 def test_the_generator_decides_everything():
-    images, labels = pixels(30), torch.arange(30)
-    augmentation = {"crop_padding": 2, "flip": True}
+    images = InMemory(pixels(30), torch.arange(30), crop_padding=2, flip=True)
 
     def epochs(seed):
         random = generator(seed)
-        return [list(batches(images, labels, 7, augmentation, random)) for _ in range(2)]
+        return [list(images.epoch(7, random)) for _ in range(2)]
 
     first, again, other = epochs(0), epochs(0), epochs(1)
     for a, b in zip(first[0] + first[1], again[0] + again[1], strict=True):
@@ -104,7 +109,7 @@ def test_the_generator_decides_everything():
 def test_the_images_stay_as_they_were():
     images, labels = pixels(12), torch.arange(12)
     before = images.clone()
-    for batch, _ in batches(images, labels, 5, {"crop_padding": 1, "flip": True}, generator(0)):
+    for batch, _ in InMemory(images, labels, crop_padding=1, flip=True).epoch(5, generator(0)):
         batch.zero_()
     assert torch.equal(images, before)
 

@@ -7,14 +7,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from pfs_core.data import split_dataset
-from pfs_core.data.source import check_dataset, load_source
+from pfs_core.data.source import check_dataset, open_source
 from pfs_core.errors import UserError
-from tests.data.folders import images, png, write
+from pfs_core.recipes import SplitRecipe
+from tests.data.folders import decoded, images, png, write
 
 GOOD = [png(image) for image in images(3)]
 
 
-def refused(dataset, *messages, call=load_source):
+def refused(dataset, *messages, call=open_source):
     with pytest.raises(UserError) as error:
         call(str(dataset))
     assert "\n" not in str(error.value)
@@ -24,16 +25,17 @@ def refused(dataset, *messages, call=load_source):
 
 def test_an_unknown_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for call in (load_source, check_dataset):
+    for call in (open_source, check_dataset):
         refused("cifar10", "'cifar10' does not exist", "digits", call=call)
 
 
 def test_a_missing_folder(tmp_path):
-    refused(tmp_path / "missing", "does not exist", "folder of Parquet files")
+    refused(tmp_path / "missing", "does not exist", "a folder or s3:// prefix of images")
 
 
 def test_an_empty_folder(tmp_path):
     refused(tmp_path, r"holds no \*.parquet file")
+    refused(tmp_path, "is an empty folder", call=check_dataset)
 
 
 def test_a_file(tmp_path):
@@ -41,10 +43,10 @@ def test_a_file(tmp_path):
     refused(tmp_path / "train.parquet", "is a file; name the folder")
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/cifar10", "https://example.com/x"])
-def test_a_remote_address(uri):
-    for call in (load_source, check_dataset):
-        refused(uri, "only local folders", call=call)
+@pytest.mark.parametrize("uri", ["https://example.com/x", "gs://bucket/x"])
+def test_an_address_of_an_unknown_kind(uri):
+    for call in (open_source, check_dataset):
+        refused(uri, "cannot be read: .*:// is not known", call=call)
 
 
 def test_test_files_only(tmp_path):
@@ -91,7 +93,7 @@ def test_an_undecodable_image(tmp_path, row):
     encoded = list(GOOD)
     encoded[row] = b"no image at all"
     write(tmp_path / "train.parquet", encoded, [0, 1, 0])
-    refused(tmp_path, f"train.parquet, row {row}: the image cannot be decoded")
+    refused(tmp_path, f"train.parquet, row {row}: the image cannot be decoded", call=decoded)
 
 
 @pytest.mark.parametrize("row", [0, 1])
@@ -100,24 +102,24 @@ def test_an_empty_image(tmp_path, row, nothing):
     encoded = list(GOOD)
     encoded[row] = nothing
     write(tmp_path / "train.parquet", encoded, [0, 1, 0])
-    refused(tmp_path, f"train.parquet, row {row}: the image is empty")
+    refused(tmp_path, f"train.parquet, row {row}: the image is empty", call=decoded)
 
 
 def test_a_broken_image_behind_the_first_thousand(tmp_path):
     write(tmp_path / "train.parquet", GOOD[:1] * 1005 + [b"broken"], [0, 1] * 503)
-    refused(tmp_path, "train.parquet, row 1005: the image cannot be decoded")
+    refused(tmp_path, "train.parquet, row 1005: the image cannot be decoded", call=decoded)
 
 
 def test_images_of_other_sizes(tmp_path):
     encoded = [*GOOD, png(images(1, (3, 6, 6))[0])]
     write(tmp_path / "train.parquet", encoded, [0, 1, 0, 1])
-    refused(tmp_path, "row 3: the image is 3x6x6, the first one 3x6x5")
+    refused(tmp_path, "row 3: the image is 3x6x6, the first one 3x6x5", call=decoded)
 
 
 def test_images_of_another_size_in_a_second_file(tmp_path):
     write(tmp_path / "a.parquet", GOOD, [0, 1, 0])
     write(tmp_path / "b.parquet", [png(image) for image in images(2, (1, 6, 5))], [0, 1])
-    refused(tmp_path, "b.parquet, row 0: the image is 1x6x5, the first one 3x6x5")
+    refused(tmp_path, "b.parquet, row 0: the image is 1x6x5, the first one 3x6x5", call=decoded)
 
 
 def test_a_negative_label(tmp_path):
@@ -158,7 +160,8 @@ def test_classes_that_are_no_list(tmp_path):
 
 def test_a_broken_dataset_leaves_no_split(tmp_path):
     (tmp_path / "data").mkdir()
-    write(tmp_path / "data" / "train.parquet", [b"broken"], [0])
-    with pytest.raises(UserError):
-        split_dataset(str(tmp_path / "data"), tmp_path / "split")
+    write(tmp_path / "data" / "train.parquet", [b"broken"] * 20, [0, 1] * 10)
+    for recipe in (SplitRecipe(), SplitRecipe(image_size=8)):
+        with pytest.raises(UserError, match=r"train.parquet, row \d+: the image cannot be decoded"):
+            split_dataset(str(tmp_path / "data"), tmp_path / "split", recipe)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfs_core.data import load_split, split_dataset
-from pfs_core.data.source import load_source
+from pfs_core.data.source import open_source
 from pfs_core.data.split import PARTS, choose_rows, pixel_statistics
 from pfs_core.errors import UserError
 from pfs_core.files import read_json
@@ -28,18 +28,19 @@ def test_sizes_of_the_digits(digits):
 
 def test_every_digit_is_in_exactly_one_part(digits, digits_data):
     table = pq.read_table(digits / "split.parquet")
-    assert table.column_names == ["file", "row", "label", "split"]
+    assert table.column_names == ["file", "row_group", "row", "label", "split"]
     assert table.column("row").to_pylist() == list(range(1797))
     assert set(table.column("split").to_pylist()) == set(PARTS)
-    whole = load_source("digits")
+    whole = open_source("digits")
     parts = np.array(table.column("split").to_pylist())
     for part in PARTS:
-        assert torch.equal(digits_data.images[part], whole.images[torch.from_numpy(parts == part)])
-        assert torch.equal(digits_data.labels[part], whole.labels[torch.from_numpy(parts == part)])
+        images = digits_data.part(part)
+        assert torch.equal(images.images, whole.images[torch.from_numpy(parts == part)])
+        assert images.labels.tolist() == whole.labels[parts == part].tolist()
 
 
 def test_digits_are_scikit_learns():
-    whole, bunch = load_source("digits"), sklearn.datasets.load_digits()
+    whole, bunch = open_source("digits"), sklearn.datasets.load_digits()
     assert whole.images.shape == (1797, 1, 8, 8)
     assert whole.images.dtype == torch.uint8
     assert np.abs(whole.images[:, 0].numpy() - bunch.images * 255 / 16).max() <= 0.5
@@ -49,12 +50,17 @@ def test_digits_are_scikit_learns():
 def test_counts_a_class_add_up(digits, digits_data):
     info = read_json(digits / "split.json")
     for part in PARTS:
-        assert info["rows_per_class"][part] == digits_data.labels[part].bincount(minlength=10).tolist()
+        assert info["rows_per_class"][part] == digits_data.part(part).labels.bincount(minlength=10).tolist()
+
+
+def test_the_choice_is_that_of_the_first_release(digits):
+    expected = "6c8f6c98611342f94d881243443c348c79dd421ba507d8a2dbb4156b1a4a567c"
+    assert read_json(digits / "split.json")["fingerprint"] == expected
 
 
 def test_the_same_seed_gives_the_same_bytes(digits, tmp_path):
     split_dataset("digits", tmp_path / "again", seed=0)
-    for name in ("split.parquet", "split.json", "images.safetensors", "complete.json"):
+    for name in ("split.parquet", "files.parquet", "split.json", "images.safetensors", "complete.json"):
         assert (tmp_path / "again" / name).read_bytes() == (digits / name).read_bytes()
 
 
@@ -100,26 +106,27 @@ def test_too_few_rows_are_refused(rows):
 def test_pixel_statistics_are_numpys(channels, count, seed):
     random = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (count, channels, 4, 3), dtype=torch.uint8, generator=random)
-    mean, std = pixel_statistics(images)
+    mean, std = pixel_statistics(images.split(7))
     assert mean == pytest.approx(images.numpy().mean((0, 2, 3)).tolist())
     assert std == pytest.approx(images.numpy().std((0, 2, 3)).tolist())
 
 
 def test_flat_images_have_a_deviation_to_divide_by():
-    mean, std = pixel_statistics(torch.full((2, 1, 3, 3), 9, dtype=torch.uint8))
+    mean, std = pixel_statistics([torch.full((2, 1, 3, 3), 9, dtype=torch.uint8)])
     assert mean == [9.0]
     assert 0 < std[0] < 0.01
 
 
 def test_statistics_are_of_the_training_rows(digits, digits_data):
     info = read_json(digits / "split.json")
-    assert info["mean"] == pytest.approx([digits_data.images["train"].double().mean().item()])
+    assert info["mean"] == pytest.approx([digits_data.part("train").images.double().mean().item()])
 
 
-def test_training_rows_with_and_without_validation(digits_data):
-    assert len(digits_data.training_rows(False)[0]) == 1294
-    images, labels = digits_data.training_rows(True)
-    assert (len(images), len(labels)) == (1438, 1438)
+def test_parts_are_read_as_one(digits_data):
+    one, two, both = (digits_data.part(*names) for names in (["train"], ["validation"], ["train", "validation"]))
+    assert (len(one), len(two), len(both)) == (1294, 144, 1438)
+    assert torch.equal(both.images, torch.cat([one.images, two.images]))
+    assert torch.equal(both.labels, torch.cat([one.labels, two.labels]))
 
 
 def test_what_is_no_split_is_refused(gates, tmp_path):

@@ -106,7 +106,7 @@ def test_registered_model_computes_what_ours_does(finished, runs):
     theirs = mlflow.pytorch.load_model("models:/pfs-resnet20/1")
     data = load_split(finished[1] / "split")
     ours = Deployable(load_model(finished[1] / "model-pruned")[0], data.info["mean"], data.info["std"])
-    pixels = data.images["test"][:7].float()
+    pixels = data.part("test").images[:7].float()
     with torch.no_grad():
         expected = ours(pixels)
         assert torch.allclose(theirs(pixels), expected, atol=1e-5)

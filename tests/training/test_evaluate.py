@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from pfs_core.data.images import InMemory
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.retrain import confusion
 
@@ -19,7 +20,7 @@ def test_every_row_is_predicted_in_order_in_evaluation_mode(rows, training):
         assert not model.training
         return model(batch.float()).flatten(1)
 
-    predictions = predict(model, forward, images)
+    predictions = predict(model, forward, InMemory(images, labels, crop_padding=1, flip=True))
     assert torch.equal(predictions, labels)
     assert model.training == training
     assert model.num_batches_tracked == 0

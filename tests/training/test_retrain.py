@@ -54,11 +54,11 @@ def test_it_learns_the_digits(trained):
 def test_the_metrics_agree_with_each_other(trained, digits_data, dense):
     metrics = read_json(trained / "metrics.json")
     confusion = torch.tensor(metrics["confusion_matrix"])
-    rows = len(digits_data.labels["test"])
+    rows = len(digits_data.part("test"))
     assert confusion.shape == (10, 10)
     assert confusion.sum() == metrics["test_rows"] == rows
     assert confusion.trace().item() / rows == metrics["test_accuracy"]
-    assert confusion.sum(1).tolist() == digits_data.labels["test"].bincount(minlength=10).tolist()
+    assert confusion.sum(1).tolist() == digits_data.part("test").labels.bincount(minlength=10).tolist()
     low, high = metrics["test_accuracy_interval"]
     assert 0 <= low < metrics["test_accuracy"] < high <= 1
     assert (metrics["macs"], metrics["params"]) == (dense.cost.macs, dense.cost.params)
@@ -79,9 +79,9 @@ def test_the_loaded_model_reproduces_the_test_accuracy(trained, digits_data):
     assert not model.training
     assert trace(model, structure.model.input_shape).widths() == structure.widths
     normalise = Normalise(digits_data.info, torch.device("cpu"), torch.contiguous_format)
-    predictions = predict(model, lambda images: model(normalise(images)), digits_data.images["test"])
+    predictions = predict(model, lambda images: model(normalise(images)), digits_data.part("test"))
     metrics = read_json(trained / "metrics.json")
-    assert accuracy(predictions, digits_data.labels["test"]) == metrics["test_accuracy"]
+    assert accuracy(predictions, digits_data.part("test").labels) == metrics["test_accuracy"]
 
 
 def test_the_weights_have_the_networks_own_names(trained, dense):

@@ -1,0 +1,87 @@
+"""An image that cannot be read stops the split in one line, or is left out and listed; never does it train as noise."""
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pfs_core.data import load_split, split_dataset
+from pfs_core.errors import UserError
+from pfs_core.files import read_json
+from pfs_core.recipes import SplitRecipe
+from tests.data.folders import encode, images, picture, png, tree, write
+
+BAD = {
+    "sixteen bits": (encode(Image.new("I;16", (12, 10), 0x80FF)), "more than 8 bits a channel"),
+    "truncated": (encode(picture(0, (60, 50)), "JPEG")[:2000], "the image cannot be decoded (image file is truncated"),
+    "header only": (encode(picture(0))[:20], "the image cannot be decoded"),
+    "empty": (b"", "the image is empty"),
+    "text": (b"<html>", "neither PNG nor JPEG"),
+    "flipped bits": (encode(picture(0))[:60] + b"\xff" * 40 + encode(picture(0))[100:], "the image cannot be decoded"),
+}
+
+
+@pytest.fixture(params=BAD)
+def spoiled(request, tmp_path):
+    """A tree of 40 images, the 12th of which is bad, and what is wrong with it."""
+    tree(tmp_path / "data", *[f"{'ab'[i % 2]}/{i:02}.png" for i in range(40)])
+    data, reason = BAD[request.param]
+    (tmp_path / "data" / "b" / "11.png").write_bytes(data)
+    return tmp_path / "data", reason
+
+
+def test_it_stops_the_split_of_images_in_memory(spoiled, tmp_path):
+    with pytest.raises(UserError) as error:
+        split_dataset(str(spoiled[0]), tmp_path / "split")
+    assert str(error.value).startswith(f"{spoiled[0]}/b/11.png: ")
+    assert spoiled[1] in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "split").exists()
+
+
+@pytest.mark.parametrize("size", [None, 8])
+def test_it_is_left_out_and_listed(spoiled, tmp_path, size):
+    info = split_dataset(str(spoiled[0]), tmp_path / "split", SplitRecipe(on_bad="skip", image_size=size))
+    (skipped,) = read_json(tmp_path / "split" / "split.json")["skipped"]
+    assert skipped["image"] == f"{spoiled[0]}/b/11.png"
+    assert spoiled[1] in skipped["reason"]
+    assert sum(info["rows"].values()) == 39
+    index = pq.read_table(tmp_path / "split" / "split.parquet")
+    assert len(index) == 39
+    assert "b/11.png" not in index.column("file").to_pylist()
+    data = load_split(tmp_path / "split")
+    for part, rows in info["rows"].items():
+        images = data.part(part)
+        assert sum(len(batch) for batch in images.in_order(7)) == len(images) == rows
+
+
+def test_images_of_another_size_are_left_out_too(tmp_path):
+    encoded = [png(image) for image in images(40)]
+    encoded[17] = png(images(1, (3, 9, 9))[0])
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train.parquet", encoded, [0, 1] * 20)
+    info = split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitRecipe(on_bad="skip"))
+    assert [skipped["image"] for skipped in info["skipped"]] == [f"{tmp_path}/data/train.parquet, row 17"]
+    assert load_split(tmp_path / "split").images.shape == (39, 3, 6, 5)
+
+
+def test_nothing_but_bad_images_is_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train.parquet", [b"bad"] * 40, [0, 1] * 20)
+    for size in (None, 8):
+        with pytest.raises(UserError, match=r"no image that can be decoded|too few"):
+            split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitRecipe(on_bad="skip", image_size=size))
+
+
+@pytest.mark.parametrize("size", [None, 8])
+def test_a_page_that_fails_its_checksum_is_refused(tmp_path, size):
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "train.parquet"
+    raw = [encode(picture(i, (40, 40)), "BMP") for i in range(40)]
+    write(file, raw, [0, 1] * 20, write_page_checksum=True, compression="none", row_group_size=10, use_dictionary=False)
+    data = bytearray(file.read_bytes())
+    place = data.index(raw[27][100:200])
+    data[place] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"train.parquet, row group 2 cannot be read: .*CRC") as error:
+        split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitRecipe(image_size=size))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,131 @@
+"""Which rows validate: shares a class, and a choice that neither the order of files nor their number changes."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfs_core.data.source import open_source
+from pfs_core.data.split import PARTS, _tables, choose_rows
+from pfs_core.errors import UserError
+from pfs_core.recipes import SplitRecipe
+from tests.data.folders import encode, picture, source, tree
+
+
+def per_class(made, parts, part):
+    return np.bincount(made.labels[parts == part], minlength=len(made.class_names)).tolist()
+
+
+@given(st.integers(60, 500), st.integers(2, 6), st.integers(1, 4), st.integers(0, 3))
+def test_so_many_rows_of_each_class_validate(rows, classes, count, seed):
+    made = source(rows, classes, test_rows=10)
+    recipe = SplitRecipe(validation_per_class=count)
+    parts = choose_rows(made, recipe, seed)
+    assert per_class(made, parts, "validation") == [count] * classes
+    assert (parts[-10:] == "test").all()
+    assert (parts == choose_rows(made, recipe, seed)).all()
+    assert (parts != choose_rows(made, recipe, seed + 1)).any()
+
+
+def test_a_class_with_too_few_rows_is_named():
+    with pytest.raises(UserError, match=r"split.validation_per_class is 30, but class '0' has 30 training images"):
+        choose_rows(source(70, test_rows=10), SplitRecipe(validation_per_class=30), 0)
+
+
+@given(st.integers(100, 800), st.integers(0, 3), st.integers(5, 60))
+def test_stratified_shares_are_those_of_the_classes(rows, seed, validation):
+    made = source(rows, 7, test_rows=10)
+    made.labels[: rows // 3] = 0
+    parts = choose_rows(made, SplitRecipe(validation=validation, stratified=True), seed)
+    training = np.bincount(made.labels[:-10], minlength=7)
+    count = min(validation, round(0.1 * (rows - 10)))
+    found = np.array(per_class(made, parts, "validation"))
+    assert found.sum() == count
+    assert (np.abs(found - count * training / (rows - 10)) < 1).all()
+
+
+def test_within_a_class_rows_are_chosen_at_random():
+    made = source(10_000, 4, test_rows=2)
+    for recipe in (SplitRecipe(validation_per_class=500), SplitRecipe(validation=2000, stratified=True)):
+        rows = np.flatnonzero(
+            choose_rows(made, recipe.model_copy(update={"max_validation_fraction": 0.5}), 0) == PARTS[1]
+        )
+        assert (rows < 5000).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_bad_rows_are_in_no_part():
+    usable = np.arange(200) % 10 > 0
+    parts = choose_rows(source(200), SplitRecipe(), 0, usable)
+    assert (parts[~usable] == "").all()
+    assert set(parts[usable]) == set(PARTS)
+    assert (parts == "test").sum() == 36
+
+
+NAMES = [f"{c}/{i:02}.png" for c in ("cat", "dog", "frog") for i in range(20)]
+HELD_OUT = [f"val/{c}/{i}.png" for c in ("cat", "dog", "frog") for i in range(3)]
+
+
+def shards(folder, names, count, order, prefix="train"):
+    """Parquet files of images with names, spread over ``count`` files in some order."""
+    folder.mkdir(exist_ok=True)
+    names = [names[i] for i in order]
+    for i in range(count):
+        some = names[i::count]
+        labels = [["cat", "dog", "frog"].index(name.split("/")[-2]) for name in some]
+        image = encode(picture(0))
+        table = pa.table({"image": pa.array([image] * len(some), pa.binary()), "label": labels, "name": some})
+        pq.write_table(table, folder / f"{prefix}-{i}.parquet", row_group_size=4)
+    return folder
+
+
+def chosen(folder, recipe, seed):
+    """The names in each part."""
+    opened = open_source(str(folder))
+    parts = choose_rows(opened, recipe, seed)
+    names = np.array(opened.names.to_pylist())
+    return {part: sorted(names[parts == part]) for part in PARTS}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [SplitRecipe(), SplitRecipe(validation_per_class=3), SplitRecipe(stratified=True)],
+    ids=["a total", "a class", "shares"],
+)
+@pytest.mark.parametrize("given", [False, True])
+def test_the_same_names_are_chosen_however_they_are_stored(tmp_path, recipe, given):
+    names = [f"train/{name}" for name in NAMES] if given else NAMES
+    tree(tmp_path / "tree", *names, *(HELD_OUT if given else []))
+    random = np.random.default_rng(0)
+    folders = [tmp_path / "tree"]
+    for count in (1, 7):
+        folders.append(shards(tmp_path / str(count), names, count, random.permutation(len(names))))
+        if given:
+            shards(folders[-1], HELD_OUT, 2, range(len(HELD_OUT)), "test")
+    first, *others = [chosen(folder, recipe, 5) for folder in folders]
+    assert first["test"] == (HELD_OUT if given else first["test"])
+    assert others == [first, first]
+    assert chosen(folders[0], recipe, 6) != first
+
+
+def test_the_order_in_which_files_are_listed_changes_nothing(tmp_path, monkeypatch):
+    from pfs_core.storage import LocalStorage
+
+    tree(tmp_path, *NAMES)
+    first = chosen(tmp_path, SplitRecipe(), 0)
+    files = LocalStorage.files
+    monkeypatch.setattr(LocalStorage, "files", lambda self: files(self)[::-1])
+    assert chosen(tmp_path, SplitRecipe(), 0) == first
+
+
+def test_a_set_of_the_size_of_imagenet_is_split():
+    rows = 1_281_167
+    names = pa.array([f"n{i % 1000:08}/{i:07}.JPEG" for i in range(rows)])
+    made = source(rows, 1000, names=names)
+    parts = choose_rows(made, SplitRecipe(validation_per_class=50, test_fraction=0.04), 0)
+    assert per_class(made, parts, "validation") == [50] * 1000
+    assert (parts == "test").sum() == round(0.04 * rows)
+    index, files = _tables(made, parts)
+    assert (len(index), len(files)) == (rows, 1)
+    assert index.column("label").to_numpy()[-1] == made.labels[-1]

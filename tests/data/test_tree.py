@@ -1,0 +1,120 @@
+"""Folders of images: which are the classes, which the test set, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pfs_core.data import load_split, split_dataset
+from pfs_core.data.source import open_source
+from pfs_core.errors import UserError
+from pfs_core.files import read_json
+from pfs_core.recipes import SplitRecipe
+from pfs_core.storage import open_storage
+from tests.data.folders import decoded, encode, picture, tree
+
+
+def refused(root, message):
+    with pytest.raises(UserError, match=message) as error:
+        open_source(str(root))
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_a_class(tmp_path):
+    source = open_source(str(tree(tmp_path, "cat/2.png", "dog/1.png", "cat/10.png")))
+    assert source.kind == "tree"
+    assert source.class_names == ["cat", "dog"]
+    assert source.names.to_pylist() == ["cat/10.png", "cat/2.png", "dog/1.png"]
+    assert source.labels.tolist() == [0, 0, 1]
+    assert not source.is_test.any()
+    assert source.place(1) == f"{tmp_path}/cat/2.png"
+
+
+@pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test"])
+def test_a_held_out_folder_is_the_test_set(tmp_path, held_out):
+    source = open_source(str(tree(tmp_path, f"{held_out}/b/1.png", "train/a/1.png", "train/b/2.png")))
+    assert source.class_names == ["a", "b"]
+    found = zip(source.names.to_pylist(), source.labels.tolist(), source.is_test.tolist(), strict=True)
+    expected = {(f"{held_out}/b/1.png", 1, True), ("train/a/1.png", 0, False), ("train/b/2.png", 1, False)}
+    assert set(found) == expected
+
+
+def test_a_training_folder_alone_has_no_test_set(tmp_path):
+    source = open_source(str(tree(tmp_path, "train/a/1.png", "train/b/2.png")))
+    assert (source.class_names, source.is_test.any()) == (["a", "b"], False)
+
+
+def test_a_folder_named_train_among_classes_is_a_class(tmp_path):
+    source = open_source(str(tree(tmp_path, "train/1.png", "plane/1.png")))
+    assert source.class_names == ["plane", "train"]
+
+
+def test_what_lies_deeper_belongs_to_the_class(tmp_path):
+    source = open_source(str(tree(tmp_path, "a/x/y/1.png", "a/2.png", "b/z/1.png")))
+    assert source.class_names == ["a", "b"]
+    assert source.labels.tolist() == [0, 0, 1]
+
+
+def test_suffixes_are_of_either_case_and_other_files_are_passed_over(tmp_path):
+    tree(tmp_path, "a/1.PNG", "a/.2.png", "b/1.Png", ".c/1.png")
+    (tmp_path / "b" / "labels.csv").write_text("1")
+    assert open_source(str(tmp_path)).names.to_pylist() == ["a/1.PNG", "b/1.Png"]
+
+
+@pytest.mark.parametrize("paths", [("a/1.png", "b/1.png", "1.png"), ("train/a/1.png", "train/b/1.png", "train/1.png")])
+def test_an_image_outside_a_class_folder_is_refused(tmp_path, paths):
+    refused(tree(tmp_path, *paths), "1.png lies in no class folder")
+
+
+@pytest.mark.parametrize(
+    ("paths", "empty"), [(("a/1.png", "b/1.png"), "c"), (("train/a/1.png", "train/b/1.png"), "train/c")]
+)
+def test_a_class_folder_without_images_is_refused(tmp_path, paths, empty):
+    tree(tmp_path, *paths)
+    (tmp_path / empty).mkdir()
+    refused(tmp_path, f"class folder {tmp_path}/{empty} holds no training images")
+
+
+def test_a_test_class_without_training_images_is_refused(tmp_path):
+    refused(tree(tmp_path, "train/a/1.png", "train/b/1.png", "val/c/1.png"), "c")
+
+
+def test_a_single_class_is_refused(tmp_path):
+    refused(tree(tmp_path, "a/1.png", "a/2.png"), "a single class")
+
+
+def test_a_bucket_is_read_as_a_folder_is(tmp_path, bucket):
+    paths = ("train/a/x/1.png", "train/b/2.PNG", "val/b/1.png", "train/a/.3.png")
+    here = open_source(str(tree(tmp_path, *paths)))
+    for path in paths:
+        open_storage(f"{bucket}/set").write(path, tmp_path / path)
+    there = open_source(f"{bucket}/set")
+    assert (there.names, there.class_names) == (here.names, here.class_names)
+    assert (there.labels == here.labels).all()
+    assert (there.is_test == here.is_test).all()
+    assert torch.equal(decoded(f"{bucket}/set"), decoded(tmp_path))
+
+
+@pytest.mark.parametrize(("stored", "channels"), [("L", 3), ("RGB", 1), ("L", 1), ("RGB", None), ("CMYK", None)])
+def test_images_become_grey_or_colour(tmp_path, stored, channels):
+    for i in range(12):
+        (tmp_path / "data" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / "ab"[i % 2] / f"{i:02}.jpg").write_bytes(encode(picture(i, mode=stored), "JPEG"))
+    recipe = SplitRecipe(channels=channels, max_validation_fraction=0.3)
+    info = split_dataset(str(tmp_path / "data"), tmp_path / "split", recipe)
+    expected = channels or (1 if stored == "L" else 3)
+    assert info["input_shape"] == [expected, 10, 12]
+    data = load_split(tmp_path / "split")
+    assert data.images.shape == (12, expected, 10, 12)
+    files = sorted((tmp_path / "data").glob("*/*.jpg"))
+    for file, image in zip(files, data.images, strict=True):
+        pixels = np.array(Image.open(file).convert("L" if expected == 1 else "RGB"))
+        assert (image.permute(1, 2, 0).numpy() == pixels.reshape(10, 12, expected)).all()
+
+
+def test_the_split_names_where_its_images_are(tmp_path):
+    paths = [f"{c}/{i}.png" for c in "ab" for i in range(10)]
+    split_dataset(str(tree(tmp_path / "data", *paths)), tmp_path / "split", SplitRecipe(image_size=8))
+    info = read_json(tmp_path / "split" / "split.json")
+    assert (info["dataset"], info["kind"], info["in_memory"]) == (str(tmp_path / "data"), "tree", False)
+    assert not (tmp_path / "split" / "images.safetensors").exists()
