@@ -8,9 +8,10 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from pfs_core.cut import ranked_channels
 from pfs_core.errors import UserError
 from pfs_core.spec import Budget
-from pfs_core.structure import extract, ranked_channels
+from pfs_core.structure import extract
 from tests import budgets
 from tests.budgets import SPEC, cost_of, graph, random_gates
 
@@ -30,8 +31,9 @@ def prefixes(gates, policy="inner", multiple=1):
     """Widths with the first 0, 1, 2, ... channels of the ranked order."""
     widths = graph(policy).expanded(SPEC.expand)
     kept = Counter()
-    for _, group in [(1.0, ""), *ranked_channels(gates)]:
-        kept[group] += 1
+    names = list(gates)
+    for owner in [None, *ranked_channels(gates)[1]]:
+        kept[owner if owner is None else names[owner]] += 1
         floor = {name: min(multiple, len(scores)) for name, scores in gates.items()}
         yield widths | {name: max(kept[name] // multiple * multiple, floor[name]) for name in gates}
 
@@ -65,11 +67,10 @@ def test_equals_the_longest_prefix_found_by_walking(seed, levels, budget, multip
 @given(budgets.seeds, budgets.levels)
 def test_channels_are_ranked_by_their_gates(seed, levels):
     gates = random_gates(seed, levels)
-    ranked = ranked_channels(gates)
-    values = [gate for gate, _ in ranked]
-    assert values == sorted(values, reverse=True)
-    for group, scores in gates.items():
-        assert [gate for gate, name in ranked if name == group] == sorted(scores.double().tolist(), reverse=True)
+    values, owners = ranked_channels(gates)
+    assert values.tolist() == sorted(values, reverse=True)
+    for i, scores in enumerate(gates.values()):
+        assert values[owners == i].tolist() == sorted(scores.double().tolist(), reverse=True)
 
 
 @given(budgets.seeds, budgets.budgets, budgets.policies)

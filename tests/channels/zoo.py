@@ -26,7 +26,17 @@ def graph(name, policy="inner"):
 
 
 def widths_of(traced):
-    """Any widths of a graph: resizable groups from 1 channel to one and a half times what they have."""
+    """Any widths of a graph: resizable groups from the smallest to one and a half times what they have."""
     return st.fixed_dictionaries(
-        {g.name: st.integers(1, g.width * 3 // 2) if g.resizable else st.just(g.width) for g in traced.groups}
+        {
+            g.name: st.integers(1, g.gate_count * 3 // 2).map(lambda n, g=g: n * g.blocks)
+            if g.resizable
+            else st.just(g.width)
+            for g in traced.groups
+        }
     )
+
+
+def scaled(traced, factor):
+    """Widths with every resizable group times a factor, rounded to what it allows."""
+    return {g.name: max(1, round(g.gate_count * factor)) * g.blocks if g.resizable else g.width for g in traced.groups}
