@@ -36,14 +36,17 @@ class Config(BaseModel):
 
 
 class ModelSpec(Config):
-    """Enough to build a network again: a zoo name, its keyword arguments, classes, input and expansion."""
+    """Enough to build a network again: a name, its keyword arguments, classes, input and expansion."""
 
     name: str
+    """Of the zoo, ``torchvision:NAME`` or ``package.module:factory``."""
     num_classes: int = Field(default=10, ge=2)
     input_shape: tuple[int, int, int] = (3, 32, 32)
     """Channels, height, width of one image."""
     expand: float = Field(default=1.0, ge=1.0, le=8.0)
-    """Factor on the width of every channel group that can be resized, applied before the search."""
+    """Factor on the width of every prunable channel group, applied before the search."""
+    expand_stream: float | None = Field(default=None, ge=1.0, le=8.0)
+    """Factor on the residual streams; None leaves that to the network (see ``widen_stream``)."""
     kwargs: dict[str, Any] = {}
 
     @field_validator("input_shape")

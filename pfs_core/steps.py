@@ -48,7 +48,7 @@ def search(
     from pfs_core.spec import Budget, ModelSpec
 
     config = chosen(recipe_name, dataset_of(split_dir)).stage("search", settings or {})
-    spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(model_settings or {})}, "model")
+    spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(dict(model_settings or {}))}, "model")
     goal = Budget.from_text(budget)
     with step_run("search") as run:
         run.params(prefixed("search", {"model": model, "budget": str(goal), "seed": seed, **config.model_dump()}))
