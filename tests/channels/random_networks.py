@@ -44,7 +44,10 @@ def grouped(inputs, outputs, act):
 def regrouped(inputs, outputs, act):
     """Two numbers of groups on the same channels."""
     return nn.Sequential(
-        conv_bn(inputs, 12, act, kernel=1), conv_bn(12, 12, act, groups=2), conv_bn(12, outputs, act, groups=4)
+        conv_bn(inputs, 12, act, kernel=1),
+        conv_bn(12, 12, act, groups=2),
+        conv_bn(12, 8, act, groups=4),
+        conv_bn(8, outputs, act, kernel=1),
     )
 
 
