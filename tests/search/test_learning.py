@@ -14,11 +14,12 @@ from pfs_core.search.gates import Gates
 
 
 def expanded(spec, data, policy="inner"):
-    """The network of ``spec`` at 1.25 times its widths."""
+    """The network of ``spec`` at 1.25 times its widths, and its graph."""
     torch.manual_seed(0)
     model = build_model(spec.updated({"input_shape": data.input_shape}, "model"))
     graph = trace(model, data.input_shape, policy)
-    return resize(model, graph, graph.expanded(1.25))
+    widths = graph.expanded(1.25)
+    return resize(model, graph, widths), graph.at(widths)
 
 
 def small(data, rows=96):
@@ -30,9 +31,9 @@ def small(data, rows=96):
     )
 
 
-def learn(model, data, target=0.5, seed=0, **recipe):
+def learn(network, data, target=0.5, seed=0, **recipe):
     settings = SearchRecipe(**{"precision": "fp32", "batch_size": 32, **recipe})
-    return loop.learn_gates(model, data, target, settings, seed, ignore)
+    return loop.learn_gates(*network, data, target, settings, seed, ignore)
 
 
 def joined(best):
@@ -42,9 +43,9 @@ def joined(best):
 @pytest.mark.parametrize("policy", ["inner", "all"])
 def test_weights_stay_bit_identical_and_gates_change(digits_data, narrow, policy):
     data = small(digits_data)
-    model = expanded(narrow, data, policy)
+    model, graph = expanded(narrow, data, policy)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    best, _ = learn(model, data, epochs=2, policy=policy)
+    best, _ = learn((model, graph), data, epochs=2, policy=policy)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]), name
     gates = joined(best)
@@ -54,8 +55,8 @@ def test_weights_stay_bit_identical_and_gates_change(digits_data, narrow, policy
 
 def test_the_running_statistics_are_those_of_the_images(digits_data, narrow):
     data = small(digits_data)
-    model = expanded(narrow, data)
-    learn(model, data, epochs=1)
+    model, graph = expanded(narrow, data)
+    learn((model, graph), data, epochs=1)
     assert model.bn1.running_mean.abs().max() > 0
     assert model.bn1.num_batches_tracked == 3
 
@@ -74,9 +75,9 @@ def test_the_seed_alone_decides_the_order_of_the_images(digits_data, narrow):
     data = small(digits_data)
     found = []
     for seed, elsewhere in ((0, 0), (0, 1), (1, 0)):
-        model = expanded(narrow, data)
+        network = expanded(narrow, data)
         torch.manual_seed(elsewhere)
-        found.append(joined(learn(model, data, epochs=1, seed=seed)[0]))
+        found.append(joined(learn(network, data, epochs=1, seed=seed)[0]))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 
