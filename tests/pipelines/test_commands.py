@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from pfs_core.models import MODELS
 from pfs_core.structure import Structure
@@ -48,6 +49,41 @@ def test_a_spec_file_is_a_model_and_flags_win_over_it(capsys, nets):
     assert printed(capsys, "cost", spec, "--expand", "1", "--set", "model.width=6") == at_width_6
     assert "on 2x9x9: " in printed(capsys, "cost", spec, "--input", "2x9x9")
     assert " fc" in printed(capsys, "inspect", spec)
+
+
+def test_inspect_says_who_writes_and_reads_a_group_and_how_much_can_be_pruned(capsys):
+    text = printed(capsys, "inspect", "resnet20")
+    assert "layer1.0.conv1          16  prunable\n" in text
+    assert "reads layer1.0.conv2\n" in text
+    assert "norm layer1.0.bn1 (gate)\n" in text
+    assert "frozen: residual stream, joined at add (policy all prunes it)" in text
+    assert "9 of 14 channel groups can be pruned; " in text
+    assert text.endswith("98.3% of the 40,813,184 MACs\n")
+
+
+def test_inspect_draws(capsys, tmp_path):
+    page, picture = tmp_path / "new" / "groups.html", tmp_path / "groups.png"
+    printed(capsys, "inspect", "resnet20", "--policy", "all", "--html", page, "--png", picture)
+    text = page.read_text()
+    assert "<svg" in text
+    assert "layer1.0.bn1 (gate)" in text
+    assert "src=" not in text
+    assert "<script" not in text
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        assert image.width > 800
+
+
+def test_inspect_draws_the_same_page_again(tmp_path):
+    for name in ("a.html", "b.html"):
+        assert main(["inspect", "vgg11", "--html", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.parametrize("flag", ["--html", "--png"])
+def test_a_picture_of_another_kind_is_refused(capsys, flag):
+    assert main(["inspect", "resnet20", flag, "groups.svg"]) == 2
+    assert f"the file's name must end in .{flag[2:]}" in capsys.readouterr().err
 
 
 def test_search_takes_a_spec_file(digits, nets):
