@@ -225,6 +225,9 @@ def test_an_operation_called_by_keyword_is_traced(operation):
         lambda x: x.flatten(1),
         lambda x: x.view(x.shape[0], x.shape[1] * 64),
         lambda x: x.flatten(1).flatten(1),
+        lambda x: x.flatten(2).flatten(1),
+        lambda x: x.flatten(2, 3).unsqueeze(1).flatten(1, 2).flatten(start_dim=1),
+        lambda x: x.view(x.size(0), x.size(1), -1).view(x.size(0), -1),
         lambda x: x.reshape(shape=(-1, 512)),
     ],
     ids=[
@@ -235,6 +238,9 @@ def test_an_operation_called_by_keyword_is_traced(operation):
         "flatten(1)",
         "view(n, c * 64)",
         "twice",
+        "space first",
+        "in steps",
+        "view in steps",
         "named",
     ],
 )
@@ -249,4 +255,7 @@ def test_a_network_with_a_flatten_runs_at_every_width_its_graph_allows(flatten):
 
     model = Flat()
     graph = trace(model, INPUT)
-    assert resize(model, graph, scaled(graph, 0.5))(torch.randn(2, *INPUT)).shape == (2, 5)
+    for factor in (0.01, 0.5, 2.0):
+        resized = resize(model, graph, scaled(graph, factor))
+        assert resized(torch.randn(2, *INPUT)).shape == (2, 5)
+        assert trace(resized, INPUT).widths() == scaled(graph, factor)
