@@ -20,7 +20,7 @@ def search_gates(
     """Learn one gate a channel on frozen random weights.
 
     Args:
-        model: Name of a network, e.g. `resnet20`.
+        model: Name of a network, e.g. `resnet20`, `torchvision:resnet18` or `package.module:factory`.
         split: Output of the split step.
         gates: Folder with one vector of gates a channel group and the history of the search.
         metrics: Validation accuracy and non-zero fraction of the gates that were kept.

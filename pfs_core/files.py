@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -104,6 +105,15 @@ def require_result(folder: str | Path, kind: str, made_by: str) -> Path:
         if not (folder / name).is_file():
             raise UserError(f"{folder} has lost its {name}; make it again with `{made_by}`")
     return folder
+
+
+def plain_name(name: str) -> str:
+    """``name`` as a part of file names and of names in the MLflow Model Registry, which take no colon or slash.
+
+    >>> plain_name("torchvision:resnet18")
+    'torchvision-resnet18'
+    """
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def sha256(path: str | Path) -> str:

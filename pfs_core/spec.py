@@ -36,9 +36,10 @@ class Config(BaseModel):
 
 
 class ModelSpec(Config):
-    """Enough to build a network again: a zoo name, its keyword arguments, classes, input and expansion."""
+    """Enough to build a network again: a name, its keyword arguments, classes, input and expansion."""
 
     name: str
+    """Of the zoo, ``torchvision:NAME`` or ``package.module:factory``."""
     num_classes: int = Field(default=10, ge=2)
     input_shape: tuple[int, int, int] = (3, 32, 32)
     """Channels, height, width of one image."""

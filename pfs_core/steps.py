@@ -50,7 +50,7 @@ def search(
     from pfs_core.spec import Budget, ModelSpec
 
     config = chosen(recipe_name, dataset_of(split_dir)).stage("search", settings or {})
-    spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(model_settings or {})}, "model")
+    spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(dict(model_settings or {}))}, "model")
     goal = Budget.from_text(budget)
     with step_run("search") as run:
         run.params(prefixed("search", {"model": model, "budget": str(goal), "seed": seed, **config.model_dump()}))
@@ -139,12 +139,13 @@ def report(
     registered_name: str = "",
 ) -> dict:
     """Write the ``report`` folder, log and register the pruned network; returns the final figures."""
+    from pfs_core.files import plain_name
     from pfs_core.report import load_results, write_report
     from pfs_core.report.deploy import deployable, example_images
     from pfs_core.report.page import HEADER, table_cells, text_table
 
     results = load_results(split_dir, gates_dir, structures_dir, model_dirs, latency_dir)
-    name = registered_name or f"pfs-{results.spec.name}"
+    name = registered_name or f"pfs-{plain_name(results.spec.name)}"
     with step_run("report") as run:
         summary = write_report(results, out)
         run.artifact(out, "report")
@@ -186,9 +187,13 @@ def prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}.{key}": value for key, value in values.items()}
 
 
-def whole_numbers(settings: Settings) -> dict[str, Any]:
-    """Settings with 32.0 as 32: a pipeline's JSON has one kind of number."""
-    return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in settings.items()}
+def whole_numbers(value: Any) -> Any:
+    """``value`` with 32.0 as 32 wherever it stands in it: a pipeline's JSON has one kind of number."""
+    if isinstance(value, dict):
+        return {k: whole_numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [whole_numbers(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def parse_settings(pairs: Sequence[str], stages: Sequence[str]) -> dict[str, dict[str, Any]]:

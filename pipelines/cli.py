@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pfs_core
 from pfs_core.errors import UserError
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
     command("models", models, "the networks that come with pfs", "json")
     sub = command("cost", cost, "MACs and parameters of a network", "MODEL", "input", "set", "json")
-    sub.add_argument("--expand", type=float, default=1.0, metavar="FACTOR", help="widen every channel group first")
+    sub.add_argument("--expand", type=float, metavar="FACTOR", help="widen every channel group first (default 1)")
     sub.add_argument("--widths", type=Path, metavar="FILE", help="a structure file, or JSON of channels a group")
     sub = command(
         "inspect", inspect, "channel groups of a network, and why some are frozen", "MODEL", "input", "set", "json"
@@ -102,9 +102,10 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+NETWORK = "see pfs models; or torchvision:NAME, package.module:factory, or a .yaml or .json spec file"
 OPTIONS: dict[str, tuple[str, dict]] = {
-    "MODEL": ("model", {"metavar": "MODEL", "help": "a network, see pfs models"}),
-    "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": "default resnet20; see pfs models"}),
+    "MODEL": ("model", {"metavar": "MODEL", "help": NETWORK}),
+    "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": f"{NETWORK}; default resnet20"}),
     "dataset": ("--dataset", {"default": "digits", "help": "digits (default), or a folder of Parquet files"}),
     "budget": ("--budget", {"default": "macs=0.5", "help": "macs=0.5 (default), params=0.4, macs=20M"}),
     "recipe": ("--recipe", {"default": "", "help": "demo, cifar-sfp or cifar-official; default by dataset"}),
@@ -115,7 +116,7 @@ OPTIONS: dict[str, tuple[str, dict]] = {
     ),
     "seed": ("--seed", {"type": _seed, "default": 0, "help": "0 (default) or any whole number above"}),
     "json": ("--json", {"action": "store_true", "help": "print JSON"}),
-    "input": ("--input", {"default": "3x32x32", "metavar": "CxHxW", "help": "image shape (default 3x32x32)"}),
+    "input": ("--input", {"metavar": "CxHxW", "help": "image shape; default: the one the network was published for"}),
 }  # fmt: skip
 
 
@@ -134,9 +135,10 @@ def run(a: argparse.Namespace) -> int:
     from pipelines.run import run_pipeline
 
     settings = parse_settings(a.settings, ("model", *STAGES))
+    name, settings["model"] = _model(a.model, settings["model"])
     local = a.dataset if a.dataset == "digits" or not Path(a.dataset).exists() else str(Path(a.dataset).absolute())
     arguments = {
-        "model": a.model,
+        "model": name,
         "dataset": local,
         "budget": a.budget,
         "recipe": a.recipe or default_recipe(a.dataset),
@@ -162,20 +164,26 @@ def ui(a: argparse.Namespace) -> int:
 
 def models(a: argparse.Namespace) -> None:
     """``pfs models``."""
+    import torch
+
     from pfs_core.models import MODELS
     from pfs_core.spec import ModelSpec
     from pfs_core.structure import unexpanded_graph
 
     rows = []
-    for name, factory in sorted(MODELS.items()):
-        macs, params = unexpanded_graph(ModelSpec(name=name)).cost()
-        text = (factory.__doc__ or "").splitlines()[0]
-        rows.append({"model": name, "params": params, "macs": macs, "description": text})
+    for name, entry in MODELS.items():
+        spec = ModelSpec(name=name, input_shape=entry.input_shape, num_classes=entry.num_classes)
+        with torch.device("meta"):
+            macs, params = unexpanded_graph(spec).cost()
+        text = (entry.load().__doc__ or "").splitlines()[0]
+        shape = "x".join(map(str, entry.input_shape))
+        rows.append({"model": name, "input": shape, "params": params, "macs": macs, "description": text})
     if a.json:
         print(json.dumps(rows, indent=1))
         return
     for row in rows:
-        print(f"{row['model']:<12} {row['params']:>12,} parameters {row['macs']:>15,} MACs  {row['description']}")
+        size = f"{row['params']:>12,} parameters {row['macs']:>15,} MACs"
+        print(f"{row['model']:<12} {size} on {row['input']:<9}  {row['description']}")
 
 
 def cost(a: argparse.Namespace) -> None:
@@ -225,18 +233,42 @@ def inspect(a: argparse.Namespace) -> None:
 
 
 def _graph(a: argparse.Namespace) -> "tuple[ModelSpec, ChannelGraph]":
+    from pfs_core.models import published_fields
     from pfs_core.spec import ModelSpec
     from pfs_core.steps import parse_settings
     from pfs_core.structure import unexpanded_graph
 
-    try:
-        shape = [int(n) for n in a.input.split("x")]
-    except ValueError:
-        raise UserError(f"--input {a.input!r} is not understood; write for example 3x32x32") from None
-    kwargs = parse_settings(a.settings, ("model",))["model"]
-    expand = getattr(a, "expand", 1.0)
-    spec = ModelSpec.parse({"name": a.model, "input_shape": shape, "expand": expand, "kwargs": kwargs}, "model")
+    fields = _fields(a.model, parse_settings(a.settings, ("model",))["model"])
+    fields = published_fields(fields["name"]) | fields
+    if a.input is not None:
+        fields["input_shape"] = _shape(a.input)
+    if "input_shape" not in fields:
+        raise UserError(f"model {fields['name']}: its input shape is not known; give --input CxHxW")
+    if getattr(a, "expand", None) is not None:
+        fields["expand"] = a.expand
+    spec = ModelSpec.parse(fields, "model")
     return spec, unexpanded_graph(spec, getattr(a, "policy", "inner"))
+
+
+def _fields(model: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What MODEL says of the network, its keyword arguments updated by ``--set model.KEY=VALUE``."""
+    from pfs_core.models import model_fields
+
+    fields = model_fields(model)
+    return {**fields, "kwargs": {**fields.get("kwargs", {}), **settings}}
+
+
+def _model(model: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and keyword arguments of MODEL; the dataset and the search decide the rest of a spec file."""
+    fields = _fields(model, settings)
+    return fields["name"], fields["kwargs"]
+
+
+def _shape(text: str) -> list[int]:
+    try:
+        return [int(n) for n in text.split("x")]
+    except ValueError:
+        raise UserError(f"--input {text!r} is not understood; write for example 3x32x32") from None
 
 
 def split(a: argparse.Namespace) -> None:
@@ -252,7 +284,8 @@ def search(a: argparse.Namespace) -> None:
     from pfs_core import steps
 
     settings = steps.parse_settings(a.settings, ("search", "model"))
-    steps.search(a.model, a.split, a.out, a.budget, a.recipe, settings["search"], settings["model"], a.seed)
+    name, kwargs = _model(a.model, settings["model"])
+    steps.search(name, a.split, a.out, a.budget, a.recipe, settings["search"], kwargs, a.seed)
 
 
 def extract(a: argparse.Namespace) -> None:

@@ -43,7 +43,7 @@ def define(parallelism: int = 0) -> Any:
         """Compress one network to one budget.
 
         Args:
-            model: Name of the network, e.g. resnet20, resnet56 or vgg16.
+            model: Name of the network, e.g. resnet20, torchvision:resnet18 or package.module:factory.
             dataset: digits, or a folder of Parquet files with columns image and label.
             budget: A fraction of the dense network's MACs or parameters, e.g. macs=0.5, or a count, e.g. macs=20M.
             recipe: Settings of every step: demo, cifar-sfp or cifar-official; empty for what suits the dataset.

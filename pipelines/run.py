@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pfs_core.errors import UserError
-from pfs_core.files import check_parents, read_json, write_json
+from pfs_core.files import check_parents, plain_name, read_json, write_json
 from pfs_core.progress import MARK, MARK_LINES
 
 STORE = "mlflow.db"
@@ -57,7 +57,7 @@ def new_folder(store: Path, arguments: dict[str, Any]) -> Path:
         raise UserError(f"--out {store} is a file; name a folder for the runs")
     check_parents(store / "run")
     dataset = Path(arguments["dataset"]).name
-    parts = (arguments["model"], dataset, arguments["budget"], f"seed{arguments['seed']}")
+    parts = (plain_name(arguments["model"]), dataset, arguments["budget"], f"seed{arguments['seed']}")
     name = re.sub(r"[^\w.-]+", "", "-".join(parts).replace("=", ""))
     for attempt in ("", *(f"-{i}" for i in range(2, 100))):
         folder = (store / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}{attempt}").absolute()

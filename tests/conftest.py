@@ -1,6 +1,7 @@
 """What many tests need: the digits, split once, and a search and an extraction on them, done once. Only to be read."""
 
 import os
+import sys
 import uuid
 
 import pytest
@@ -13,6 +14,7 @@ from pfs_core.recipes import SearchRecipe
 from pfs_core.search import search
 from pfs_core.spec import Budget, ModelSpec
 from tests.faulty import Faulty
+from tests.models.factories import FACTORIES
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same bytes are promised on one and the same device
 torch.set_num_threads(1)  # networks this small only get slower with more
@@ -117,3 +119,22 @@ def faulty(bucket, store, monkeypatch):
     monkeypatch.setattr("pfs_core.storage._FIRST_WAIT", 0.001)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current directory; what is imported from it is forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def nets(here):
+    """``nets.py``, a user's module of networks, in the current directory."""
+    (here / "nets.py").write_text(FACTORIES)
+    return here / "nets.py"

@@ -8,11 +8,15 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import pfs_core.cut
+from pfs_core.channels import trace
+from pfs_core.cut import ranked_channels
 from pfs_core.errors import UserError
 from pfs_core.spec import Budget
-from pfs_core.structure import extract, ranked_channels
+from pfs_core.structure import extract
 from tests import budgets
 from tests.budgets import SPEC, cost_of, graph, random_gates
+from tests.channels.networks import INPUT, grouped
 
 
 def cut(gates, budget, policy="inner", multiple=1, spec=SPEC):
@@ -30,8 +34,9 @@ def prefixes(gates, policy="inner", multiple=1):
     """Widths with the first 0, 1, 2, ... channels of the ranked order."""
     widths = graph(policy).expanded(SPEC.expand)
     kept = Counter()
-    for _, group in [(1.0, ""), *ranked_channels(gates)]:
-        kept[group] += 1
+    names = list(gates)
+    for owner in [None, *ranked_channels(gates)[1]]:
+        kept[owner if owner is None else names[owner]] += 1
         floor = {name: min(multiple, len(scores)) for name, scores in gates.items()}
         yield widths | {name: max(kept[name] // multiple * multiple, floor[name]) for name in gates}
 
@@ -65,11 +70,10 @@ def test_equals_the_longest_prefix_found_by_walking(seed, levels, budget, multip
 @given(budgets.seeds, budgets.levels)
 def test_channels_are_ranked_by_their_gates(seed, levels):
     gates = random_gates(seed, levels)
-    ranked = ranked_channels(gates)
-    values = [gate for gate, _ in ranked]
-    assert values == sorted(values, reverse=True)
-    for group, scores in gates.items():
-        assert [gate for gate, name in ranked if name == group] == sorted(scores.double().tolist(), reverse=True)
+    values, owners = ranked_channels(gates)
+    assert values.tolist() == sorted(values, reverse=True)
+    for i, scores in enumerate(gates.values()):
+        assert values[owners == i].tolist() == sorted(scores.double().tolist(), reverse=True)
 
 
 @given(budgets.seeds, budgets.budgets, budgets.policies)
@@ -172,3 +176,30 @@ def test_the_order_of_the_gates_dictionary_does_not_matter():
     gates = random_gates(0, levels=2)
     backwards = dict(reversed(gates.items()))
     assert cut(backwards, Budget(target=0.5)) == cut(gates, Budget(target=0.5))
+
+
+@given(budgets.seeds, st.floats(0.1, 0.6), st.sampled_from([1, 4]))
+def test_no_group_falls_below_its_floor(seed, floor, multiple):
+    traced = graph()
+    try:
+        structure = extract(
+            traced, random_gates(seed), Budget(target=0.6), model=SPEC, channel_multiple=multiple, floor=floor
+        )
+    except UserError as e:
+        assert "extract.floor" in str(e) or "so ask for" in str(e)
+        return
+    for group in traced.prunable():
+        assert structure.widths[group.name] >= floor * group.width
+        assert structure.widths[group.name] % multiple == 0
+    assert structure.chosen_by["floor"] == floor
+
+
+@given(st.integers(0, 50), st.floats(0.65, 1.0), st.sampled_from([1, 3]))
+def test_groups_of_grouped_convolutions_are_cut_by_whole_blocks(seed, target, multiple):
+    torch.manual_seed(seed)
+    traced = trace(grouped(), INPUT)
+    gates = {group.name: torch.rand(group.gate_count) for group in traced.prunable()}
+    widths, _ = pfs_core.cut.cut(traced, gates, Budget(target=target), traced.widths(), multiple)
+    assert traced.cost(widths).macs <= target * traced.cost().macs + 1e-6
+    for group in traced.prunable():
+        assert widths[group.name] % (multiple * group.blocks) == 0 or widths[group.name] == group.width

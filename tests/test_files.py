@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from mlflow.utils import validation
 
 from pfs_core.errors import UserError
-from pfs_core.files import COMPLETE, check_out, publish, read_json, require_result, sha256, write_json
+from pfs_core.files import COMPLETE, check_out, plain_name, publish, read_json, require_result, sha256, write_json
 
 
 def publish_text(out, text="new", kind="thing", beside=()):
@@ -199,3 +200,9 @@ def test_json_is_read_as_written(tmp_path):
     write_json(tmp_path / "x.json", value)
     assert read_json(tmp_path / "x.json") == value
     assert json.loads((tmp_path / "x.json").read_bytes()) == value
+
+
+@pytest.mark.parametrize("name", ["resnet20", "torchvision:resnet18", "my.nets:build", "a/b:c d"])
+def test_a_plain_name_can_be_registered(name):
+    validation._validate_model_name(f"pfs-{plain_name(name)}")
+    assert not set(plain_name(name)) & set(":/ ")

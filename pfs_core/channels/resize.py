@@ -121,6 +121,8 @@ def _reshape(
             if old is None:
                 continue
             shares = getattr(module, "groups", 1) if dim == 1 else 1  # of a grouped convolution's weight
+            if old.shape[dim] == width // shares:
+                continue
             new = change(old.detach(), dim, axis, shares)
             setattr(module, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
     return out

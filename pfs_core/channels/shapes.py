@@ -14,29 +14,38 @@ if TYPE_CHECKING:
 
 def flatten(walk: "Walk", node: fx.Node) -> Any:
     """[N, C, H, W] to [N, C*H*W]: each channel becomes H*W neighbouring features."""
-    x = walk.channels(first(node))
-    return NotImplemented if x is None else _reshaped(walk, node, x, sizes=None)
+    x, before = walk.channels(first(node)), shape_of(first(node))
+    if node.op == "call_module":
+        start, end = walk.module(node).start_dim, walk.module(node).end_dim
+    else:
+        start, end = argument(node, 1, "start_dim", 0), argument(node, 2, "end_dim", -1)
+    if x is None:
+        return NotImplemented
+    start, end = start % len(before), end % len(before)
+    if x.dim < start:
+        return x
+    if x.dim > end:
+        return x.at(x.dim - end + start)
+    if math.prod(before[start : x.dim]) != 1:
+        return NotImplemented
+    return x.repeated(math.prod(before[x.dim + 1 : end + 1])).at(start)
 
 
 def view(walk: "Walk", node: fx.Node) -> Any:
-    """``view`` and ``reshape``; with a number of features written out they would not survive a resize."""
-    x = walk.channels(first(node))
+    """``view`` and ``reshape``: channels stay a dimension of their own, or are the first of several made one.
+
+    With a number of features written out they would not survive a resize.
+    """
+    x, before, after = walk.channels(first(node)), shape_of(first(node)), shape_of(node)
     if x is None or len(node.args) < 2:
         return NotImplemented
-    sizes = node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:]
-    return _reshaped(walk, node, x, tuple(sizes))
-
-
-def _reshaped(walk: "Walk", node: fx.Node, x: Channels, sizes: tuple[Any, ...] | None) -> Any:
-    """The channels of ``x`` in another shape: still a dimension of their own, or the first of several made one."""
-    before, after = shape_of(first(node)), shape_of(node)
-    for dim in reversed(range(len(after))):
-        times, rest = divmod(after[dim], before[x.dim])
-        if rest or math.prod(after[:dim]) != math.prod(before[: x.dim]):
-            continue
-        if times not in (math.prod(before[x.dim + 1 : end]) for end in range(x.dim + 1, len(before) + 1)):
-            continue
-        return x.repeated(times).at(dim) if sizes is None or _follows(walk, node, x, sizes, dim) else NotImplemented
+    sizes = tuple(node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:])
+    merged = [math.prod(before[x.dim + 1 : end]) for end in range(x.dim + 1, len(before) + 1)]
+    for dim, width in enumerate(after):
+        times, rest = divmod(width, before[x.dim])
+        aligned = math.prod(after[:dim]) == math.prod(before[: x.dim])
+        if aligned and not rest and times in merged and _follows(walk, node, x, sizes, dim):
+            return x.repeated(times).at(dim)
     return NotImplemented
 
 

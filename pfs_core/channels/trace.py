@@ -51,13 +51,17 @@ def trace(
     images = torch.empty(BATCH, *input_shape, device="meta", dtype=dtype)
     flops = FlopCounterMode(display=False)
     walk = Walk(placement, getattr(model, "stream_layers", ()))
+    traced = _symbolic(on_meta)
     with flops:
         _run(on_meta, images[:1])
-    walk.visit_all(_traced(on_meta, images))
+    walk.visit_all(_with_shapes(traced, images))
     layers = [name for name, module in on_meta.named_modules() if type(module) in LAYERS]
     if not all(map(walk.called, layers)):  # heads that only training uses
         _run(on_meta.train(), images)
-        walk.visit_all(_traced(on_meta, images), counting=False)
+        walk.visit_all(_with_shapes(_symbolic(on_meta), images), counting=False)
+    for first, second in _sharing(on_meta):
+        walk.freeze_layer(first, f"{first} and {second} share a parameter")
+        walk.freeze_layer(second, f"{first} and {second} share a parameter")
     macs = flops.get_total_flops() // 2
     params = sum(p.numel() for p in on_meta.parameters())
     return walk.finish(input_shape, policy, macs, params, getattr(model, "widen_stream", False))
@@ -71,6 +75,16 @@ def _on_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo).to("meta")
 
 
+def _sharing(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Pairs of modules that have the same parameter."""
+    owner: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        module = name.rpartition(".")[0]
+        first = owner.setdefault(id(parameter), module)
+        if model.get_submodule(first) is not model.get_submodule(module):
+            yield first, module
+
+
 def _run(model: nn.Module, images: torch.Tensor) -> None:
     shape = "x".join(map(str, images.shape[1:]))
     mode = " in training mode" if model.training else ""
@@ -78,9 +92,13 @@ def _run(model: nn.Module, images: torch.Tensor) -> None:
         model(images)
 
 
-def _traced(model: nn.Module, images: torch.Tensor) -> fx.GraphModule:
+def _symbolic(model: nn.Module) -> fx.GraphModule:
     with _named(f"{type(model).__name__} cannot be traced"):
-        traced = fx.symbolic_trace(model)
+        return fx.symbolic_trace(model)
+
+
+def _with_shapes(traced: fx.GraphModule, images: torch.Tensor) -> fx.GraphModule:
+    with _named(f"the trace of {traced._get_name()} cannot be run"):
         ShapeProp(traced).propagate(images)
     return traced
 

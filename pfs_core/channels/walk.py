@@ -242,6 +242,12 @@ class Walk:
         terms.append(Term("", (), macs, params))
         return ChannelGraph(groups, tuple(axes), tuple(terms), input_shape, widen_stream)
 
+    def freeze_layer(self, name: str, reason: str) -> None:
+        """All groups on any side of a layer must keep their width."""
+        for (module, _), parts in self._axes.items():
+            if module == name:
+                self.freeze(parts, reason)
+
     def _segments(self, parts: tuple[Part, ...]) -> tuple[Segment, ...]:
         return tuple(Segment(self._draft(part.group).name, part.repeat) for part in parts)
 

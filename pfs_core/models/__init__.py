@@ -1,41 +1,92 @@
-"""The zoo: networks by name, built from a :class:`~pfs_core.spec.ModelSpec`."""
+"""Networks by name: of the zoo, of torchvision, or of the user's own."""
 
-import difflib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from pfs_core.errors import UserError
-from pfs_core.models.resnet import resnet20, resnet56
-from pfs_core.models.vgg import vgg16
+from pfs_core.errors import UserError, did_you_mean, one_line
+from pfs_core.models.from_module import from_module
+from pfs_core.models.from_torchvision import PREFIX, from_torchvision
+from pfs_core.models.spec_file import model_fields
+from pfs_core.models.zoo import MODELS, Entry
 from pfs_core.spec import ModelSpec
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"resnet20": resnet20, "resnet56": resnet56, "vgg16": vgg16}
-"""Factories ``f(num_classes, in_channels, **kwargs) -> nn.Module``; a docstring's first line describes the network."""
+__all__ = ["MODELS", "Entry", "build_model", "check_model_name", "factory_of", "model_fields", "published_fields"]
+
+
+def factory_of(name: str) -> Callable[..., nn.Module]:
+    """What builds the network called ``name``: of the zoo, ``torchvision:NAME`` or ``package.module:factory``.
+
+    Raises:
+        UserError: there is no such network.
+    """
+    if name in MODELS:
+        return MODELS[name].load()
+    if name.startswith(PREFIX):
+        return from_torchvision(name.removeprefix(PREFIX))
+    if ":" in name:
+        return from_module(name)
+    known = ", ".join([*MODELS, PREFIX + "NAME", "package.module:factory"])
+    raise UserError(f"unknown model {name!r}{did_you_mean(name, MODELS)}; known: {known}")
 
 
 def check_model_name(name: str) -> None:
-    """Raise UserError unless ``name`` is in the zoo."""
-    if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise UserError(f"unknown model {name!r}{hint}; known: {', '.join(sorted(MODELS))}")
+    """Raise UserError unless ``name`` is that of a network; nothing is built."""
+    factory_of(name)
+
+
+def published_fields(name: str) -> dict[str, Any]:
+    """``input_shape`` and ``num_classes`` that a network was made for, as far as they are known.
+
+    A factory of the user's own tells them by attributes of these names.
+    """
+    source = MODELS.get(name) or factory_of(name)
+    return {field: getattr(source, field) for field in ("input_shape", "num_classes") if hasattr(source, field)}
 
 
 def build_model(model: ModelSpec | str, **kwargs: Any) -> nn.Module:
     """A freshly initialised network at its published (unexpanded) widths.
 
     Args:
-        model: a spec, or a zoo name.
+        model: a spec, or a name, which stands for the network with the images and classes it was published for.
         kwargs: fields of :class:`ModelSpec` beside a name, e.g. ``num_classes=100``.
 
     Raises:
-        UserError: the name or one of the network's own keyword arguments is not known.
+        UserError: there is no such network, or it cannot be built with these keyword arguments.
     """
-    spec = ModelSpec.parse({"name": model, **kwargs}, "model") if isinstance(model, str) else model
-    check_model_name(spec.name)
+    if isinstance(model, str):
+        model = ModelSpec.parse({**published_fields(model), "name": model, **kwargs}, "model")
+    factory = factory_of(model.name)
+    arguments = _arguments(model, factory)
     try:
-        return MODELS[spec.name](num_classes=spec.num_classes, in_channels=spec.input_shape[0], **spec.kwargs)
+        network = factory(**arguments)
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"model {model.name}: {one_line(e)}") from e
+    if not isinstance(network, nn.Module):
+        raise UserError(f"model {model.name}: expected an nn.Module, got an object of type {type(network).__name__}")
+    return network
+
+
+def _arguments(spec: ModelSpec, factory: Callable) -> dict[str, Any]:
+    """The spec's keyword arguments, and of the number of classes and channels what the factory takes."""
+    ours = {"num_classes": spec.num_classes, "in_channels": spec.input_shape[0]}
+    for name in ours:
+        if name in spec.kwargs:
+            raise UserError(f"model.{name} cannot be set: it follows from the dataset, or from the spec's own fields")
+    try:
+        signature = inspect.signature(factory)
+    except ValueError as e:
+        raise UserError(f"model {spec.name}: {e}") from None
+    parameters = signature.parameters
+    any_name = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    arguments = {name: value for name, value in ours.items() if any_name or name in parameters} | spec.kwargs
+    try:
+        signature.bind(**arguments)
     except TypeError as e:
-        raise UserError(f"model {spec.name}: {str(e).split('() ')[-1]}") from None
+        known = ", ".join(name for name in parameters if name not in ours) or "none"
+        raise UserError(f"model {spec.name}: {e}; known: {known}") from None
+    return arguments

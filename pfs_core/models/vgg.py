@@ -2,30 +2,33 @@
 
 from torch import Tensor, nn
 
-from pfs_core.models.initialise import init_convolutions
-
-VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
+from pfs_core.models.arguments import check_width
+from pfs_core.models.initialise import init_convolutions, init_linear
 
 
 class VGG(nn.Module):
-    """3x3 convolutions with BN and ReLU, halving the resolution at every ``"pool"``; images of 16x16 or more.
+    """Five stages of 3x3 convolutions with BN and ReLU, halving the resolution between them; images from 16x16.
 
     Args:
-        layers: output channels of each convolution, or ``"pool"``.
+        convolutions: how many there are in each stage.
         num_classes: outputs of the linear classifier.
         in_channels: channels of the images.
+        width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
     """
 
-    def __init__(self, layers: tuple[int | str, ...], num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(
+        self, convolutions: tuple[int, int, int, int, int], num_classes: int = 10, in_channels: int = 3, width: int = 64
+    ) -> None:
         super().__init__()
+        check_width(width)
         features: list[nn.Module] = []
         channels = in_channels
-        for width in layers:
-            if isinstance(width, str):
+        for stage, count in zip((width, 2 * width, 4 * width, 8 * width, 8 * width), convolutions, strict=True):
+            if features:
                 features.append(nn.MaxPool2d(2))
-                continue
-            features += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-            channels = width
+            for _ in range(count):
+                features += [nn.Conv2d(channels, stage, 3, padding=1, bias=False), nn.BatchNorm2d(stage), nn.ReLU()]
+                channels = stage
         self.features = nn.Sequential(*features)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
@@ -35,14 +38,28 @@ class VGG(nn.Module):
     def init_weights(self) -> None:
         """BN scales start at 0.5 and the classifier at N(0, 0.01^2), as in the paper's released code."""
         init_convolutions(self, bn_scale=0.5)
-        nn.init.normal_(self.classifier.weight, 0.0, 0.01)
-        nn.init.zeros_(self.classifier.bias)
+        init_linear(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [N, C, H, W] to logits [N, num_classes]."""
         return self.classifier(self.flatten(self.pool(self.features(x))))
 
 
-def vgg16(num_classes: int = 10, in_channels: int = 3) -> VGG:
+def vgg11(num_classes: int = 10, in_channels: int = 3, width: int = 64) -> VGG:
+    """VGG11-BN for CIFAR: 8 convolutions and one linear layer."""
+    return VGG((1, 1, 2, 2, 2), num_classes, in_channels, width)
+
+
+def vgg13(num_classes: int = 10, in_channels: int = 3, width: int = 64) -> VGG:
+    """VGG13-BN for CIFAR: 10 convolutions and one linear layer."""
+    return VGG((2, 2, 2, 2, 2), num_classes, in_channels, width)
+
+
+def vgg16(num_classes: int = 10, in_channels: int = 3, width: int = 64) -> VGG:
     """VGG16-BN for CIFAR: 13 convolutions and one linear layer."""
-    return VGG(VGG16, num_classes, in_channels)
+    return VGG((2, 2, 3, 3, 3), num_classes, in_channels, width)
+
+
+def vgg19(num_classes: int = 10, in_channels: int = 3, width: int = 64) -> VGG:
+    """VGG19-BN for CIFAR: 16 convolutions and one linear layer."""
+    return VGG((2, 2, 4, 4, 4), num_classes, in_channels, width)

@@ -5,47 +5,69 @@ import copy
 import torch
 from torch import nn
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+NORMS = nn.modules.batchnorm._NormBase
 
 
-def calibrated(model, input_shape, rounds=4, batch=8):
-    """``model`` in float64 and evaluation mode, with random BN affines and running statistics that fit its inputs."""
+def calibrated(model, input_shape, batch=8):
+    """``model`` in float64 and evaluation mode, with random affines, and running statistics that fit its inputs.
+
+    What would hide a mask is made visible: layers that start at zero or almost (a classifier, ConvNeXt's layer_scale)
+    get random values; what is random in training is switched off.
+    """
     model = model.double().train()
-    for norm in (m for m in model.modules() if isinstance(m, NORMS) and m.affine):
-        nn.init.uniform_(norm.weight, 0.5, 1.5)
-        nn.init.normal_(norm.bias)
-        norm.momentum = 0.5
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1 and parameter.abs().max() < 1e-3:
+            nn.init.normal_(parameter, 0.0, 0.1)
+        elif name.endswith("layer_scale"):
+            nn.init.ones_(parameter)
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ == "StochasticDepth":
+            module.p = 0.0
+        elif isinstance(module, NORMS) and module.affine:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0.0, 0.5)
+        if isinstance(module, NORMS) and module.track_running_stats:
+            module.reset_running_stats()
+            module.momentum = None
     with torch.no_grad():
-        for _ in range(rounds):
-            model(torch.randn(batch, *input_shape, dtype=torch.float64))
+        model(torch.randn(batch, *input_shape, dtype=torch.float64))
     return model.eval()
 
 
-def masked(model, norms_of_group, kept):
-    """A copy of ``model`` whose named BNs have scale and shift 0 on every channel that is not in ``kept``."""
+def masked(model, graph, kept):
+    """A copy of ``model`` that sets the channels of dropped gates to 0 where the graph says that gates act."""
     out = copy.deepcopy(model)
-    for group, index in kept.items():
-        for name in norms_of_group[group]:
-            norm = out.get_submodule(name)
-            dropped = torch.ones(norm.num_features, dtype=torch.bool)
-            dropped[index] = False
-            norm.weight.data[dropped] = 0
-            norm.bias.data[dropped] = 0
+    for axis in graph.axes:
+        if axis.role not in ("writes", "norm"):
+            continue
+        factors = []
+        for name, repeat in axis.segments:
+            group = graph.group(name)
+            gate = torch.ones(group.gate_count, dtype=torch.float64)
+            if name in kept and axis.module in group.gates:
+                gate = torch.zeros_like(gate)
+                gate[kept[name]] = 1
+            factors.append(gate.repeat(group.blocks).repeat_interleave(repeat))
+        factor = torch.cat(factors)
+        if not factor.all():
+            out.get_submodule(axis.module).register_forward_hook(_multiplied(factor))
     return out
 
 
-def gates_of(graph):
-    """``{group: BNs}`` of the prunable groups."""
-    return {group.name: group.gates for group in graph.prunable()}
+def _multiplied(factor):
+    def hook(module, inputs, output):
+        return output * factor.view(-1, *[1] * (0 if isinstance(module, nn.Linear) else output.ndim - 2))
+
+    return hook
 
 
-def random_half(graph, seed=0):
-    """A random half of the channels of every prunable group, sorted: ``{group: indices}``."""
+def random_gates(graph, seed=0, share=0.5):
+    """A random share of the gates of every prunable group, at least one, sorted: ``{group: indices}``."""
     random = torch.Generator().manual_seed(seed)
     kept = {}
     for group in graph.prunable():
-        order = torch.randperm(group.width, generator=random)
-        kept[group.name] = order[: max(1, group.width // 2)].sort().values
+        order = torch.randperm(group.gate_count, generator=random)
+        kept[group.name] = order[: max(1, round(group.gate_count * share))].sort().values
     return kept
 
 

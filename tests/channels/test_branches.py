@@ -33,12 +33,28 @@ class Branches(nn.Module):
     ],
     ids=["read later", "read before", "read, then added", "other one read, then added", "added as it is"],
 )
-def test_a_reader_without_batch_norm_prevents_gating(operation):
-    graph = trace(Branches(operation), INPUT, "all")
-    group = graph.group("conv_a")
+def test_a_reader_without_batch_norm_is_gated_at_the_layer_that_writes(operation):
+    group = trace(Branches(operation), INPUT, "all").group("conv_a")
+    assert group.prunable
+    assert any(gate.startswith("conv_") for gate in group.gates)
+    assert any(gate.startswith("bn_") for gate in group.gates)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda self, a, b: self.conv1(self.bn_a(a)) + self.conv2(a.sigmoid()),
+        lambda self, a, b: self.conv2(a.sigmoid()) + self.conv1(self.bn_a(a)),
+        lambda self, a, b: self.conv1(self.bn_a(a) + b.sigmoid()),
+        lambda self, a, b: self.conv1(self.bn_a(a) + 1),
+    ],
+    ids=["read later", "read before", "added", "a number added"],
+)
+def test_a_reader_of_moved_zeros_prevents_gating(operation):
+    group = trace(Branches(operation), INPUT, "all").group("conv_a")
     assert not group.prunable
     assert group.resizable
-    assert "no BatchNorm" in group.reason
+    assert "cannot be gated" in group.reason
 
 
 @pytest.mark.parametrize(

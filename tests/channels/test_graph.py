@@ -1,11 +1,13 @@
 """Widths are checked before anything is computed from them."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
+from pfs_core.channels import trace
 from pfs_core.errors import UserError
-from tests.channels import zoo
+from tests.channels import networks, zoo
 
 
 def changed(**widths):
@@ -41,13 +43,38 @@ def test_groups_are_found_by_name():
         graph.group("conv9")
 
 
-def test_expansion_widens_what_can_be_resized():
+def some(widths):
+    return widths["input"], widths["conv1"], widths["layer3.0.conv1"], widths["fc"]
+
+
+def test_expansion_widens_prunable_groups_and_the_stream_where_the_network_says_so():
     graph = zoo.graph("resnet20")
-    expanded = graph.expanded(1.25)
-    assert (expanded["input"], expanded["conv1"], expanded["layer3.0.conv1"], expanded["fc"]) == (3, 20, 80, 10)
+    assert graph.widen_stream
+    assert some(graph.expanded(1.25)) == (3, 20, 80, 10)
     assert graph.expanded(1.0) == graph.widths()
+    assert some(replace(graph, widen_stream=False).expanded(1.25)) == (3, 16, 80, 10)
+
+
+def test_the_stream_is_widened_apart():
+    for graph in (zoo.graph("resnet20"), zoo.graph("resnet20", "all")):
+        assert some(graph.expanded(1.25, stream=1.0)) == (3, 16, 80, 10)
+        assert some(graph.expanded(1.0, stream=1.5)) == (3, 24, 64, 10)
+
+
+def test_the_stream_that_is_pruned_is_widened():
+    graph = replace(zoo.graph("resnet20", "all"), widen_stream=False)
+    assert some(graph.expanded(1.25)) == (3, 20, 80, 10)
 
 
 def test_expanded_widths_are_rounded_to_the_nearest():
     assert zoo.graph("resnet20").expanded(1.04)["conv1"] == 17
     assert zoo.graph("resnet20").expanded(1.02)["conv1"] == 16
+
+
+def test_expanded_widths_are_multiples_of_the_blocks():
+    graph = trace(networks.grouped(), networks.INPUT)
+    assert graph.group("conv1").blocks == 2
+    assert graph.expanded(1.1)["conv1"] == 8
+    assert graph.expanded(1.2)["conv1"] == 10
+    with pytest.raises(UserError, match="'conv1' must be a multiple of 2"):
+        graph.cost({**graph.widths(), "conv1": 7})

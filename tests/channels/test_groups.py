@@ -3,8 +3,8 @@
 import pytest
 from torch import nn
 
-from pfs_core.channels import trace
-from pfs_core.models.vgg import VGG16
+from pfs_core.channels import Axis, Segment, trace
+from pfs_core.channels.graph import features
 from tests.channels import networks, zoo
 from tests.channels.networks import INPUT
 
@@ -19,7 +19,8 @@ def test_vgg_prunes_all_13_convolutions():
     convs = [i for i, m in enumerate(zoo.network("vgg16").features) if isinstance(m, nn.Conv2d)]
     assert len(convs) == 13
     assert prunable(zoo.graph("vgg16")) == {f"features.{i}": (f"features.{i + 1}",) for i in convs}
-    assert [g.width for g in zoo.graph("vgg16").prunable()] == [w for w in VGG16 if w != "pool"]
+    widths = [64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
+    assert [g.width for g in zoo.graph("vgg16").prunable()] == widths
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -61,7 +62,8 @@ def test_input_and_classes_keep_their_width(name, policy):
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_every_layer_is_a_member_of_the_groups_of_its_shape(name, policy):
     graph, model = zoo.graph(name, policy), zoo.network(name)
-    found = {(m.module, m.role): group.width for group in graph.groups for m in group.members}
+    widths = graph.widths()
+    found = {(axis.module, axis.role): features(axis.segments, widths) for axis in graph.axes}
     expected = {}
     for layer, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
@@ -83,7 +85,7 @@ def test_a_group_is_prunable_or_says_why_not(name):
 
 def test_addition_ties_its_producers():
     graph = trace(networks.Residual(), INPUT)
-    writers = [m.module for m in graph.group("stem.conv").members if m.role == "writes"]
+    writers = [module for module, role in graph.members("stem.conv") if role == "writes"]
     assert writers == ["stem.conv", "block.conv2"]
     assert list(prunable(graph)) == ["block.conv1"]
     assert prunable(trace(networks.Residual(), INPUT, "all"))["stem.conv"] == ("block.bn2", "stem.bn")
@@ -104,12 +106,8 @@ def test_pre_activation_stream_is_gated_where_it_is_read():
 def test_a_module_called_twice_ties_its_input_to_its_output():
     graph = trace(networks.Twice(), INPUT)
     assert prunable(graph) == {"stem.conv": ("shared.bn", "stem.bn")}
-    assert {(m.module, m.role) for m in graph.group("stem.conv").members} >= {
-        ("shared.conv", "reads"),
-        ("shared.conv", "writes"),
-    }
+    assert {("shared.conv", "reads"), ("shared.conv", "writes")} <= {*graph.members("stem.conv")}
 
 
 def test_flattened_channels_repeat():
-    member = trace(networks.flattened(), INPUT).group("conv1").members[-1]
-    assert (member.module, member.role, member.repeat) == ("fc", "reads", 16)
+    assert Axis("fc", "reads", (Segment("conv1", 16),)) in trace(networks.flattened(), INPUT).axes

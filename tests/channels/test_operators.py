@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from pfs_core.channels import resize, trace
+from pfs_core.channels import Axis, Segment, resize, trace
 from tests.channels.networks import INPUT, chain, conv3, grouped, head
+from tests.channels.zoo import scaled
 
 
 class Between(nn.Module):
@@ -17,6 +18,7 @@ class Between(nn.Module):
         self.bn1 = nn.BatchNorm2d(8)
         self.relu = nn.ReLU()
         self.group_norm = nn.GroupNorm(2, 8)
+        self.layer_norm = nn.LayerNorm(8)
         self.scale = nn.Parameter(torch.ones(1, 8, 1, 1))
         self.operation = operation
         self.conv2 = conv3(8, 6)
@@ -33,15 +35,13 @@ def between(*modules):
 
 
 UNKNOWN = {
-    "GroupNorm": lambda self, x: self.group_norm(x),
     "roll": lambda self, x: torch.roll(x, 1, 1),
     ".roll()": lambda self, x: x.roll(1, 1),
-    "cat": lambda self, x: torch.cat([x, x], 1)[:, ::2],
     "getitem": lambda self, x: x[:, :8],
-    "mul": lambda self, x: x * 2,
     "add": lambda self, x: x + self.scale,
     "softmax": lambda self, x: torch.softmax(x, 1),
-    "interpolate": lambda self, x: nn.functional.interpolate(x, scale_factor=2),
+    "chunk": lambda self, x: torch.cat(torch.chunk(x, 2, 1), 1),
+    "padding of the channels": lambda self, x: nn.functional.pad(x, (0, 0, 0, 0, 1, 1))[:, 1:-1],
 }
 
 
@@ -57,22 +57,68 @@ def test_unknown_operators_freeze_their_channels_and_are_named(name):
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_channels_that_come_out_of_unknown_operators_are_frozen(name):
     graph = trace(Between(UNKNOWN[name]), INPUT)
-    (read,) = [g for g in graph.groups for m in g.members if (m.module, m.role) == ("conv2", "reads")]
-    assert not read.resizable
+    (read,) = [axis.segments for axis in graph.axes if (axis.module, axis.role) == ("conv2", "reads")]
+    assert not any(graph.group(segment.group).resizable for segment in read)
     assert [g.name for g in graph.prunable()] == ["conv2"]
 
 
-@pytest.mark.parametrize("policy", ["inner", "all"])
-def test_grouped_convolution_freezes_both_sides(policy):
-    graph = trace(grouped(), INPUT, policy)
-    assert graph.prunable() == []
-    assert "Conv2d (conv2)" in graph.group("conv1").reason
-    assert not graph.group("conv2").resizable
+KEEPING = {
+    "number": lambda self, x: x * 2 / 3,
+    "negative": lambda self, x: -x,
+    "interpolation": lambda self, x: nn.functional.interpolate(x, scale_factor=2),
+    "spatial padding": lambda self, x: nn.functional.pad(x, (1, 1, 1, 1)),
+    "spatial slice": lambda self, x: x[:, :, ::2, 1:],
+    "there and back": lambda self, x: x.permute(0, 2, 3, 1).transpose(1, 3).transpose(2, 3),
+    "unsqueezed": lambda self, x: x.unsqueeze(1).squeeze(1),
+    "mean": lambda self, x: x.mean((2, 3), keepdim=True),
+    "square": lambda self, x: x * x,
+    "folded": lambda self, x: x.view(x.size(0), x.size(1), -1, 1),
+    "shape": lambda self, x: x.reshape(x.shape[0], x.shape[1], 64, 1),
+    "along space": lambda self, x: torch.cat([x, x], 2),
+    "expanded": lambda self, x: x.mean((2, 3), keepdim=True).expand_as(x),
+}
 
 
-def test_depthwise_convolution_with_a_multiplier_is_frozen():
-    graph = trace(nn.Sequential(conv3(2, 4), nn.BatchNorm2d(4), conv3(4, 8, groups=4), head(8)), INPUT)
-    assert not any(group.resizable for group in graph.groups)
+@pytest.mark.parametrize("name", KEEPING)
+def test_operators_that_keep_channels_and_zeros(name):
+    group = trace(Between(KEEPING[name]), INPUT).group("conv1")
+    assert group.prunable
+    assert group.gates == ("bn1",)
+
+
+def test_spatial_padding_with_another_number_moves_zero():
+    group = trace(Between(lambda self, x: nn.functional.pad(x, (1, 1, 1, 1), value=1.0)), INPUT).group("conv1")
+    assert not group.prunable
+    assert group.resizable
+
+
+@pytest.mark.parametrize("name", ["group_norm", "layer_norm"])
+def test_a_normalisation_over_channels_is_resized_and_not_pruned(name):
+    operations = {
+        "group_norm": lambda self, x: self.group_norm(x),
+        "layer_norm": lambda self, x: self.layer_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+    }
+    group = trace(Between(operations[name]), INPUT).group("conv1")
+    assert not group.prunable
+    assert group.resizable
+    assert f"{name} normalises over its channels" in group.reason
+    assert group.blocks == (2 if name == "group_norm" else 1)
+
+
+def test_a_grouped_convolution_ties_the_channels_at_one_place_of_its_groups():
+    graph = trace(grouped(), INPUT)
+    assert [(g.name, g.width, g.blocks, g.gate_count) for g in graph.prunable()] == [
+        ("conv1", 8, 2, 4),
+        ("conv2", 8, 2, 4),
+    ]
+
+
+def test_a_depthwise_multiplier_repeats_the_channels():
+    graph = trace(
+        nn.Sequential(conv3(2, 4), nn.BatchNorm2d(4), conv3(4, 8, groups=4), nn.BatchNorm2d(8), head(8)), INPUT
+    )
+    assert [(g.name, g.gates) for g in graph.prunable()] == [("0", ("3",))]
+    assert Axis("4.fc", "reads", (Segment("0", 2),)) in graph.axes
 
 
 @pytest.mark.parametrize("activation", [nn.Sigmoid(), nn.Hardsigmoid(), nn.Softplus()], ids=lambda m: type(m).__name__)
@@ -90,32 +136,41 @@ def test_function_that_moves_zero_prevents_gating(function):
     assert not group.prunable
 
 
-def test_an_activation_that_may_move_zero_is_not_pruned_through():
-    assert not trace(between(nn.BatchNorm2d(8), nn.Hardtanh(0.5, 2.0)), INPUT).group("0").prunable
-
-
 def test_batch_norm_behind_a_sigmoid_gates_again():
     model = between(nn.BatchNorm2d(8), nn.Sigmoid(), nn.BatchNorm2d(8))
     assert trace(model, INPUT).group("0").gates == ("3",)
 
 
-def test_convolution_without_batch_norm_is_not_prunable():
-    group = trace(between(nn.ReLU()), INPUT).group("0")
+def test_a_convolution_without_batch_norm_is_gated_at_its_own_output():
+    assert trace(between(nn.ReLU()), INPUT).group("0").gates == ("0",)
+
+
+def test_a_sigmoid_behind_a_convolution_prevents_gating():
+    group = trace(between(nn.Sigmoid()), INPUT).group("0")
     assert not group.prunable
-    assert group.resizable
-    assert group.reason == "cannot be gated: no BatchNorm between 0 and the next layer"
+    assert group.reason == "cannot be gated: _1 does not map 0 to 0"
 
 
-def test_batch_norm_without_scale_cannot_gate():
-    group = trace(between(nn.BatchNorm2d(8, affine=False), nn.ReLU()), INPUT).group("0")
-    assert not group.prunable
-    assert "no scale" in group.reason
+def test_batch_norm_without_scale_gates_at_its_output():
+    assert trace(between(nn.BatchNorm2d(8, affine=False), nn.ReLU()), INPUT).group("0").gates == ("1",)
 
 
-def test_depthwise_bias_without_batch_norm_prevents_gating():
-    group = trace(between(nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1, groups=8)), INPUT).group("0")
-    assert not group.prunable
-    assert "bias" in group.reason
+def test_a_depthwise_convolution_with_a_bias_gates_at_its_output():
+    model = between(nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1, groups=8))
+    assert trace(model, INPUT).group("0").gates == ("2",)
+
+
+def test_a_layer_with_hooks_is_not_understood():
+    model = between(nn.ReLU())
+    model[1].register_forward_hook(lambda module, inputs, output: output + 1)
+    group = trace(model, INPUT).group("0")
+    assert not group.resizable
+    assert "ReLU with hooks" in group.reason
+
+
+@pytest.mark.parametrize(("low", "high", "prunable"), [(-1.0, 1.0, True), (0.0, 6.0, True), (0.5, 2.0, False)])
+def test_a_clipped_range_keeps_zero_if_it_holds_it(low, high, prunable):
+    assert trace(between(nn.BatchNorm2d(8), nn.Hardtanh(low, high)), INPUT).group("0").prunable == prunable
 
 
 def test_a_layer_that_reads_channels_in_two_ways_freezes_them():
@@ -157,7 +212,7 @@ def test_an_operation_named_as_a_layer_has_a_group_of_its_own():
 def test_an_operation_called_by_keyword_is_traced(operation):
     model = Between(operation)
     graph = trace(model, INPUT)
-    assert resize(model, graph, graph.expanded(2.0))(torch.randn(2, *INPUT)).shape == (2, 5)
+    assert resize(model, graph, scaled(graph, 2.0))(torch.randn(2, *INPUT)).shape == (2, 5)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +225,9 @@ def test_an_operation_called_by_keyword_is_traced(operation):
         lambda x: x.flatten(1),
         lambda x: x.view(x.shape[0], x.shape[1] * 64),
         lambda x: x.flatten(1).flatten(1),
+        lambda x: x.flatten(2).flatten(1),
+        lambda x: x.flatten(2, 3).unsqueeze(1).flatten(1, 2).flatten(start_dim=1),
+        lambda x: x.view(x.size(0), x.size(1), -1).view(x.size(0), -1),
         lambda x: x.reshape(shape=(-1, 512)),
     ],
     ids=[
@@ -180,6 +238,9 @@ def test_an_operation_called_by_keyword_is_traced(operation):
         "flatten(1)",
         "view(n, c * 64)",
         "twice",
+        "space first",
+        "in steps",
+        "view in steps",
         "named",
     ],
 )
@@ -194,4 +255,7 @@ def test_a_network_with_a_flatten_runs_at_every_width_its_graph_allows(flatten):
 
     model = Flat()
     graph = trace(model, INPUT)
-    assert resize(model, graph, graph.expanded(0.5))(torch.randn(2, *INPUT)).shape == (2, 5)
+    for factor in (0.01, 0.5, 2.0):
+        resized = resize(model, graph, scaled(graph, factor))
+        assert resized(torch.randn(2, *INPUT)).shape == (2, 5)
+        assert trace(resized, INPUT).widths() == scaled(graph, factor)

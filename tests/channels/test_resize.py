@@ -49,9 +49,10 @@ def test_trace_of_resized_has_the_widths(name, policy, data):
 def test_resized_networks_run(name):
     model = NETWORKS[name].build()
     graph = trace(model, INPUT)
-    resized = resize(model, graph, graph.expanded(2.0))
+    widths = zoo.scaled(graph, 2.0)
+    resized = resize(model, graph, widths)
     assert resized(torch.randn(3, *INPUT)).shape == (3, 5)
-    assert trace(resized, INPUT).widths() == graph.expanded(2.0)
+    assert trace(resized, INPUT).widths() == widths
 
 
 def test_depthwise_convolutions_follow_their_group():

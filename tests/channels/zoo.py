@@ -1,4 +1,4 @@
-"""The zoo's networks on the meta device, where nothing is computed, and their graphs for 3x32x32 images."""
+"""Networks of the zoo on the meta device, where nothing is computed, and their graphs."""
 
 from functools import cache
 
@@ -6,17 +6,18 @@ import torch
 from hypothesis import strategies as st
 
 from pfs_core.channels import trace
-from pfs_core.models import MODELS, build_model
+from pfs_core.models import build_model
 
 INPUT = (3, 32, 32)
-ZOO = sorted(MODELS)
+ZOO = ("resnet20", "resnet56", "vgg16")
+"""Networks for 3x32x32 images."""
 
 
 @cache
 def network(name):
     """A network on the meta device."""
     with torch.device("meta"):
-        return build_model(name)
+        return build_model(name, input_shape=INPUT, num_classes=10)
 
 
 @cache
@@ -26,7 +27,17 @@ def graph(name, policy="inner"):
 
 
 def widths_of(traced):
-    """Any widths of a graph: resizable groups from 1 channel to one and a half times what they have."""
+    """Any widths of a graph: resizable groups from the smallest to one and a half times what they have."""
     return st.fixed_dictionaries(
-        {g.name: st.integers(1, g.width * 3 // 2) if g.resizable else st.just(g.width) for g in traced.groups}
+        {
+            g.name: st.integers(1, g.gate_count * 3 // 2).map(lambda n, g=g: n * g.blocks)
+            if g.resizable
+            else st.just(g.width)
+            for g in traced.groups
+        }
     )
+
+
+def scaled(traced, factor):
+    """Widths with every resizable group times a factor, rounded to what it allows."""
+    return {g.name: max(1, round(g.gate_count * factor)) * g.blocks if g.resizable else g.width for g in traced.groups}

@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
+from pfs_core.models import MODELS
 from pfs_core.structure import Structure
 from pipelines.cli import main
 
@@ -17,12 +19,81 @@ def printed(capsys, *argv):
 
 
 @pytest.mark.parametrize(
-    ("model", "macs", "params"),
-    [("resnet20", 40813184, 272474), ("resnet56", 125747840, 855770), ("vgg16", 313201664, 14724042)],
+    ("model", "shape", "macs", "params"),
+    [
+        ("resnet20", "3x32x32", 40813184, 272474),
+        ("resnet56", "3x32x32", 125747840, 855770),
+        ("vgg16", "3x32x32", 313201664, 14724042),
+        ("mobilenet_v2", "3x224x224", 300774272, 3504872),
+        ("torchvision:resnet18", "3x224x224", 1814073344, 11689512),
+    ],
 )
-def test_cost_is_the_published_one(capsys, model, macs, params):
+def test_cost_is_the_published_one(capsys, model, shape, macs, params):
     cost = json.loads(printed(capsys, "cost", model, "--json"))
-    assert (cost["macs"], cost["params"]) == (macs, params)
+    assert (cost["input"], cost["macs"], cost["params"]) == (shape, macs, params)
+
+
+def test_a_network_of_ones_own(capsys, nets):
+    flags = ("--input", "2x6x5", "--set", "model.width=3")
+    assert printed(capsys, "cost", "nets:build", *flags) == "nets:build on 2x6x5: 1,650 MACs, 100 parameters\n"
+    groups = {group["name"]: group for group in json.loads(printed(capsys, "inspect", "nets:build", *flags, "--json"))}
+    assert (groups["conv"]["width"], groups["conv"]["prunable"]) == (3, True)
+    assert printed(capsys, "cost", "nets:shaped").startswith("nets:shaped on 1x8x8: ")
+
+
+def test_a_spec_file_is_a_model_and_flags_win_over_it(capsys, nets):
+    spec = nets.with_name("net.yaml")
+    spec.write_text("{name: 'nets:build', num_classes: 4, input_shape: [2, 6, 5], expand: 2, kwargs: {width: 3}}")
+    at_width_6 = "nets:build on 2x6x5: 3,264 MACs, 148 parameters\n"
+    assert printed(capsys, "cost", spec) == at_width_6
+    assert printed(capsys, "cost", spec, "--expand", "1", "--set", "model.width=6") == at_width_6
+    assert "on 2x9x9: " in printed(capsys, "cost", spec, "--input", "2x9x9")
+    assert " fc" in printed(capsys, "inspect", spec)
+
+
+def test_inspect_says_who_writes_and_reads_a_group_and_how_much_can_be_pruned(capsys):
+    text = printed(capsys, "inspect", "resnet20")
+    assert "layer1.0.conv1          16  prunable\n" in text
+    assert "reads layer1.0.conv2\n" in text
+    assert "norm layer1.0.bn1 (gate)\n" in text
+    assert "frozen: residual stream, joined at add (policy all prunes it)" in text
+    assert "9 of 14 channel groups can be pruned; " in text
+    assert text.endswith("98.3% of the 40,813,184 MACs\n")
+
+
+def test_inspect_draws(capsys, tmp_path):
+    page, picture = tmp_path / "new" / "groups.html", tmp_path / "groups.png"
+    printed(capsys, "inspect", "resnet20", "--policy", "all", "--html", page, "--png", picture)
+    text = page.read_text()
+    assert "<svg" in text
+    assert "layer1.0.bn1 (gate)" in text
+    assert "src=" not in text
+    assert "<script" not in text
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        assert image.width > 800
+
+
+def test_inspect_draws_the_same_page_again(tmp_path):
+    for name in ("a.html", "b.html"):
+        assert main(["inspect", "vgg11", "--html", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.parametrize("flag", ["--html", "--png"])
+def test_a_picture_of_another_kind_is_refused(capsys, flag):
+    assert main(["inspect", "resnet20", flag, "groups.svg"]) == 2
+    assert f"the file's name must end in .{flag[2:]}" in capsys.readouterr().err
+
+
+def test_search_takes_a_spec_file(digits, nets):
+    spec, out = nets.with_name("net.yaml"), nets.with_name("gates")
+    spec.write_text("{name: 'nets:build', num_classes: 4, kwargs: {width: 3, stages: [1]}}")
+    flags = ("--set", "model.stages=[1.0, 2.0]", "--set", "search.epochs=1", "--set", "search.expand=2")
+    assert main(["search", "--model", str(spec), "--split", str(digits), *flags, str(out)]) == 0
+    model = json.loads((out / "search.json").read_text())["model"]
+    assert (model["name"], model["kwargs"]) == ("nets:build", {"width": 3, "stages": [1, 2]})
+    assert (model["num_classes"], model["input_shape"], model["expand"]) == (10, [1, 8, 8], 2)
 
 
 def test_cost_of_a_structure_file_is_the_one_it_states(capsys, structures):
@@ -34,7 +105,11 @@ def test_cost_of_a_structure_file_is_the_one_it_states(capsys, structures):
 
 def test_models_lists_the_zoo(capsys):
     rows = json.loads(printed(capsys, "models", "--json"))
-    assert {row["model"] for row in rows} == {"resnet20", "resnet56", "vgg16"}
+    sizes = {row["model"]: (row["input"], row["params"], row["macs"]) for row in rows}
+    assert list(sizes) == list(MODELS)
+    assert sizes["vgg16"] == ("3x32x32", 14724042, 313201664)
+    assert sizes["mobilenet_v1"] == ("3x224x224", 4231976, 568740352)
+    assert sizes["resnet50"] == ("3x224x224", 25557032, 4089184256)
 
 
 def test_inspect_says_why_a_group_is_frozen(capsys):

@@ -28,6 +28,28 @@ def test_unknown_model_settings_are_refused(capsys):
     assert "'depth'" in refused(capsys, "cost", "resnet20", "--set", "model.depth=3")
 
 
+def test_networks_of_ones_own_are_refused_in_one_line(capsys, nets):
+    known = "model nets:build: its input shape is not known; give --input CxHxW"
+    assert refused(capsys, "cost", "nets:build") == f"pfs: {known}"
+    assert refused(capsys, "inspect", "nets:build") == f"pfs: {known}"
+    assert "nets has no 'bulid' (did you mean build?)" in refused(capsys, "cost", "nets:bulid")
+    line = refused(capsys, "cost", "nets:rgb", "--input", "1x8x8")
+    assert line.startswith("pfs: Net cannot process 1x8x8 images: ")
+    assert "'depth'" in refused(capsys, "cost", "nets:build", "--input", "1x8x8", "--set", "model.depth=3")
+    assert "take 3 channels (got 1)" in refused(capsys, "cost", "torchvision:resnet18", "--input", "1x64x64")
+    assert "did you mean torchvision:resnet18?" in refused(capsys, "cost", "torchvision:resnet19")
+
+
+def test_wrong_spec_files_are_refused(capsys, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.yaml").write_text("{name: resnet20, width: 4}")
+    commands = (("run", "--model"), ("search", "--split", digits, "out", "--model"), ("cost",), ("inspect",))
+    for command in commands:
+        assert "net.yaml.width is not a setting; known: name, " in refused(capsys, *command, "net.yaml")
+        assert "none.yaml cannot be read: No such file" in refused(capsys, *command, "none.yaml")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.yaml"]
+
+
 def test_image_too_small_for_the_network_is_refused(capsys):
     line = refused(capsys, "cost", "vgg16", "--input", "1x8x8")
     assert "VGG cannot process 1x8x8 images" in line

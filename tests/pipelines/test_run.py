@@ -25,14 +25,19 @@ SETTINGS = ("model.width=4", "search.epochs=1", "retrain.epochs=1", "latency.max
 RUN = (sys.executable, "-m", "pipelines.cli", "run", *(f"--set={setting}" for setting in SETTINGS))
 
 
+def run(work, *flags):
+    """``pfs run`` to its end in the folder ``work``, with the MLflow store that it makes there."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    done = subprocess.run([*RUN, *flags], cwd=work, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run: its working folder, its own folder and what it printed."""
     work = tmp_path_factory.mktemp("run")
-    command = [*RUN, "--compare", "dense,uniform"]
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run(work, "--compare", "dense,uniform")
     folder = next(path for path in (work / "pfs-runs").iterdir() if path.name.startswith("resnet20-digits"))
     return work, folder, done.stdout
 
@@ -130,6 +135,15 @@ def test_a_run_refused_at_the_start_leaves_nothing(tmp_path):
     assert done.returncode == 2
     assert "resnet21" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_network_of_ones_own_runs_and_is_registered(nets):
+    run(nets.parent, "--model", "nets:build")
+    folder = next(path for path in (nets.parent / "pfs-runs").iterdir() if path.name.startswith("nets-build-digits"))
+    assert Structure.load(folder / "structures" / "structure.json").model.name == "nets:build"
+    mlflow.set_tracking_uri(f"sqlite:///{nets.parent / 'pfs-runs' / 'mlflow.db'}")
+    assert mlflow.pytorch.load_model("models:/pfs-nets-build/1")(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -1,4 +1,4 @@
-"""Gates act through the scales of BatchNorms and through nothing else."""
+"""Gates act through the scales of BatchNorms, and where there is none on the output of the layer that writes."""
 
 import pytest
 import torch
@@ -11,14 +11,13 @@ from pfs_core.search import Gates
 from tests.channels import networks
 from tests.channels.masking import calibrated, difference
 
-SHAPE = (1, 16, 16)
+SHAPE, SHAPE_3 = (1, 16, 16), (3, 16, 16)
 
 
 def gated(name="resnet20", policy="inner"):
     torch.manual_seed(0)
     model = build_model(name, input_shape=SHAPE)
     graph = trace(model, SHAPE, policy)
-    Gates.freeze(model)
     return model, graph, Gates(model, graph)
 
 
@@ -71,7 +70,6 @@ def test_a_gate_of_zero_removes_its_channel(network):
     model = network()
     graph = trace(model, networks.INPUT, "all")
     model = calibrated(model, networks.INPUT)
-    Gates.freeze(model)
     gates = Gates(model, graph)
     with torch.no_grad():
         gates.values.copy_(torch.rand(len(gates.values)) > 0.4)
@@ -87,7 +85,7 @@ def test_a_gate_of_zero_removes_its_channel(network):
 def test_freezing_stops_gradients_and_clears_shifts():
     model = build_model("resnet20")
     torch.nn.init.ones_(model.bn1.bias)
-    Gates.freeze(model)
+    Gates(model, trace(model, SHAPE_3))
     assert not any(p.requires_grad for p in model.parameters())
     assert (model.bn1.bias == 0).all()
     assert (model.bn1.weight == 1).all()
@@ -119,7 +117,13 @@ def test_gates_by_group_are_a_copy():
 
 
 def test_a_network_with_nothing_to_prune_says_why():
-    model = networks.grouped()
-    graph = trace(model, networks.INPUT)
-    with pytest.raises(UserError, match=r"no channel group .* can be pruned .*not supported"):
-        Gates(model, graph)
+    model = networks.chain(roll=Roll(), head=networks.head(2))
+    with pytest.raises(UserError, match=r"no channel group .* can be pruned .*network's input"):
+        Gates(model, trace(model, networks.INPUT))
+
+
+class Roll(torch.nn.Module):
+    """Moves channels."""
+
+    def forward(self, x):
+        return x.roll(1, 1)

@@ -1,0 +1,33 @@
+"""A factory of the user's own, by ``package.module:factory``."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pfs_core.errors import UserError, did_you_mean, one_line
+
+
+def from_module(name: str) -> Callable[..., Any]:
+    """What ``package.module:factory`` names; modules are found in the current directory first.
+
+    Raises:
+        UserError: the module cannot be imported, or has no such attribute, or that cannot be called.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not (module_name and attribute):
+        raise UserError(f"model {name!r} is not understood; write for example package.module:factory")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as e:
+        raise UserError(f"model {name}: module {module_name!r} cannot be imported: {one_line(e)}") from e
+    factory = getattr(module, attribute, None)
+    if factory is None:
+        raise UserError(f"model {name}: {module_name} has no {attribute!r}{did_you_mean(attribute, vars(module))}")
+    if not callable(factory):
+        raise UserError(f"model {name}: {attribute} is of type {type(factory).__name__}; name a function or class")
+    return factory

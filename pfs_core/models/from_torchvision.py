@@ -1,0 +1,40 @@
+"""torchvision's classification networks, untrained, by ``torchvision:NAME``."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from pfs_core.errors import UserError, did_you_mean
+
+PREFIX = "torchvision:"
+AUXILIARY = ("googlenet", "inception_v3")
+"""Networks with more than one output, and a warning, unless they are told otherwise."""
+
+
+def from_torchvision(name: str) -> Callable[..., nn.Module]:
+    """A factory ``f(num_classes, in_channels, **kwargs)`` of torchvision's network ``name`` (without the prefix).
+
+    It has the published ``input_shape`` and ``num_classes`` as attributes, and raises UserError unless
+    ``in_channels`` is 3.
+
+    Raises:
+        UserError: torchvision has no classification network of that name.
+    """
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        hint = did_you_mean(name, known, PREFIX)
+        raise UserError(f"unknown model '{PREFIX}{name}'{hint}; see torchvision.models.list_models()")
+    builder = models.get_model_builder(name)
+    preset = {"aux_logits": False, "init_weights": True} if name in AUXILIARY else {}
+
+    def factory(num_classes: int, in_channels: int, **kwargs: Any) -> nn.Module:
+        if in_channels != 3:
+            raise UserError(f"model {PREFIX}{name}: torchvision's networks take 3 channels (got {in_channels})")
+        return builder(weights=None, num_classes=num_classes, **{**preset, **kwargs})
+
+    side = 299 if name == "inception_v3" else 224
+    factory.input_shape, factory.num_classes = (3, side, side), 1000  # type: ignore[attr-defined]
+    return factory

@@ -1,0 +1,229 @@
+"""Random networks for 3x16x16 images and 5 classes: a row of blocks of any kind, and a head."""
+
+import torch
+import torch.nn.functional as F
+from hypothesis import strategies as st
+from torch import nn
+
+INPUT = (3, 16, 16)
+CLASSES = 5
+ACTIVATIONS = {
+    "relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hardswish": nn.Hardswish, "leaky": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid, "tanh": nn.Tanh,
+}  # fmt: skip
+
+
+def conv_bn(inputs, outputs, act, kernel=3, **options):
+    """Convolution, BN, activation."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False, **options)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), act())
+
+
+def conv_bias(inputs, outputs, act):
+    """A convolution without BN."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), act())
+
+
+def separable(inputs, outputs, act):
+    return nn.Sequential(conv_bn(inputs, inputs, act, groups=inputs), conv_bn(inputs, outputs, act, kernel=1))
+
+
+def biased_separable(inputs, outputs, act):
+    depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs)
+    return nn.Sequential(depthwise, act(), nn.Conv2d(inputs, outputs, 1), act())
+
+
+def multiplied(inputs, outputs, act):
+    return nn.Sequential(conv_bn(inputs, 2 * inputs, act, groups=inputs), conv_bn(2 * inputs, outputs, act, kernel=1))
+
+
+def grouped(inputs, outputs, act):
+    return nn.Sequential(conv_bn(inputs, 8, act, kernel=1), conv_bn(8, 12, act, groups=4), conv_bn(12, outputs, act))
+
+
+def regrouped(inputs, outputs, act):
+    """Two numbers of groups on the same channels."""
+    return nn.Sequential(
+        conv_bn(inputs, 12, act, kernel=1),
+        conv_bn(12, 12, act, groups=2),
+        conv_bn(12, 8, act, groups=4),
+        conv_bn(8, outputs, act, kernel=1),
+    )
+
+
+def transposed(inputs, outputs, act):
+    up = nn.ConvTranspose2d(inputs, outputs, 2, stride=2, bias=False)
+    return nn.Sequential(up, nn.BatchNorm2d(outputs), act(), nn.AvgPool2d(2))
+
+
+def group_normed(inputs, outputs, act):
+    return nn.Sequential(nn.Conv2d(inputs, 8, 3, padding=1), nn.GroupNorm(2, 8), act(), conv_bn(8, outputs, act))
+
+
+def parametric(inputs, outputs, act):
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.PReLU(outputs), conv_bn(outputs, outputs, act, kernel=1))
+
+
+def pooled(inputs, outputs, act):
+    return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), conv_bn(inputs, outputs, act))
+
+
+class Residual(nn.Module):
+    """Identity or projection beside two convolutions."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.body = nn.Sequential(conv_bn(inputs, 6, act), nn.Conv2d(6, outputs, 1), nn.BatchNorm2d(outputs))
+        self.side = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.act = act()
+
+    def forward(self, x):
+        return self.act(self.body(x) + self.side(x))
+
+
+class Dense(nn.Module):
+    """The input and what is computed from it, side by side."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.first = conv_bn(inputs, 4, act)
+        self.norm, self.act = nn.BatchNorm2d(inputs + 4), act()
+        self.second = nn.Conv2d(inputs + 4, outputs, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        x = torch.cat([x, self.first(x)], 1)
+        return self.second(self.act(self.norm(x)))
+
+
+class Branches(nn.Module):
+    """Two branches and a pooled copy, concatenated."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.a, self.b = conv_bn(inputs, 5, act, kernel=1), conv_bias(inputs, 3, act)
+        self.mix = conv_bn(8 + inputs, outputs, act, kernel=1)
+
+    def forward(self, x):
+        return self.mix(torch.cat((self.a(x), self.b(x), F.max_pool2d(x, 3, 1, 1)), dim=1))
+
+
+class Squeezed(nn.Module):
+    """Squeeze and excitation between an expansion and a projection, with convolutions."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.expand, self.depthwise = conv_bn(inputs, 10, act, kernel=1), conv_bn(10, 10, act, groups=10)
+        self.fc1, self.fc2 = nn.Conv2d(10, 4, 1), nn.Conv2d(4, 10, 1)
+        self.project = conv_bn(10, outputs, nn.Identity, kernel=1)
+        self.identity = inputs == outputs
+
+    def forward(self, x):
+        y = self.depthwise(self.expand(x))
+        y = y * torch.sigmoid(self.fc2(F.relu(self.fc1(F.adaptive_avg_pool2d(y, 1)))))
+        return x + self.project(y) if self.identity else self.project(y)
+
+
+class Excited(nn.Module):
+    """Squeeze and excitation with linear layers and views."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv = conv_bn(inputs, outputs, act)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Sequential(nn.Linear(outputs, 3), nn.ReLU(), nn.Linear(3, outputs), nn.Sigmoid())
+
+    def forward(self, x):
+        x = self.conv(x)
+        b, c, _, _ = x.size()
+        y = self.fc(self.pool(x).view(b, c)).view(b, c, 1, 1)
+        return x * y.expand_as(x)
+
+
+class Normed(nn.Module):
+    """LayerNorm over channels and an MLP on the last dimension, as in ConvNeXt."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv = conv_bn(inputs, outputs, act)
+        self.norm = nn.LayerNorm(outputs)
+        self.mlp = nn.Sequential(nn.Linear(outputs, 9), nn.GELU(), nn.Linear(9, outputs))
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x + self.mlp(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+
+class Shuffled(nn.Module):
+    """Half of the channels go through a branch; then all are shuffled."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv = conv_bn(inputs, 8, act)
+        self.branch = nn.Sequential(conv_bn(4, 5, act, kernel=1), conv_bn(5, 4, act))
+        self.out = conv_bn(8, outputs, act)
+
+    def forward(self, x):
+        a, b = self.conv(x).chunk(2, dim=1)
+        x = torch.cat([a, self.branch(b)], 1)
+        n, c, h, w = x.shape
+        return self.out(x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
+
+
+class Twice(nn.Module):
+    """One layer called twice."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.first, self.shared = conv_bn(inputs, outputs, act), conv_bn(outputs, outputs, act)
+
+    def forward(self, x):
+        return self.shared(self.shared(self.first(x)))
+
+
+class Enlarged(nn.Module):
+    """Interpolation, spatial padding and slices."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv = conv_bn(inputs, outputs, act)
+
+    def forward(self, x):
+        x = F.interpolate(self.conv(x), scale_factor=2)
+        return F.pad(x, (1, 1, 1, 1))[:, :, 1:-1:2, 1:-1:2]
+
+
+BLOCKS = (
+    conv_bn, conv_bias, separable, biased_separable, multiplied, grouped, regrouped, transposed, group_normed,
+    parametric, pooled, Residual, Dense, Branches, Squeezed, Excited, Normed, Shuffled, Twice, Enlarged,
+)  # fmt: skip
+
+
+def pooled_head(channels):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES))
+
+
+def spatial_head(channels):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, CLASSES))
+
+
+def hidden_head(channels):
+    hidden = (nn.Linear(channels, 11), nn.BatchNorm1d(11), nn.ReLU(), nn.Dropout(0.5), nn.Linear(11, 7), nn.ReLU())
+    return nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), *hidden, nn.Linear(7, CLASSES))
+
+
+HEADS = (pooled_head, spatial_head, hidden_head)
+
+
+def network(description):
+    """The network that ``(blocks, head)`` describes, a block being ``(kind, output channels, activation)``."""
+    blocks, head = description
+    layers, channels = [], INPUT[0]
+    for kind, outputs, activation in blocks:
+        layers.append(kind(channels, outputs, ACTIVATIONS[activation]))
+        channels = outputs
+    return nn.Sequential(*layers, head(channels))
+
+
+blocks = st.tuples(st.sampled_from(BLOCKS), st.sampled_from([4, 6, 8]), st.sampled_from(sorted(ACTIVATIONS)))
+descriptions = st.tuples(st.lists(blocks, min_size=1, max_size=5), st.sampled_from(HEADS))

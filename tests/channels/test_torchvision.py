@@ -1,0 +1,126 @@
+"""What holds for every network of torchvision: exact cost, any legal width, and a masked channel is an absent one."""
+
+import random
+import re
+
+import pytest
+import torch
+from torch.func import functional_call
+
+from pfs_core.channels import resize, slice_weights, trace
+from pfs_core.search import Gates
+from tests.channels.masking import calibrated, difference, masked, random_gates
+from tests.channels.test_cost import counted
+from tests.channels.torchvision_models import PLAIN, TRANSFORMERS, build, graph, on_meta, published, small
+
+EXACT, CHANGED = 1e-9, 1e-6
+QUICK = (
+    "alexnet", "resnet18", "resnext50_32x4d", "densenet121", "googlenet", "squeezenet1_1", "shufflenet_v2_x0_5",
+    "mobilenet_v3_small", "mnasnet0_5", "efficientnet_b0", "regnet_y_400mf", "convnext_tiny", "swin_t",
+)  # fmt: skip
+ALL = [*PLAIN, *TRANSFORMERS]
+NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
+
+
+def random_widths(traced, seed, largest=1.5):
+    """A legal width for every group."""
+    draw = random.Random(seed)
+    return {
+        g.name: draw.randint(1, max(1, int(g.gate_count * largest))) * g.blocks if g.resizable else g.width
+        for g in traced.groups
+    }
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_closed_form_equals_flop_counter(name):
+    traced, model = graph(name), on_meta(name)
+    assert traced.cost() == counted(model, published(name))
+    widths = random_widths(traced, seed=1)
+    assert traced.cost(widths) == counted(resize(model, traced, widths), published(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_random_resize_runs_forward_and_backward(name):
+    model = build(name)
+    traced = trace(model, small(name))
+    resized = resize(model, traced, random_widths(traced, seed=2, largest=0.4)).train()
+    out = resized(torch.randn(2, *small(name)))
+    out.square().sum().backward()
+    assert out.shape == (2, 10)
+    assert out.isfinite().all()
+    read = [axis.module for axis in traced.axes if axis.role == "reads"]
+    assert all(resized.get_submodule(module).weight.grad is not None for module in read)
+
+
+@pytest.mark.parametrize("policy", ["inner", "all"])
+@pytest.mark.parametrize("name", NAMES)
+def test_masked_equals_pruned(name, policy):
+    shape = small(name)
+    model = build(name)
+    traced = trace(model, shape, policy)
+    model = calibrated(model, shape, batch=4)
+    kept = random_gates(traced)
+    x = torch.randn(2, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        whole, mask, pruned = model(x), masked(model, traced, kept)(x), slice_weights(model, traced, kept)(x)
+        assert difference(mask, pruned) < EXACT
+        assert difference(mask, whole) > CHANGED
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "regnet_y_400mf", "squeezenet1_1"])
+def test_masking_one_group_equals_pruning_it(name):
+    model = build(name)
+    traced = trace(model, small(name), "all")
+    model = calibrated(model, small(name), batch=4)
+    x = torch.randn(2, *small(name), dtype=torch.float64)
+    whole = model(x)
+    with torch.no_grad():
+        for group, index in random_gates(traced).items():
+            pruned = slice_weights(model, traced, {group: index})(x)
+            assert difference(masked(model, traced, {group: index})(x), pruned) < EXACT, group
+            assert group in traced.widths()
+            assert difference(pruned, whole) > 0, group
+
+
+@pytest.mark.parametrize(
+    "name", ["densenet121", "regnet_y_400mf", "squeezenet1_1", "convnext_tiny", "shufflenet_v2_x0_5"]
+)
+def test_gates_of_zero_compute_the_pruned_network(name):
+    """What a search computes is what retraining will have."""
+    model = build(name)
+    traced = trace(model, small(name))
+    model = calibrated(model, small(name), batch=4)
+    gates = Gates(model, traced)
+    with torch.no_grad():
+        gates.values.copy_(torch.rand(len(gates.values)) > 0.5)
+        for part in gates.values.split([group.gate_count for group in traced.prunable()]):
+            part[0] = 1
+        kept = {group: values.nonzero().flatten() for group, values in gates.by_group().items()}
+        x = torch.randn(2, *small(name), dtype=torch.float64)
+        computed = functional_call(model, {k: v.double() for k, v in gates.scales().items()}, (x,))
+        for module in model.modules():
+            module._forward_hooks.clear()
+        assert difference(computed, slice_weights(model, traced, kept)(x)) < EXACT
+        assert difference(computed, model(x)) > CHANGED
+
+
+@pytest.mark.parametrize("policy", ["inner", "all"])
+@pytest.mark.parametrize("name", ALL)
+def test_a_group_is_prunable_or_says_why_not(name, policy):
+    for group in graph(name, policy).groups:
+        assert group.prunable == (not group.reason) == bool(group.gates)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_most_of_a_plain_network_is_prunable(name):
+    assert graph(name).prunable_macs() > 0.8 * graph(name).cost().macs
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_of_a_transformer_the_hidden_widths_are_prunable(name):
+    """Of the MLPs; in MaxViT also of its stem, its convolutional blocks and its classifier."""
+    names = [group.name for group in graph(name).prunable()]
+    hidden = r".*\.mlp_layer\.1|.*\.conv_a\.0|.*\.squeeze_excitation\.fc1|stem\.[01]\.0|classifier\.3"
+    pattern = re.compile(hidden if name == "maxvit_t" else r".*\.mlp\.0")
+    assert names
+    assert [name for name in names if not pattern.fullmatch(name)] == []
