@@ -27,7 +27,7 @@ class _Shard(NamedTuple):
     rows: np.ndarray
 
 
-def pack(dataset: str, out: str, shard_mib: int = 128, workers: int = 4) -> None:
+def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4) -> None:
     """Pack the image tree at ``dataset`` into Parquet files of about ``shard_mib`` MiB at ``out``.
 
     Columns: ``image`` (the file's bytes), ``label``, ``name`` (its path); class names in the schema metadata. Training
@@ -74,7 +74,7 @@ def pack(dataset: str, out: str, shard_mib: int = 128, workers: int = 4) -> None
     say(f"pack {len(source):,} images of {len(source.class_names)} classes in {len(shards)} shards at {target.uri}")
 
 
-def _shards(source: Source, size: int) -> Iterator[_Shard]:
+def _shards(source: Source, size: float) -> Iterator[_Shard]:
     """The rows of every shard, in an order that depends on the names alone."""
     for part, held_out in (("train", False), ("test", True)):
         rows = np.flatnonzero(source.is_test == held_out)
