@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from pfs_core.data.downloads import PREFIX, check_name, downloaded
 from pfs_core.errors import UserError
 from pfs_core.storage import Entry, LocalStorage, Storage, open_storage
 
@@ -65,7 +66,7 @@ def open_source(uri: str) -> Source:
     Args:
         uri: ``digits``, or a folder, ``file://`` or ``s3://`` address of Parquet files (:mod:`pfs_core.data.parquet`),
             of a folder of images a class (:mod:`pfs_core.data.tree`), of IDX files (:mod:`pfs_core.data.idx`) or of
-            CIFAR's Python files (:mod:`pfs_core.data.cifar`).
+            CIFAR's Python files (:mod:`pfs_core.data.cifar`); ``torchvision:NAME`` is downloaded first.
 
     Raises:
         UserError: there is no such dataset, or what it holds is of none of these kinds or broken.
@@ -74,7 +75,7 @@ def open_source(uri: str) -> Source:
         from pfs_core.data.digits import load_digits
 
         return load_digits()
-    storage = _storage(uri)
+    storage = _storage(str(downloaded(uri.removeprefix(PREFIX))) if uri.startswith(PREFIX) else uri)
     files = storage.files()
     names = {entry.path for entry in files}
     if any(path.endswith(".parquet") and "/" not in path for path in names):
@@ -99,8 +100,10 @@ def open_source(uri: str) -> Source:
 
 
 def check_dataset(uri: str) -> None:
-    """Raise UserError unless ``uri`` may be a dataset, without listing a bucket or reading rows."""
-    if uri != "digits" and isinstance(storage := _storage(uri), LocalStorage) and not any(storage.root.iterdir()):
+    """Raise UserError unless ``uri`` may be a dataset, without listing a bucket, downloading or reading rows."""
+    if uri.startswith(PREFIX):
+        check_name(uri.removeprefix(PREFIX))
+    elif uri != "digits" and isinstance(storage := _storage(uri), LocalStorage) and not any(storage.root.iterdir()):
         raise UserError(f"dataset {uri} is an empty folder")
 
 
