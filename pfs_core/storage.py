@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
@@ -158,12 +158,15 @@ class S3Storage:
     @cached_property
     def client(self) -> Any:
         """The client, made at first use; it is not carried into another process."""
+        import botocore.session
         from boto3.session import Session
         from botocore.config import Config
 
         once = {"total_max_attempts": 1}  # what fails is tried again by _tried, bodies included
         config = Config(retries=once, connect_timeout=10, read_timeout=30, max_pool_connections=32)
-        return Session().client("s3", config=config)
+        session = botocore.session.Session()
+        session.register_component("data_loader", _service_models())
+        return Session(botocore_session=session).client("s3", config=config)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "client"}
@@ -242,6 +245,14 @@ class S3Storage:
                 time.sleep(wait)
                 wait *= 2
         raise UserError(f"{name}: S3 failed {ATTEMPTS} times: {_line(error)}")
+
+
+@cache
+def _service_models() -> Any:
+    """What botocore knows of S3: some MB of JSON, read once and not for every client."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def _refusal(status: int, error: Any) -> str:

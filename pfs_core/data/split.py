@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pfs_core.data.decode import BadImageError, decode
+from pfs_core.data.decode import BadImageError
 from pfs_core.data.page import dataset_page
 from pfs_core.data.reading import Reader, decoded, load_images, row_groups
 from pfs_core.data.source import Source, open_source
@@ -59,10 +59,11 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
     labels = source.labels
     augmentation: dict[str, Any]
     if images is None:
-        channels = recipe.channels or 3
-        samples = list(_samples(source, parts, channels, seed))
+        assert recipe.image_size is not None
+        shape = [recipe.channels or 3, recipe.image_size, recipe.image_size]
+        samples = list(_samples(source, parts, shape, seed))
         mean, std = pixel_statistics([image for _, image in samples])
-        shape, augmentation = [channels, recipe.image_size, recipe.image_size], {"crop_scale": recipe.crop_scale}
+        augmentation = {"crop_scale": recipe.crop_scale}
     else:
         training = np.flatnonzero(parts == "train")
         samples = [(i, images[i]) for i in training[:_SHOWN].tolist()]
@@ -196,15 +197,18 @@ def pixel_statistics(images: Iterable[Tensor]) -> tuple[list[float], list[float]
     return mean, std
 
 
-def _samples(source: Source, parts: np.ndarray, channels: int, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """Training rows of a few row groups at random, with their images."""
+def _samples(source: Source, parts: np.ndarray, shape: Sequence[int], seed: int) -> Iterator[tuple[int, Tensor]]:
+    """Training rows of a few row groups at random, with their images cut to ``shape`` as for evaluation."""
+    from pfs_core.data.stream import Crop
+
+    crop = Crop(shape[1], shape[0], (1.0, 1.0))
     random = np.random.default_rng(seed)
     groups, reader = row_groups(source, np.flatnonzero(parts == "train")), Reader(source)
     for i in random.permutation(len(groups))[:_SAMPLED_GROUPS]:
         rows = random.permutation(groups[i])[:_SAMPLED_ROWS]
         for row, data in zip(rows.tolist(), reader.read(rows), strict=True):
             try:
-                yield row, decode(data, channels)
+                yield row, crop.evaluation(data)
             except BadImageError as e:
                 raise UserError(f"{source.place(row)}: {e}") from None
 
