@@ -90,7 +90,7 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         "augmentation": {**augmentation, "flip": source.flip and recipe.flip},
         "recipe": recipe.model_dump(mode="json"),
     }
-    index, files = _tables(source, parts)
+    index, files = index_tables(source, parts)
     with publish(out, "split") as folder:
         pq.write_table(index.filter(pa.array(usable)), folder / "split.parquet")
         pq.write_table(files, folder / "files.parquet")
@@ -225,7 +225,7 @@ def _page(info: Mapping[str, Any], labels: np.ndarray, samples: Sequence[tuple[i
     return dataset_page(info["dataset"], facts, info["class_names"], info["rows_per_class"], shown, faults=faults)
 
 
-def _tables(source: Source, parts: np.ndarray) -> tuple[pa.Table, pa.Table]:
+def index_tables(source: Source, parts: np.ndarray) -> tuple[pa.Table, pa.Table]:
     """The index and the files."""
     names = pa.array([entry.path for entry in source.files])
     index = pa.table(
