@@ -19,6 +19,7 @@ from pfs_core.channels import resize, trace
 from pfs_core.channels.walk import Placement
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
+from pfs_core.data.images import InMemory
 from pfs_core.latency.machine import machine
 from pfs_core.models import build_model
 from pfs_core.search.gates import Gates
@@ -39,14 +40,16 @@ def squares(name: str, placement: Placement, data: ImageSplit, seed: int, batche
     gates = Gates(model, graph)
     depthwise = {segment.group for axis in graph.axes if axis.role == "depthwise" for segment in axis.segments}
     normalise = Normalise(data.info, torch.device("cpu"), torch.contiguous_format)
-    order = torch.randperm(len(data.labels["train"]))
+    training = data.part("train")
+    assert isinstance(training, InMemory)
+    order = torch.randperm(len(training))
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     for rows in order[: 128 * batches].split(128):
-        images = F.interpolate(normalise(data.images["train"][rows]), size=(SIZE, SIZE))
+        images = F.interpolate(normalise(training.images[rows]), size=(SIZE, SIZE))
         gates.values.grad = None
         logits = functional_call(model, gates.scales(), (images,))
-        F.cross_entropy(logits, data.labels["train"][rows]).backward()
+        F.cross_entropy(logits, training.labels[rows]).backward()
         assert gates.values.grad is not None
         parts = gates.values.grad.split([graph.group(group).gate_count for group in gates.groups])
         for group, part in zip(gates.groups, parts, strict=True):

@@ -234,7 +234,7 @@ class S3Storage:
                 status = e.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
                 if status == 412:
                     raise _changed(name) from None
-                if status < 500 and status not in (408, 429):
+                if status < 500 and status not in (408, 429) and _code(e) != "RequestTimeout":
                     raise UserError(f"{name}: {_refusal(status, e)}") from None
                 error: Exception = e
             except (of.ConnectionError, of.HTTPClientError, of.IncompleteReadError, HTTPError, OSError) as e:
@@ -259,8 +259,12 @@ def _refusal(status: int, error: Any) -> str:
     if status == 404:
         return "there is no such bucket or object"
     if status in (401, 403):
-        return "S3 refused access; check the credentials and the bucket's policy"
+        return f"S3 refused access ({_code(error)}); check the credentials and the bucket's policy"
     return _line(error)
+
+
+def _code(error: Any) -> str:
+    return error.response.get("Error", {}).get("Code", "")
 
 
 def _line(error: Exception) -> str:

@@ -1,7 +1,9 @@
 """The subcommands that look after datasets: ``pfs pack`` and ``pfs data check``."""
 
 import argparse
+import contextlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +38,8 @@ def check(a: argparse.Namespace) -> int:
     from pfs_core.data.source import open_source
 
     source = open_source(a.dataset)
-    found = examine(source)
+    with contextlib.redirect_stdout(sys.stderr):  # progress; what is found can be piped
+        found = examine(source)
     faults = [f"{place}: {reason}" for place, reason in found.bad]
     faults += [f"the same image is in training and test: {one}, {other}" for one, other in found.leaked]
     rows = {part: sum(counts) for part, counts in found.rows_per_class.items()}

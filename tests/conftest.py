@@ -1,5 +1,6 @@
 """What many tests need: the digits, split once, and a search and an extraction on them, done once. Only to be read."""
 
+import logging
 import os
 import sys
 import uuid
@@ -82,6 +83,7 @@ def store():
         return
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())

@@ -201,7 +201,7 @@ def test_what_is_denied_is_not_tried_again(faulty, bucket, tmp_path, size):
     faulty.plan = lambda method, path: "403"
     for call in (open_storage(bucket).files, lambda: open_storage(bucket).write("x.bin", tmp_path / "source.bin")):
         faulty.requests.clear()
-        assert "S3 refused access; check the credentials and the bucket's policy" in refused(call)
+        assert "S3 refused access (Broken); check the credentials and the bucket's policy" in refused(call)
         assert len(faulty.requests) == 1
 
 

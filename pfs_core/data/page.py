@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pfs_core.drawing import STYLE, svg_text
 
-_CLASSES, _EACH, _SIDE = 20, 8, 96
+CLASSES, EACH, _SIDE = 20, 8, 96
 _COLOURS = {"train": "#1f6fb4", "validation": "#d1810f", "test": "#7a7a7a"}
 
 
@@ -41,9 +41,9 @@ def dataset_page(
     """
     shown: dict[int, list[str]] = {}
     for label, image in samples:
-        if label in shown or len(shown) < _CLASSES:
+        if label in shown or len(shown) < CLASSES:
             row = shown.setdefault(label, [])
-            if len(row) < _EACH:
+            if len(row) < EACH:
                 row.append(_png(image))
     with mpl.rc_context(STYLE):
         drawings = [("Rows of each class", svg_text(_balance(class_names, rows_per_class)))]
@@ -77,7 +77,7 @@ def _balance(class_names: Sequence[str], rows_per_class: Mapping[str, Sequence[i
     for part, counts in rows_per_class.items():
         ax.bar(x, counts, bottom=below, width=0.9, color=_COLOURS[part], label=part)
         below += np.asarray(counts)
-    if len(class_names) <= 2 * _CLASSES:
+    if len(class_names) <= 2 * CLASSES:
         ax.set_xticks(x, list(class_names), rotation=45, ha="right", fontsize=8)
     else:
         ax.set_xlabel("class")

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,6 +119,9 @@ class Streamed:
         self.rank = rank
         self.world = world
         self.labels = torch.from_numpy(source.labels[self.rows]).to(device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "labels"}  # a worker needs no device
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -21,7 +21,10 @@ def at(path):
 
 def test_split_data_writes_the_split_and_its_rows(tmp_path):
     metrics = Metrics()
-    split_data.python_func("digits", at(tmp_path / "split"), metrics, settings={"validation": 100.0})
+    split_data.python_func(
+        "digits", at(tmp_path / "split"), at(tmp_path / "page.html"), metrics, settings={"validation": 100.0}
+    )
+    assert (tmp_path / "page.html").read_bytes() == (tmp_path / "split" / "dataset.html").read_bytes()
     assert metrics["validation_rows"] == 100
     assert (tmp_path / "split" / "split.json").is_file()
 

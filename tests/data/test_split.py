@@ -1,5 +1,7 @@
 """Every row is in exactly one part, by a choice that the seed repeats."""
 
+import shutil
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +14,7 @@ from pfs_core.data import load_split, split_dataset
 from pfs_core.data.source import open_source
 from pfs_core.data.split import PARTS, choose_rows, pixel_statistics
 from pfs_core.errors import UserError
-from pfs_core.files import read_json
+from pfs_core.files import read_json, write_json
 from pfs_core.recipes import SplitRecipe
 from tests.data.folders import source
 
@@ -120,6 +122,24 @@ def test_flat_images_have_a_deviation_to_divide_by():
 def test_statistics_are_of_the_training_rows(digits, digits_data):
     info = read_json(digits / "split.json")
     assert info["mean"] == pytest.approx([digits_data.part("train").images.double().mean().item()])
+
+
+def test_grey_becomes_colour_where_that_is_asked_for(digits_data, tmp_path):
+    info = split_dataset("digits", tmp_path / "split", SplitRecipe(channels=3))
+    assert info["input_shape"] == [3, 8, 8]
+    assert torch.equal(load_split(tmp_path / "split").images, digits_data.images.expand(-1, 3, -1, -1))
+
+
+def test_small_images_are_not_cropped(tmp_path):
+    with pytest.raises(UserError, match=r"split.image_size: digits is a set of small images"):
+        split_dataset("digits", tmp_path / "split", SplitRecipe(image_size=32))
+
+
+def test_a_split_of_an_older_release_is_refused(digits, tmp_path):
+    shutil.copytree(digits, tmp_path / "split")
+    write_json(tmp_path / "split" / "split.json", {**read_json(digits / "split.json"), "schema": "pfs.split/1"})
+    with pytest.raises(UserError, match=r"has schema 'pfs.split/1'; expected 'pfs.split/2'; split again"):
+        load_split(tmp_path / "split")
 
 
 def test_parts_are_read_as_one(digits_data):

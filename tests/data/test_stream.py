@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -126,6 +127,15 @@ def test_evaluation_is_in_the_order_of_the_labels(numbered, workers):
     assert [len(batch) for batch in batches[:-1]] == [20] * (len(batches) - 1)
     assert torch.cat(batches)[:, 0, 0, 0].tolist() == images.labels.tolist()
     assert sorted(images.labels.tolist()) == sorted(set(rows.tolist()))
+
+
+def test_it_can_be_sent_to_a_worker_that_is_not_a_fork(noise):
+    images = streamed(noise, workers=0)
+    sent = pickle.loads(pickle.dumps(images))
+    assert "labels" not in vars(sent)  # they may be on a device that a worker must not touch
+    for (a, b), (c, d) in zip(epoch(sent), epoch(images), strict=True):
+        assert torch.equal(a, c)
+        assert torch.equal(b, d)
 
 
 def test_a_part_has_as_many_workers_as_cores_it_may_use(noise, monkeypatch):
