@@ -38,12 +38,13 @@ def ignore(row: dict[str, Any]) -> None:
 
 
 class TimeLeft:
-    """Seconds left of a loop, from the share of it that is done."""
+    """Seconds left of a loop, from the share of it that is done; ``before`` is what was done before it started."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: int = 0) -> None:
         self.start = time.monotonic()
+        self.before = before
 
     def __call__(self, done: int, total: int) -> str:
         """As ``m:ss``."""
-        left = (time.monotonic() - self.start) * (total - done) / done
+        left = (time.monotonic() - self.start) * (total - done) / (done - self.before)
         return f"{int(left) // 60}:{int(left) % 60:02d}"

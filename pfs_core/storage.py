@@ -48,6 +48,9 @@ class Storage(Protocol):
     def write(self, path: str, source: bytes | Path) -> None:
         """Make a file of bytes or of a local file's content; nobody sees a part of it."""
 
+    def remove(self, path: str) -> None:
+        """Delete a file, if it is there."""
+
 
 def open_storage(uri: str | Path) -> Storage:
     """The storage at an address; UserError if it is of no known kind."""
@@ -146,6 +149,13 @@ class LocalStorage:
         except OSError as e:
             raise UserError(f"{target} cannot be written: {e.strerror}") from None
 
+    def remove(self, path: str) -> None:
+        """Delete a file, if it is there."""
+        try:
+            (self.root / path).unlink(missing_ok=True)
+        except OSError as e:
+            raise UserError(f"{self.root / path} cannot be removed: {e.strerror}") from None
+
 
 class S3Storage:
     """Objects below a prefix of a bucket."""
@@ -216,6 +226,11 @@ class S3Storage:
                     self.client.upload_fileobj(file, self.bucket, key)
 
         self._tried(put, name)
+
+    def remove(self, path: str) -> None:
+        """Delete an object, if it is there."""
+        key = self.prefix + path
+        self._tried(lambda: self.client.delete_object(Bucket=self.bucket, Key=key), f"{self.uri}/{path}")
 
     def _tried(self, request: Callable[[], T], name: str) -> T:
         """The answer to a request, tried again with growing waits where the fault may pass."""

@@ -21,8 +21,11 @@ class Images(Protocol):
     def steps(self, size: int) -> int:
         """How many batches :meth:`epoch` makes."""
 
-    def epoch(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled, augmented batches, every row once: uint8 [n, C, H, W] and int64 [n] on the device."""
+    def epoch(self, size: int, generator: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled, augmented batches, every row once: uint8 [n, C, H, W] and int64 [n] on the device.
+
+        The first ``skip`` are left out; the others are what they would be without that.
+        """
 
     def in_order(self, size: int) -> Iterator[Tensor]:
         """Every image once, as it is: uint8 [n, C, H, W] on the device."""
@@ -52,7 +55,7 @@ class InMemory:
         full, rest = divmod(len(self), size)
         return max(1, full + (rest > 1))
 
-    def epoch(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, size: int, generator: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The last batch is smaller where ``size`` does not divide the rows.
 
         A last batch of a single row (which BatchNorm cannot train on) joins the one before it.
@@ -61,11 +64,13 @@ class InMemory:
         parts = list(order.split(size))
         if len(parts) > 1 and len(parts[-1]) == 1:
             parts[-2:] = [torch.cat(parts[-2:])]
-        for rows in parts:
-            batch = random_crop(self.images[rows], self.crop_padding, generator)
+        for number, rows in enumerate(parts):
+            images = self.images[rows] if number >= skip else torch.empty(len(rows), 1, 1, 1)
+            batch = random_crop(images, self.crop_padding, generator)
             if self.flip:
                 batch = random_flip(batch, generator)
-            yield batch, self.labels[rows]
+            if number >= skip:
+                yield batch, self.labels[rows]
 
     def in_order(self, size: int) -> Iterator[Tensor]:
         """Slices of the images."""

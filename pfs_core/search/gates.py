@@ -93,6 +93,11 @@ class Gates:
         """Put every gate back into [0, 1]."""
         self.values.clamp_(0.0, 1.0)
 
+    @torch.no_grad()
+    def restore(self, values: Tensor) -> None:
+        """Take the values of an earlier search."""
+        self.values.copy_(values)
+
     def mean(self) -> Tensor:
         """Mean over all gates of |gate|, with its gradient."""
         return self.values.abs().mean()

@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 import pfs_core
 from pfs_core.channels import ChannelGraph, resize, trace
+from pfs_core.checkpoints import Checkpoints
 from pfs_core.cut import check_reachable
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
@@ -28,6 +29,7 @@ from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import SearchRecipe
 from pfs_core.search.gates import Gates
 from pfs_core.spec import Budget, ModelSpec
+from pfs_core.training.advance import Progress
 from pfs_core.training.evaluate import accuracy, predict
 
 SCHEMA = "pfs.gates/1"
@@ -83,7 +85,17 @@ def search(
     check_reachable(graph, widths, budget)
     model = resize(model, graph, widths).to(device)
     started = time.perf_counter()
-    best, history = learn_gates(model, graph.at(widths), data, target, recipe, seed, record)
+    key = {
+        "step": "search",
+        "model": spec.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
+        "target": target,
+        "seed": seed,
+        "split": data.info["fingerprint"],
+        "device": device.type,
+    }
+    with Checkpoints(out, key) as kept:
+        best, history = learn_gates(model, graph.at(widths), data, target, recipe, seed, record, kept)
     info = {
         "schema": SCHEMA,
         "model": spec.model_dump(mode="json"),
@@ -104,6 +116,7 @@ def search(
         save_file(best["gates"], folder / "gates.safetensors")
         pq.write_table(pa.Table.from_pylist(history), folder / "history.parquet")
         write_json(folder / "search.json", info)
+    kept.clear()
     return info
 
 
@@ -115,6 +128,7 @@ def learn_gates(
     recipe: SearchRecipe,
     seed: int,
     record: Record,
+    kept: Checkpoints | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The loop itself: the evaluation whose gates are kept (with ``gates`` by group), and the row of every one.
 
@@ -135,28 +149,34 @@ def learn_gates(
         with autocast(device, precision):
             return functional_call(model, gates.scales(), (normalise(images),)).float()
 
+    progress = Progress(device, random)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] | None = None
-    left = TimeLeft()
-    step = 0
-    for epoch in range(1, recipe.epochs + 1):
-        sums = torch.zeros(2, device=device)
-        rows = 0
-        for images, labels in training.epoch(recipe.batch_size, random):
+    if state := kept.load() if kept else None:
+        progress.restore(state)
+        history, best = state["history"], state["best"]
+        gates.restore(state["gates"])
+        optimiser.load_state_dict(state["optimiser"])
+        model.load_state_dict(state["buffers"], strict=False)
+    left = TimeLeft(progress.epoch - 1)
+    for epoch in range(progress.epoch, recipe.epochs + 1):
+        for images, labels in training.epoch(recipe.batch_size, random, progress.begin(epoch)):
             cross_entropy = F.cross_entropy(forward(images), labels)
             regulariser = recipe.gamma * (gates.mean() - target) ** 2
             optimiser.zero_grad(set_to_none=True)
             (cross_entropy + regulariser).backward()
             optimiser.step()
             gates.clamp_()
-            sums += torch.stack([cross_entropy.detach(), regulariser.detach()]) * len(labels)
-            rows += len(labels)
-            step += 1
-        cross_entropy_mean, regulariser_mean = (sums / rows).tolist()
+            progress.add(torch.stack([cross_entropy.detach(), regulariser.detach()]) * len(labels), len(labels))
+            if kept and kept.due():
+                state = {"history": history, "best": best, "gates": gates.values.detach()}
+                state |= {"optimiser": optimiser.state_dict(), "buffers": dict(model.named_buffers())}
+                kept.save(progress.step, progress.state() | state)
+        cross_entropy_mean, regulariser_mean = progress.means()
         predictions = predict(model, forward, validation)
         row = {
             "epoch": epoch,
-            "step": step,
+            "step": progress.step,
             "loss": cross_entropy_mean + regulariser_mean,
             "cross_entropy": cross_entropy_mean,
             "regulariser": regulariser_mean,

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import pfs_core
+from pfs_core.checkpoints import Checkpoints
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
@@ -23,6 +24,7 @@ from pfs_core.files import check_out, publish, require_result, write_json
 from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import RetrainRecipe
 from pfs_core.structure import Structure
+from pfs_core.training.advance import Progress
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.schedule import planned_epochs, schedule
 
@@ -65,7 +67,16 @@ def retrain(
     model = structure.build().to(device)
     epochs = planned_epochs(structure, recipe)
     started = time.perf_counter()
-    history = fit(model, structure, data, recipe, epochs, seed, record)
+    key = {
+        "step": "retrain",
+        "structure": structure.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": seed,
+        "split": data.info["fingerprint"],
+        "device": device.type,
+    }
+    with Checkpoints(out, key) as kept:
+        history = fit(model, structure, data, recipe, epochs, seed, record, kept)
     model.to(memory_format=torch.contiguous_format)
     normalise = Normalise(data.info, device, torch.contiguous_format)
     test = data.part("test")
@@ -99,6 +110,7 @@ def retrain(
         structure.save(folder / "structure.json")
         pq.write_table(pa.Table.from_pylist(history), folder / "history.parquet")
         write_json(folder / "metrics.json", metrics)
+    kept.clear()
     say(f"retrain {structure.network}  test accuracy {metrics['test_accuracy']:.4f} of {len(labels):,} images")
     return metrics
 
@@ -111,6 +123,7 @@ def fit(
     epochs: int,
     seed: int,
     record: Record,
+    kept: Checkpoints | None = None,
 ) -> list[dict[str, Any]]:
     """The training loop; returns a row of history an epoch."""
     device = next(model.parameters()).device
@@ -135,20 +148,33 @@ def fit(
         with autocast(device, precision):
             return model(normalise(batch)).float()
 
+    progress = Progress(device, random)
     history: list[dict[str, Any]] = []
-    left = TimeLeft()
-    for epoch in range(1, epochs + 1):
-        sums = torch.zeros(2, device=device)
-        lr = schedule_.get_last_lr()[0]
-        for batch, target in training.epoch(recipe.batch_size, random):
+    lr = recipe.lr
+    if state := kept.load() if kept else None:
+        progress.restore(state)
+        history, lr = state["history"], state["lr"]
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule_.load_state_dict(state["schedule"])
+    left = TimeLeft(progress.epoch - 1)
+    for epoch in range(progress.epoch, epochs + 1):
+        done = progress.begin(epoch)
+        lr = lr if done else float(schedule_.get_last_lr()[0])
+        for batch, target in training.epoch(recipe.batch_size, random, done):
             logits = forward(batch)
             loss = F.cross_entropy(logits, target)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             schedule_.step()
-            sums += torch.stack([loss.detach() * len(target), (logits.argmax(1) == target).sum()])
-        loss_mean, train_accuracy = (sums / len(training)).tolist()
+            sums = torch.stack([loss.detach() * len(target), (logits.argmax(1) == target).sum()])
+            progress.add(sums, len(target))
+            if kept and kept.due():
+                state = {"history": history, "lr": lr, "model": model.state_dict()}
+                state |= {"optimiser": optimiser.state_dict(), "schedule": schedule_.state_dict()}
+                kept.save(progress.step, progress.state() | state)
+        loss_mean, train_accuracy = progress.means()
         if not math.isfinite(loss_mean):
             raise UserError(f"training diverged in epoch {epoch}: the loss is {loss_mean}; lower retrain.lr")
         row = {"epoch": epoch, "loss": loss_mean, "train_accuracy": train_accuracy, "lr": lr}

@@ -1,0 +1,120 @@
+"""The state of a long step, kept while it runs: a step that is started again goes on from there."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+import pfs_core
+from pfs_core.errors import UserError
+from pfs_core.progress import say
+from pfs_core.storage import Entry, open_storage
+
+ROOT, SECONDS = "PFS_CHECKPOINTS", "PFS_CHECKPOINT_SECONDS"
+_KEPT = 2
+
+
+class Checkpoints:
+    """Checkpoints of one step with one set of inputs.
+
+    They are files ``STEP-DIGEST.pt`` below ``PFS_CHECKPOINTS`` (a path or an ``s3://`` address) or, where that is not
+    set, below a hidden folder beside ``out``; the last two are kept. The folder is named after ``key``, so that a step
+    finds its own and no other's. As a context it makes SIGTERM wait for the next :meth:`due`.
+
+    Args:
+        out: what the step will write.
+        key: everything that the step's result follows from, as JSON.
+    """
+
+    def __init__(self, out: str | Path, key: Mapping[str, Any]) -> None:
+        versions = {"pfs": pfs_core.__version__, "torch": torch.__version__}
+        name = hashlib.sha256(json.dumps({**key, **versions}, sort_keys=True).encode()).hexdigest()[:24]
+        out = Path(out).absolute()
+        self._beside = out.parent / f".{out.name}.checkpoints"
+        self.storage = open_storage(f"{os.environ.get(ROOT) or self._beside}/{name}")
+        self._seconds = float(os.environ.get(SECONDS, "60"))
+        self._saved = time.monotonic()
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        self._terminated = False
+        self._handler: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGTERM, self._terminate)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, place: TracebackType | None) -> None:
+        self._writer.shutdown()
+        if self._handler is not None:
+            signal.signal(signal.SIGTERM, self._handler)
+
+    def _terminate(self, number: int, frame: Any) -> None:
+        self._terminated = True
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest state that is whole, on the CPU; None if there is none."""
+        for entry in reversed(self._entries()):
+            try:
+                data = self.storage.read(entry)
+                if _digest(data) != entry.path.split("-")[1].removesuffix(".pt"):
+                    raise UserError("it is damaged")
+                state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            except (UserError, RuntimeError, ValueError, EOFError) as e:
+                say(f"checkpoint {entry.path} cannot be used ({e}); trying the one before")
+                continue
+            say(f"going on from checkpoint {entry.path} of {self.storage.uri}")
+            return state
+        return None
+
+    def due(self) -> bool:
+        """Whether it is time to save: a minute after the last one, or because the process is to end."""
+        return self._terminated or time.monotonic() - self._saved >= self._seconds
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the state in the background; if the process is to end, wait for that and exit with code 143."""
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        if self._writing:
+            self._writing.result()
+        self._writing = self._writer.submit(self._write, step, buffer.getvalue())
+        self._saved = time.monotonic()
+        if self._terminated:
+            self._writing.result()
+            say(f"stopped after step {step}; start again to go on")
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def clear(self) -> None:
+        """Remove all of them: the step's result is published."""
+        if self._writing:
+            self._writing.result()
+        for entry in self._entries():
+            self.storage.remove(entry.path)
+        shutil.rmtree(self._beside, ignore_errors=True)
+
+    def _write(self, step: int, data: bytes) -> None:
+        self.storage.write(f"{step:012d}-{_digest(data)}.pt", data)
+        for entry in self._entries()[:-_KEPT]:
+            self.storage.remove(entry.path)
+
+    def _entries(self) -> list[Entry]:
+        """The checkpoints, oldest first."""
+        try:
+            return [entry for entry in self.storage.files() if entry.path.endswith(".pt")]
+        except UserError:
+            return []  # none yet; what is really wrong shows at the first write
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

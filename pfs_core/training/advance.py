@@ -1,0 +1,77 @@
+"""How far a training loop has come, so that it can go on at the very step where it was stopped."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Progress:
+    """Epoch, step and batch of a loop, the sums of its epoch, and the random generators.
+
+    Attributes:
+        epoch: the epoch that is to be done, or goes on, from 1.
+        step: optimiser steps done.
+
+    Args:
+        device: where the loop computes.
+        random: the generator of the loop's batches.
+    """
+
+    def __init__(self, device: torch.device, random: torch.Generator) -> None:
+        self.epoch = 1
+        self.step = 0
+        self._device = device
+        self._random = random
+        self._at_start = random.get_state()
+        self._batches = 0
+        self._rows = 0
+        self._sums: Tensor | None = None
+        self._went_on = False
+
+    def begin(self, epoch: int) -> int:
+        """Start an epoch, or go on with one; returns how many of its batches are done."""
+        self.epoch = epoch
+        if self._went_on:
+            self._went_on = False
+            return self._batches
+        self._at_start = self._random.get_state()
+        self._batches, self._rows, self._sums = 0, 0, None
+        return 0
+
+    def add(self, sums: Tensor, rows: int) -> None:
+        """A batch is done: add ``sums`` and ``rows`` to the epoch's."""
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._rows += rows
+        self._batches += 1
+        self.step += 1
+
+    def means(self) -> list[float]:
+        """The epoch's sums, divided by its rows."""
+        assert self._sums is not None
+        return (self._sums / self._rows).tolist()
+
+    def state(self) -> dict[str, Any]:
+        """Everything, for a checkpoint; torch's global generators included."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "batches": self._batches,
+            "rows": self._rows,
+            "sums": self._sums,
+            "at_start": self._at_start,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self._batches, self._rows = state["batches"], state["rows"]
+        self._sums = state["sums"].to(self._device)
+        self._random.set_state(state["at_start"])
+        self._at_start = state["at_start"]
+        self._went_on = True
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self._device)

@@ -1,0 +1,175 @@
+"""A step that is stopped anywhere and started again gives what it would have given."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pfs_core import checkpoints
+from pfs_core.checkpoints import Checkpoints
+from pfs_core.recipes import RetrainRecipe, SearchRecipe
+from pfs_core.search import search
+from pfs_core.spec import Budget, ModelSpec
+from pfs_core.structure import Structure
+from pfs_core.training.retrain import retrain
+
+NARROW = ModelSpec(name="resnet20", kwargs={"width": 4})
+SEARCH = SearchRecipe(epochs=3, batch_size=256, precision="fp32")
+RETRAIN = RetrainRecipe(
+    epochs=3, batch_size=256, precision="fp32", schedule="cosine", scratch_b=False, train_on_validation=False
+)
+
+
+class Stopped(BaseException):
+    """As a process that is killed."""
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    monkeypatch.setenv(checkpoints.SECONDS, "0")
+
+
+def stop_at(monkeypatch, step):
+    """Stop right after the checkpoint of a step has been written."""
+    save = Checkpoints.save
+
+    def stopping(self, number, state):
+        save(self, number, state)
+        if number == step:
+            self._writing.result()
+            raise Stopped
+
+    monkeypatch.setattr(Checkpoints, "save", stopping)
+
+
+def searched(digits, out, record=lambda row: None):
+    search(NARROW, digits, out, Budget(target=0.5), SEARCH, seed=0, record=record)
+    return (out / "gates.safetensors").read_bytes(), (out / "history.parquet").read_bytes()
+
+
+def retrained(digits, structures, out, record=lambda row: None):
+    retrain(Structure.load(structures / "structure.json"), digits, out, RETRAIN, seed=0, record=record)
+    return (out / "model.safetensors").read_bytes(), (out / "history.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("step", [1, 5, 6, 7, 13, 17])
+def test_a_search_goes_on_where_it_was_stopped(digits, tmp_path, monkeypatch, every_step, step):
+    rows, again = [], []
+    whole = searched(digits, tmp_path / "whole", rows.append)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(Stopped):
+            searched(digits, tmp_path / "out", again.append)
+    assert not (tmp_path / "out").exists()
+    assert searched(digits, tmp_path / "out", again.append) == whole
+    assert again == rows
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+@pytest.mark.parametrize("step", [1, 6, 11, 17])
+def test_a_retraining_goes_on_where_it_was_stopped(digits, structures, tmp_path, monkeypatch, every_step, step):
+    rows, again = [], []
+    whole = retrained(digits, structures, tmp_path / "whole", rows.append)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(Stopped):
+            retrained(digits, structures, tmp_path / "out", again.append)
+    assert retrained(digits, structures, tmp_path / "out", again.append) == whole
+    assert again == rows
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(digits, tmp_path, monkeypatch, every_step, capsys):
+    whole = searched(digits, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 8)
+        with pytest.raises(Stopped):
+            searched(digits, tmp_path / "out")
+    before, newest = sorted(tmp_path.glob(".out.checkpoints/*/*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-9] + b"123456789")
+    assert searched(digits, tmp_path / "out") == whole
+    said = capsys.readouterr().out
+    assert f"checkpoint {newest.name} cannot be used (it is damaged)" in said
+    assert f"going on from checkpoint {before.name}" in said
+
+
+def test_other_settings_start_from_the_beginning(digits, tmp_path, monkeypatch, every_step, capsys):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        with pytest.raises(Stopped):
+            searched(digits, tmp_path / "out")
+    search(NARROW, digits, tmp_path / "out", Budget(target=0.5), SEARCH.updated({"lr": 0.02}, "search"), seed=0)
+    assert "going on" not in capsys.readouterr().out
+
+
+def test_checkpoints_in_a_bucket(digits, tmp_path, monkeypatch, every_step, bucket):
+    from pfs_core.storage import open_storage
+
+    whole = searched(digits, tmp_path / "whole")
+    monkeypatch.setenv(checkpoints.ROOT, f"{bucket}/checkpoints")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 9)
+        with pytest.raises(Stopped):
+            searched(digits, tmp_path / "first")
+    assert len(open_storage(f"{bucket}/checkpoints").files()) == 2
+    assert searched(digits, tmp_path / "second") == whole
+
+
+COMMAND = """
+import os, sys
+from pfs_core.recipes import SearchRecipe
+from pfs_core.search import search
+from pfs_core.spec import Budget, ModelSpec
+import torch
+torch.set_num_threads(1)
+recipe = SearchRecipe(epochs=3, batch_size=256, precision="fp32")
+search(ModelSpec(name="resnet20", kwargs={"width": 4}), sys.argv[1], sys.argv[2], Budget(target=0.5), recipe, seed=0)
+"""
+
+
+def started(digits, out):
+    environment = os.environ | {checkpoints.SECONDS: "0", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(digits), str(out)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def kill_when_saved(process, folder, count, number):
+    """Send a signal as soon as so many different checkpoints have been seen."""
+    seen = set()
+    while process.poll() is None and len(seen) < count:
+        seen |= {path.name for path in folder.glob("*/*.pt")}
+        time.sleep(0.001)
+    process.send_signal(number)
+    return process.communicate()[0], process.returncode
+
+
+def test_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(digits, tmp_path):
+    whole = searched(digits, tmp_path / "whole")
+    out, code = kill_when_saved(started(digits, tmp_path / "out"), tmp_path / ".out.checkpoints", 2, signal.SIGTERM)
+    assert code == 143
+    assert "start again to go on" in out
+    assert not (tmp_path / "out").exists()
+    again = started(digits, tmp_path / "out")
+    assert "going on from checkpoint" in again.communicate()[0]
+    assert (tmp_path / "out" / "gates.safetensors").read_bytes() == whole[0]
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(digits, tmp_path):
+    whole = searched(digits, tmp_path / "whole")
+    kills = 0
+    while kills < 20:
+        process = started(digits, tmp_path / "out")
+        _, code = kill_when_saved(process, tmp_path / ".out.checkpoints", 2, signal.SIGKILL)
+        if code == 0:
+            break
+        kills += 1
+        assert code == -signal.SIGKILL
+        assert not (tmp_path / "out").exists()
+    else:
+        assert started(digits, tmp_path / "out").wait() == 0
+    assert kills > 3
+    assert (tmp_path / "out" / "gates.safetensors").read_bytes() == whole[0]
