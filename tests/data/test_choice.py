@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfs_core.data.source import open_source
-from pfs_core.data.split import PARTS, _tables, choose_rows
+from pfs_core.data.split import PARTS, choose_rows, index_tables
 from pfs_core.errors import UserError
 from pfs_core.recipes import SplitRecipe
 from tests.data.folders import encode, picture, source, tree
@@ -126,6 +126,6 @@ def test_a_set_of_the_size_of_imagenet_is_split():
     parts = choose_rows(made, SplitRecipe(validation_per_class=50, test_fraction=0.04), 0)
     assert per_class(made, parts, "validation") == [50] * 1000
     assert (parts == "test").sum() == round(0.04 * rows)
-    index, files = _tables(made, parts)
+    index, files = index_tables(made, parts)
     assert (len(index), len(files)) == (rows, 1)
     assert index.column("label").to_numpy()[-1] == made.labels[-1]
