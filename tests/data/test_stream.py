@@ -112,6 +112,16 @@ def test_crops_differ_from_epoch_to_epoch_and_from_image_to_image(noise):
     assert not any(torch.equal(image, other[int(t)]) for image, t in zip(first, target, strict=True))
 
 
+def test_half_of_the_images_are_mirrored_each_batch_in_its_own_way(tmp_path):
+    ramp = encode(Image.fromarray(np.tile(np.arange(0, 240, 8, dtype=np.uint8), (30, 1))))
+    write(tmp_path / "train.parquet", [ramp] * 320, [0, 1] * 160)
+    for flip, share in ((True, 0.5), (False, 0)):
+        batches = epoch(streamed(open_source(str(tmp_path)), flip=flip, workers=0), size=32)
+        mirrored = [tuple((images[..., 0] > images[..., -1]).flatten(1).all(1).tolist()) for images, _ in batches]
+        assert np.mean(mirrored) == pytest.approx(share, abs=0.1)
+        assert len(set(mirrored)) == (10 if flip else 1)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_global_generator_is_left_as_it_was(noise, workers):
     state = torch.get_rng_state()
