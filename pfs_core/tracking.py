@@ -26,7 +26,7 @@ class StepRun:
         """Log the finite numbers among ``values``, as a point of a curve where ``step`` is given."""
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """Log a row of a history: a point of each curve, at its epoch."""
+        """Log a row of a history: a point of each curve, at its epoch, unless it is there already."""
         self.metrics({k: v for k, v in values.items() if k not in ("epoch", "step")}, step=values["epoch"])
 
     def summary(self, values: Mapping[str, Any]) -> None:
@@ -44,8 +44,10 @@ class StepRun:
 
 
 class _MlflowRun(StepRun):
-    def __init__(self, parent: str | None) -> None:
+    def __init__(self, run_id: str, parent: str | None) -> None:
+        self._run_id = run_id
         self._parent = parent
+        self._logged: dict[str, set[int]] = {}
 
     def params(self, values: Mapping[str, Any]) -> None:
         import mlflow
@@ -55,7 +57,16 @@ class _MlflowRun(StepRun):
     def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
         import mlflow
 
-        mlflow.log_metrics(finite(values), step=step)
+        new = {k: v for k, v in finite(values).items() if step is None or step not in self._steps(k)}
+        mlflow.log_metrics(new, step=step)
+
+    def _steps(self, key: str) -> set[int]:
+        """The points of a curve that an earlier try of the step has logged."""
+        if key not in self._logged:
+            from mlflow import MlflowClient
+
+            self._logged[key] = {point.step for point in MlflowClient().get_metric_history(self._run_id, key)}
+        return self._logged[key]
 
     def summary(self, values: Mapping[str, Any]) -> None:
         from mlflow import MlflowClient
@@ -120,7 +131,7 @@ def step_run(step: str) -> Iterator[StepRun]:
     if os.environ.get("MLFLOW_RUN_ID"):  # made by the KFP plugin: resume it, choose no experiment
         with mlflow.start_run() as run:
             mlflow.set_tag(STEP_TAG, step)
-            yield _MlflowRun(run.data.tags.get("mlflow.parentRunId"))
+            yield _MlflowRun(run.info.run_id, run.data.tags.get("mlflow.parentRunId"))
         return
     experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)).experiment_id
     pipeline = os.environ.get("KFP_RUN_ID", "")
@@ -130,8 +141,8 @@ def step_run(step: str) -> Iterator[StepRun]:
         tags[PIPELINE_TAG] = pipeline
         parent = pipeline_run(experiment, pipeline)
         earlier = _find(experiment, tags)
-    with mlflow.start_run(run_id=earlier, run_name=step, parent_run_id=parent, tags=tags):
-        yield _MlflowRun(parent)
+    with mlflow.start_run(run_id=earlier, run_name=step, parent_run_id=parent, tags=tags) as run:
+        yield _MlflowRun(run.info.run_id, parent)
 
 
 def pipeline_run(experiment: str, pipeline: str) -> str:

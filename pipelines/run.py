@@ -15,7 +15,7 @@ from pfs_core.errors import UserError
 from pfs_core.files import check_parents, plain_name, read_json, write_json
 from pfs_core.progress import MARK, MARK_LINES
 
-STORE = "mlflow.db"
+STORE, CHECKPOINTS = "mlflow.db", "PFS_CHECKPOINTS"
 
 
 def run_pipeline(arguments: dict[str, Any], store: Path) -> int:
@@ -68,7 +68,7 @@ def new_folder(store: Path, arguments: dict[str, Any]) -> Path:
 
 
 def environment(arguments: dict[str, Any], store: Path, run_id: str) -> dict[str, str]:
-    """The process environment of the run: where MLflow keeps what, and what the run is called."""
+    """The process environment of the run: where MLflow and checkpoints keep what, and what the run is called."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(store)
     name = f"{arguments['model']} {arguments['budget']} seed {arguments['seed']}"
     ours = {
@@ -78,7 +78,7 @@ def environment(arguments: dict[str, Any], store: Path, run_id: str) -> dict[str
         "PYTHONUNBUFFERED": "1",
         MARK_LINES: "1",
     }
-    return {**os.environ, **ours}
+    return {CHECKPOINTS: str(store.absolute() / ".checkpoints"), **os.environ, **ours}
 
 
 def tracking_uri(store: Path) -> str:

@@ -57,28 +57,29 @@ def retrained(digits, structures, out, record=lambda row: None):
 
 @pytest.mark.parametrize("step", [1, 5, 6, 7, 13, 17])
 def test_a_search_goes_on_where_it_was_stopped(digits, tmp_path, monkeypatch, every_step, step):
-    rows, again = [], []
+    rows, first, second = [], [], []
     whole = searched(digits, tmp_path / "whole", rows.append)
     with monkeypatch.context() as patch:
         stop_at(patch, step)
         with pytest.raises(Stopped):
-            searched(digits, tmp_path / "out", again.append)
+            searched(digits, tmp_path / "out", first.append)
     assert not (tmp_path / "out").exists()
-    assert searched(digits, tmp_path / "out", again.append) == whole
-    assert again == rows
+    assert searched(digits, tmp_path / "out", second.append) == whole
+    assert second == rows
+    assert first == rows[: len(first)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
 @pytest.mark.parametrize("step", [1, 6, 11, 17])
 def test_a_retraining_goes_on_where_it_was_stopped(digits, structures, tmp_path, monkeypatch, every_step, step):
-    rows, again = [], []
+    rows, first, second = [], [], []
     whole = retrained(digits, structures, tmp_path / "whole", rows.append)
     with monkeypatch.context() as patch:
         stop_at(patch, step)
         with pytest.raises(Stopped):
-            retrained(digits, structures, tmp_path / "out", again.append)
-    assert retrained(digits, structures, tmp_path / "out", again.append) == whole
-    assert again == rows
+            retrained(digits, structures, tmp_path / "out", first.append)
+    assert retrained(digits, structures, tmp_path / "out", second.append) == whole
+    assert second == rows
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(digits, tmp_path, monkeypatch, every_step, capsys):

@@ -53,6 +53,17 @@ def test_a_retried_step_goes_on_in_its_run(store):
     assert [point.value for point in history] == [2.0, 1.0]
 
 
+def test_a_step_that_goes_on_leaves_no_point_out_and_none_twice(store):
+    parent = tracking.open_pipeline({}, store / "artifacts")
+    rows = [{"epoch": epoch, "loss": 1.0 / epoch} for epoch in (1, 2, 3)]
+    for known in (rows[:2], rows):
+        with tracking.step_run("search") as run:
+            for row in known:
+                run.row(row)
+    history = MlflowClient().get_metric_history(steps_of(parent)["search"].info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+
+
 def test_summary_goes_to_the_parent(store):
     parent = tracking.open_pipeline({}, store / "artifacts")
     with tracking.step_run("report") as run:

@@ -158,6 +158,8 @@ def learn_gates(
         gates.restore(state["gates"])
         optimiser.load_state_dict(state["optimiser"])
         model.load_state_dict(state["buffers"], strict=False)
+        for row in history:
+            record(row)
     left = TimeLeft(progress.epoch - 1)
     for epoch in range(progress.epoch, recipe.epochs + 1):
         for images, labels in training.epoch(recipe.batch_size, random, progress.begin(epoch)):

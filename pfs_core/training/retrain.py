@@ -157,6 +157,8 @@ def fit(
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         schedule_.load_state_dict(state["schedule"])
+        for row in history:
+            record(row)
     left = TimeLeft(progress.epoch - 1)
     for epoch in range(progress.epoch, epochs + 1):
         done = progress.begin(epoch)

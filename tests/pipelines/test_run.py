@@ -161,6 +161,20 @@ def test_killed_run_leaves_nothing_that_looks_whole(tmp_path, number):
     assert whole == {"split"}
 
 
+@pytest.mark.slow
+def test_the_next_run_goes_on_where_a_killed_one_was(tmp_path):
+    command = [*RUN, "--set", "search.epochs=30"]
+    environment = os.environ | {"PFS_CHECKPOINT_SECONDS": "0"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert next(line for line in process.stdout if line.startswith("search epoch 3/"))
+        process.send_signal(signal.SIGKILL)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "going on from checkpoint" in done.stdout
+    assert "search epoch 1/30" not in done.stdout
+    assert "search epoch 30/30" in done.stdout
+    assert list((tmp_path / "pfs-runs" / ".checkpoints").rglob("*.pt")) == []
+
+
 def settle(log):
     """Wait until nothing writes to ``log`` any more."""
     size = -1
