@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_data_commands(command)
     sub = command("split", split, "step 1: choose training, validation and test rows", "recipe", "set", "seed")
-    sub.add_argument("dataset", metavar="DATASET", help="digits, or a folder of Parquet files")
+    sub.add_argument("dataset", metavar="DATASET", help="digits, a folder, s3:// prefix or torchvision:CIFAR10")
     _out(sub)
     sub = command("search", search, "step 2: learn the gates", "model", "budget", "recipe", "set", "seed")
     _folder(sub, "--split", "output of pfs split")
@@ -106,7 +106,7 @@ NETWORK = "see pfs models; or torchvision:NAME, package.module:factory, or a .ya
 OPTIONS: dict[str, tuple[str, dict]] = {
     "MODEL": ("model", {"metavar": "MODEL", "help": NETWORK}),
     "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": f"{NETWORK}; default resnet20"}),
-    "dataset": ("--dataset", {"default": "digits", "help": "digits (default), or a folder of Parquet files"}),
+    "dataset": ("--dataset", {"default": "digits", "help": "digits (default), a folder, s3:// prefix or torchvision:CIFAR10"}),
     "budget": ("--budget", {"default": "macs=0.5", "help": "macs=0.5 (default), params=0.4, macs=20M"}),
     "recipe": ("--recipe", {"default": "", "help": "demo, cifar-sfp or cifar-official; default by dataset"}),
     "set": (

@@ -40,6 +40,8 @@ def view(walk: "Walk", node: fx.Node) -> Any:
     if x is None or len(node.args) < 2:
         return NotImplemented
     sizes = tuple(node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:])
+    if len(sizes) != len(after):
+        return NotImplemented
     merged = [math.prod(before[x.dim + 1 : end]) for end in range(x.dim + 1, len(before) + 1)]
     for dim, width in enumerate(after):
         times, rest = divmod(width, before[x.dim])

@@ -204,7 +204,10 @@ class Walk:
         if not known:
             return Fixed(node.name, f"comes out of {node.name}", constant=True) if sizes_of(node) else None
         handler, what = handler_of(self, node)
-        value = handler(self, node) if handler else NotImplemented
+        try:
+            value = handler(self, node) if handler else NotImplemented
+        except (TypeError, IndexError):  # a call of a form that the handler does not know
+            value = NotImplemented
         if value is NotImplemented:
             if all(isinstance(value, Fixed) for value in known):
                 return min(known, key=lambda fixed: fixed.constant) if sizes_of(node) else None

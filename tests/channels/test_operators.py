@@ -41,6 +41,13 @@ UNKNOWN = {
     "add": lambda self, x: x + self.scale,
     "softmax": lambda self, x: torch.softmax(x, 1),
     "chunk": lambda self, x: torch.cat(torch.chunk(x, 2, 1), 1),
+    ".view()": lambda self, x: x.view(x.shape),
+    "permute": lambda self, x: torch.permute(x, [0, x.dim() - 3, 2, 3]),
+    "stack": lambda self, x: torch.stack([x, x], 2).sum(2),
+    "einsum": lambda self, x: torch.einsum("nchw,nchw->nchw", x, x),
+    "flip": lambda self, x: torch.flip(x, [1]),
+    "repeat": lambda self, x: x.repeat(1, 2, 1, 1)[:, :8],
+    "cumsum": lambda self, x: torch.cumsum(x, 1),
     "padding of the channels": lambda self, x: nn.functional.pad(x, (0, 0, 0, 0, 1, 1))[:, 1:-1],
 }
 
