@@ -106,7 +106,7 @@ NETWORK = "see pfs models; or torchvision:NAME, package.module:factory, or a .ya
 OPTIONS: dict[str, tuple[str, dict]] = {
     "MODEL": ("model", {"metavar": "MODEL", "help": NETWORK}),
     "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": f"{NETWORK}; default resnet20"}),
-    "dataset": ("--dataset", {"default": "digits", "help": "digits (default), a folder, s3:// prefix or torchvision:CIFAR10"}),
+    "dataset": ("--dataset", {"default": "digits", "help": "digits (default), a folder, s3:// or torchvision:CIFAR10"}),
     "budget": ("--budget", {"default": "macs=0.5", "help": "macs=0.5 (default), params=0.4, macs=20M"}),
     "recipe": ("--recipe", {"default": "", "help": "demo, cifar-sfp or cifar-official; default by dataset"}),
     "set": (
