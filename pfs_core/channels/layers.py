@@ -28,7 +28,8 @@ def convolution(walk: "Walk", node: fx.Node) -> Any:
     if parts is None:
         return NotImplemented
     transposed = isinstance(conv, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-    pixels = math.prod(shape_of(first(node) if transposed else node)[2:])  # each is multiplied by the kernel
+    images, _, *size = shape_of(first(node) if transposed else node)
+    pixels = images * math.prod(size) // walk.batch  # each is multiplied by the kernel
     kernel = math.prod(conv.kernel_size)
     if conv.groups == conv.in_channels > 1 and not transposed:
         return _depthwise(walk, node, parts, pixels * kernel, kernel)

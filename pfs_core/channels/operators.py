@@ -25,12 +25,29 @@ def handler_of(walk: "Walk", node: fx.Node) -> tuple[Handler | None, str]:
         module = walk.module(node)
         if module._forward_hooks or module._forward_pre_hooks:
             return None, f"{type(module).__name__} with hooks"
+        if walk.shared(str(node.target)):
+            return None, f"{type(module).__name__} that shares a parameter with another layer"
         return MODULES.get(type(module)), type(module).__name__
     if node.op == "call_method":
         return METHODS.get(str(node.target)), f".{node.target}()"
     name = getattr(node.target, "__name__", str(node.target))
     path = f"{getattr(node.target, '__module__', '')}.{name}"
     return FUNCTIONS.get(node.target) or FUNCTIONS.get(path), name
+
+
+def in_place(walk: "Walk", node: fx.Node) -> bool:
+    """Whether a call changes the tensor that it works on."""
+    if node.op == "call_module":
+        return bool(getattr(walk.module(node), "inplace", False))
+    name = getattr(node.target, "__name__", str(node.target))
+    return bool(node.kwargs.get("inplace")) or name.endswith("_") or node.target in IN_PLACE
+
+
+def is_view(walk: "Walk", node: fx.Node, handler: Handler) -> bool:
+    """Whether what a call gives may be the memory that it works on."""
+    if node.op == "call_module":
+        return isinstance(walk.module(node), VIEW_MODULES)
+    return handler in VIEWS or node.target in VIEW_OPERATIONS
 
 
 def keeps_zero(walk: "Walk", node: fx.Node) -> Any:
@@ -73,8 +90,8 @@ def add(walk: "Walk", node: fx.Node) -> Any:
     a, b = first(node), argument(node, 1, "other")
     x, y = walk.channels(a), walk.channels(b)
     if x is None or y is None:
-        if isinstance(a, int | float) or isinstance(b, int | float):
-            return (x or y).lose_gates(f"{node.name} adds a number")  # type: ignore[union-attr]
+        if (one := x or y) is not None and (isinstance(a, int | float) or isinstance(b, int | float)):
+            return one.lose_gates(f"{node.name} adds a number")
         return walk.mix(node, walk.value(a), walk.value(b))
     if not _alike(x, y, shape_of(a), shape_of(b)):
         return NotImplemented
@@ -103,8 +120,8 @@ def multiply(walk: "Walk", node: fx.Node) -> Any:
     a, b = first(node), argument(node, 1, "other")
     x, y = walk.channels(a), walk.channels(b)
     if x is None or y is None:
-        if isinstance(a, int | float) or isinstance(b, int | float):
-            return x or y
+        if (one := x or y) is not None and (isinstance(a, int | float) or isinstance(b, int | float)):
+            return one
         return walk.mix(node, walk.value(a), walk.value(b))
     if x.dim != y.dim or len(shape_of(a)) != len(shape_of(b)):
         return NotImplemented
@@ -189,6 +206,15 @@ METHODS: dict[str, Handler] = {
     "size": shapes.size,
     "dim": shapes.metadata,
 }
+
+SIZED = (shapes.view, shapes.index)  # handlers that understand a width among their arguments
+IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+VIEWS = (
+    shapes.flatten, shapes.view, shapes.permute, shapes.transpose, shapes.unsqueeze, shapes.squeeze, shapes.index,
+    expand_as,
+)  # fmt: skip
+VIEW_MODULES = (nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+VIEW_OPERATIONS = (F.dropout, F.dropout2d, "contiguous", "detach", "float", "half", "bfloat16")
 
 _KEEP_ZERO_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Tanh,

@@ -91,13 +91,15 @@ def unsqueeze(walk: "Walk", node: fx.Node) -> Any:
 
 
 def squeeze(walk: "Walk", node: fx.Node) -> Any:
-    """Dimensions of size 1 taken away; which they are must not depend on a width."""
+    """Dimensions of size 1 taken away; without ``dim`` a single channel would go as well."""
     x, before = walk.channels(first(node)), shape_of(first(node))
     dim = argument(node, 1, "dim")
-    if x is None or (dim is None and before[x.dim] == 1):
+    if x is None:
         return NotImplemented
-    dims = range(len(before)) if dim is None else [d % len(before) for d in _listed(dim)]
-    return NotImplemented if dim is not None and x.dim in dims else _without(x, [d for d in dims if before[d] == 1])
+    if dim is None:
+        return walk.stop(node, f"a squeeze without a dimension ({node.name}), which would drop a single channel")
+    dims = [d % len(before) for d in _listed(dim)]
+    return NotImplemented if x.dim in dims else _without(x, [d for d in dims if before[d] == 1])
 
 
 def reduce(walk: "Walk", node: fx.Node) -> Any:
@@ -121,19 +123,21 @@ def _listed(dims: Any) -> list[int]:
 
 
 def index(walk: "Walk", node: fx.Node) -> Any:
-    """``x[...]``: of a tensor, anywhere but along its channels; of a shape, one size."""
+    """``x[...]``: of a tensor, anywhere but along its images and channels; of a shape, one size."""
     of, at = walk.value(node.args[0]), node.args[1]
     if isinstance(of, Shape):
         return _size(of, at)
-    if not isinstance(of, Channels):
+    if not isinstance(of, Channels) or any(isinstance(walk.value(n), Size) for n in node.all_input_nodes):
         return NotImplemented
     at = at if isinstance(at, tuple) else (at,)
-    if of.dim >= len(at):
-        at = (*at, *[slice(None)] * (of.dim + 1 - len(at)))
-    before = at[: of.dim]
-    if at[of.dim] != slice(None) or not all(isinstance(i, int | slice) for i in at):
+    if not all(i is None or type(i) in (int, slice) for i in at):
         return NotImplemented
-    return of.at(of.dim - sum(isinstance(i, int) for i in before))
+    given = sum(i is not None for i in at)
+    at = (*at, *[slice(None)] * (len(shape_of(node.args[0])) - given))
+    taken = [position for position, i in enumerate(at) if i is not None]
+    if at[taken[0]] != slice(None) or at[taken[of.dim]] != slice(None):
+        return NotImplemented
+    return of.at(sum(not isinstance(i, int) for i in at[: taken[of.dim]]))
 
 
 def size(walk: "Walk", node: fx.Node) -> Any:

@@ -46,7 +46,8 @@ def trace(
     Raises:
         UserError: the model cannot be traced, or cannot process such an image.
     """
-    on_meta = _on_meta(model).eval()
+    with _named(f"{type(model).__name__} cannot be copied"):
+        on_meta = _on_meta(model).eval()
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     images = torch.empty(BATCH, *input_shape, device="meta", dtype=dtype)
     flops = FlopCounterMode(display=False)
@@ -59,9 +60,6 @@ def trace(
     if not all(map(walk.called, layers)):  # heads that only training uses
         _run(on_meta.train(), images)
         walk.visit_all(_with_shapes(_symbolic(on_meta), images), counting=False)
-    for first, second in _sharing(on_meta):
-        walk.freeze_layer(first, f"{first} and {second} share a parameter")
-        walk.freeze_layer(second, f"{first} and {second} share a parameter")
     macs = flops.get_total_flops() // 2
     params = sum(p.numel() for p in on_meta.parameters())
     return walk.finish(input_shape, policy, macs, params, getattr(model, "widen_stream", False))
@@ -73,16 +71,6 @@ def _on_meta(model: nn.Module) -> nn.Module:
     memo = {id(t): torch.empty_like(t, device="meta").requires_grad_(t.requires_grad) for t in tensors}
     memo |= {id(p): nn.Parameter(memo[id(p)].detach(), p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, memo).to("meta")
-
-
-def _sharing(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Pairs of modules that have the same parameter."""
-    owner: dict[int, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        module = name.rpartition(".")[0]
-        first = owner.setdefault(id(parameter), module)
-        if model.get_submodule(first) is not model.get_submodule(module):
-            yield first, module
 
 
 def _run(model: nn.Module, images: torch.Tensor) -> None:
@@ -120,6 +108,8 @@ def _place(error: Exception) -> str:
     ours = (Path(torch.__file__).parent, Path(__file__).parent)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
+        if path.parent == Path(copy.__file__).parent:
+            continue
         if path.is_file() and not any(path.is_relative_to(folder) for folder in ours):
             return f" ({path.name}, line {frame.lineno}: {frame.line})"
     return ""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import fx
 
 from pfs_core.channels.graph import Axis, ChannelGraph, ChannelGroup, Role, Segment, Term
-from pfs_core.channels.operators import handler_of
+from pfs_core.channels.operators import SIZED, handler_of, in_place, is_view
 from pfs_core.channels.tensors import shape_of, sizes_of
 from pfs_core.channels.values import Channels, Fixed, Part, Shape, Size, Value
 
@@ -52,6 +52,9 @@ class Walk:
         self._axes: dict[tuple[str, Role], tuple[Part, ...]] = {}
         self._terms: list[tuple[str, tuple[tuple[Part, ...], ...], int, int, int]] = []
         self._counted: set[str] = set()
+        self._called: set[str] = set()
+        self._shared: set[str] = set()
+        self._memory: dict[fx.Node, fx.Node] = {}
 
     # What handlers ask -------------------------------------------------------------------------------------------
 
@@ -90,7 +93,11 @@ class Walk:
 
     def called(self, module: str) -> bool:
         """Whether a layer of that name has been visited."""
-        return module in self._counted
+        return module in self._called
+
+    def shared(self, module: str) -> bool:
+        """Whether another layer has one of that layer's parameters too."""
+        return module in self._shared
 
     # What handlers do --------------------------------------------------------------------------------------------
 
@@ -187,6 +194,11 @@ class Walk:
         """Visit every node of a traced network, in order."""
         self.counting = counting
         self.modules = dict(traced.named_modules())
+        owners: dict[int, list[str]] = {}
+        for name, module in self.modules.items():
+            for parameter in module.parameters(recurse=False):
+                owners.setdefault(id(parameter), []).append(name)
+        self._shared = {name for names in owners.values() if len(names) > 1 for name in names}
         for node in traced.graph.nodes:
             if node.op == "output":
                 for argument in node.all_input_nodes:
@@ -203,18 +215,43 @@ class Walk:
         known: list[Any] = [value for value in map(self.value, node.all_input_nodes) if value is not None]
         if not known:
             return Fixed(node.name, f"comes out of {node.name}", constant=True) if sizes_of(node) else None
+        if node.op == "call_module":
+            self._called.add(str(node.target))
         handler, what = handler_of(self, node)
+        if handler not in SIZED and any(isinstance(value, Size | Shape) for value in known):
+            handler = None
         try:
             value = handler(self, node) if handler else NotImplemented
         except (TypeError, IndexError):  # a call of a form that the handler does not know
             value = NotImplemented
-        if value is NotImplemented:
+        if value is NotImplemented or not self._fits(node, value):
             if all(isinstance(value, Fixed) for value in known):
                 return min(known, key=lambda fixed: fixed.constant) if sizes_of(node) else None
             return self.stop(node, f"{what} ({node.name}), which is not supported")
-        if node.op == "call_method" and str(node.target).endswith("_"):
-            self._values[node.all_input_nodes[0]] = value  # in place: who reads the argument later reads this
+        tensor, changed = node.all_input_nodes[0], in_place(self, node)
+        if changed or (handler and is_view(self, node, handler)):
+            self._memory[node] = self._memory.get(tensor, tensor)
+        if changed:
+            self._overwritten(node, value)
         return value
+
+    def _fits(self, node: fx.Node, value: Value) -> bool:
+        """Whether a tensor has as many features as its channels say."""
+        if not isinstance(value, Channels):
+            return True
+        shape, features = shape_of(node), sum(p.repeat * self._draft(p.group).width for p in value.parts)
+        return value.dim < len(shape) and shape[value.dim] == features
+
+    def _overwritten(self, node: fx.Node, value: Value) -> None:
+        """Who reads the same memory by another name from here on reads what this node wrote to it."""
+        memory = self._memory[node]
+        for other, old in self._values.items():
+            if self._memory.get(other, other) is not memory or not isinstance(old, Channels):
+                continue
+            if shape_of(other) == shape_of(node) or not isinstance(value, Channels):
+                self._values[other] = value
+            elif any(part.ungated for part in value.parts):
+                self._values[other] = old.lose_gates(f"{node.name} changes it in place")
 
     def _input(self, node: fx.Node) -> Value:
         shape = shape_of(node)
@@ -244,12 +281,6 @@ class Walk:
         params = total_params - sum(term.params * term.factor(widths) for term in terms)
         terms.append(Term("", (), macs, params))
         return ChannelGraph(groups, tuple(axes), tuple(terms), input_shape, widen_stream)
-
-    def freeze_layer(self, name: str, reason: str) -> None:
-        """All groups on any side of a layer must keep their width."""
-        for (module, _), parts in self._axes.items():
-            if module == name:
-                self.freeze(parts, reason)
 
     def _segments(self, parts: tuple[Part, ...]) -> tuple[Segment, ...]:
         return tuple(Segment(self._draft(part.group).name, part.repeat) for part in parts)

@@ -1,11 +1,18 @@
 """Calibrating a network and masking its channels, for the tests of masked against pruned."""
 
 import copy
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pfs_core.channels import slice_weights
+from pfs_core.search import Gates
 
 NORMS = nn.modules.batchnorm._NormBase
+EXACT = 1e-9
+CHANGED = 1e-6
 
 
 def calibrated(model, input_shape, batch=8):
@@ -61,7 +68,7 @@ def _multiplied(factor):
     return hook
 
 
-def random_gates(graph, seed=0, share=0.5):
+def random_kept(graph, seed=0, share=0.5):
     """A random share of the gates of every prunable group, at least one, sorted: ``{group: indices}``."""
     random = torch.Generator().manual_seed(seed)
     kept = {}
@@ -69,6 +76,57 @@ def random_gates(graph, seed=0, share=0.5):
         order = torch.randperm(group.gate_count, generator=random)
         kept[group.name] = order[: max(1, round(group.gate_count * share))].sort().values
     return kept
+
+
+class Outputs(NamedTuple):
+    """Of one batch, by three networks."""
+
+    masked: Tensor
+    pruned: Tensor
+    whole: Tensor
+
+    def error(self):
+        """How far the masked network is from the pruned one."""
+        return difference(self.masked, self.pruned)
+
+    def effect(self):
+        """How far the masked network is from the whole one."""
+        return difference(self.masked, self.whole)
+
+
+@torch.no_grad()
+def by_mask(model, graph, kept, images):
+    """Outputs with masks behind the gated layers, whose shifts may be anything."""
+    pruned = slice_weights(model, graph, kept)
+    return Outputs(masked(model, graph, kept)(images), pruned(images), model(images))
+
+
+@torch.no_grad()
+def by_gates(model, graph, kept, images):
+    """Outputs with the search's own gates at 0, which need shifts of 0."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, NORMS) and module.affine:
+            nn.init.zeros_(module.bias)
+    pruned, whole = slice_weights(model, graph, kept)(images), model(images)
+    gates = Gates(model, graph)
+    start = 0
+    for group in graph.prunable():
+        index = kept.get(group.name, torch.arange(group.gate_count))
+        of_group = gates.values[start : start + group.gate_count]
+        of_group.zero_().index_fill_(0, index, 1.0)
+        start += group.gate_count
+    return Outputs(functional_call(model, gates.scales(), (images,)), pruned, whole)
+
+
+def both_ways(model, graph, kept, input_shape, batch=4):
+    """Calibrate ``model``, and compare by masks and by gates; the kept channels' parameters are those of the cost."""
+    model = calibrated(model, input_shape, batch)
+    images = torch.randn(batch, *input_shape, dtype=torch.float64)
+    widths = graph.widths() | {name: len(index) * graph.group(name).blocks for name, index in kept.items()}
+    pruned = slice_weights(model, graph, kept)
+    assert sum(p.numel() for p in pruned.parameters()) == graph.cost(widths).params
+    return by_mask(model, graph, kept, images), by_gates(model, graph, kept, images)
 
 
 def difference(a, b):

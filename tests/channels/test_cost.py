@@ -4,21 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.flop_counter import FlopCounterMode
 
 from pfs_core.channels import Cost, resize, trace
 from pfs_core.models import build_model, published_fields
 from pfs_core.spec import ModelSpec
 from tests.channels import networks, zoo
+from tests.channels.counting import counted
 from tests.channels.networks import NETWORKS
-
-
-def counted(model, input_shape):
-    """MACs by PyTorch's counter (two FLOPs each) and the sum of parameter sizes."""
-    on_meta = model.to("meta").eval()
-    with FlopCounterMode(display=False) as counter:
-        on_meta(torch.empty(1, *input_shape, device="meta"))
-    return Cost(counter.get_total_flops() // 2, sum(p.numel() for p in on_meta.parameters()))
 
 
 @pytest.mark.parametrize(

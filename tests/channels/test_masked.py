@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pfs_core.channels import slice_weights, trace
 from pfs_core.models import build_model
 from tests.channels import networks
-from tests.channels.masking import calibrated, difference, masked, random_gates
+from tests.channels.masking import calibrated, difference, masked, random_kept
 from tests.channels.networks import INPUT, NETWORKS
 
 IMAGES = (3, 32, 32)
@@ -41,7 +41,7 @@ def test_masked_equals_pruned(build, policy):
     model = build()
     graph = trace(model, IMAGES, policy)
     model = calibrated(model, IMAGES)
-    whole, mask, pruned = outputs(model, graph, random_gates(graph), IMAGES)
+    whole, mask, pruned = outputs(model, graph, random_kept(graph), IMAGES)
     assert difference(mask, pruned) < EXACT
     assert difference(mask, whole) > CHANGED
 
@@ -97,5 +97,5 @@ def test_slicing_leaves_the_model_as_it_was():
     model = calibrated(networks.Residual(), INPUT)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     graph = trace(model, INPUT, "all")
-    slice_weights(model, graph, random_gates(graph))
+    slice_weights(model, graph, random_kept(graph))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -6,9 +6,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pfs_core.channels import resize, slice_weights, trace
-from tests.channels.masking import calibrated, difference, masked, random_gates
+from tests.channels.counting import counted
+from tests.channels.masking import calibrated, difference, masked, random_kept
 from tests.channels.random_networks import BLOCKS, CLASSES, HEADS, INPUT, descriptions, network
-from tests.channels.test_cost import counted
 from tests.channels.test_torchvision import random_widths
 
 
@@ -48,7 +48,7 @@ def depthwise(model):
 def prove_masked_equals_pruned(model, graph, seed):
     model = calibrated(model, INPUT)
     x = torch.randn(3, *INPUT, dtype=torch.float64)
-    kept = random_gates(graph, seed)
+    kept = random_kept(graph, seed)
     with torch.no_grad():
         pruned = slice_weights(model, graph, kept)(x)
         assert difference(masked(model, graph, kept)(x), pruned) < 1e-9

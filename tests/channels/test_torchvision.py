@@ -9,11 +9,10 @@ from torch.func import functional_call
 
 from pfs_core.channels import resize, slice_weights, trace
 from pfs_core.search import Gates
-from tests.channels.masking import calibrated, difference, masked, random_gates
-from tests.channels.test_cost import counted
+from tests.channels.counting import counted
+from tests.channels.masking import CHANGED, EXACT, calibrated, difference, masked, random_kept
 from tests.channels.torchvision_models import PLAIN, TRANSFORMERS, build, graph, on_meta, published, small
 
-EXACT, CHANGED = 1e-9, 1e-6
 QUICK = (
     "alexnet", "resnet18", "resnext50_32x4d", "densenet121", "googlenet", "squeezenet1_1", "shufflenet_v2_x0_5",
     "mobilenet_v3_small", "mnasnet0_5", "efficientnet_b0", "regnet_y_400mf", "convnext_tiny", "swin_t",
@@ -59,7 +58,7 @@ def test_masked_equals_pruned(name, policy):
     model = build(name)
     traced = trace(model, shape, policy)
     model = calibrated(model, shape, batch=4)
-    kept = random_gates(traced)
+    kept = random_kept(traced)
     x = torch.randn(2, *shape, dtype=torch.float64)
     with torch.no_grad():
         whole, mask, pruned = model(x), masked(model, traced, kept)(x), slice_weights(model, traced, kept)(x)
@@ -75,7 +74,7 @@ def test_masking_one_group_equals_pruning_it(name):
     x = torch.randn(2, *small(name), dtype=torch.float64)
     whole = model(x)
     with torch.no_grad():
-        for group, index in random_gates(traced).items():
+        for group, index in random_kept(traced).items():
             pruned = slice_weights(model, traced, {group: index})(x)
             assert difference(masked(model, traced, {group: index})(x), pruned) < EXACT, group
             assert group in traced.widths()
