@@ -2,13 +2,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: run test lint clean
+.PHONY: run test slow lint clean
 
 run: $(READY)  ## the main job on embedded data: a smaller network, its accuracy, its CPU latency, a report
 	$(BIN)/pfs run --compare dense,uniform
 
 test: lint  ## everything that must hold
 	$(BIN)/python -m pytest
+
+slow: $(READY)  ## the proofs that take longer
+	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
