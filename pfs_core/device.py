@@ -1,10 +1,16 @@
 """Where to compute, and in which precision."""
 
 import contextlib
-from collections.abc import Iterable
+import ctypes
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
+
+from pfs_core.progress import say
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def pick_device() -> torch.device:
@@ -33,12 +39,38 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return contextlib.nullcontext()
 
 
-def memory_format(device: torch.device, precision: str, widths: Iterable[int]) -> torch.memory_format:
-    """The faster layout for a network of these widths.
+def reuse_memory() -> None:
+    """Let this process keep the memory of large tensors for the next ones, instead of giving it back to the system.
 
-    channels_last, except for bf16 on a CPU with a width that is no multiple of 16, where it is slower
-    (``benchmarks/layout.py`` measures both).
+    A training step frees and asks for the same sizes again and again; new pages cost more than what is computed on
+    them. Without glibc, nothing happens.
     """
-    if device.type == "cpu" and precision == "bf16" and any(width % 16 for width in widths):
-        return torch.contiguous_format
-    return torch.channels_last
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` by torch.compile, with CUDA graphs on a GPU.
+
+    Where the first call finds that it cannot be compiled, a line says so and it runs as it is.
+    """
+    fast = torch.compile(function, mode="reduce-overhead" if torch.cuda.is_available() else None)
+    works: list[bool] = []
+
+    def call(*arguments: Any) -> Any:
+        if works == [False]:
+            return function(*arguments)
+        try:
+            out = fast(*arguments)
+        except Exception as e:
+            if works:
+                raise
+            works.append(False)
+            say(f"torch.compile failed ({type(e).__name__}: {str(e).splitlines()[0]}); going on without")
+            return function(*arguments)
+        works[:] = [True]
+        return out
+
+    return call

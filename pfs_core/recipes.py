@@ -63,6 +63,14 @@ class SearchRecipe(Config):
     placement: Literal["last", "official"] = "last"
     """Gates at the last BatchNorm before channels are mixed, or, as the paper's released code, at the first."""
     precision: Precision = "auto"
+    compile: bool = False
+    """Use torch.compile (with CUDA graphs on a GPU): quicker steps after some minutes of compiling."""
+    evaluate_every: int | None = Field(default=None, ge=1)
+    """Steps between evaluations within an epoch; None evaluates at the end of each."""
+    settled: float | None = Field(default=None, ge=0, lt=1)
+    """End the search when at most this share of the channels within the budget changes between evaluations."""
+    settled_evaluations: int = Field(default=3, ge=1)
+    """How many evaluations in a row must say so."""
 
 
 class ExtractRecipe(Config):

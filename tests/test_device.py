@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pfs_core.device import autocast, memory_format, native_bf16, resolve_precision
+from pfs_core.device import autocast, compiled, native_bf16, resolve_precision
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU = torch.device("cpu")
 
 
 def test_auto_is_bf16_where_it_is_native():
@@ -23,14 +23,22 @@ def test_autocast_computes_in_the_precision(precision, dtype):
         assert torch.nn.Linear(4, 4)(torch.ones(2, 4)).dtype == dtype
 
 
-@pytest.mark.parametrize(
-    ("device", "precision", "widths", "layout"),
-    [
-        (CPU, "fp32", [16, 20], torch.channels_last),
-        (CPU, "bf16", [16, 32], torch.channels_last),
-        (CPU, "bf16", [16, 20], torch.contiguous_format),
-        (CUDA, "bf16", [16, 20], torch.channels_last),
-    ],
-)
-def test_the_layout_suits_the_widths(device, precision, widths, layout):
-    assert memory_format(device, precision, widths) == layout
+def test_a_function_that_cannot_be_compiled_runs_as_it_is(monkeypatch, capsys):
+    def failing(function, mode):
+        def call(*arguments):
+            raise RuntimeError("no compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", failing)
+    double = compiled(lambda x: 2 * x)
+    assert [double(2), double(3)] == [4, 6]
+    assert capsys.readouterr().out.count("torch.compile failed (RuntimeError: no compiler); going on without") == 1
+
+
+def test_an_error_after_the_first_call_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, mode: function)
+    inverse = compiled(lambda x: 1 / x)
+    assert inverse(2) == 0.5
+    with pytest.raises(ZeroDivisionError):
+        inverse(0)

@@ -55,6 +55,8 @@ class ChannelGroup:
             place of each group come and go together, so that a gate is that of G channels.
         gates: the layers whose output is multiplied by the gate: the last ones before the channels are mixed.
             A channel that is 0 behind all of them has the effect of a channel that is absent.
+        rectified: whether nothing but rectifiers reads what the gates let through. A gate that is 0 then has no
+            gradient, since the derivative of ReLU at 0 is 0.
     """
 
     name: str
@@ -65,6 +67,7 @@ class ChannelGroup:
     reason: str
     blocks: int
     gates: tuple[str, ...]
+    rectified: bool = False
 
     @property
     def gate_count(self) -> int:

@@ -50,6 +50,13 @@ def is_view(walk: "Walk", node: fx.Node, handler: Handler) -> bool:
     return handler in VIEWS or node.target in VIEW_OPERATIONS
 
 
+def is_rectifier(walk: "Walk", node: fx.Node) -> bool:
+    """Whether a call is ReLU or ReLU6, whose derivative at 0 is 0."""
+    if node.op == "call_module":
+        return isinstance(walk.module(node), RECTIFIER_MODULES)
+    return node.target in RECTIFIERS
+
+
 def keeps_zero(walk: "Walk", node: fx.Node) -> Any:
     """Acts on each value alone and maps 0 to 0: ReLU, dropout."""
     x = walk.channels(first(node))
@@ -214,6 +221,8 @@ VIEWS = (
     expand_as,
 )  # fmt: skip
 VIEW_MODULES = (nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+RECTIFIER_MODULES = (nn.ReLU, nn.ReLU6)
+RECTIFIERS = (F.relu, F.relu_, torch.relu, torch.relu_, F.relu6, "relu", "relu_")
 VIEW_OPERATIONS = (F.dropout, F.dropout2d, "contiguous", "detach", "float", "half", "bfloat16")
 
 _KEEP_ZERO_MODULES = (

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import fx
 
 from pfs_core.channels.graph import Axis, ChannelGraph, ChannelGroup, Role, Segment, Term
-from pfs_core.channels.operators import SIZED, handler_of, in_place, is_view
+from pfs_core.channels.operators import SIZED, handler_of, in_place, is_rectifier, is_view
 from pfs_core.channels.tensors import shape_of, sizes_of
 from pfs_core.channels.values import Channels, Fixed, Part, Shape, Size, Value
 
@@ -53,6 +53,7 @@ class Walk:
         self._terms: list[tuple[str, tuple[tuple[Part, ...], ...], int, int, int]] = []
         self._counted: set[str] = set()
         self._called: set[str] = set()
+        self._bare: set[str] = set()
         self._shared: set[str] = set()
         self._memory: dict[fx.Node, fx.Node] = {}
 
@@ -217,6 +218,8 @@ class Walk:
             return Fixed(node.name, f"comes out of {node.name}", constant=True) if sizes_of(node) else None
         if node.op == "call_module":
             self._called.add(str(node.target))
+            if self.placement != "last" or not all(is_rectifier(self, user) for user in node.users):
+                self._bare.add(str(node.target))
         handler, what = handler_of(self, node)
         if handler not in SIZED and any(isinstance(value, Size | Shape) for value in known):
             handler = None
@@ -270,7 +273,7 @@ class Walk:
         widen_stream: bool,
     ) -> ChannelGraph:
         """The graph of everything visited; what no term accounts for of the totals is a constant term."""
-        groups = tuple(_group(d, policy) for i, d in enumerate(self._drafts) if self._find(i) == i)
+        groups = tuple(_group(d, policy, self._bare) for i, d in enumerate(self._drafts) if self._find(i) == i)
         axes = [Axis(name, role, self._segments(parts)) for (name, role), parts in self._axes.items()]
         terms = [
             Term(module, tuple(map(self._segments, spans)), macs, params, groups)
@@ -322,7 +325,7 @@ class Walk:
         return self._drafts[self._find(group)]
 
 
-def _group(draft: _Draft, policy: Policy) -> ChannelGroup:
+def _group(draft: _Draft, policy: Policy, bare: set[str]) -> ChannelGroup:
     reason = draft.frozen
     if not reason and draft.stream and policy == "inner":
         reason = f"residual stream, {draft.stream} (policy all prunes it)"
@@ -337,4 +340,5 @@ def _group(draft: _Draft, policy: Policy) -> ChannelGroup:
         reason=reason,
         blocks=draft.blocks,
         gates=tuple(sorted(draft.gates)) if not reason else (),
+        rectified=not reason and not draft.gates & bare,
     )

@@ -28,6 +28,7 @@ class Gates:
     Attributes:
         values: float32 [gates], the only leaf that requires a gradient.
         groups: names of the prunable groups, in the order of ``values``.
+        sizes: gates a group.
 
     Args:
         model: the network; its parameters are frozen and the shifts of its BatchNorms set to 0, in place.
@@ -43,13 +44,13 @@ class Gates:
             reasons = "; ".join(f"{g.name}: {g.reason}" for g in graph.groups)
             raise UserError(f"no channel group of the network can be pruned ({reasons})")
         self.groups = [group.name for group in groups]
-        self._sizes = [group.gate_count for group in groups]
+        self.sizes = [group.gate_count for group in groups]
         self._scales: dict[str, tuple[Tensor, list[_Piece]]] = {}
         self._outputs: dict[str, list[_Piece]] = {}
         self._factors: dict[str, Tensor] = {}
         _freeze(model)
         device = next(model.parameters()).device
-        self.values = torch.ones(sum(self._sizes), device=device, requires_grad=True)
+        self.values = torch.ones(sum(self.sizes), device=device, requires_grad=True)
         of = {group.name: group for group in graph.groups}
         gated = {name for group in groups for name in group.gates}
         for axis in graph.axes:
@@ -76,7 +77,7 @@ class Gates:
 
         The factors of the outputs that are gated are renewed at the same time.
         """
-        parts = self.values.split(self._sizes)
+        parts = self.values.split(self.sizes)
         self._factors = {name: _factor(pieces, parts) for name, pieces in self._outputs.items()}
         return {name: _factor(pieces, parts) * initial for name, (initial, pieces) in self._scales.items()}
 
@@ -98,18 +99,10 @@ class Gates:
         """Take the values of an earlier search."""
         self.values.copy_(values)
 
-    def mean(self) -> Tensor:
-        """Mean over all gates of |gate|, with its gradient."""
-        return self.values.abs().mean()
-
-    def nonzero(self) -> float:
-        """Fraction of gates above 0."""
-        return (self.values > 0).double().mean().item()
-
     def by_group(self) -> dict[str, Tensor]:
         """A copy of the gates on the CPU: ``{group: float32 [gates]}``."""
-        parts = self.values.detach().cpu().clone().split(self._sizes)
-        return dict(zip(self.groups, (part.clone() for part in parts), strict=True))
+        parts = self.values.detach().cpu().split(self.sizes)
+        return {group: part.clone() for group, part in zip(self.groups, parts, strict=True)}
 
 
 def _factor(pieces: list[_Piece], parts: tuple[Tensor, ...]) -> Tensor:

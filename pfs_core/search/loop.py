@@ -3,6 +3,7 @@
 loss = cross_entropy(f(x; frozen weights, gates), y) + gamma * (mean gate - r)^2
 """
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,23 @@ import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 import pfs_core
-from pfs_core.channels import ChannelGraph, resize, trace
+from pfs_core.channels import resize, trace
 from pfs_core.checkpoints import Checkpoints
 from pfs_core.cut import check_reachable
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
-from pfs_core.device import autocast, memory_format, pick_device, resolve_precision
+from pfs_core.data.images import Images
+from pfs_core.device import pick_device, resolve_precision, reuse_memory
 from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, read_json, require_result, write_json
 from pfs_core.models import build_model
 from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import SearchRecipe
-from pfs_core.search.gates import Gates
+from pfs_core.search.evaluations import Evaluations
+from pfs_core.search.network import GatedNetwork
 from pfs_core.spec import Budget, ModelSpec
 from pfs_core.training.advance import Progress
 from pfs_core.training.evaluate import accuracy, predict
@@ -84,6 +86,8 @@ def search(
     target = recipe.target_ratio or min(1.0, budget.fraction(getattr(graph.cost(), budget.metric)))
     check_reachable(graph, widths, budget)
     model = resize(model, graph, widths).to(device)
+    if device.type == "cpu":
+        reuse_memory()
     started = time.perf_counter()
     key = {
         "step": "search",
@@ -94,18 +98,24 @@ def search(
         "split": data.info["fingerprint"],
         "device": device.type,
     }
+    precision = resolve_precision(recipe.precision, device)
+    network = GatedNetwork(model, graph.at(widths), precision, recipe.lr, recipe.compile)
+    evaluations = Evaluations(graph, widths, budget, target, recipe)
     with Checkpoints(out, key) as kept:
-        best, history = learn_gates(model, graph.at(widths), data, target, recipe, seed, record, kept)
+        learn_gates(network, evaluations, data, recipe, seed, record, kept)
+    best = evaluations.best or {**evaluations.rows[-1], "gates": network.by_group()}
     info = {
         "schema": SCHEMA,
         "model": spec.model_dump(mode="json"),
         "recipe": recipe.model_dump(),
         "budget": str(budget),
         "target_ratio": target,
-        "precision": resolve_precision(recipe.precision, device),
+        "precision": precision,
         "device": str(device),
         "seed": seed,
         "kept_epoch": best["epoch"],
+        "kept_step": best["step"],
+        "steps": evaluations.rows[-1]["step"],
         "validation_accuracy": best["val_accuracy"],
         "nonzero": best["nonzero"],
         "split_fingerprint": data.info["fingerprint"],
@@ -114,88 +124,86 @@ def search(
     }
     with publish(out, "search") as folder:
         save_file(best["gates"], folder / "gates.safetensors")
-        pq.write_table(pa.Table.from_pylist(history), folder / "history.parquet")
+        pq.write_table(pa.Table.from_pylist(evaluations.rows), folder / "history.parquet")
         write_json(folder / "search.json", info)
     kept.clear()
     return info
 
 
 def learn_gates(
-    model: nn.Module,
-    graph: ChannelGraph,
+    network: GatedNetwork,
+    evaluations: Evaluations,
     data: ImageSplit,
-    target: float,
     recipe: SearchRecipe,
     seed: int,
     record: Record,
     kept: Checkpoints | None = None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The loop itself: the evaluation whose gates are kept (with ``gates`` by group), and the row of every one.
+) -> None:
+    """The loop itself; it fills ``evaluations``.
 
-    Kept is the best validation accuracy among evaluations whose non-zero fraction is at most ``target``, else the
-    last evaluation.
+    Raises:
+        UserError: the loss is no longer finite.
     """
-    gates = Gates(model, graph)
-    device = gates.values.device
-    precision = resolve_precision(recipe.precision, device)
-    layout = memory_format(device, precision, (g.width for g in graph.groups if g.resizable))
-    model.to(memory_format=layout).train()
-    normalise = Normalise(data.info, device, layout)
+    device, target = network.gates.values.device, evaluations.target
+    normalise = Normalise(data.info, device, torch.channels_last)
     training, validation = data.part("train"), data.part("validation")
-    optimiser = torch.optim.Adam([gates.values], lr=recipe.lr)
+    steps = training.steps(recipe.batch_size)
+    total = recipe.epochs * steps
+    every = recipe.evaluate_every or steps
     random = torch.Generator().manual_seed(seed)
-
-    def forward(images: Tensor) -> Tensor:
-        with autocast(device, precision):
-            return functional_call(model, gates.scales(), (normalise(images),)).float()
-
     progress = Progress(device, random)
-    history: list[dict[str, Any]] = []
-    best: dict[str, Any] | None = None
     if state := kept.load() if kept else None:
         progress.restore(state)
-        history, best = state["history"], state["best"]
-        gates.restore(state["gates"])
-        optimiser.load_state_dict(state["optimiser"])
-        model.load_state_dict(state["buffers"], strict=False)
-        for row in history:
+        network.restore(state["network"])
+        evaluations.restore(state["evaluations"])
+        for row in evaluations.rows:
             record(row)
-    left = TimeLeft(progress.epoch - 1)
+    left = TimeLeft(progress.step)
     for epoch in range(progress.epoch, recipe.epochs + 1):
         for images, labels in training.epoch(recipe.batch_size, random, progress.begin(epoch)):
-            cross_entropy = F.cross_entropy(forward(images), labels)
-            regulariser = recipe.gamma * (gates.mean() - target) ** 2
-            optimiser.zero_grad(set_to_none=True)
-            (cross_entropy + regulariser).backward()
-            optimiser.step()
-            gates.clamp_()
+            cross_entropy = F.cross_entropy(network(normalise(images)), labels)
+            regulariser = recipe.gamma * (network.mean() - target) ** 2
+            network.step(cross_entropy + regulariser)
             progress.add(torch.stack([cross_entropy.detach(), regulariser.detach()]) * len(labels), len(labels))
+            if progress.step % every == 0 or progress.step % steps == 0:
+                row = evaluations.add(evaluate(network, progress, normalise, validation), network.by_group())
+                record(row)
+                say(f"search {_line(row, steps, recipe)}  left {left(progress.step, total)}")
+                if evaluations.settled():
+                    say(f"search ends after step {progress.step:,} of {total:,}: the structure has settled")
+                    return
             if kept and kept.due():
-                state = {"history": history, "best": best, "gates": gates.values.detach()}
-                state |= {"optimiser": optimiser.state_dict(), "buffers": dict(model.named_buffers())}
-                kept.save(progress.step, progress.state() | state)
-        cross_entropy_mean, regulariser_mean = progress.means()
-        predictions = predict(model, forward, validation)
-        row = {
-            "epoch": epoch,
-            "step": progress.step,
-            "loss": cross_entropy_mean + regulariser_mean,
-            "cross_entropy": cross_entropy_mean,
-            "regulariser": regulariser_mean,
-            "mean_gate": gates.mean().item(),
-            "nonzero": gates.nonzero(),
-            "val_accuracy": accuracy(predictions, validation.labels),
-        }
-        history.append(row)
-        record(row)
-        say(
-            f"search epoch {epoch}/{recipe.epochs}  loss {row['loss']:.4f}  mean gate {row['mean_gate']:.3f}  "
-            f"non-zero {row['nonzero']:.3f}  validation accuracy {row['val_accuracy']:.4f}  "
-            f"left {left(epoch, recipe.epochs)}"
+                parts = {"network": network.state(), "evaluations": evaluations.state()}
+                kept.save(progress.step, progress.state() | parts)
+
+
+def evaluate(network: GatedNetwork, progress: Progress, normalise: Normalise, validation: Images) -> dict[str, Any]:
+    """A row of the history; UserError if the loss is no longer finite."""
+    cross_entropy, regulariser = progress.means()
+    if not math.isfinite(cross_entropy):
+        raise UserError(
+            f"the search diverged by step {progress.step} (epoch {progress.epoch}): the loss is {cross_entropy}; "
+            "lower search.lr, or set search.precision=fp32"
         )
-        if row["nonzero"] <= target and (best is None or row["val_accuracy"] > best["val_accuracy"]):
-            best = {**row, "gates": gates.by_group()}
-    return best or {**history[-1], "gates": gates.by_group()}, history
+    predictions = predict(network.module, lambda images: network(normalise(images)), validation)
+    return {
+        "epoch": progress.epoch,
+        "step": progress.step,
+        "loss": cross_entropy + regulariser,
+        "cross_entropy": cross_entropy,
+        "regulariser": regulariser,
+        "mean_gate": network.mean().item(),
+        "nonzero": network.nonzero(),
+        "val_accuracy": accuracy(predictions, validation.labels),
+    }
+
+
+def _line(row: dict[str, Any], steps: int, recipe: SearchRecipe) -> str:
+    epochs = f"{row['step'] / steps:.1f}" if recipe.evaluate_every else str(row["epoch"])
+    return (
+        f"epoch {epochs}/{recipe.epochs}  loss {row['loss']:.4f}  mean gate {row['mean_gate']:.3f}  "
+        f"non-zero {row['nonzero']:.3f}  moved {row['moved']:.3f}  validation accuracy {row['val_accuracy']:.4f}"
+    )
 
 
 def load_gates(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -18,9 +18,10 @@ from pfs_core.checkpoints import Checkpoints
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
-from pfs_core.device import autocast, memory_format, pick_device, resolve_precision
+from pfs_core.device import autocast, pick_device, resolve_precision, reuse_memory
 from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, require_result, write_json
+from pfs_core.folded_norm import fold_norms
 from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import RetrainRecipe
 from pfs_core.structure import Structure
@@ -128,9 +129,10 @@ def fit(
     """The training loop; returns a row of history an epoch."""
     device = next(model.parameters()).device
     precision = resolve_precision(recipe.precision, device)
-    graph = structure.graph()
-    widths = (structure.widths[group.name] for group in graph.groups if group.resizable)
-    layout = memory_format(device, precision, widths)
+    layout = torch.channels_last
+    if device.type == "cpu":
+        reuse_memory()
+        model = fold_norms(model)
     model.to(memory_format=layout).train()
     normalise = Normalise(data.info, device, layout)
     training, validation = _training(data, recipe), data.part("validation")

@@ -158,4 +158,5 @@ def test_the_official_placement_gates_at_the_first_norm():
 
 
 def test_the_official_placement_is_the_same_where_a_group_has_one_norm():
-    assert trace(Dense(), INPUT, placement="official") == trace(Dense(), INPUT)
+    official, last = trace(Dense(), INPUT, placement="official"), trace(Dense(), INPUT)
+    assert [group.gates for group in official.groups] == [group.gates for group in last.groups]

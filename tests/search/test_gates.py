@@ -39,8 +39,7 @@ def test_there_is_a_gate_a_channel():
     assert {name: len(values) for name, values in gates.by_group().items()} == {
         group.name: group.width for group in graph.prunable()
     }
-    assert gates.nonzero() == 1.0
-    assert gates.mean().item() == 1.0
+    assert (gates.values == 1).all()
 
 
 def test_a_gate_multiplies_the_scale_of_its_channel():
@@ -105,7 +104,6 @@ def test_clamping_puts_gates_into_0_to_1():
         gates.values[:3] = torch.tensor([-0.5, 0.5, 1.5])
     gates.clamp_()
     assert gates.values[:3].tolist() == [0.0, 0.5, 1.0]
-    assert gates.nonzero() == pytest.approx(1 - 1 / len(gates.values))
 
 
 def test_gates_by_group_are_a_copy():

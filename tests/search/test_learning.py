@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from pfs_core.channels import resize, trace
+from pfs_core.cut import cut
 from pfs_core.device import native_bf16
+from pfs_core.errors import UserError
 from pfs_core.models import build_model
 from pfs_core.progress import ignore
 from pfs_core.recipes import SearchRecipe
 from pfs_core.search import loop
-from pfs_core.search.gates import Gates
+from pfs_core.search.evaluations import Evaluations
+from pfs_core.search.network import GatedNetwork
+from pfs_core.spec import Budget
 
 
 def expanded(spec, data, policy="inner"):
@@ -29,8 +33,12 @@ def small(data, rows=96):
 
 
 def learn(network, data, target=0.5, seed=0, **recipe):
+    """The evaluation whose gates are kept, and all rows."""
     settings = SearchRecipe(**{"precision": "fp32", "batch_size": 32, **recipe})
-    return loop.learn_gates(*network, data, target, settings, seed, ignore)
+    gated = GatedNetwork(*network, settings.precision, settings.lr)
+    evaluations = Evaluations(network[1], network[1].widths(), Budget(target=target), target, settings)
+    loop.learn_gates(gated, evaluations, data, settings, seed, ignore)
+    return evaluations.best or {**evaluations.rows[-1], "gates": gated.by_group()}, evaluations.rows
 
 
 def joined(best):
@@ -101,7 +109,7 @@ def test_the_loss_is_the_sum_of_its_parts(digits_data, narrow):
 def scripted(monkeypatch, nonzero, accuracy):
     """Make the loop see these evaluations, one an epoch."""
     nonzero, accuracy = iter(nonzero), iter(accuracy)
-    monkeypatch.setattr(Gates, "nonzero", lambda self: next(nonzero))
+    monkeypatch.setattr(GatedNetwork, "nonzero", lambda self: next(nonzero))
     monkeypatch.setattr(loop, "accuracy", lambda *_: next(accuracy))
 
 
@@ -123,3 +131,49 @@ def test_the_best_validated_gates_within_the_target_are_kept(digits_data, narrow
     scripted(monkeypatch, [0.9] * kept, [0.5] * kept)
     last, _ = learn(expanded(narrow, data), data, epochs=kept)
     assert torch.equal(joined(best), joined(last))
+
+
+def test_evaluations_may_come_within_an_epoch(digits_data, narrow):
+    data = small(digits_data)
+    _, history = learn(expanded(narrow, data), data, epochs=2, evaluate_every=2)
+    assert [(row["epoch"], row["step"]) for row in history] == [(1, 2), (1, 3), (2, 4), (2, 6)]
+
+
+def test_evaluations_do_not_change_what_is_learnt(digits_data, narrow):
+    data = small(digits_data)
+    _, often = learn(expanded(narrow, data), data, epochs=2, evaluate_every=1)
+    _, seldom = learn(expanded(narrow, data), data, epochs=2)
+    same = ("step", "loss", "mean_gate", "nonzero", "val_accuracy")
+    assert [often[2][key] for key in same] == [seldom[0][key] for key in same]
+    assert [often[-1][key] for key in same] == [seldom[-1][key] for key in same]
+
+
+def test_a_search_ends_when_the_structure_has_settled(digits_data, narrow):
+    data = small(digits_data)
+    _, history = learn(expanded(narrow, data), data, epochs=30, lr=1e-9, settled=0.0, settled_evaluations=2)
+    assert [row["moved"] for row in history] == [1.0, 0.0, 0.0]
+    _, history = learn(expanded(narrow, data), data, epochs=4, lr=1e-9)
+    assert len(history) == 4
+
+
+def test_what_moved_is_the_share_of_newly_kept_channels(digits_data, narrow):
+    data = small(digits_data)
+    _, graph = expanded(narrow, data)
+    sizes = {group.name: group.width for group in graph.prunable()}
+    first = {name: torch.linspace(1, 0.1, size) for name, size in sizes.items()}
+    other = {name: values.flip(0) for name, values in first.items()}
+    evaluations = Evaluations(graph, graph.widths(), Budget(target=0.5), 0.5, SearchRecipe())
+    moved = [evaluations.add({"nonzero": 1.0, "val_accuracy": 0.0}, gates)["moved"] for gates in (first, first, other)]
+    widths, _ = cut(graph, first, Budget(target=0.5), graph.widths())
+    kept = sum(widths[name] for name in sizes)
+    stay = sum(max(0, 2 * widths[name] - size) for name, size in sizes.items())
+    assert moved == [1.0, 0.0, pytest.approx(1 - stay / kept)]
+
+
+def test_a_search_whose_loss_is_not_finite_stops(digits_data, narrow):
+    data = small(digits_data)
+    model, graph = expanded(narrow, data)
+    with torch.no_grad():
+        model.fc.weight.fill_(float("inf"))
+    with pytest.raises(UserError, match=r"diverged by step 3 \(epoch 1\).*lower search.lr"):
+        learn((model, graph), data, epochs=1)
