@@ -1,6 +1,6 @@
 """The files of a storage, as columns: a listing of millions takes no more than their names."""
 
-import itertools
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self, SupportsIndex, overload
 
@@ -38,14 +38,13 @@ class Listing(Sequence[Entry]):
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Self:
-        """The listing of ``entries``, of which a few thousand are held at a time."""
-        paths, sizes, tags = [pa.array([], pa.string())], [np.array([], dtype=np.int64)], [pa.array([], pa.string())]
-        entries = iter(entries)
-        while some := list(itertools.islice(entries, _CHUNK)):
-            paths.append(pa.array([entry.path for entry in some], pa.string()))
-            sizes.append(np.array([entry.size for entry in some], dtype=np.int64))
-            tags.append(pa.array([entry.tag for entry in some], pa.string()))
-        return cls(pa.concat_arrays(paths), np.concatenate(sizes), pa.concat_arrays(tags))
+        """The listing of ``entries``, of which one is held at a time."""
+        paths, sizes, tags = _Texts(), array("q"), _Texts()
+        for entry in entries:
+            paths.append(entry.path)
+            sizes.append(entry.size)
+            tags.append(entry.tag)
+        return cls(paths.column(), np.frombuffer(sizes, dtype=np.int64), tags.column())
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -93,3 +92,19 @@ class Listing(Sequence[Entry]):
         if pc.all(pc.less_equal(self.paths[:-1], self.paths[1:]), min_count=0).as_py():
             return self
         return self.take(pc.sort_indices(self.paths).to_numpy())
+
+
+class _Texts:
+    """Texts that come one by one, in buffers that become an Arrow column as they are."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._ends = array("i", [0])
+
+    def append(self, text: str) -> None:
+        self._data += text.encode()
+        self._ends.append(len(self._data))
+
+    def column(self) -> pa.StringArray:
+        buffers = [None, pa.py_buffer(self._ends), pa.py_buffer(self._data)]
+        return pa.Array.from_buffers(pa.string(), len(self._ends) - 1, buffers)

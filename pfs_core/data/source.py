@@ -93,7 +93,7 @@ def open_source(uri: str) -> Source:
         from pfs_core.data.cifar import load_cifar
 
         return load_cifar(storage, files)
-    if files.matching(IMAGES):
+    if files := files.matching(IMAGES):
         from pfs_core.data.tree import open_tree
 
         return open_tree(storage, files)

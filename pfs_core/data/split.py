@@ -30,6 +30,10 @@ TRAIN, VALIDATION, TEST = range(3)
 _LEFT_OUT = -1
 _SAMPLED_GROUPS, _SAMPLED_ROWS, _SHOWN = 16, 128, 1000
 _IN_MEMORY = 8 * 2**30
+_WRITTEN = 2**17
+_INDEX = pa.schema(
+    {"file": pa.string(), "row_group": pa.int32(), "row": pa.int64(), "label": pa.int64(), "split": pa.string()}
+)
 
 
 def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitRecipe(), seed: int = 0) -> dict[str, Any]:
@@ -95,11 +99,8 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         "augmentation": {**augmentation, "flip": source.flip and recipe.flip},
         "recipe": recipe.model_dump(mode="json"),
     }
-    index, files = index_tables(source, parts)
     with publish(out, "split") as folder:
-        chosen = index.filter(pa.array(usable))
-        pq.write_table(chosen, folder / "split.parquet", store_schema=False)  # a reader finds texts, not dictionaries
-        pq.write_table(files, folder / "files.parquet")
+        write_index(folder, source, parts)
         if images is not None:
             save_file({"images": images[torch.from_numpy(usable)]}, folder / "images.safetensors")
         write_json(folder / "split.json", info)
@@ -248,17 +249,19 @@ def _fingerprint(source: Source, parts: np.ndarray) -> str:
     return hashlib.sha256(f"{source.fingerprint} {chosen}".encode()).hexdigest()
 
 
-def index_tables(source: Source, parts: np.ndarray) -> tuple[pa.Table, pa.Table]:
-    """The index and the files."""
-    chosen = pa.array(parts, mask=parts == _LEFT_OUT)
-    index = pa.table(
-        {
-            "file": pa.DictionaryArray.from_arrays(pa.array(source.file), source.files.paths),
-            "row_group": source.group,
-            "row": source.row,
-            "label": source.labels,
-            "split": pa.DictionaryArray.from_arrays(chosen, pa.array(PARTS)),
-        }
-    )
+def write_index(folder: Path, source: Source, parts: np.ndarray) -> None:
+    """Write ``split.parquet`` and ``files.parquet``, a row group at a time."""
+    texts = pa.array(PARTS)
+    rows = np.flatnonzero(parts != _LEFT_OUT)
+    with pq.ParquetWriter(folder / "split.parquet", _INDEX) as writer:
+        for some in np.split(rows, range(_WRITTEN, len(rows), _WRITTEN)):
+            columns = [
+                source.files.paths.take(pa.array(source.file[some])),
+                source.group[some],
+                source.row[some],
+                source.labels[some],
+                texts.take(pa.array(parts[some])),
+            ]
+            writer.write_table(pa.table(columns, schema=_INDEX))
     files = pa.table({"file": source.files.paths, "size": source.files.sizes, "tag": source.files.tags})
-    return index, files
+    pq.write_table(files, folder / "files.parquet", row_group_size=_WRITTEN)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pfs_core.data.source import IMAGES, Source, checked_classes, fingerprint
+from pfs_core.data.source import Source, checked_classes, fingerprint
 from pfs_core.errors import UserError
 from pfs_core.listing import Listing
 from pfs_core.storage import LocalStorage, Storage
@@ -21,22 +21,19 @@ GROUP = 256
 
 
 def open_tree(storage: Storage, files: Listing) -> Source:
-    """The rows of an image tree, one a file; nothing is decoded.
+    """The rows of an image tree, one for each of ``files``, its images; nothing is decoded.
 
     Raises:
         UserError: an image lies outside a class folder, a class has no images, or the held-out part has a class that
             the training part has not.
     """
-    files = files.matching(IMAGES)
-    parts = pc.split_pattern(files.paths, "/", max_splits=2)
-    top = pc.list_element(parts, 0).dictionary_encode()
-    tops = set(top.dictionary.to_pylist())
+    top = _folders(files, 0)
+    tops = set(top.unique().to_pylist())
     split = bool(tops & _TRAINING) and tops <= _TRAINING | _HELD_OUT
-    depth = 1 if split else 0
-    outside = np.flatnonzero(pc.less(pc.list_value_length(parts), depth + 2))
+    folder = _folders(files, 1) if split else top
+    outside = np.flatnonzero(folder.is_null())
     if len(outside):
         raise UserError(f"{storage.uri}/{files[outside[0]].path} lies in no class folder; expected CLASS/image.jpg")
-    folder = pc.list_element(parts, 1).dictionary_encode() if split else top
     held_out = _among(top, _HELD_OUT) if split else np.zeros(len(files), dtype=bool)
     names = sorted(folder.filter(pa.array(~held_out)).unique().to_pylist())
     _check_folders(storage, tops if split else {""}, set(names))
@@ -51,7 +48,7 @@ def open_tree(storage: Storage, files: Listing) -> Source:
         kind="tree",
         files=files,
         file=np.arange(len(files), dtype=np.int32),
-        group=(np.arange(len(files)) // GROUP).astype(np.int32),
+        group=np.arange(len(files), dtype=np.int32) // GROUP,
         row=np.zeros(len(files), dtype=np.int64),
         labels=labels,
         is_test=held_out,
@@ -60,6 +57,13 @@ def open_tree(storage: Storage, files: Listing) -> Source:
         flip=True,
         fingerprint=fingerprint(storage, files),
     )
+
+
+def _folders(files: Listing, depth: int) -> pa.DictionaryArray:
+    """The folder that is ``depth`` folders below the root on the way to each file; null where there is none."""
+    pattern = rf"^(?:[^/]*/){{{depth}}}(?P<folder>[^/]*)/"
+    found = (pc.struct_field(pc.extract_regex(some.paths, pattern), "folder") for some in files.chunks())
+    return pa.chunked_array([folders.dictionary_encode() for folders in found]).unify_dictionaries().combine_chunks()
 
 
 def _among(texts: pa.DictionaryArray, known: Collection[str]) -> np.ndarray:

@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pfs_core.data.pack import _shards
 from pfs_core.data.source import open_source
-from pfs_core.data.split import PARTS, TEST, VALIDATION, choose_rows, index_tables
+from pfs_core.data.split import PARTS, TEST, VALIDATION, choose_rows, write_index
+from pfs_core.data.tree import open_tree
 from pfs_core.errors import UserError
+from pfs_core.listing import Entry, Listing
 from pfs_core.recipes import SplitRecipe
+from pfs_core.storage import S3Storage
 from tests.data.folders import encode, picture, source, tree
 
 
@@ -119,13 +123,19 @@ def test_the_order_in_which_files_are_listed_changes_nothing(tmp_path, monkeypat
     assert chosen(tmp_path, SplitRecipe(), 0) == first
 
 
-def test_a_set_of_the_size_of_imagenet_is_split():
+def test_a_tree_of_the_size_of_imagenet_is_split_and_cut_into_shards(tmp_path):
     rows = 1_281_167
-    names = pa.array([f"n{i % 1000:08}/{i:07}.JPEG" for i in range(rows)])
-    made = source(rows, 1000, names=names)
+    files = Listing.of(Entry(f"n{i * 1000 // rows:08}/{i:07}.JPEG", 110_000, "") for i in range(rows))
+    made = open_tree(S3Storage("bucket", "imagenet"), files)
     parts = choose_rows(made, SplitRecipe(validation_per_class=50, test_fraction=0.04), 0)
     assert per_class(made, parts, VALIDATION) == [50] * 1000
     assert (parts == TEST).sum() == round(0.04 * rows)
-    index, files = index_tables(made, parts)
-    assert (len(index), len(files)) == (rows, 1)
-    assert index.column("label").to_numpy()[-1] == made.labels[-1]
+    write_index(tmp_path, made, parts)
+    index = pq.read_table(tmp_path / "split.parquet")
+    assert index.column("file").combine_chunks().equals(files.paths)
+    assert index.column("split").value_counts().to_pylist() == [
+        {"values": part, "counts": int((parts == i).sum())} for i, part in enumerate(PARTS)
+    ]
+    shards = [shard.rows for shard in _shards(made, 128 * 2**20)]
+    assert (np.sort(np.concatenate(shards)) == np.arange(rows)).all()
+    assert {len(some) for some in shards[:-1]} <= {1220, 1221}
