@@ -26,9 +26,10 @@ from torchvision.datasets import ImageFolder
 
 from pfs_core.data import load_split
 from pfs_core.data.augment import Normalise
+from pfs_core.data.crop import Crop
 from pfs_core.data.images import Images, InMemory
 from pfs_core.data.source import open_source
-from pfs_core.data.stream import Crop, Streamed
+from pfs_core.data.stream import Streamed
 from pfs_core.latency.machine import machine
 from pfs_core.models import build_model
 
@@ -102,11 +103,11 @@ def share_of_a_step(data: InMemory, steps: int = 20) -> float:
 def peak_memory(packed: Path, gigabytes: int) -> tuple[float, float]:
     """Largest resident MiB of this process and of a worker while so many GB of row groups stream by, undecoded."""
     source = open_source(str(packed))
-    times = gigabytes * 10**9 // sum(entry.size for entry in source.files)
+    times = gigabytes * 10**9 // int(source.files.sizes.sum())
     count = len(source.files)
     source = replace(
         source,
-        files=[*source.files] * times,
+        files=source.files.take(np.tile(np.arange(count), times)),
         file=np.concatenate([source.file + i * count for i in range(times)]),
         **{name: np.tile(getattr(source, name), times) for name in ("group", "row", "labels", "is_test")},
     )

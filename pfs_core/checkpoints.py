@@ -18,8 +18,9 @@ import torch
 
 import pfs_core
 from pfs_core.errors import UserError
+from pfs_core.listing import Entry
 from pfs_core.progress import say
-from pfs_core.storage import Entry, open_storage
+from pfs_core.storage import open_storage
 
 ROOT, SECONDS = "PFS_CHECKPOINTS", "PFS_CHECKPOINT_SECONDS"
 _KEPT = 2

@@ -9,13 +9,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
 from pfs_core.errors import UserError
+from pfs_core.listing import Entry, Listing
 
 T = TypeVar("T")
 ATTEMPTS = 8
@@ -23,23 +24,12 @@ _FIRST_WAIT = 0.2
 _BLOCK = 4 * 2**20
 
 
-class Entry(NamedTuple):
-    """A file: its path below the storage's root, bytes, and what changes when its content does.
-
-    ``tag`` is S3's ETag; for a local file its modification time in nanoseconds.
-    """
-
-    path: str
-    size: int
-    tag: str
-
-
 class Storage(Protocol):
     """A root with files below it. Paths are relative to it, with ``/`` between folders."""
 
     uri: str
 
-    def files(self) -> list[Entry]:
+    def files(self) -> Listing:
         """Every file below the root, in path order; UserError if there is no such root."""
 
     def read(self, entry: Entry, start: int = 0, length: int | None = None) -> bytes:
@@ -82,20 +72,19 @@ class LocalStorage:
         self.root = root.absolute()
         self.uri = str(self.root)
 
-    def files(self) -> list[Entry]:
+    def files(self) -> Listing:
         """Every file below the folder, in path order."""
         if not self.root.exists():
             raise UserError(f"{self.root} does not exist")
         if not self.root.is_dir():
             raise UserError(f"{self.root} is a file; name the folder that holds it")
-        found: list[Entry] = []
         try:
-            self._walk(self.root, "", frozenset([os.path.realpath(self.root)]), found)
+            found = Listing.of(self._walk(self.root, "", frozenset([os.path.realpath(self.root)])))
         except OSError as e:
             raise UserError(f"{e.filename} cannot be read: {e.strerror}") from None
-        return sorted(found)
+        return found.in_path_order()
 
-    def _walk(self, folder: Path, prefix: str, above: frozenset[str], found: list[Entry]) -> None:
+    def _walk(self, folder: Path, prefix: str, above: frozenset[str]) -> Iterator[Entry]:
         with os.scandir(folder) as entries:
             for item in entries:
                 if item.name.startswith("."):
@@ -109,10 +98,10 @@ class LocalStorage:
                     real = os.path.realpath(item.path)
                     if real in above:
                         raise UserError(f"{item.path} is a link to a folder above itself; remove it")
-                    self._walk(Path(item.path), f"{path}/", above | {real}, found)
+                    yield from self._walk(Path(item.path), f"{path}/", above | {real})
                 elif item.is_file() or item.is_symlink():
                     status = item.stat()
-                    found.append(Entry(path, status.st_size, str(status.st_mtime_ns)))
+                    yield Entry(path, status.st_size, str(status.st_mtime_ns))
 
     def read(self, entry: Entry, start: int = 0, length: int | None = None) -> bytes:
         """Bytes of a file."""
@@ -181,22 +170,22 @@ class S3Storage:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "client"}
 
-    def files(self) -> list[Entry]:
+    def files(self) -> Listing:
         """Every object below the prefix, in key order; UserError if there is none."""
 
-        def listed() -> list[Entry]:
+        def listed() -> Listing:
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
-            entries = [
+            entries = (
                 Entry(item["Key"].removeprefix(self.prefix), item["Size"], item["ETag"].strip('"'))
                 for page in pages
                 for item in page.get("Contents", [])
-            ]
-            return [entry for entry in entries if not (entry.path.endswith("/") or f"/{entry.path}".count("/."))]
+            )
+            return Listing.of(e for e in entries if not (e.path.endswith("/") or "/." in f"/{e.path}"))
 
         found = self._tried(listed, self.uri)
         if not found:
             raise UserError(f"{self.uri} holds no objects; is the prefix right?")
-        return sorted(found)
+        return found.in_path_order()
 
     def read(self, entry: Entry, start: int = 0, length: int | None = None) -> bytes:
         """Bytes of an object, by one ranged request; a body that is cut short is asked for again."""

@@ -10,7 +10,8 @@ import pytest
 
 from pfs_core import storage
 from pfs_core.errors import UserError
-from pfs_core.storage import Entry, LocalStorage, open_file, open_storage
+from pfs_core.listing import Entry
+from pfs_core.storage import LocalStorage, open_file, open_storage
 
 CONTENT = bytes(range(256)) * 4
 NAMES = ["a.bin", "b/with space.bin", "b/ünï+%41&.bin", "b/c/d.bin", "b0.bin"]
@@ -159,10 +160,10 @@ def test_a_killed_write_shows_nothing(root, tmp_path, earlier):
     root.write("other.bin", b"1")
     if earlier:
         root.write("x.bin", CONTENT)
-    before = root.files()
+    before = list(root.files())
     command = [sys.executable, "-c", KILLED, root.uri, str(tmp_path / "source.bin")]
     assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
-    assert root.files() == before
+    assert list(root.files()) == before
     if earlier:
         assert root.read(before[1]) == CONTENT
 

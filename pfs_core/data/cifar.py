@@ -13,7 +13,8 @@ import torch
 
 from pfs_core.data.source import Source, checked_classes, fingerprint
 from pfs_core.errors import UserError
-from pfs_core.storage import Entry, Storage
+from pfs_core.listing import Entry, Listing
+from pfs_core.storage import Storage
 
 _ADMITTED = {
     ("numpy.core.multiarray", "_reconstruct"),
@@ -25,7 +26,7 @@ _ADMITTED = {
 _CIFAR10 = [f"data_batch_{i}" for i in range(1, 6)]
 
 
-def load_cifar(storage: Storage, files: Sequence[Entry]) -> Source:
+def load_cifar(storage: Storage, files: Listing) -> Source:
     """All images of CIFAR-10 or CIFAR-100 (fine labels), uint8 [N, 3, 32, 32].
 
     Raises:
@@ -56,7 +57,7 @@ def load_cifar(storage: Storage, files: Sequence[Entry]) -> Source:
     return Source(
         uri=storage.uri,
         kind="arrays",
-        files=[found[name] for name in [*training, test]],
+        files=Listing.of(found[name] for name in [*training, test]),
         file=np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
         group=np.zeros(len(every), dtype=np.int32),
         row=np.concatenate([np.arange(size) for size in sizes]),

@@ -7,7 +7,7 @@ import sklearn.datasets
 import torch
 
 from pfs_core.data.source import Source
-from pfs_core.storage import Entry
+from pfs_core.listing import Entry, Listing
 
 
 def load_digits() -> Source:
@@ -19,7 +19,7 @@ def load_digits() -> Source:
     return Source(
         uri="digits",
         kind="arrays",
-        files=[Entry("digits", images.numel(), "")],
+        files=Listing.of([Entry("digits", images.numel(), "")]),
         file=np.zeros(len(labels), dtype=np.int32),
         group=np.zeros(len(labels), dtype=np.int32),
         row=np.arange(len(labels)),

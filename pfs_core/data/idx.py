@@ -7,19 +7,19 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from pfs_core.data.source import Source, checked_classes, fingerprint
 from pfs_core.errors import UserError
-from pfs_core.storage import Entry, Storage
+from pfs_core.listing import Entry, Listing
+from pfs_core.storage import Storage
 
 _PARTS = (("train", False), ("t10k", True))
 
 
-def load_idx(storage: Storage, files: Sequence[Entry]) -> Source:
+def load_idx(storage: Storage, files: Listing) -> Source:
     """All images of the training and test files, uint8 [N, 1, H, W].
 
     Raises:
@@ -46,7 +46,7 @@ def load_idx(storage: Storage, files: Sequence[Entry]) -> Source:
     return Source(
         uri=storage.uri,
         kind="arrays",
-        files=list(files),
+        files=files,
         file=np.zeros(len(every), dtype=np.int32),
         group=np.zeros(len(every), dtype=np.int32),
         row=np.arange(len(every)),

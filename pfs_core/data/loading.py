@@ -18,7 +18,8 @@ from pfs_core.data.source import Source
 from pfs_core.data.split import PARTS, SCHEMA
 from pfs_core.errors import UserError
 from pfs_core.files import read_json, require_result
-from pfs_core.storage import Entry, open_storage
+from pfs_core.listing import Listing
+from pfs_core.storage import open_storage
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class ImageSplit:
         if self.images is not None:
             index = torch.from_numpy(rows).to(self.device)
             return InMemory(self.images[index], self.labels[index], augmentation["crop_padding"], augmentation["flip"])
-        from pfs_core.data.stream import Crop, Streamed
+        from pfs_core.data.crop import Crop
+        from pfs_core.data.stream import Streamed
 
         assert self.source is not None
         channels, size, _ = self.input_shape
@@ -78,9 +80,8 @@ def load_split(folder: str | Path, device: torch.device | str = "cpu") -> ImageS
     if info.get("schema") != SCHEMA:
         raise UserError(f"{folder / 'split.json'} has schema {info.get('schema')!r}; expected {SCHEMA!r}; split again")
     index = pq.read_table(folder / "split.parquet")
-    kinds = index.column("split").to_numpy()
     labels = index.column("label").to_numpy()
-    parts = {part: np.flatnonzero(kinds == part) for part in PARTS}
+    parts = {part: np.flatnonzero(pc.equal(index.column("split"), part)) for part in PARTS}
     device = torch.device(device)
     if info["in_memory"]:
         images = load_file(folder / "images.safetensors")["images"].to(device)
@@ -91,17 +92,14 @@ def load_split(folder: str | Path, device: torch.device | str = "cpu") -> ImageS
 
 def _source(info: Mapping[str, Any], index: pa.Table, files: pa.Table) -> Source:
     """The source that the split was made of, checked to be the same."""
-    entries = [Entry(*row.values()) for row in files.to_pylist()]
-    now = {entry.path: entry for entry in open_storage(info["dataset"]).files()}
-    for entry in entries:
-        if now.get(entry.path) != entry:
-            state = "has changed" if entry.path in now else "is gone"
-            raise UserError(f"{info['dataset']}/{entry.path} {state} since the split was made; split again")
+    paths, sizes, tags = (column.combine_chunks() for column in files.columns)
+    then = Listing(paths, sizes.to_numpy(), tags)
+    _check_unchanged(info["dataset"], then)
     position = pc.index_in(index.column("file"), value_set=files.column("file")).to_numpy()
     return Source(
         uri=info["dataset"],
         kind=info["kind"],
-        files=entries,
+        files=then,
         file=position.astype(np.int32),
         group=index.column("row_group").to_numpy(),
         row=index.column("row").to_numpy(),
@@ -112,3 +110,16 @@ def _source(info: Mapping[str, Any], index: pa.Table, files: pa.Table) -> Source
         flip=info["augmentation"]["flip"],
         fingerprint=info["source_fingerprint"],
     )
+
+
+def _check_unchanged(dataset: str, then: Listing) -> None:
+    """UserError if a file of a split is no longer what it was."""
+    now = open_storage(dataset).files()
+    place = pc.index_in(then.paths, value_set=now.paths)
+    there = place.is_valid()
+    before, after = then.filter(there), now.take(place.drop_null().to_numpy())
+    same = np.zeros(len(then), dtype=bool)
+    same[there.to_numpy(False)] = (before.sizes == after.sizes) & np.asarray(pc.equal(before.tags, after.tags))
+    for i in np.flatnonzero(~same)[:1]:
+        state = "has changed" if there[i].as_py() else "is gone"
+        raise UserError(f"{dataset}/{then[i].path} {state} since the split was made; split again")

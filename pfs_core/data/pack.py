@@ -15,8 +15,9 @@ import pfs_core
 from pfs_core.data.reading import Reader
 from pfs_core.data.source import Source, open_source
 from pfs_core.errors import UserError
+from pfs_core.listing import Listing
 from pfs_core.progress import TimeLeft, say
-from pfs_core.storage import Entry, Storage, open_storage
+from pfs_core.storage import Storage, open_storage
 
 PLAN, COMPLETE = "pack.json", "complete.json"
 _GROUP = 64
@@ -81,7 +82,7 @@ def _shards(source: Source, size: float) -> Iterator[_Shard]:
         if not len(rows):
             continue
         rows = np.random.default_rng(0).permutation(rows)
-        ends = np.cumsum([source.files[i].size for i in rows.tolist()])
+        ends = np.cumsum(source.files.sizes[source.file[rows]])
         cuts = np.flatnonzero(np.diff(ends // size)) + 1
         pieces = np.split(rows, cuts)
         for i, piece in enumerate(pieces):
@@ -90,20 +91,21 @@ def _shards(source: Source, size: float) -> Iterator[_Shard]:
 
 def _resumed(target: Storage, settings: dict[str, Any]) -> set[str]:
     """Names of the shards that an earlier, stopped pack of the same tree has left; writes the plan if there is none."""
-    there = {entry.path: entry for entry in _listed(target)}
+    there = _listed(target)
     if not there:
         target.write(PLAN, json.dumps(settings).encode())
         return set()
-    if PLAN not in there or json.loads(target.read(there[PLAN])) != settings:
+    plan = there.named(PLAN)
+    if not plan or json.loads(target.read(plan[0])) != settings:
         raise UserError(f"{target.uri} holds something else than this pack; name an empty folder or prefix")
-    return set(there)
+    return set(there.paths.to_pylist())
 
 
-def _listed(target: Storage) -> list[Entry]:
+def _listed(target: Storage) -> Listing:
     try:
         return target.files()
     except UserError:
-        return []  # nothing there yet; what is really wrong shows at the first write
+        return Listing.of([])  # nothing there yet; what is really wrong shows at the first write
 
 
 def _write(source: Source, reader: Reader, target: Storage, shard: _Shard) -> str:

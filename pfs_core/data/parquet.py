@@ -6,7 +6,6 @@ was called before it was packed.
 """
 
 import json
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -14,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pfs_core.data.source import Source, checked_classes, fingerprint
+from pfs_core.data.source import PARQUET, Source, checked_classes, fingerprint
 from pfs_core.errors import UserError
-from pfs_core.storage import Entry, Storage, open_file
+from pfs_core.listing import Entry, Listing
+from pfs_core.storage import Storage, open_file
 
 _THREADS = 16
 
@@ -30,17 +30,16 @@ class _Rows(NamedTuple):
     classes: list[str] | None
 
 
-def open_parquet(storage: Storage, files: Sequence[Entry]) -> Source:
+def open_parquet(storage: Storage, files: Listing) -> Source:
     """The rows of every ``*.parquet`` file at the root; only their labels and names are read.
 
     Raises:
         UserError: a file is not Parquet or lacks a column, or a label is out of range. The line names the file and the
             row, counted from 0.
     """
-    names = {entry.path for entry in files}
-    if "pack.json" in names and "complete.json" not in names:
+    if files.named("pack.json") and not files.named("complete.json"):
         raise UserError(f"{storage.uri} is a pack that was stopped; finish it with pfs pack")
-    files = [entry for entry in files if entry.path.endswith(".parquet") and "/" not in entry.path]
+    files = files.matching(PARQUET)
     if all(_is_test(entry) for entry in files):
         raise UserError(f"dataset {storage.uri} holds test files only; expected training files such as train.parquet")
     with ThreadPoolExecutor(_THREADS) as pool:

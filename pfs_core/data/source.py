@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
 from pfs_core.data.downloads import PREFIX, check_name, downloaded
 from pfs_core.errors import UserError
-from pfs_core.storage import Entry, LocalStorage, Storage, open_storage
+from pfs_core.listing import Listing
+from pfs_core.storage import LocalStorage, Storage, open_storage
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+PARQUET = r"^[^/]*\.parquet$"
+IDX = r"-ubyte(\.gz)?$"
+IMAGES = r"(?i)\.(jpe?g|png|bmp|webp|ppm|tiff?)$"
 _HASHED = 2 * 2**30
 
 
@@ -39,7 +43,7 @@ class Source:
 
     uri: str
     kind: str
-    files: Sequence[Entry]
+    files: Listing
     file: np.ndarray
     group: np.ndarray
     row: np.ndarray
@@ -77,20 +81,19 @@ def open_source(uri: str) -> Source:
         return load_digits()
     storage = _storage(str(downloaded(uri.removeprefix(PREFIX))) if uri.startswith(PREFIX) else uri)
     files = storage.files()
-    names = {entry.path for entry in files}
-    if any(path.endswith(".parquet") and "/" not in path for path in names):
+    if files.matching(PARQUET):
         from pfs_core.data.parquet import open_parquet
 
         return open_parquet(storage, files)
-    if any(path.removesuffix(".gz").endswith("-ubyte") for path in names):
+    if files.matching(IDX):
         from pfs_core.data.idx import load_idx
 
         return load_idx(storage, files)
-    if names & {"data_batch_1", "train"} and names & {"batches.meta", "meta"}:
+    if files.named("data_batch_1", "train") and files.named("batches.meta", "meta"):
         from pfs_core.data.cifar import load_cifar
 
         return load_cifar(storage, files)
-    if any(path.lower().endswith(IMAGES) for path in names):
+    if files := files.matching(IMAGES):
         from pfs_core.data.tree import open_tree
 
         return open_tree(storage, files)
@@ -118,19 +121,21 @@ def _storage(uri: str) -> Storage:
     return storage
 
 
-def fingerprint(storage: Storage, files: Sequence[Entry]) -> str:
-    """Hex SHA-256 over the files' paths, sizes and digests.
+def fingerprint(storage: Storage, files: Listing) -> str:
+    """Hex SHA-256 over a line ``PATH SIZE DIGEST`` a file, in path order.
 
     A digest is an object's ETag on S3 and the SHA-256 of a local file; local sets of more than 2 GiB are known by paths
     and sizes alone.
     """
-    small = sum(entry.size for entry in files) <= _HASHED
+    small = files.sizes.sum() <= _HASHED
     digest = hashlib.sha256()
-    for entry in files:
-        of = entry.tag
+    for some in files.in_path_order().chunks():
+        of = some.tags
         if isinstance(storage, LocalStorage):
-            of = _sha256(storage.root / entry.path) if small else ""
-        digest.update(f"{entry.path} {entry.size} {of}\n".encode())
+            of = pa.array([_sha256(storage.root / path) if small else "" for path in some.paths.to_pylist()])
+        ends = pc.binary_join_element_wise(of, "", "\n")
+        lines = pc.binary_join_element_wise(some.paths, pa.array(some.sizes).cast(pa.string()), ends, " ")
+        digest.update(lines.buffers()[2])
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """The first step: which rows train, which validate, which test."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pfs_core.data.crop import Crop
 from pfs_core.data.decode import BadImageError
-from pfs_core.data.page import dataset_page
+from pfs_core.data.page import CLASSES, EACH, dataset_page
 from pfs_core.data.reading import Reader, decoded, load_images, row_groups
 from pfs_core.data.source import Source, open_source
 from pfs_core.errors import UserError
@@ -24,8 +26,14 @@ from pfs_core.recipes import SplitRecipe
 
 SCHEMA = "pfs.split/2"
 PARTS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(3)
+_LEFT_OUT = -1
 _SAMPLED_GROUPS, _SAMPLED_ROWS, _SHOWN = 16, 128, 1000
 _IN_MEMORY = 8 * 2**30
+_WRITTEN = 2**17
+_INDEX = pa.schema(
+    {"file": pa.string(), "row_group": pa.int32(), "row": pa.int64(), "label": pa.int64(), "split": pa.string()}
+)
 
 
 def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitRecipe(), seed: int = 0) -> dict[str, Any]:
@@ -61,11 +69,11 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
     if images is None:
         assert recipe.image_size is not None
         shape = [recipe.channels or 3, recipe.image_size, recipe.image_size]
-        samples = list(_samples(source, parts, shape, seed))
-        mean, std = pixel_statistics([image for _, image in samples])
+        samples: list[tuple[int, Tensor]] = []
+        mean, std = pixel_statistics(_kept(_samples(source, parts, shape, seed), labels, samples))
         augmentation = {"crop_scale": recipe.crop_scale}
     else:
-        training = np.flatnonzero(parts == "train")
+        training = np.flatnonzero(parts == TRAIN)
         samples = [(i, images[i]) for i in training[:_SHOWN].tolist()]
         mean, std = pixel_statistics([images[torch.from_numpy(training)]])
         shape, augmentation = list(images.shape[1:]), {"crop_padding": images.shape[2] // 8}
@@ -75,13 +83,14 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         "kind": source.kind,
         "in_memory": images is not None,
         "seed": seed,
-        "fingerprint": hashlib.sha256(f"{source.fingerprint} {parts.tolist()}".encode()).hexdigest(),
+        "fingerprint": _fingerprint(source, parts),
         "source_fingerprint": source.fingerprint,
         "input_shape": shape,
         "class_names": source.class_names,
-        "rows": {part: int((parts == part).sum()) for part in PARTS},
+        "rows": {part: int((parts == i).sum()) for i, part in enumerate(PARTS)},
         "rows_per_class": {
-            part: np.bincount(labels[parts == part], minlength=len(source.class_names)).tolist() for part in PARTS
+            part: np.bincount(labels[parts == i], minlength=len(source.class_names)).tolist()
+            for i, part in enumerate(PARTS)
         },
         "test_is_given": bool(source.is_test.any()),
         "skipped": [{"image": source.place(i), "reason": reason} for i, reason in skipped.items()],
@@ -90,10 +99,8 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         "augmentation": {**augmentation, "flip": source.flip and recipe.flip},
         "recipe": recipe.model_dump(mode="json"),
     }
-    index, files = index_tables(source, parts)
     with publish(out, "split") as folder:
-        pq.write_table(index.filter(pa.array(usable)), folder / "split.parquet")
-        pq.write_table(files, folder / "files.parquet")
+        write_index(folder, source, parts)
         if images is not None:
             save_file({"images": images[torch.from_numpy(usable)]}, folder / "images.safetensors")
         write_json(folder / "split.json", info)
@@ -112,7 +119,7 @@ def _read(source: Source, recipe: SplitRecipe) -> tuple[Tensor | None, dict[int,
             raise UserError(f"split.image_size: {source.uri} is a set of small images that is kept in memory as it is")
         return _with_channels(source.images, recipe.channels), {}
     if recipe.image_size is None:
-        stored = sum(entry.size for entry in source.files)
+        stored = int(source.files.sizes.sum())
         if stored > _IN_MEMORY:
             raise UserError(
                 f"dataset {source.uri} holds {stored / 2**30:.0f} GiB, too much to keep in memory; "
@@ -135,23 +142,23 @@ def _with_channels(images: Tensor, channels: int | None) -> Tensor:
 
 
 def choose_rows(source: Source, recipe: SplitRecipe, seed: int, usable: np.ndarray | None = None) -> np.ndarray:
-    """``train``, ``validation`` or ``test`` for each row of ``source``, at random where it does not say itself.
+    """The part of each row of ``source``, int8 [N] places in ``PARTS``, at random where it does not say itself.
 
-    Rows that are not ``usable`` are ``''``.
+    Rows that are not ``usable`` are -1.
     """
     random = np.random.default_rng(seed)
     usable = np.ones(len(source), dtype=bool) if usable is None else usable
-    parts = np.where(usable, "train", "").astype("<U10")
-    parts[source.is_test & usable] = "test"
+    parts = np.where(usable, TRAIN, _LEFT_OUT).astype(np.int8)
+    parts[source.is_test & usable] = TEST
     named = source.names is not None
     order = pc.sort_indices(source.names).to_numpy() if named else np.arange(len(source))
     if not source.is_test.any():
         rows = random.permutation(order[usable[order]])
-        parts[rows[: round(recipe.test_fraction * len(rows))]] = "test"
-    rows = random.permutation(order[parts[order] == "train"])
-    parts[_validation(source, recipe, rows)] = "validation"
-    for part in PARTS:
-        if not (parts == part).any():
+        parts[rows[: round(recipe.test_fraction * len(rows))]] = TEST
+    rows = random.permutation(order[parts[order] == TRAIN])
+    parts[_validation(source, recipe, rows)] = VALIDATION
+    for i, part in enumerate(PARTS):
+        if not (parts == i).any():
             raise UserError(f"the dataset's {len(parts)} rows are too few: none is left for {part}")
     return parts
 
@@ -199,11 +206,9 @@ def pixel_statistics(images: Iterable[Tensor]) -> tuple[list[float], list[float]
 
 def _samples(source: Source, parts: np.ndarray, shape: Sequence[int], seed: int) -> Iterator[tuple[int, Tensor]]:
     """Training rows of a few row groups at random, with their images cut to ``shape`` as for evaluation."""
-    from pfs_core.data.stream import Crop
-
     crop = Crop(shape[1], shape[0], (1.0, 1.0))
     random = np.random.default_rng(seed)
-    groups, reader = row_groups(source, np.flatnonzero(parts == "train")), Reader(source)
+    groups, reader = row_groups(source, np.flatnonzero(parts == TRAIN)), Reader(source)
     for i in random.permutation(len(groups))[:_SAMPLED_GROUPS]:
         rows = random.permutation(groups[i])[:_SAMPLED_ROWS]
         for row, data in zip(rows.tolist(), reader.read(rows), strict=True):
@@ -211,6 +216,19 @@ def _samples(source: Source, parts: np.ndarray, shape: Sequence[int], seed: int)
                 yield row, crop.evaluation(data)
             except BadImageError as e:
                 raise UserError(f"{source.place(row)}: {e}") from None
+
+
+def _kept(
+    samples: Iterable[tuple[int, Tensor]], labels: np.ndarray, kept: list[tuple[int, Tensor]]
+) -> Iterator[Tensor]:
+    """The images of ``samples``, those of which that the page shows are added to ``kept``."""
+    counts: Counter[int] = Counter()
+    for row, image in samples:
+        label = int(labels[row])
+        if counts[label] < EACH and (label in counts or len(counts) < CLASSES):
+            counts[label] += 1
+            kept.append((row, image))
+        yield image
 
 
 def _page(info: Mapping[str, Any], labels: np.ndarray, samples: Sequence[tuple[int, Tensor]]) -> str:
@@ -225,23 +243,25 @@ def _page(info: Mapping[str, Any], labels: np.ndarray, samples: Sequence[tuple[i
     return dataset_page(info["dataset"], facts, info["class_names"], info["rows_per_class"], shown, faults=faults)
 
 
-def index_tables(source: Source, parts: np.ndarray) -> tuple[pa.Table, pa.Table]:
-    """The index and the files."""
-    names = pa.array([entry.path for entry in source.files])
-    index = pa.table(
-        {
-            "file": pa.DictionaryArray.from_arrays(pa.array(source.file), names).cast(pa.string()),
-            "row_group": source.group,
-            "row": source.row,
-            "label": source.labels,
-            "split": pa.array(parts),
-        }
-    )
-    files = pa.table(
-        {
-            "file": names,
-            "size": [entry.size for entry in source.files],
-            "tag": [entry.tag for entry in source.files],
-        }
-    )
-    return index, files
+def _fingerprint(source: Source, parts: np.ndarray) -> str:
+    names = [*PARTS, ""]
+    chosen = [names[part] for part in parts.tolist()]
+    return hashlib.sha256(f"{source.fingerprint} {chosen}".encode()).hexdigest()
+
+
+def write_index(folder: Path, source: Source, parts: np.ndarray) -> None:
+    """Write ``split.parquet`` and ``files.parquet``, a row group at a time."""
+    texts = pa.array(PARTS)
+    rows = np.flatnonzero(parts != _LEFT_OUT)
+    with pq.ParquetWriter(folder / "split.parquet", _INDEX) as writer:
+        for some in np.split(rows, range(_WRITTEN, len(rows), _WRITTEN)):
+            columns = [
+                source.files.paths.take(pa.array(source.file[some])),
+                source.group[some],
+                source.row[some],
+                source.labels[some],
+                texts.take(pa.array(parts[some])),
+            ]
+            writer.write_table(pa.table(columns, schema=_INDEX))
+    files = pa.table({"file": source.files.paths, "size": source.files.sizes, "tag": source.files.tags})
+    pq.write_table(files, folder / "files.parquet", row_group_size=_WRITTEN)

@@ -1,7 +1,6 @@
 """Images that stay where they are: read a few row groups at a time, decoded and cropped in worker processes."""
 
 import itertools
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from torchvision.transforms import v2
 
 from pfs_core.data.augment import random_flip
-from pfs_core.data.decode import BadImageError, load, open_image, pixels
+from pfs_core.data.crop import Crop
+from pfs_core.data.decode import BadImageError
 from pfs_core.data.reading import Reader, row_groups
 from pfs_core.data.source import Source
 from pfs_core.data.tree import GROUP
@@ -51,38 +49,6 @@ def plan(source: Source, rows: np.ndarray, slots: int, seed: int) -> list[list[n
 def _cuts(count: int, slots: int) -> list[int]:
     """Where the shares of ``slots`` begin and end."""
     return [round(count * slot / slots) for slot in range(slots + 1)]
-
-
-class Crop:
-    """How an image becomes uint8 [channels, size, size]: a random crop in training, the centre in evaluation."""
-
-    def __init__(self, size: int, channels: int, scale: tuple[float, float]) -> None:
-        self.size = size
-        self.channels = channels
-        self.random = v2.RandomResizedCrop(size, scale)
-
-    def training(self, data: bytes | None) -> Tensor:
-        """A crop of random area and aspect, from torch's global generator; BadImageError if there is no image."""
-        image = open_image(data)
-        box = self.random.make_params([image])
-        return self._resized(image, (box["left"], box["top"], box["width"], box["height"]))
-
-    def evaluation(self, data: bytes | None) -> Tensor:
-        """The centre: the short side is 8/7 of the crop; BadImageError if there is no image."""
-        image = open_image(data)
-        side = min(image.size) * 7 / 8
-        return self._resized(image, ((image.width - side) / 2, (image.height - side) / 2, side, side))
-
-    def _resized(self, image: Image.Image, box: tuple[float, float, float, float]) -> Tensor:
-        """A part of an image (left, top, width, height), which a JPEG need not be decoded at full size for."""
-        left, top, width, height = box
-        shrink = min(width, height) / self.size
-        before = image.width
-        image.draft(image.mode, (math.ceil(image.width / shrink), math.ceil(image.height / shrink)))
-        ratio = image.width / before
-        area = (left * ratio, top * ratio, (left + width) * ratio, (top + height) * ratio)
-        area = (*area[:2], min(area[2], image.width), min(area[3], image.height))
-        return pixels(load(image, self.channels).resize((self.size, self.size), Image.Resampling.BILINEAR, area))
 
 
 class Streamed:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pfs_core.data.reading import load_images
 from pfs_core.data.source import Source, open_source
-from pfs_core.storage import Entry
+from pfs_core.listing import Entry, Listing
 
 
 def images(count, shape=(3, 6, 5), seed=0):
@@ -68,7 +68,7 @@ def source(rows, classes=2, test_rows=0, names=None):
     return Source(
         uri="made up",
         kind="arrays",
-        files=[Entry("made up", rows, "")],
+        files=Listing.of([Entry("made up", rows, "")]),
         file=np.zeros(rows, dtype=np.int32),
         group=np.zeros(rows, dtype=np.int32),
         row=np.arange(rows),

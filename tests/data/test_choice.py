@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pfs_core.data.pack import _shards
 from pfs_core.data.source import open_source
-from pfs_core.data.split import PARTS, choose_rows, index_tables
+from pfs_core.data.split import PARTS, TEST, VALIDATION, choose_rows, write_index
+from pfs_core.data.tree import open_tree
 from pfs_core.errors import UserError
+from pfs_core.listing import Entry, Listing
 from pfs_core.recipes import SplitRecipe
+from pfs_core.storage import S3Storage
 from tests.data.folders import encode, picture, source, tree
 
 
@@ -23,8 +27,8 @@ def test_so_many_rows_of_each_class_validate(rows, classes, count, seed):
     made = source(rows, classes, test_rows=10)
     recipe = SplitRecipe(validation_per_class=count)
     parts = choose_rows(made, recipe, seed)
-    assert per_class(made, parts, "validation") == [count] * classes
-    assert (parts[-10:] == "test").all()
+    assert per_class(made, parts, VALIDATION) == [count] * classes
+    assert (parts[-10:] == TEST).all()
     assert (parts == choose_rows(made, recipe, seed)).all()
     assert (parts != choose_rows(made, recipe, seed + 1)).any()
 
@@ -41,7 +45,7 @@ def test_stratified_shares_are_those_of_the_classes(rows, seed, validation):
     parts = choose_rows(made, SplitRecipe(validation=validation, stratified=True), seed)
     training = np.bincount(made.labels[:-10], minlength=7)
     count = min(validation, round(0.1 * (rows - 10)))
-    found = np.array(per_class(made, parts, "validation"))
+    found = np.array(per_class(made, parts, VALIDATION))
     assert found.sum() == count
     assert (np.abs(found - count * training / (rows - 10)) < 1).all()
 
@@ -50,7 +54,7 @@ def test_within_a_class_rows_are_chosen_at_random():
     made = source(10_000, 4, test_rows=2)
     for recipe in (SplitRecipe(validation_per_class=500), SplitRecipe(validation=2000, stratified=True)):
         rows = np.flatnonzero(
-            choose_rows(made, recipe.model_copy(update={"max_validation_fraction": 0.5}), 0) == PARTS[1]
+            choose_rows(made, recipe.model_copy(update={"max_validation_fraction": 0.5}), 0) == VALIDATION
         )
         assert (rows < 5000).mean() == pytest.approx(0.5, abs=0.05)
 
@@ -58,9 +62,9 @@ def test_within_a_class_rows_are_chosen_at_random():
 def test_bad_rows_are_in_no_part():
     usable = np.arange(200) % 10 > 0
     parts = choose_rows(source(200), SplitRecipe(), 0, usable)
-    assert (parts[~usable] == "").all()
-    assert set(parts[usable]) == set(PARTS)
-    assert (parts == "test").sum() == 36
+    assert (parts[~usable] == -1).all()
+    assert set(parts[usable]) == set(range(3))
+    assert (parts == TEST).sum() == 36
 
 
 NAMES = [f"{c}/{i:02}.png" for c in ("cat", "dog", "frog") for i in range(20)]
@@ -85,7 +89,7 @@ def chosen(folder, recipe, seed):
     opened = open_source(str(folder))
     parts = choose_rows(opened, recipe, seed)
     names = np.array(opened.names.to_pylist())
-    return {part: sorted(names[parts == part]) for part in PARTS}
+    return {part: sorted(names[parts == i]) for i, part in enumerate(PARTS)}
 
 
 @pytest.mark.parametrize(
@@ -119,13 +123,19 @@ def test_the_order_in_which_files_are_listed_changes_nothing(tmp_path, monkeypat
     assert chosen(tmp_path, SplitRecipe(), 0) == first
 
 
-def test_a_set_of_the_size_of_imagenet_is_split():
+def test_a_tree_of_the_size_of_imagenet_is_split_and_cut_into_shards(tmp_path):
     rows = 1_281_167
-    names = pa.array([f"n{i % 1000:08}/{i:07}.JPEG" for i in range(rows)])
-    made = source(rows, 1000, names=names)
+    files = Listing.of(Entry(f"n{i * 1000 // rows:08}/{i:07}.JPEG", 110_000, "") for i in range(rows))
+    made = open_tree(S3Storage("bucket", "imagenet"), files)
     parts = choose_rows(made, SplitRecipe(validation_per_class=50, test_fraction=0.04), 0)
-    assert per_class(made, parts, "validation") == [50] * 1000
-    assert (parts == "test").sum() == round(0.04 * rows)
-    index, files = index_tables(made, parts)
-    assert (len(index), len(files)) == (rows, 1)
-    assert index.column("label").to_numpy()[-1] == made.labels[-1]
+    assert per_class(made, parts, VALIDATION) == [50] * 1000
+    assert (parts == TEST).sum() == round(0.04 * rows)
+    write_index(tmp_path, made, parts)
+    index = pq.read_table(tmp_path / "split.parquet")
+    assert index.column("file").combine_chunks().equals(files.paths)
+    assert index.column("split").value_counts().to_pylist() == [
+        {"values": part, "counts": int((parts == i).sum())} for i, part in enumerate(PARTS)
+    ]
+    shards = [shard.rows for shard in _shards(made, 128 * 2**20)]
+    assert (np.sort(np.concatenate(shards)) == np.arange(rows)).all()
+    assert {len(some) for some in shards[:-1]} <= {1220, 1221}

@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sklearn.datasets
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfs_core.data import load_split, split_dataset
+from pfs_core.data.page import CLASSES, EACH
 from pfs_core.data.source import open_source
-from pfs_core.data.split import PARTS, choose_rows, pixel_statistics
+from pfs_core.data.split import PARTS, TEST, VALIDATION, _kept, choose_rows, pixel_statistics
 from pfs_core.errors import UserError
 from pfs_core.files import read_json, write_json
 from pfs_core.recipes import SplitRecipe
@@ -39,6 +41,15 @@ def test_every_digit_is_in_exactly_one_part(digits, digits_data):
         images = digits_data.part(part)
         assert torch.equal(images.images, whole.images[torch.from_numpy(parts == part)])
         assert images.labels.tolist() == whole.labels[parts == part].tolist()
+
+
+def test_the_index_is_of_plain_columns_however_it_is_written(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("pfs_core.data.split._WRITTEN", 100)
+    split_dataset("digits", tmp_path / "split")
+    table = pq.read_table(tmp_path / "split" / "split.parquet")
+    assert table.schema.types == [pa.string(), pa.int32(), pa.int64(), pa.int64(), pa.string()]
+    assert table == pq.read_table(digits / "split.parquet")
+    assert pq.ParquetFile(tmp_path / "split" / "split.parquet").num_row_groups == 18
 
 
 def test_digits_are_scikit_learns():
@@ -77,23 +88,23 @@ def test_another_seed_gives_another_split(digits, tmp_path):
 def test_parts_of_any_set(rows, seed, test_rows):
     made = source(rows, test_rows=test_rows)
     parts = choose_rows(made, SplitRecipe(), seed)
-    assert set(parts) == set(PARTS)
+    assert set(parts) == set(range(3))
     test = test_rows or round(0.2 * rows)
-    assert (parts == "test").sum() == test
-    assert (parts == "validation").sum() == round(0.1 * (rows - test))
+    assert (parts == TEST).sum() == test
+    assert (parts == VALIDATION).sum() == round(0.1 * (rows - test))
     if test_rows:
-        assert (parts[-test_rows:] == "test").all()
+        assert (parts[-test_rows:] == TEST).all()
     assert (parts == choose_rows(made, SplitRecipe(), seed)).all()
 
 
 def test_a_large_set_validates_on_5000_rows():
     parts = choose_rows(source(60_000, test_rows=10_000), SplitRecipe(), 0)
-    assert {part: int((parts == part).sum()) for part in PARTS} == {"train": 45_000, "validation": 5000, "test": 10_000}
+    assert np.bincount(parts).tolist() == [45_000, 5000, 10_000]
 
 
 def test_rows_are_chosen_at_random():
     parts = choose_rows(source(10_000), SplitRecipe(), 0)
-    for part, share in (("test", 0.2), ("validation", 0.08)):
+    for part, share in ((TEST, 0.2), (VALIDATION, 0.08)):
         first_half = (parts[:5000] == part).sum()
         assert first_half == pytest.approx(5000 * share, rel=0.2)
 
@@ -111,6 +122,14 @@ def test_pixel_statistics_are_numpys(channels, count, seed):
     mean, std = pixel_statistics(images.split(7))
     assert mean == pytest.approx(images.numpy().mean((0, 2, 3)).tolist())
     assert std == pytest.approx(images.numpy().std((0, 2, 3)).tolist())
+
+
+def test_few_of_the_samples_are_kept_for_the_page():
+    labels, kept = np.arange(1000) % 50, []
+    samples = [(i, torch.tensor(i)) for i in range(1000)]
+    assert list(_kept(samples, labels, kept)) == [image for _, image in samples]
+    assert np.bincount(labels[[i for i, _ in kept]]).tolist() == [EACH] * CLASSES
+    assert all(image == i for i, image in kept)
 
 
 def test_flat_images_have_a_deviation_to_divide_by():

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from pfs_core.data.crop import Crop
 from pfs_core.data.reading import Reader
 from pfs_core.data.source import open_source
-from pfs_core.data.stream import WINDOW, Crop, Streamed, plan
+from pfs_core.data.stream import WINDOW, Streamed, plan
 from pfs_core.errors import UserError
 from tests.data.folders import encode, picture, tree, write
 

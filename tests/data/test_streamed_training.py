@@ -1,6 +1,7 @@
 """Search and retraining on images that stay where they are: in a tree, in Parquet, in a bucket; also when it fails."""
 
 import itertools
+import os
 import re
 import shutil
 
@@ -160,6 +161,33 @@ def test_a_local_image_that_changes_after_the_split_is_named(folder, tmp_path, n
     (copy / "cat" / "03.png").write_bytes(encode(picture(99)))
     with pytest.raises(UserError, match=r"cat/03.png has changed since the split was made; split again"):
         search(narrow, tmp_path / "split", tmp_path / "gates")
+
+
+@pytest.mark.parametrize("change", ["size", "time", "gone"])
+def test_a_file_that_differs_in_size_or_time_alone_is_named(folder, tmp_path, change):
+    copy = shutil.copytree(folder, tmp_path / "tree")
+    split_dataset(str(copy), tmp_path / "split", RECIPE)
+    file = copy / "cat" / "03.png"
+    before = file.stat()
+    if change == "gone":
+        file.unlink()
+    elif change == "size":
+        file.write_bytes(file.read_bytes() + b"!")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    (copy / "dog" / "01.png").unlink()
+    state = "is gone" if change == "gone" else "has changed"
+    with pytest.raises(UserError, match=rf"cat/03.png {state} since the split was made; split again"):
+        load_split(tmp_path / "split")
+
+
+def test_files_that_came_after_the_split_change_nothing(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "tree")
+    split_dataset(str(copy), tmp_path / "split", RECIPE)
+    before = everything(tmp_path / "split")
+    tree(copy, "cat/00b.png", "ant/1.png")
+    assert everything(tmp_path / "split") == before
 
 
 def test_samples_are_kept_as_small_as_crops(tmp_path):

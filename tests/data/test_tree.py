@@ -1,16 +1,23 @@
 """Folders of images: which are the classes, which the test set, and what is refused."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.source import open_source
+from pfs_core.data.tree import open_tree
 from pfs_core.errors import UserError
 from pfs_core.files import read_json
+from pfs_core.listing import Entry, Listing
 from pfs_core.recipes import SplitRecipe
-from pfs_core.storage import open_storage
+from pfs_core.storage import S3Storage, open_storage
 from tests.data.folders import decoded, encode, picture, tree
 
 
@@ -81,6 +88,57 @@ def test_a_test_class_without_training_images_is_refused(tmp_path):
 
 def test_a_single_class_is_refused(tmp_path):
     refused(tree(tmp_path, "a/1.png", "a/2.png"), "a single class")
+
+
+def plainly(paths):
+    """Classes, labels and held-out rows of a tree, one path after the other; or how it is refused."""
+    parts = [path.split("/") for path in paths]
+    tops = {part[0] for part in parts}
+    split = "train" in tops and tops <= {"train", "val", "test"}
+    for part in parts:
+        if len(part) < 2 + split:
+            return f"{'/'.join(part)} lies in no class folder"
+    held_out = [split and part[0] != "train" for part in parts]
+    folders = [part[int(split)] for part in parts]
+    names = sorted({folder for folder, out in zip(folders, held_out, strict=True) if not out})
+    for path, folder in zip(paths, folders, strict=True):
+        if folder not in names:
+            return f"{path}: class {folder!r} has no training images"
+    return (names, [names.index(folder) for folder in folders], held_out) if len(names) > 1 else "a single class"
+
+
+FOLDERS = st.lists(st.sampled_from(["train", "val", "test", "a", "b", "\u00e9", "a\n"]), max_size=3)
+PATHS = st.lists(FOLDERS.map(lambda folders: "/".join([*folders, "1.png"])), min_size=1, max_size=9, unique=True)
+
+
+@given(PATHS | PATHS.map(lambda paths: [f"train/{path}" for path in paths]))
+@example(["train/a/1.png", "train/b/1.png", "val/\u00e9/1.png"])
+@example(["train/a/1.png", "train/b/1.png", "val/b/1.png"])
+def test_a_tree_is_what_its_paths_say_one_by_one(paths):
+    expected = plainly(sorted(paths))
+    files = Listing.of(Entry(path, 1, "") for path in sorted(paths))
+    try:
+        found = open_tree(S3Storage("bucket", "tree"), files)
+    except UserError as error:
+        assert isinstance(expected, str)
+        assert expected in str(error)
+    else:
+        assert (found.class_names, found.labels.tolist(), found.is_test.tolist()) == expected
+
+
+SPLIT = """
+import sys
+from pfs_core.data import split_dataset
+from pfs_core.recipes import SplitRecipe
+split_dataset(sys.argv[1], sys.argv[2], SplitRecipe(image_size=8))
+sys.exit("torchvision" in sys.modules)
+"""
+
+
+def test_a_split_does_not_load_torchvision(tmp_path):
+    tree(tmp_path / "tree", *[f"{c}/{i}.png" for c in "ab" for i in range(10)])
+    command = [sys.executable, "-c", SPLIT, str(tmp_path / "tree"), str(tmp_path / "split")]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
 
 
 def test_a_bucket_is_read_as_a_folder_is(tmp_path, bucket):
