@@ -4,6 +4,7 @@ Each takes plain values, as a pipeline passes them, and returns the few numbers 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,23 @@ def search(
     settings: Settings | None = None,
     model_settings: Settings | None = None,
     seed: int = 0,
+    profile: bool = False,
 ) -> dict:
-    """Write the ``gates`` folder of ``model``; returns the kept evaluation."""
+    """Write the ``gates`` folder of ``model``; returns the kept evaluation. With ``profile``, only time some steps."""
     from pfs_core.search import search as search_gates
+    from pfs_core.search.profiling import profile_search
     from pfs_core.spec import Budget, ModelSpec
 
     config = chosen(recipe_name, dataset_of(split_dir)).stage("search", settings or {})
     spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(dict(model_settings or {}))}, "model")
     goal = Budget.from_text(budget)
+    if profile:
+        return profile_search(spec, split_dir, out, goal, config, seed)
     with step_run("search") as run:
         run.params(prefixed("search", {"model": model, "budget": str(goal), "seed": seed, **config.model_dump()}))
-        info = search_gates(spec, split_dir, out, goal, config, seed, record=run.row)
-        result = {key: info[key] for key in ("validation_accuracy", "nonzero", "kept_epoch", "seconds")}
+        record = partial(run.row, at="step" if config.evaluate_every else "epoch")
+        info = search_gates(spec, split_dir, out, goal, config, seed, record)
+        result = {key: info[key] for key in ("validation_accuracy", "nonzero", "kept_epoch", "steps", "seconds")}
         run.metrics(prefixed("kept", result))
         run.artifact(out, "gates")
     return finite(result)

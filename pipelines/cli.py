@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     _out(sub)
     sub = command("search", search, "step 2: learn the gates", "model", "budget", "recipe", "set", "seed")
     _folder(sub, "--split", "output of pfs split")
+    sub.add_argument("--profile", action="store_true", help="only time some steps, and show where the time goes")
     _out(sub)
     sub = command("extract", extract, "step 3: cut the gates at a budget", "budget", "set")
     _folder(sub, "--gates", "output of pfs search")
@@ -285,7 +286,7 @@ def search(a: argparse.Namespace) -> None:
 
     settings = steps.parse_settings(a.settings, ("search", "model"))
     name, kwargs = _model(a.model, settings["model"])
-    steps.search(name, a.split, a.out, a.budget, a.recipe, settings["search"], kwargs, a.seed)
+    steps.search(name, a.split, a.out, a.budget, a.recipe, settings["search"], kwargs, a.seed, a.profile)
 
 
 def extract(a: argparse.Namespace) -> None:

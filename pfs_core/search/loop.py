@@ -68,39 +68,18 @@ def search(
         UserError: the split is not one, the network cannot process its images or has nothing to prune.
     """
     check_out(out, "search")
-    device = pick_device()
-    data = load_split(split, device)
-    spec = spec.updated(
-        {
-            "num_classes": data.num_classes,
-            "input_shape": data.input_shape,
-            "expand": recipe.expand,
-            "expand_stream": recipe.expand_stream,
-        },
-        "model",
-    )
-    torch.manual_seed(seed)
-    model = build_model(spec)
-    graph = trace(model, spec.input_shape, recipe.policy, recipe.placement)
-    widths = graph.expanded(spec.expand, spec.expand_stream)
-    target = recipe.target_ratio or min(1.0, budget.fraction(getattr(graph.cost(), budget.metric)))
-    check_reachable(graph, widths, budget)
-    model = resize(model, graph, widths).to(device)
-    if device.type == "cpu":
-        reuse_memory()
+    data = load_split(split, pick_device())
+    spec, network, evaluations = prepare(spec, data, budget, recipe, seed)
     started = time.perf_counter()
     key = {
         "step": "search",
         "model": spec.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
-        "target": target,
+        "budget": str(budget),
         "seed": seed,
         "split": data.info["fingerprint"],
-        "device": device.type,
+        "device": data.device.type,
     }
-    precision = resolve_precision(recipe.precision, device)
-    network = GatedNetwork(model, graph.at(widths), precision, recipe.lr, recipe.compile)
-    evaluations = Evaluations(graph, widths, budget, target, recipe)
     with Checkpoints(out, key) as kept:
         learn_gates(network, evaluations, data, recipe, seed, record, kept)
     best = evaluations.best or {**evaluations.rows[-1], "gates": network.by_group()}
@@ -109,9 +88,9 @@ def search(
         "model": spec.model_dump(mode="json"),
         "recipe": recipe.model_dump(),
         "budget": str(budget),
-        "target_ratio": target,
-        "precision": precision,
-        "device": str(device),
+        "target_ratio": evaluations.target,
+        "precision": network.precision,
+        "device": str(data.device),
         "seed": seed,
         "kept_epoch": best["epoch"],
         "kept_step": best["step"],
@@ -130,6 +109,33 @@ def search(
     return info
 
 
+def prepare(
+    spec: ModelSpec, data: ImageSplit, budget: Budget, recipe: SearchRecipe, seed: int
+) -> tuple[ModelSpec, GatedNetwork, Evaluations]:
+    """The spec as the data and the recipe have it, its expanded network with gates, and what will be known of them."""
+    spec = spec.updated(
+        {
+            "num_classes": data.num_classes,
+            "input_shape": data.input_shape,
+            "expand": recipe.expand,
+            "expand_stream": recipe.expand_stream,
+        },
+        "model",
+    )
+    torch.manual_seed(seed)
+    model = build_model(spec)
+    graph = trace(model, spec.input_shape, recipe.policy, recipe.placement)
+    widths = graph.expanded(spec.expand, spec.expand_stream)
+    check_reachable(graph, widths, budget)
+    target = recipe.target_ratio or min(1.0, budget.fraction(getattr(graph.cost(), budget.metric)))
+    model = resize(model, graph, widths).to(data.device)
+    if data.device.type == "cpu":
+        reuse_memory()
+    precision = resolve_precision(recipe.precision, data.device)
+    network = GatedNetwork(model, graph.at(widths), precision, recipe.lr, recipe.compile)
+    return spec, network, Evaluations(graph, widths, budget, target, recipe)
+
+
 def learn_gates(
     network: GatedNetwork,
     evaluations: Evaluations,
@@ -144,14 +150,14 @@ def learn_gates(
     Raises:
         UserError: the loss is no longer finite.
     """
-    device, target = network.gates.values.device, evaluations.target
-    normalise = Normalise(data.info, device, torch.channels_last)
+    target = evaluations.target
+    normalise = Normalise(data.info, data.device, torch.channels_last)
     training, validation = data.part("train"), data.part("validation")
     steps = training.steps(recipe.batch_size)
     total = recipe.epochs * steps
     every = recipe.evaluate_every or steps
     random = torch.Generator().manual_seed(seed)
-    progress = Progress(device, random)
+    progress = Progress(data.device, random)
     if state := kept.load() if kept else None:
         progress.restore(state)
         network.restore(state["network"])

@@ -31,6 +31,7 @@ class GatedNetwork:
         module: the network with the channels that are left; its BatchNorms share their statistics with ``model``.
         gates: of the channels that are left.
         left: int64, the positions of ``gates.values`` among all gates.
+        precision: ``bf16`` or ``fp32``.
         steps: steps done.
 
     Args:
@@ -45,7 +46,7 @@ class GatedNetwork:
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, precision: str, lr: float, compile: bool = False) -> None:
-        self._model, self.graph, self._precision, self._lr = model, graph, precision, lr
+        self._model, self.graph, self.precision, self._lr = model, graph, precision, lr
         self._compiled = compile
         if precision == "bf16":
             _weights_to_bf16(model)
@@ -66,7 +67,7 @@ class GatedNetwork:
         return self._forward(self.gates.scales(), images)
 
     def _eager(self, scales: dict[str, Tensor], images: Tensor) -> Tensor:
-        with autocast(images.device, self._precision):
+        with autocast(images.device, self.precision):
             return functional_call(self.module, scales, (images,)).float()
 
     def mean(self) -> Tensor:
