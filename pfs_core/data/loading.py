@@ -53,20 +53,21 @@ class ImageSplit:
         channels, height, width = self.info["input_shape"]
         return channels, height, width
 
-    def part(self, *names: str) -> Images:
-        """The images of one part, or of several as one."""
+    def part(self, *names: str, rank: int = 0, world: int = 1) -> Images:
+        """The images of one part, or of several as one: the share of process ``rank`` of ``world``."""
         rows = np.concatenate([self.parts[name] for name in names])
         augmentation = self.info["augmentation"]
         if self.images is not None:
             index = torch.from_numpy(rows).to(self.device)
-            return InMemory(self.images[index], self.labels[index], augmentation["crop_padding"], augmentation["flip"])
+            padding, flip = augmentation["crop_padding"], augmentation["flip"]
+            return InMemory(self.images[index], self.labels[index], padding, flip, rank, world)
         from pfs_core.data.crop import Crop
         from pfs_core.data.stream import Streamed
 
         assert self.source is not None
         channels, size, _ = self.input_shape
         crop = Crop(size, channels, tuple(augmentation["crop_scale"]))
-        return Streamed(self.source, rows, crop, augmentation["flip"], self.device)
+        return Streamed(self.source, rows, crop, augmentation["flip"], self.device, rank=rank, world=world)
 
 
 def load_split(folder: str | Path, device: torch.device | str = "cpu") -> ImageSplit:

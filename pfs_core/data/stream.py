@@ -93,14 +93,14 @@ class Streamed:
         return len(self.rows)
 
     def steps(self, size: int) -> int:
-        """Batches of this rank's rows; every worker's last one may be smaller."""
-        return sum(len(_borders(count, size)) - 1 for count in self._counts())
+        """Batches of this rank's rows, as many as of any other's; every worker's last one may be smaller."""
+        return sum(self._batches(size))
 
     def epoch(self, size: int, generator: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled batches of random crops, without the first ``skip``."""
         seed = int(torch.randint(2**62, (1,), generator=generator))
-        batches = [len(_borders(count, size)) - 1 for count in self._counts()]
-        loaded = self._loaded(_Training(self, size, seed, *_turns(batches, skip)))
+        given, turn = _turns(self._batches(size), skip)
+        loaded = self._loaded(_Training(self, size, seed, given, turn))
         for number, (images, labels) in enumerate(loaded, skip):
             flips = torch.Generator().manual_seed(hash((seed, number)))
             yield random_flip(images, flips) if self.flip else images, labels
@@ -110,11 +110,21 @@ class Streamed:
         for images, _ in self._loaded(_Evaluation(self, size)):
             yield images
 
-    def _counts(self) -> list[int]:
-        """Rows a worker of this rank."""
+    def _batches(self, size: int) -> list[int]:
+        """Batches that each worker of this rank makes."""
+        return [len(borders) - 1 for borders in self.borders(size)]
+
+    def borders(self, size: int) -> list[list[int]]:
+        """Where the batches begin and end among the rows of each of this rank's workers.
+
+        All shares make as many batches, though one may have a row more than another.
+        """
         workers = max(1, self.workers)
-        cuts = _cuts(len(self), self.world * workers)
-        return np.diff(cuts)[self.rank * workers :][:workers].tolist()
+        counts = np.diff(_cuts(len(self), self.world * workers)).tolist()
+        return [
+            _borders(count, min(counts), max(1, size // self.world))
+            for count in counts[self.rank * workers : (self.rank + 1) * workers]
+        ]
 
     def _loaded(self, dataset: IterableDataset) -> Iterator[tuple[Tensor, Tensor]]:
         pinned = self.device.type == "cuda"
@@ -141,10 +151,14 @@ def _turns(batches: list[int], skip: int) -> tuple[list[int], int]:
     return given, worker
 
 
-def _borders(count: int, size: int) -> list[int]:
-    """Where batches of so many rows begin and end; a last batch of a single row joins the one before it."""
-    borders = [*range(0, count, size), count]
-    return borders if count % size != 1 or count <= size else [*borders[:-2], count]
+def _borders(count: int, least: int, size: int) -> list[int]:
+    """Where batches of ``count`` rows begin and end: as many as ``least`` rows need, the last with all that are left.
+
+    A last batch of a single row joins the one before it.
+    """
+    full, rest = divmod(least or count, size)
+    batches = max(min(1, count), full + (rest > 1))
+    return [*(size * batch for batch in range(batches)), count]
 
 
 class _Training(IterableDataset):
@@ -163,7 +177,7 @@ class _Training(IterableDataset):
         worker = (worker + self.turn) % workers
         slot = images.rank * workers + worker
         windows = plan(images.source, images.rows, images.world * workers, self.seed)[slot]
-        borders = _borders(sum(map(len, windows)), self.size)
+        borders = images.borders(self.size)[worker]
         first = self.given[worker]
         rows = _read_ahead(images.source, windows, skip=borders[first])
         for batch in range(first, len(borders) - 1):
@@ -184,7 +198,8 @@ class _Evaluation(IterableDataset):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, str]]:
         worker, workers = _worker()
         images = self.images
-        batches = np.split(images.rows, range(self.size, len(images.rows), self.size))[worker::workers]
+        batches = np.split(images.rows, range(self.size, len(images.rows), self.size))
+        batches = batches[images.rank :: images.world][worker::workers]
         rows = _read_ahead(images.source, [group for rows in batches for group in row_groups(images.source, rows)])
         for batch in batches:
             yield _stacked(images, itertools.islice(rows, len(batch)), images.crop.evaluation)

@@ -1,5 +1,6 @@
 """Crops, flips and batches against references in plain words."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -123,3 +124,23 @@ def test_normalised_images_have_mean_0_and_deviation_1():
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert out.mean((0, 2, 3)).abs().max() < 1e-5
     assert (out.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("rows", "world"), [(30, 2), (33, 2), (35, 2), (37, 3), (9, 2)])
+def test_processes_share_every_batch_as_one_has_it(rows, world):
+    whole = InMemory(pixels(rows), torch.arange(rows), crop_padding=2, flip=True)
+    shares = [InMemory(pixels(rows), torch.arange(rows), 2, True, rank, world) for rank in range(world)]
+    epochs = [list(share.epoch(10, generator(0))) for share in shares]
+    assert len({len(epoch) for epoch in epochs} | {share.steps(10) for share in shares}) == 1
+    together = [torch.cat(parts) for batch in zip(*epochs, strict=True) for parts in zip(*batch, strict=True)]
+    alone = [part for batch in whole.epoch(10, generator(0)) for part in batch]
+    if rows % 10 == 0 or rows % 10 >= 2 * world:
+        assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+    assert sorted(torch.cat(together[1::2]).tolist()) == list(range(rows))
+    assert all(len(labels) >= 2 for epoch in epochs for _, labels in epoch)
+
+
+def test_processes_share_the_batches_in_order():
+    shares = [InMemory(pixels(9), torch.arange(9), 0, False, rank, 2) for rank in (0, 1)]
+    batches = [list(share.in_order(4)) for share in shares]
+    assert torch.equal(torch.cat([batches[0][0], batches[1][0], batches[0][1]]), pixels(9))

@@ -7,12 +7,14 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pfs_core.data.crop import Crop
 from pfs_core.data.reading import Reader
 from pfs_core.data.source import open_source
-from pfs_core.data.stream import WINDOW, Streamed, plan
+from pfs_core.data.stream import WINDOW, Streamed, _borders, _cuts, plan
 from pfs_core.errors import UserError
 from tests.data.folders import encode, picture, tree, write
 
@@ -59,17 +61,39 @@ def labels(batches):
 @pytest.mark.parametrize(("world", "workers"), itertools.product([1, 2], [0, 1, 2]))
 def test_every_row_comes_exactly_once_an_epoch_with_its_label(numbered, world, workers):
     rows = np.flatnonzero(np.arange(ROWS) % 7)
-    seen = []
+    seen, steps = [], set()
     for rank in range(world):
         images = streamed(numbered, rows, rank=rank, world=world, workers=workers)
         batches = epoch(images)
         assert len(batches) == images.steps(10)
+        steps.add(len(batches))
         for batch, target in batches:
             assert batch.shape == (len(target), 3, 8, 8)
             assert (batch[:, 0] == target.view(-1, 1, 1)).all()
-            assert 2 <= len(target) <= 11
+            assert 2 <= len(target) <= 10 // world + 1
         seen += labels(batches)
     assert sorted(seen) == rows.tolist()
+    assert len(steps) == 1
+
+
+@given(count=st.integers(1, 400), size=st.integers(2, 40), world=st.integers(1, 4), workers=st.integers(1, 3))
+def test_all_ranks_make_as_many_batches(count, size, world, workers):
+    cuts = np.diff(_cuts(count, world * workers)).tolist()
+    borders = [_borders(share, min(cuts), size) for share in cuts]
+    for share, each in zip(cuts, borders, strict=True):
+        assert each[0] == 0 or share == 0
+        assert each[-1] == share
+        assert all(b - a >= min(2, share) for a, b in itertools.pairwise(each))
+        assert all(b - a <= size + 2 for a, b in itertools.pairwise(each))
+    if count >= world * workers:
+        assert len({len(each) for each in borders}) == 1
+
+
+def test_evaluation_is_shared_out_by_batches(numbered):
+    whole = list(streamed(numbered, workers=0).in_order(10))
+    shares = [list(streamed(numbered, workers=2, rank=rank, world=2).in_order(10)) for rank in (0, 1)]
+    for share, expected in zip(shares, (whole[::2], whole[1::2]), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(share, expected, strict=True))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 11, 21])
