@@ -17,6 +17,7 @@ from typing import Any, Self
 import torch
 
 import pfs_core
+from pfs_core.distributed import Ranks
 from pfs_core.errors import UserError
 from pfs_core.listing import Entry
 from pfs_core.progress import say
@@ -24,6 +25,7 @@ from pfs_core.storage import open_storage
 
 ROOT, SECONDS = "PFS_CHECKPOINTS", "PFS_CHECKPOINT_SECONDS"
 _KEPT = 2
+_AGREE = 5
 
 
 class Checkpoints:
@@ -33,12 +35,16 @@ class Checkpoints:
     set, below a hidden folder beside ``out``; the last two are kept. The folder is named after ``key``, so that a step
     finds its own and no other's. As a context it makes SIGTERM wait for the next :meth:`due`.
 
+    Where several processes train together, the first one reads and writes, and all of them call every method.
+
     Args:
         out: what the step will write.
         key: everything that the step's result follows from, as JSON.
+        ranks: the processes that train together; None for one alone.
     """
 
-    def __init__(self, out: str | Path, key: Mapping[str, Any]) -> None:
+    def __init__(self, out: str | Path, key: Mapping[str, Any], ranks: Ranks | None = None) -> None:
+        self._ranks = ranks or Ranks(0, 1, torch.device("cpu"))
         versions = {"pfs": pfs_core.__version__, "torch": torch.__version__}
         name = hashlib.sha256(json.dumps({**key, **versions}, sort_keys=True).encode()).hexdigest()[:24]
         out = Path(out).absolute()
@@ -66,38 +72,53 @@ class Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole, on the CPU; None if there is none."""
+        data = self._ranks.from_first(self._newest() if self._ranks.rank == 0 else None)
+        return None if data is None else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+    def _newest(self) -> bytes | None:
+        """The newest checkpoint that is whole."""
         for entry in reversed(self._entries()):
             try:
                 data = self.storage.read(entry)
-                if _digest(data) != entry.path.split("-")[1].removesuffix(".pt"):
-                    raise UserError("it is damaged")
-                state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            except (UserError, RuntimeError, ValueError, EOFError) as e:
+            except UserError as e:
                 say(f"checkpoint {entry.path} cannot be used ({e}); trying the one before")
                 continue
-            say(f"going on from checkpoint {entry.path} of {self.storage.uri}")
-            return state
+            if _digest(data) == entry.path.split("-")[1].removesuffix(".pt"):
+                say(f"going on from checkpoint {entry.path} of {self.storage.uri}")
+                return data
+            say(f"checkpoint {entry.path} cannot be used (it is damaged); trying the one before")
         return None
 
-    def due(self) -> bool:
-        """Whether it is time to save: a minute after the last one, or because the process is to end."""
-        return self._terminated or time.monotonic() - self._saved >= self._seconds
+    def due(self, step: int) -> bool:
+        """Whether it is time to save: a minute after the last one, or because a process is to end.
+
+        Several processes agree on it every few steps, so that they save at the same one.
+        """
+        wanted = self._terminated or time.monotonic() - self._saved >= self._seconds
+        if self._ranks.world == 1:
+            return wanted
+        return step % _AGREE == 0 and self._ranks.any(wanted)
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the state in the background; if the process is to end, wait for that and exit with code 143."""
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        if self._writing:
-            self._writing.result()
-        self._writing = self._writer.submit(self._write, step, buffer.getvalue())
+        """Write the state in the background; if a process is to end, wait for that and exit with code 143."""
+        terminated = self._ranks.any(self._terminated)
         self._saved = time.monotonic()
-        if self._terminated:
-            self._writing.result()
+        if self._ranks.rank == 0:
+            buffer = io.BytesIO()
+            torch.save(dict(state), buffer)
+            if self._writing:
+                self._writing.result()
+            self._writing = self._writer.submit(self._write, step, buffer.getvalue())
+        if terminated:
+            if self._writing:
+                self._writing.result()
             say(f"stopped after step {step}; start again to go on")
             raise SystemExit(128 + signal.SIGTERM)
 
     def clear(self) -> None:
         """Remove all of them: the step's result is published."""
+        if self._ranks.rank > 0:
+            return
         if self._writing:
             self._writing.result()
         for entry in self._entries():

@@ -19,8 +19,9 @@ Record = Callable[[dict[str, Any]], None]
 
 
 def say(line: str) -> None:
-    """Print one line for the user."""
-    print(f"{MARK if MARK_LINES in os.environ else ''}{line}", flush=True)
+    """Print one line for the user; of several processes that train together, the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{MARK if MARK_LINES in os.environ else ''}{line}", flush=True)
 
 
 @contextlib.contextmanager
@@ -29,7 +30,7 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except UserError as e:
-        say(f"error: {e}")
+        print(f"{MARK if MARK_LINES in os.environ else ''}error: {e}", flush=True)
         raise SystemExit(2) from None
 
 

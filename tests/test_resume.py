@@ -11,7 +11,8 @@ import pytest
 from pfs_core import checkpoints
 from pfs_core.checkpoints import Checkpoints
 from pfs_core.recipes import RetrainRecipe, SearchRecipe
-from pfs_core.search import search
+from pfs_core.search import network, search
+from pfs_core.search.network import GatedNetwork
 from pfs_core.spec import Budget, ModelSpec
 from pfs_core.structure import Structure
 from pfs_core.training.retrain import retrain
@@ -68,6 +69,25 @@ def test_a_search_goes_on_where_it_was_stopped(digits, tmp_path, monkeypatch, ev
     assert second == rows
     assert first == rows[: len(first)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+@pytest.mark.parametrize("step", [7, 12, 13])
+def test_a_search_that_has_lost_channels_goes_on(digits, tmp_path, monkeypatch, every_step, step):
+    monkeypatch.setattr(network, "EVERY", 4)
+    monkeypatch.setattr(network, "MULTIPLE", 1)
+    recipe = SEARCH.updated({"lr": 0.2, "evaluate_every": 5}, "search")
+    budget, shrunk = Budget(target=0.5), []
+    cut = GatedNetwork._cut
+    monkeypatch.setattr(GatedNetwork, "_cut", lambda self, *kept: (cut(self, *kept), shrunk.append(len(self.left))))
+    search(NARROW, digits, tmp_path / "whole", budget, recipe)
+    assert len(shrunk) >= 2
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(Stopped):
+            search(NARROW, digits, tmp_path / "out", budget, recipe)
+    search(NARROW, digits, tmp_path / "out", budget, recipe)
+    for name in ("gates.safetensors", "history.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.parametrize("step", [1, 6, 11, 17])

@@ -178,7 +178,7 @@ def learn_gates(
                 if evaluations.settled():
                     say(f"search ends after step {progress.step:,} of {total:,}: the structure has settled")
                     return
-            if kept and kept.due():
+            if kept and kept.due(progress.step):
                 parts = {"network": network.state(), "evaluations": evaluations.state()}
                 kept.save(progress.step, progress.state() | parts)
 

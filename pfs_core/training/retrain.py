@@ -174,7 +174,7 @@ def fit(
             schedule_.step()
             sums = torch.stack([loss.detach() * len(target), (logits.argmax(1) == target).sum()])
             progress.add(sums, len(target))
-            if kept and kept.due():
+            if kept and kept.due(progress.step):
                 state = {"history": history, "lr": lr, "model": model.state_dict()}
                 state |= {"optimiser": optimiser.state_dict(), "schedule": schedule_.state_dict()}
                 kept.save(progress.step, progress.state() | state)
