@@ -1,9 +1,12 @@
 """How far a training loop has come, so that it can go on at the very step where it was stopped."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from pfs_core.errors import UserError
 
 
 class Progress:
@@ -27,11 +30,14 @@ class Progress:
         self._batches = 0
         self._rows = 0
         self._sums: Tensor | None = None
+        self._from_step = 0
+        self._finite_steps: Tensor | int = 0
         self._went_on = False
 
     def begin(self, epoch: int) -> int:
         """Start an epoch, or go on with one; returns how many of its batches are done."""
         self.epoch = epoch
+        self._from_step, self._finite_steps = self.step, 0
         if self._went_on:
             self._went_on = False
             return self._batches
@@ -42,6 +48,7 @@ class Progress:
     def add(self, sums: Tensor, rows: int) -> None:
         """A batch is done: add ``sums`` and ``rows`` to the epoch's."""
         self._sums = sums if self._sums is None else self._sums + sums
+        self._finite_steps = self._finite_steps + self._sums.isfinite().all()
         self._rows += rows
         self._batches += 1
         self.step += 1
@@ -50,6 +57,27 @@ class Progress:
         """The epoch's sums, divided by its rows."""
         assert self._sums is not None
         return (self._sums / self._rows).tolist()
+
+    def check(self, tensors: Iterable[Tensor], what: str, advice: str) -> None:
+        """Stop where the epoch's sums or these tensors are no longer finite.
+
+        This waits for the device: call it before a checkpoint is written and when an epoch is done, not every step.
+
+        Args:
+            tensors: what the loop has learned.
+            what: the name of the loop.
+            advice: what to try.
+
+        Raises:
+            UserError: it names the epoch and the first step whose loss is not finite, or else the last step.
+        """
+        step = self._from_step + int(self._finite_steps) + 1
+        if step > self.step and all(bool(tensor.isfinite().all()) for tensor in tensors):
+            return
+        where = f"{what} diverged in epoch {self.epoch} at step {min(step, self.step)}"
+        raise UserError(
+            f"{where}: loss or weights are no longer finite; the same settings would end here again, try {advice}"
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything, for a checkpoint; torch's global generators included."""
