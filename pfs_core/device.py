@@ -1,7 +1,9 @@
 """Where to compute, and in which precision."""
 
 import contextlib
-from collections.abc import Iterable
+import resource
+import sys
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 
 import torch
@@ -42,3 +44,20 @@ def memory_format(device: torch.device, precision: str, widths: Iterable[int]) -
     if device.type == "cpu" and precision == "bf16" and any(width % 16 for width in widths):
         return torch.contiguous_format
     return torch.channels_last
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """The most memory that this process has used until now, in MiB.
+
+    ``host`` is resident memory, without that of worker processes; on CUDA ``device`` is what tensors were allocated in.
+    """
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20}
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device) // 2**20
+    return peak
+
+
+def memory_text(peak: Mapping[str, int]) -> str:
+    """What :func:`peak_memory` gives, as words."""
+    return "peak memory " + ", ".join(f"{mib:,} MiB {kind}" for kind, mib in peak.items())
