@@ -166,6 +166,10 @@ class Recipe(Config):
         return getattr(self, name).updated(changes, name)
 
 
+_IMAGENET_SPLIT = SplitRecipe(validation_per_class=50, image_size=224)
+_IMAGENET_SEARCH = SearchRecipe(epochs=1, batch_size=100, gamma=0.05)
+
+
 def cifar_sfp() -> Recipe:
     """The paper's CIFAR-10 setting: search 10 epochs, retrain as He et al. 2018 (soft filter pruning)."""
     return Recipe(retrain=RetrainRecipe(epochs=200, milestones=(0.3, 0.6, 0.8), factor=0.2))
@@ -174,6 +178,46 @@ def cifar_sfp() -> Recipe:
 def cifar_official() -> Recipe:
     """The schedule of the paper's released code: 160 epochs, a tenth of the rate at 50% and 75%."""
     return Recipe(retrain=RetrainRecipe(epochs=160, nesterov=False, weight_decay=1e-4, milestones=(0.5, 0.75)))
+
+
+def imagenet_mobilenet() -> Recipe:
+    """The paper's setting for MobileNets on ImageNet: 300 epochs with a cosine."""
+    return Recipe(
+        split=_IMAGENET_SPLIT,
+        search=_IMAGENET_SEARCH,
+        retrain=RetrainRecipe(
+            epochs=300, batch_size=256, lr=0.05, nesterov=False, weight_decay=4e-5, schedule="cosine"
+        ),
+    )
+
+
+def imagenet_resnet() -> Recipe:
+    """The paper's setting for ResNets on ImageNet: 90 epochs as He et al. 2016, with label smoothing."""
+    return Recipe(
+        split=_IMAGENET_SPLIT,
+        search=_IMAGENET_SEARCH,
+        retrain=RetrainRecipe(
+            epochs=90,
+            batch_size=256,
+            nesterov=False,
+            weight_decay=1e-4,
+            milestones=(1 / 3, 2 / 3),
+            label_smoothing=0.1,
+        ),
+    )
+
+
+def fast() -> Recipe:
+    """A first look at real data: 3 epochs of search, 15 of training with a cosine, validated after each.
+
+    Far from the paper's schedules: it says whether a dataset and a network work, not how good they get.
+    """
+    return Recipe(
+        search=SearchRecipe(epochs=3),
+        retrain=RetrainRecipe(
+            epochs=15, schedule="cosine", warmup_epochs=1, scratch_b=False, train_on_validation=False
+        ),
+    )
 
 
 def demo() -> Recipe:
@@ -188,6 +232,9 @@ def demo() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "cifar-sfp": cifar_sfp,
     "cifar-official": cifar_official,
+    "imagenet-mobilenet": imagenet_mobilenet,
+    "imagenet-resnet": imagenet_resnet,
+    "fast": fast,
     "demo": demo,
 }
 
