@@ -1,9 +1,10 @@
 """Where and how to compute."""
 
+import psutil
 import pytest
 import torch
 
-from pfs_core.device import autocast, memory_format, native_bf16, resolve_precision
+from pfs_core.device import autocast, memory_format, memory_text, native_bf16, peak_memory, resolve_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -34,3 +35,16 @@ def test_autocast_computes_in_the_precision(precision, dtype):
 )
 def test_the_layout_suits_the_widths(device, precision, widths, layout):
     assert memory_format(device, precision, widths) == layout
+
+
+def test_the_peak_memory_keeps_what_was_used_once():
+    before = peak_memory(CPU)["host"]
+    missing = (before + 256) * 2**20 - psutil.Process().memory_info().rss
+    torch.ones(missing, dtype=torch.uint8)  # gone again at once
+    assert peak_memory(CPU)["host"] >= before + 200
+    assert peak_memory(CPU).keys() == {"host"}
+
+
+def test_the_peak_memory_as_words():
+    assert memory_text({"host": 1234}) == "peak memory 1,234 MiB host"
+    assert memory_text({"host": 1, "device": 20}) == "peak memory 1 MiB host, 20 MiB device"
