@@ -44,7 +44,7 @@ class Checkpoints:
     """
 
     def __init__(self, out: str | Path, key: Mapping[str, Any], ranks: Ranks | None = None) -> None:
-        self._ranks = ranks or Ranks(0, 1, torch.device("cpu"))
+        self._ranks = ranks or Ranks.alone()
         versions = {"pfs": pfs_core.__version__, "torch": torch.__version__}
         name = hashlib.sha256(json.dumps({**key, **versions}, sort_keys=True).encode()).hexdigest()[:24]
         out = Path(out).absolute()

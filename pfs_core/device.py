@@ -3,7 +3,9 @@
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable
+import resource
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -77,3 +79,20 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return out
 
     return call
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """The most memory that this process has used until now, in MiB.
+
+    ``host`` is resident memory, without that of worker processes; on CUDA ``device`` is what tensors were allocated in.
+    """
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20}
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device) // 2**20
+    return peak
+
+
+def memory_text(peak: Mapping[str, int]) -> str:
+    """What :func:`peak_memory` gives, as words."""
+    return "peak memory " + ", ".join(f"{mib:,} MiB {kind}" for kind, mib in peak.items())

@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,11 @@ class Ranks:
     Args:
         device: where this process computes.
     """
+
+    @classmethod
+    def alone(cls) -> Self:
+        """One process."""
+        return cls(0, 1, torch.device("cpu"))
 
     def __init__(self, rank: int, world: int, device: torch.device) -> None:
         self.rank, self.world, self._device = rank, world, device
@@ -56,6 +62,13 @@ class Ranks:
         dist.broadcast(values, 0)
         return bytes(values.cpu().numpy())
 
+    @torch.no_grad()
+    def align(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the values that the tensors have in the first one."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
     def wait(self) -> None:
         """Go on when all processes have come here."""
         if self.world > 1:
@@ -70,8 +83,13 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(0, 1, device)
         return
     gpu = device.type == "cuda"
-    dist.init_process_group("nccl" if gpu else "gloo", device_id=device if gpu else None)
+    store, rank, world = next(dist.rendezvous("env://"))
+    # torchrun keeps its store over a restart; without a name of its own a new group finds addresses of the old one
+    store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    dist.init_process_group(
+        "nccl" if gpu else "gloo", store=store, rank=rank, world_size=world, device_id=device if gpu else None
+    )
     try:
-        yield Ranks(dist.get_rank(), world, device)
+        yield Ranks(rank, world, device)
     finally:
         dist.destroy_process_group()

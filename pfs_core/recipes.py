@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from pfs_core.errors import UserError
 from pfs_core.spec import Config
@@ -87,19 +87,45 @@ class RetrainRecipe(Config):
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(default=128, ge=2)
+    """Images of an optimiser step, of all processes together."""
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-batches that the images of a step are computed in, where they do not fit in memory at once."""
     lr: float = Field(default=0.1, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(default=5e-4, ge=0)
+    decay_norm_and_bias: bool = True
+    """Decay the scales and shifts of normalisations, and biases, as all other weights."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of the gradient of all weights together; a longer one is scaled down to it."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of every label that is spread evenly over all classes."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay a step of a moving average of the weights, which is then what is validated, tested and saved."""
     schedule: Literal["multistep", "cosine"] = "multistep"
     milestones: tuple[float, ...] = ()
     """Fractions of the training at which the multistep schedule multiplies the rate by ``factor``."""
     factor: float = Field(default=0.1, gt=0, lt=1)
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    """Epochs in which the rate rises evenly to ``lr``; a cosine begins after them."""
     scratch_b: bool = True
     """Spend the dense network's compute: epochs x (dense MACs / MACs), every step of the schedule stretched."""
     train_on_validation: bool = True
-    """Train on training and validation rows together; otherwise validate after every epoch."""
+    """Train on training and validation rows together; otherwise validate on the way."""
+    validate_every: int = Field(default=1, ge=1)
+    """Epochs from one validation to the next; the last epoch is always validated."""
+    sync_bn: bool = False
+    """Where several processes train: take BatchNorm's statistics over the batches of all of them (GPUs only)."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights are tested: those of the last epoch, or of the best validation."""
     precision: Precision = "auto"
+
+    @field_validator("accumulate")
+    @classmethod
+    def _micro_batches(cls, accumulate: int, info: ValidationInfo) -> int:
+        if 2 * accumulate > info.data.get("batch_size", 2 * accumulate):
+            raise ValueError("must leave at least 2 of batch_size's images to a micro-batch")
+        return accumulate
 
     @field_validator("milestones")
     @classmethod
@@ -107,6 +133,21 @@ class RetrainRecipe(Config):
         if list(milestones) != sorted(set(milestones)) or any(not 0 < m < 1 for m in milestones):
             raise ValueError("must be rising fractions between 0 and 1")
         return milestones
+
+    @field_validator("warmup_epochs")
+    @classmethod
+    def _shorter(cls, warmup: float, info: ValidationInfo) -> float:
+        first = min(info.data.get("milestones") or (1.0,))
+        if "epochs" in info.data and warmup >= first * info.data["epochs"]:
+            raise ValueError(f"must be less than the {first * info.data['epochs']:g} epochs before the rate falls")
+        return warmup
+
+    @field_validator("keep")
+    @classmethod
+    def _validated(cls, keep: str, info: ValidationInfo) -> str:
+        if keep == "best" and info.data.get("train_on_validation"):
+            raise ValueError("best needs a validation: set train_on_validation=false")
+        return keep
 
 
 class LatencyRecipe(Config):
@@ -135,6 +176,10 @@ class Recipe(Config):
         return getattr(self, name).updated(changes, name)
 
 
+_IMAGENET_SPLIT = SplitRecipe(validation_per_class=50, image_size=224)
+_IMAGENET_SEARCH = SearchRecipe(epochs=1, batch_size=100, gamma=0.05)
+
+
 def cifar_sfp() -> Recipe:
     """The paper's CIFAR-10 setting: search 10 epochs, retrain as He et al. 2018 (soft filter pruning)."""
     return Recipe(retrain=RetrainRecipe(epochs=200, milestones=(0.3, 0.6, 0.8), factor=0.2))
@@ -143,6 +188,46 @@ def cifar_sfp() -> Recipe:
 def cifar_official() -> Recipe:
     """The schedule of the paper's released code: 160 epochs, a tenth of the rate at 50% and 75%."""
     return Recipe(retrain=RetrainRecipe(epochs=160, nesterov=False, weight_decay=1e-4, milestones=(0.5, 0.75)))
+
+
+def imagenet_mobilenet() -> Recipe:
+    """The paper's setting for MobileNets on ImageNet: 300 epochs with a cosine."""
+    return Recipe(
+        split=_IMAGENET_SPLIT,
+        search=_IMAGENET_SEARCH,
+        retrain=RetrainRecipe(
+            epochs=300, batch_size=256, lr=0.05, nesterov=False, weight_decay=4e-5, schedule="cosine"
+        ),
+    )
+
+
+def imagenet_resnet() -> Recipe:
+    """The paper's setting for ResNets on ImageNet: 90 epochs as He et al. 2016, with label smoothing."""
+    return Recipe(
+        split=_IMAGENET_SPLIT,
+        search=_IMAGENET_SEARCH,
+        retrain=RetrainRecipe(
+            epochs=90,
+            batch_size=256,
+            nesterov=False,
+            weight_decay=1e-4,
+            milestones=(1 / 3, 2 / 3),
+            label_smoothing=0.1,
+        ),
+    )
+
+
+def fast() -> Recipe:
+    """A first look at real data: 3 epochs of search, 15 of training with a cosine, validated after each.
+
+    Far from the paper's schedules: it says whether a dataset and a network work, not how good they get.
+    """
+    return Recipe(
+        search=SearchRecipe(epochs=3),
+        retrain=RetrainRecipe(
+            epochs=15, schedule="cosine", warmup_epochs=1, scratch_b=False, train_on_validation=False
+        ),
+    )
 
 
 def demo() -> Recipe:
@@ -157,6 +242,9 @@ def demo() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "cifar-sfp": cifar_sfp,
     "cifar-official": cifar_official,
+    "imagenet-mobilenet": imagenet_mobilenet,
+    "imagenet-resnet": imagenet_resnet,
+    "fast": fast,
     "demo": demo,
 }
 

@@ -107,6 +107,7 @@ def retrain(
         run.params(prefixed("retrain", {"network": loaded.network, "seed": seed, **config.model_dump()}))
         info = train(loaded, split_dir, out, config, seed, record=run.row)
         result = {key: info[key] for key in ("test_accuracy", "macs", "params", "epochs", "seconds")}
+        result |= prefixed("peak_memory_mib", info["peak_memory_mib"])
         run.metrics(result)
         run.artifact(out, "model")
     return finite(result)

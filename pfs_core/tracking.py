@@ -122,8 +122,13 @@ def finite(values: Mapping[str, Any]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def step_run(step: str) -> Iterator[StepRun]:
-    """Open the run of a step (``search``, ``retrain/pruned``), or the one that an earlier try of it opened."""
-    if not (os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID")):
+    """Open the run of a step (``search``, ``retrain/pruned``), or the one that an earlier try of it opened.
+
+    Of several processes that train together, the first one does.
+    """
+    if os.environ.get("RANK", "0") != "0" or not (
+        os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID")
+    ):
         yield StepRun()
         return
     import mlflow

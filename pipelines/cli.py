@@ -104,12 +104,13 @@ def _seed(text: str) -> int:
 
 
 NETWORK = "see pfs models; or torchvision:NAME, package.module:factory, or a .yaml or .json spec file"
+RECIPES = "demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or imagenet-resnet"
 OPTIONS: dict[str, tuple[str, dict]] = {
     "MODEL": ("model", {"metavar": "MODEL", "help": NETWORK}),
     "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": f"{NETWORK}; default resnet20"}),
     "dataset": ("--dataset", {"default": "digits", "help": "digits (default), a folder, s3:// or torchvision:CIFAR10"}),
     "budget": ("--budget", {"default": "macs=0.5", "help": "macs=0.5 (default), params=0.4, macs=20M"}),
-    "recipe": ("--recipe", {"default": "", "help": "demo, cifar-sfp or cifar-official; default by dataset"}),
+    "recipe": ("--recipe", {"default": "", "help": f"{RECIPES}; default by dataset"}),
     "set": (
         "--set",
         {"dest": "settings", "action": "append", "default": [], "metavar": "STAGE.NAME=VALUE",

@@ -47,7 +47,8 @@ def define(parallelism: int = 0) -> Any:
             dataset: digits, or a folder or s3:// prefix of Parquet files with columns image and label, of a folder of
                 images a class, of IDX files or of CIFAR's Python files.
             budget: A fraction of the dense network's MACs or parameters, e.g. macs=0.5, or a count, e.g. macs=20M.
-            recipe: Settings of every step: demo, cifar-sfp or cifar-official; empty for what suits the dataset.
+            recipe: Settings of every step: demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or
+                imagenet-resnet; empty for what suits the dataset.
             seed: Seed of the split, the random weights and the training.
             networks: Which networks to train: ["pruned"], or ["pruned", "uniform", "dense"] to compare.
             registered_model: Name in the MLflow Model Registry; empty for pfs- and the network's name.

@@ -1,9 +1,10 @@
 """Where and how to compute."""
 
+import psutil
 import pytest
 import torch
 
-from pfs_core.device import autocast, compiled, native_bf16, resolve_precision
+from pfs_core.device import autocast, compiled, memory_text, native_bf16, peak_memory, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -42,3 +43,16 @@ def test_an_error_after_the_first_call_is_not_hidden(monkeypatch):
     assert inverse(2) == 0.5
     with pytest.raises(ZeroDivisionError):
         inverse(0)
+
+
+def test_the_peak_memory_keeps_what_was_used_once():
+    before = peak_memory(CPU)["host"]
+    missing = (before + 256) * 2**20 - psutil.Process().memory_info().rss
+    torch.ones(missing, dtype=torch.uint8)  # gone again at once
+    assert peak_memory(CPU)["host"] >= before + 200
+    assert peak_memory(CPU).keys() == {"host"}
+
+
+def test_the_peak_memory_as_words():
+    assert memory_text({"host": 1234}) == "peak memory 1,234 MiB host"
+    assert memory_text({"host": 1, "device": 20}) == "peak memory 1 MiB host, 20 MiB device"

@@ -22,6 +22,13 @@ SEARCH = SearchRecipe(epochs=3, batch_size=256, precision="fp32")
 RETRAIN = RetrainRecipe(
     epochs=3, batch_size=256, precision="fp32", schedule="cosine", scratch_b=False, train_on_validation=False
 )
+EVERYTHING = RETRAIN.updated(
+    {
+        "warmup_epochs": 1.5, "label_smoothing": 0.1, "decay_norm_and_bias": False, "ema": 0.9, "accumulate": 3,
+        "clip_norm": 1.0, "validate_every": 2, "keep": "best",
+    },
+    "retrain",
+)  # fmt: skip
 
 
 class Stopped(BaseException):
@@ -51,9 +58,9 @@ def searched(digits, out, record=lambda row: None):
     return (out / "gates.safetensors").read_bytes(), (out / "history.parquet").read_bytes()
 
 
-def retrained(digits, structures, out, record=lambda row: None):
-    retrain(Structure.load(structures / "structure.json"), digits, out, RETRAIN, seed=0, record=record)
-    return (out / "model.safetensors").read_bytes(), (out / "history.parquet").read_bytes()
+def retrained(digits, structures, out, record=lambda row: None, recipe=RETRAIN):
+    retrain(Structure.load(structures / "structure.json"), digits, out, recipe, seed=0, record=record)
+    return [path.read_bytes() for path in sorted([*out.glob("*.safetensors"), out / "history.parquet"])]
 
 
 @pytest.mark.parametrize("step", [1, 5, 6, 7, 13, 17])
@@ -90,16 +97,22 @@ def test_a_search_that_has_lost_channels_goes_on(digits, tmp_path, monkeypatch, 
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.parametrize("step", [1, 6, 11, 17])
-def test_a_retraining_goes_on_where_it_was_stopped(digits, structures, tmp_path, monkeypatch, every_step, step):
+@pytest.mark.parametrize(
+    ("recipe", "step"),
+    [(recipe, step) for recipe in ("plain", "everything") for step in (1, 6, 8, 11, 13, 17)],
+)
+def test_a_retraining_goes_on_where_it_was_stopped(digits, structures, tmp_path, monkeypatch, every_step, recipe, step):
     rows, first, second = [], [], []
-    whole = retrained(digits, structures, tmp_path / "whole", rows.append)
+    settings = {"plain": RETRAIN, "everything": EVERYTHING}[recipe]
+    whole = retrained(digits, structures, tmp_path / "whole", rows.append, settings)
+    assert len(whole) == 3  # the last weights, the best and the history
     with monkeypatch.context() as patch:
         stop_at(patch, step)
         with pytest.raises(Stopped):
-            retrained(digits, structures, tmp_path / "out", first.append)
-    assert retrained(digits, structures, tmp_path / "out", second.append) == whole
+            retrained(digits, structures, tmp_path / "out", first.append, settings)
+    assert retrained(digits, structures, tmp_path / "out", second.append, settings) == whole
     assert second == rows
+    assert first == rows[: len(first)]
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(digits, tmp_path, monkeypatch, every_step, capsys):

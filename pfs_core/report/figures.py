@@ -76,8 +76,8 @@ def training_curves(ax: Axes, results: Results) -> None:
         history = results.histories.get(name)
         if history:
             key = "val_accuracy" if "val_accuracy" in history[0] else "train_accuracy"
-            values = [row[key] for row in history]
-            ax.plot([row["epoch"] for row in history], values, color=COLOURS[name], marker=".", label=name)
+            points = [(row["epoch"], row[key]) for row in history if row[key] is not None]
+            ax.plot(*zip(*points, strict=True), color=COLOURS[name], marker=".", label=name)
             ax.set_ylabel({"val_accuracy": "validation accuracy", "train_accuracy": "training accuracy"}[key])
     ax.set_xlabel("epoch of the retraining")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pfs_core.data.images import Images
+from pfs_core.distributed import Ranks
 
 Forward = Callable[[Tensor], Tensor]
 """uint8 images [N, C, H, W] to float32 logits [N, classes]."""
@@ -14,13 +15,20 @@ _BATCH = 500
 
 
 @torch.no_grad()
-def predict(model: nn.Module, forward: Forward, images: Images) -> Tensor:
-    """Predicted labels, int64 [N], with ``model`` in evaluation mode (and back in its mode afterwards)."""
+def predict(model: nn.Module, forward: Forward, images: Images, ranks: Ranks | None = None) -> Tensor:
+    """Predicted labels, int64 [N], with ``model`` in evaluation mode (and back in its mode afterwards).
+
+    Several processes share the images; all of them get all predictions, by the statistics of the first one.
+    """
+    ranks = ranks or Ranks.alone()
+    ranks.align(model.buffers())
     training = model.training
     model.eval()
-    predictions = torch.cat([forward(batch).argmax(1) for batch in images.in_order(_BATCH)])
+    predictions = torch.zeros_like(images.labels)
+    for mine, batch in zip(predictions.split(_BATCH)[ranks.rank :: ranks.world], images.in_order(_BATCH), strict=True):
+        mine.copy_(forward(batch).argmax(1))
     model.train(training)
-    return predictions
+    return ranks.sum(predictions)
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> float:

@@ -1,7 +1,7 @@
 """How long to train, and the learning rate on the way."""
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, SequentialLR
 
 from pfs_core.recipes import RetrainRecipe
 from pfs_core.structure import Structure
@@ -15,7 +15,19 @@ def planned_epochs(structure: Structure, recipe: RetrainRecipe) -> int:
 
 
 def schedule(optimiser: Optimizer, recipe: RetrainRecipe, steps: int) -> LRScheduler:
-    """The recipe's schedule over ``steps`` optimiser steps, to be stepped after each."""
+    """The recipe's schedule over ``steps`` optimiser steps, to be stepped after each.
+
+    A warm-up of w steps has lr * (s + 1) / (w + 1) at step s = 0, 1, ..., so that step w is the first at lr. The
+    cosine falls from there to the end; milestones stay where they are in the whole training.
+    """
+    warmup = min(round(recipe.warmup_epochs / recipe.epochs * steps), steps - 1)
+    falling: LRScheduler
     if recipe.schedule == "cosine":
-        return CosineAnnealingLR(optimiser, T_max=steps)
-    return MultiStepLR(optimiser, [round(fraction * steps) for fraction in recipe.milestones], recipe.factor)
+        falling = CosineAnnealingLR(optimiser, T_max=steps - warmup)
+    else:
+        milestones = [round(fraction * steps) - warmup for fraction in recipe.milestones]
+        falling = MultiStepLR(optimiser, milestones, recipe.factor)
+    if not warmup:
+        return falling
+    rising = LinearLR(optimiser, start_factor=1 / (warmup + 1), total_iters=warmup)
+    return SequentialLR(optimiser, [rising, falling], [warmup])

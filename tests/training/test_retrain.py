@@ -1,6 +1,7 @@
 """A structure is trained from scratch, tested once, and read back as it was tested."""
 
 import math
+import re
 
 import pyarrow.parquet as pq
 import pytest
@@ -132,9 +133,74 @@ def test_a_structure_for_another_split_is_refused(digits, tmp_path, change):
 
 
 def test_divergence_is_said_and_leaves_nothing(pruned, digits, tmp_path):
-    with pytest.raises(UserError, match=r"diverged in epoch 1.*lower retrain.lr"):
-        retrain(pruned, digits, tmp_path / "out", BRIEF.model_copy(update={"lr": 1e6}))
+    with pytest.raises(UserError, match=r"diverged in epoch 1 at step \d+: .*try a lower retrain.lr, .*fp32$"):
+        retrain(pruned, digits, tmp_path / "out", BRIEF.model_copy(update={"lr": 1e9}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_divergence_keeps_the_last_good_checkpoint(pruned, digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PFS_CHECKPOINT_SECONDS", "0")
+    lines = []
+    for _ in range(2):  # the second goes on from what the first has kept
+        with pytest.raises(UserError) as stopped:
+            retrain(pruned, digits, tmp_path / "out", BRIEF.model_copy(update={"lr": 1e9}))
+        lines.append(str(stopped.value))
+    assert lines[0] == lines[1]
+    assert "going on from checkpoint" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == [".out.checkpoints"]
+    newest = max(tmp_path.glob(".out.checkpoints/*/*.pt"))
+    bad = int(re.search(r"at step (\d+)", lines[0])[1])
+    assert int(newest.name.split("-")[0]) == bad - 1
+    state = torch.load(newest, weights_only=True)
+    assert all(weights.isfinite().all() for weights in state["model"].values())
+
+
+def test_the_best_and_the_last_weights_are_kept_and_one_of_them_is_tested(pruned, digits, tmp_path, monkeypatch):
+    recipe = BRIEF.model_copy(update={"epochs": 4, "schedule": "multistep", "train_on_validation": False})
+    retrain(pruned, digits, tmp_path / "two", recipe.model_copy(update={"epochs": 2}))
+    accuracies = iter(2 * [0.2, 0.5, 0.5, 0.1])
+    monkeypatch.setattr("pfs_core.training.fit.accuracy", lambda predictions, labels: next(accuracies))
+    for keep, other in (("last", "best"), ("best", "last")):
+        metrics = retrain(pruned, digits, tmp_path / keep, recipe.model_copy(update={"keep": keep}))
+        assert metrics["best_validation"] == {"epoch": 2, "val_accuracy": 0.5}
+        files = {path.name for path in (tmp_path / keep).glob("*.safetensors")}
+        assert files == {"model.safetensors", f"{other}.safetensors"}
+
+    def weights(folder, name):
+        return (tmp_path / folder / f"{name}.safetensors").read_bytes()
+
+    assert weights("last", "model") == weights("best", "last")
+    assert weights("last", "best") == weights("best", "model") == weights("two", "model")
+    assert weights("last", "model") != weights("last", "best")
+
+
+def test_without_a_validation_there_is_no_best(trained):
+    assert read_json(trained / "metrics.json")["best_validation"] is None
+    assert [path.name for path in trained.glob("*.safetensors")] == ["model.safetensors"]
+
+
+def test_validation_comes_every_few_epochs_and_at_the_end(pruned, digits, tmp_path):
+    recipe = BRIEF.model_copy(update={"epochs": 5, "train_on_validation": False, "validate_every": 2})
+    retrain(pruned, digits, tmp_path / "out", recipe)
+    history = pq.read_table(tmp_path / "out" / "history.parquet").to_pylist()
+    assert [row["epoch"] for row in history if row["val_accuracy"] is not None] == [2, 4, 5]
+
+
+def test_the_averaged_weights_are_what_is_saved(pruned, digits, tmp_path):
+    for name, ema in (("plain", None), ("slow", 0.99999)):
+        retrain(pruned, digits, tmp_path / name, BRIEF.model_copy(update={"ema": ema, "epochs": 1}))
+    plain, slow = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "slow"))
+    torch.manual_seed(0)
+    start = pruned.build().state_dict()
+    for name in ("conv1.weight", "layer3.2.conv2.weight"):
+        assert (slow[name] - start[name]).norm() < 0.5 * (plain[name] - start[name]).norm()
+    assert load_model(tmp_path / "slow")[0].conv1.weight.equal(slow["conv1.weight"])
+
+
+def test_the_peak_memory_is_a_figure_of_the_step(trained):
+    peak = read_json(trained / "metrics.json")["peak_memory_mib"]
+    assert peak.keys() == {"host"}
+    assert peak["host"] > 100
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(pruned, digits, tmp_path):

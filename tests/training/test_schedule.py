@@ -1,5 +1,7 @@
 """How long training takes and how its rate falls."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -17,7 +19,7 @@ DENSE = dense(graph(), Budget(target=1.0), model=SPEC)
 
 def rates(steps, **settings):
     """The learning rate of each step."""
-    config = RetrainRecipe(epochs=1, **settings)
+    config = RetrainRecipe(**{"epochs": 1, **settings})
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config.lr)
     scheduler = schedule(optimiser, config, steps)
     found = []
@@ -71,3 +73,29 @@ def test_the_cosine_falls_from_the_rate_to_0():
     assert found[50] == pytest.approx(0.05)
     assert found[-1] == pytest.approx(0.0, abs=1e-9)
     assert found == sorted(found, reverse=True)
+
+
+def test_a_warm_up_rises_evenly_to_where_the_cosine_begins():
+    found = rates(100, epochs=10, lr=0.1, schedule="cosine", warmup_epochs=1.5)
+    rising = [0.1 * (step + 1) / 16 for step in range(15)]
+    falling = [0.05 * (1 + math.cos(math.pi * step / 85)) for step in range(86)]
+    assert found == pytest.approx([*rising, *falling], abs=1e-9)
+
+
+def test_a_warm_up_leaves_the_milestones_where_they_are():
+    found = rates(200, epochs=10, lr=0.1, milestones=(0.3, 0.6), factor=0.2, warmup_epochs=1)
+    rising = [0.1 * (step + 1) / 21 for step in range(20)]
+    assert found == pytest.approx([*rising, *[0.1] * 40, *[0.02] * 60, *[0.004] * 81])
+
+
+def test_a_warm_up_is_stretched_with_the_training():
+    for steps in (100, 300):
+        found = rates(steps, epochs=10, lr=0.1, warmup_epochs=2)
+        assert found.index(pytest.approx(0.1)) == steps // 5
+
+
+@pytest.mark.parametrize("schedule_", ["cosine", "multistep"])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_training_of_a_few_steps_has_a_rate(schedule_, steps):
+    found = rates(steps, epochs=2, lr=0.1, schedule=schedule_, warmup_epochs=1.9)
+    assert all(0 < rate <= 0.1 for rate in found[:-1])

@@ -1,0 +1,194 @@
+"""The training loop."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pfs_core.checkpoints import Checkpoints
+from pfs_core.data import ImageSplit
+from pfs_core.data.augment import Normalise
+from pfs_core.data.images import Images
+from pfs_core.device import autocast, resolve_precision, reuse_memory
+from pfs_core.distributed import Ranks
+from pfs_core.errors import UserError
+from pfs_core.folded_norm import fold_norms
+from pfs_core.progress import Record, TimeLeft, say
+from pfs_core.recipes import RetrainRecipe
+from pfs_core.structure import Structure
+from pfs_core.training.advance import Progress
+from pfs_core.training.evaluate import accuracy, predict
+from pfs_core.training.optimise import Optimisation, micro_batches
+
+ADVICE = "a lower retrain.lr, a longer retrain.warmup_epochs, retrain.clip_norm or retrain.precision=fp32"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the loop ends with.
+
+    Attributes:
+        last: the weights after the last epoch, by the network's own names, on the CPU.
+        best: the validation with the highest accuracy: ``epoch``, ``val_accuracy`` and ``weights``; None without one.
+        history: a row an epoch.
+    """
+
+    last: dict[str, Tensor]
+    best: dict[str, Any] | None
+    history: list[dict[str, Any]]
+
+
+def fit(
+    model: nn.Module,
+    structure: Structure,
+    data: ImageSplit,
+    recipe: RetrainRecipe,
+    epochs: int,
+    seed: int,
+    record: Record,
+    kept: Checkpoints | None = None,
+    ranks: Ranks | None = None,
+) -> Fitted:
+    """Train ``model`` for so many epochs; UserError where loss or weights are no longer finite.
+
+    Several processes train on their shares of every batch, with the mean of their gradients.
+    """
+    device = next(model.parameters()).device
+    ranks = ranks or Ranks.alone()
+    precision = resolve_precision(recipe.precision, device)
+    if device.type == "cpu":
+        reuse_memory()
+        model = fold_norms(model)
+    if recipe.sync_bn and ranks.world > 1:
+        model = with_shared_statistics(model, device)
+    model.to(memory_format=torch.channels_last).train()
+    normalise = Normalise(data.info, device, torch.channels_last)
+    training = training_images(data, recipe, ranks)
+    validation = data.part("validation", rank=ranks.rank, world=ranks.world)
+    optimisation = Optimisation(model, recipe, epochs * training.steps(recipe.batch_size))
+    trained = parallel(model, device, ranks, recipe)
+    random = torch.Generator().manual_seed(seed)
+
+    def forward(network: nn.Module, batch: Tensor) -> Tensor:
+        with autocast(device, precision):
+            return network(normalise(batch)).float()
+
+    progress = Progress(device, random, ranks)
+    history: list[dict[str, Any]] = []
+    best: dict[str, Any] | None = None
+    lr = recipe.lr
+    if state := kept.load() if kept else None:
+        progress.restore(state)
+        optimisation.restore(state)
+        history, best, lr = state["history"], state["best"], state["lr"]
+        for row in history:
+            record(row)
+    left = TimeLeft(progress.epoch - 1)
+    for epoch in range(progress.epoch, epochs + 1):
+        done = progress.begin(epoch)
+        lr = lr if done else optimisation.lr
+        for batch, target in training.epoch(recipe.batch_size, random, done):
+            sums = backward(trained, forward, batch, target, recipe, ranks.world)
+            optimisation.step()
+            progress.add(sums, len(target))
+            if kept and kept.due(progress.step):
+                progress.check(optimisation.watched, "training", ADVICE)
+                state = {"history": history, "best": best, "lr": lr}
+                kept.save(progress.step, progress.state() | optimisation.state() | state)
+        progress.check(optimisation.watched, "training", ADVICE)
+        loss, train_accuracy = progress.means()
+        row = {"epoch": epoch, "loss": loss, "train_accuracy": train_accuracy, "lr": lr}
+        if not recipe.train_on_validation:
+            row["val_accuracy"] = None
+        if not recipe.train_on_validation and (epoch % recipe.validate_every == 0 or epoch == epochs):
+            predictions = predict(optimisation.network, lambda x: forward(optimisation.network, x), validation, ranks)
+            row["val_accuracy"] = accuracy(predictions, validation.labels)
+            if best is None or row["val_accuracy"] > best["val_accuracy"]:
+                best = {k: row[k] for k in ("epoch", "val_accuracy")} | {"weights": copied(optimisation.network)}
+        history.append(row)
+        record(row)
+        say(_line(structure.network, row, epochs, left))
+    return Fitted(copied(optimisation.network), best, history)
+
+
+def training_images(data: ImageSplit, recipe: RetrainRecipe, ranks: Ranks) -> Images:
+    """The rows that the recipe trains on."""
+    parts = ("train", "validation") if recipe.train_on_validation else ("train",)
+    return data.part(*parts, rank=ranks.rank, world=ranks.world)
+
+
+def with_shared_statistics(model: nn.Module, device: torch.device) -> nn.Module:
+    """``model`` with BatchNorms over the batches of all processes; UserError on a CPU, where torch has none."""
+    if device.type == "cpu":
+        raise UserError("retrain.sync_bn=true needs GPUs; leave it out on CPUs")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def parallel(model: nn.Module, device: torch.device, ranks: Ranks, recipe: RetrainRecipe) -> nn.Module:
+    """``model``, such that backward passes average the gradients over the processes.
+
+    Raises:
+        UserError: the recipe's batches are too small for so many processes.
+    """
+    if ranks.world == 1:
+        return model
+    if recipe.batch_size < 2 * recipe.accumulate * ranks.world:
+        raise UserError(
+            f"retrain.batch_size={recipe.batch_size} is of all {ranks.world} processes together; "
+            f"give at least {2 * recipe.accumulate * ranks.world}"
+        )
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def backward(
+    trained: nn.Module,
+    forward: Callable[[nn.Module, Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    recipe: RetrainRecipe,
+    world: int = 1,
+) -> Tensor:
+    """Add the gradient of the mean loss over a step's images to that of the weights, a micro-batch at a time.
+
+    Args:
+        trained: the network, or its DistributedDataParallel.
+        forward: the logits of images by it.
+        images: uint8 [n, C, H, W], this process's share of the step's.
+        labels: int64 [n].
+        recipe: see :class:`RetrainRecipe`.
+        world: processes that train together.
+
+    Returns:
+        float [2]: the sum of the losses and the number of images that are classified right, of this process.
+    """
+    sums = torch.zeros(2, device=labels.device)
+    parts = list(micro_batches(images, labels, recipe, world))
+    for number, (batch, target) in enumerate(parts, 1):
+        waits = number < len(parts) and isinstance(trained, DistributedDataParallel)
+        with trained.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
+            logits = forward(trained, batch)
+            loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
+            (loss * (len(target) / len(labels))).backward()
+        sums = sums + torch.stack([loss.detach() * len(target), (logits.argmax(1) == target).sum()])
+    return sums
+
+
+def copied(network: nn.Module) -> dict[str, Tensor]:
+    """The weights as they are now, contiguous, on the CPU."""
+    return {
+        name: weights.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, weights in network.state_dict().items()
+    }
+
+
+def _line(network: str, row: dict[str, Any], epochs: int, left: TimeLeft) -> str:
+    validation = f"  validation accuracy {row['val_accuracy']:.4f}" if row.get("val_accuracy") is not None else ""
+    return (
+        f"retrain {network} epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
+        f"train accuracy {row['train_accuracy']:.4f}{validation}  left {left(row['epoch'], epochs)}"
+    )

@@ -1,0 +1,50 @@
+"""What torchrun starts in tests/training/test_distributed.py: one process of a training.
+
+torchrun ... tests/training/ranks.py NETWORK SPLIT OUT [key=value ...]
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from pfs_core.channels import trace
+from pfs_core.models import build_model
+from pfs_core.recipes import RetrainRecipe
+from pfs_core.spec import Budget, ModelSpec
+from pfs_core.structure import Structure
+from pfs_core.training import advance
+from pfs_core.training.retrain import retrain
+
+
+def structure(network):
+    """The whole of a network for the digits."""
+    spec = ModelSpec(name=network, input_shape=(1, 8, 8), num_classes=10)
+    graph = trace(build_model(spec), spec.input_shape)
+    return Structure.of(spec, graph, graph.widths(), Budget(target=1.0), {"method": "dense"})
+
+
+def die_once(marker, step):
+    """Kill the second process when it has done a step, the first time that it gets there."""
+    add = advance.Progress.add
+
+    def dying(self, sums, rows):
+        add(self, sums, rows)
+        if self.step == step and os.environ["RANK"] == "1" and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    advance.Progress.add = dying
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    network, split, out, *settings = sys.argv[1:]
+    values = {key: json.loads(value) for key, value in (pair.split("=") for pair in settings)}
+    if step := values.pop("die_at", None):
+        die_once(Path(f"{out}.died"), step)
+    recipe = RetrainRecipe(**{"epochs": 2, "batch_size": 128, "precision": "fp32", "scratch_b": False} | values)
+    retrain(structure(network), split, out, recipe, seed=0)
