@@ -20,6 +20,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,9 +34,8 @@ from torchvision.transforms.functional import to_pil_image
 
 from pfs_core.baselines import dense
 from pfs_core.data import ImageSplit, load_split, split_dataset
-from pfs_core.data.augment import Normalise
 from pfs_core.data.images import InMemory
-from pfs_core.device import autocast, memory_format, resolve_precision
+from pfs_core.device import resolve_precision
 from pfs_core.files import read_json, write_json
 from pfs_core.latency.machine import machine
 from pfs_core.latency.statistics import median_interval
@@ -44,7 +44,7 @@ from pfs_core.recipes import RetrainRecipe, recipe
 from pfs_core.spec import Budget, ModelSpec
 from pfs_core.structure import Structure, unexpanded_graph
 from pfs_core.training.advance import Progress
-from pfs_core.training.fit import backward, fit, training_images
+from pfs_core.training.fit import backward, fit, prepared, training_images
 from pfs_core.training.optimise import Optimisation
 from pfs_core.training.retrain import tested
 
@@ -104,19 +104,10 @@ def usual(model: nn.Module, data: ImageSplit, config: RetrainRecipe, epochs: int
 
 def ours(model: nn.Module, data: ImageSplit, config: RetrainRecipe, epochs: int) -> Iterator[int]:
     """The steps of pfs_core.training.fit, one at a time; gives the number of images after every step."""
-    precision = resolve_precision(config.precision, CPU)
-    widths = (network().widths[group.name] for group in network().graph().groups if group.resizable)
-    layout = memory_format(CPU, precision, widths)
-    model.to(memory_format=layout).train()
-    normalise = Normalise(data.info, CPU, layout)
+    forward = partial(prepared(model, network(), data, config), model)
     images, random = training_images(data, config), torch.Generator().manual_seed(0)
     optimisation = Optimisation(model, config, epochs * images.steps(config.batch_size))
     progress = Progress(CPU, random)
-
-    def forward(batch: Tensor) -> Tensor:
-        with autocast(CPU, precision):
-            return model(normalise(batch)).float()
-
     for epoch in range(1, epochs + 1):
         for batch, target in images.epoch(config.batch_size, random, progress.begin(epoch)):
             sums = backward(forward, batch, target, config)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,23 +49,12 @@ def fit(
     record: Record,
     kept: Checkpoints | None = None,
 ) -> Fitted:
-    """Train ``model`` for so many epochs; UserError where loss or weights are no longer finite."""
-    device = next(model.parameters()).device
-    precision = resolve_precision(recipe.precision, device)
-    graph = structure.graph()
-    widths = (structure.widths[group.name] for group in graph.groups if group.resizable)
-    layout = memory_format(device, precision, widths)
-    model.to(memory_format=layout).train()
-    normalise = Normalise(data.info, device, layout)
+    """Train ``model``, on the device of ``data``, for so many epochs; UserError where it diverges."""
+    forward = prepared(model, structure, data, recipe)
     training, validation = training_images(data, recipe), data.part("validation")
     optimisation = Optimisation(model, recipe, epochs * training.steps(recipe.batch_size))
     random = torch.Generator().manual_seed(seed)
-
-    def forward(network: nn.Module, batch: Tensor) -> Tensor:
-        with autocast(device, precision):
-            return network(normalise(batch)).float()
-
-    progress = Progress(device, random)
+    progress = Progress(data.device, random)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] | None = None
     lr = recipe.lr
@@ -79,7 +69,7 @@ def fit(
         done = progress.begin(epoch)
         lr = lr if done else optimisation.lr
         for batch, target in training.epoch(recipe.batch_size, random, done):
-            sums = backward(lambda images: forward(model, images), batch, target, recipe)
+            sums = backward(partial(forward, model), batch, target, recipe)
             optimisation.step()
             progress.add(sums, len(target))
             if kept and kept.due():
@@ -91,15 +81,37 @@ def fit(
         row = {"epoch": epoch, "loss": loss, "train_accuracy": train_accuracy, "lr": lr}
         if not recipe.train_on_validation:
             row["val_accuracy"] = None
-        if not recipe.train_on_validation and (epoch % recipe.validate_every == 0 or epoch == epochs):
-            predictions = predict(optimisation.network, lambda x: forward(optimisation.network, x), validation)
-            row["val_accuracy"] = accuracy(predictions, validation.labels)
-            if best is None or row["val_accuracy"] > best["val_accuracy"]:
-                best = {k: row[k] for k in ("epoch", "val_accuracy")} | {"weights": copied(optimisation.network)}
+            if epoch % recipe.validate_every == 0 or epoch == epochs:
+                predictions = predict(optimisation.network, partial(forward, optimisation.network), validation)
+                row["val_accuracy"] = found = accuracy(predictions, validation.labels)
+                if best is None or found > best["val_accuracy"]:
+                    best = {"epoch": epoch, "val_accuracy": found, "weights": copied(optimisation.network)}
         history.append(row)
         record(row)
         say(_line(structure.network, row, epochs, left))
     return Fitted(copied(optimisation.network), best, history)
+
+
+def prepared(
+    model: nn.Module, structure: Structure, data: ImageSplit, recipe: RetrainRecipe
+) -> Callable[[nn.Module, Tensor], Tensor]:
+    """Put ``model`` in the faster layout and in training mode.
+
+    Returns:
+        What computes float32 logits [N, classes] from a network of that layout and uint8 images [N, C, H, W], in the
+        recipe's precision.
+    """
+    precision = resolve_precision(recipe.precision, data.device)
+    widths = (structure.widths[group.name] for group in structure.graph().groups if group.resizable)
+    layout = memory_format(data.device, precision, widths)
+    model.to(memory_format=layout).train()
+    normalise = Normalise(data.info, data.device, layout)
+
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        with autocast(data.device, precision):
+            return network(normalise(images)).float()
+
+    return forward
 
 
 def training_images(data: ImageSplit, recipe: RetrainRecipe) -> Images:

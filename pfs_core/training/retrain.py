@@ -55,7 +55,7 @@ def retrain(
         The content of ``metrics.json``.
 
     Raises:
-        UserError: the split is not one or does not fit the structure, or the loss is no longer finite.
+        UserError: the split is not one or does not fit the structure, or the training diverged.
     """
     check_out(out, "metrics")
     device = pick_device()
@@ -80,22 +80,11 @@ def retrain(
         weights["best"] = fitted.best.pop("weights")
     model.load_state_dict(weights[recipe.keep])
     metrics = {
-        "schema": SCHEMA,
-        "network": structure.network,
-        "trained": True,
-        "macs": structure.cost.macs,
-        "params": structure.cost.params,
+        **_facts(structure, data, recipe, device),
         **tested(model, data),
         "best_validation": fitted.best,
-        "train_rows": len(training_images(data, recipe)),
-        "class_names": data.info["class_names"],
         "epochs": epochs,
-        "recipe": recipe.model_dump(mode="json"),
-        "precision": resolve_precision(recipe.precision, device),
-        "device": str(device),
         "seed": seed,
-        "split_fingerprint": data.info["fingerprint"],
-        "pfs_version": pfs_core.__version__,
         "seconds": time.perf_counter() - started,
         "peak_memory_mib": peak_memory(device),
     }
@@ -111,6 +100,24 @@ def retrain(
         f"{metrics['test_rows']:,} images  {memory_text(metrics['peak_memory_mib'])}"
     )
     return metrics
+
+
+def _facts(structure: Structure, data: ImageSplit, recipe: RetrainRecipe, device: torch.device) -> dict[str, Any]:
+    """What was trained, on what, and how."""
+    return {
+        "schema": SCHEMA,
+        "network": structure.network,
+        "trained": True,
+        "macs": structure.cost.macs,
+        "params": structure.cost.params,
+        "train_rows": len(training_images(data, recipe)),
+        "class_names": data.info["class_names"],
+        "recipe": recipe.model_dump(mode="json"),
+        "precision": resolve_precision(recipe.precision, device),
+        "device": str(device),
+        "split_fingerprint": data.info["fingerprint"],
+        "pfs_version": pfs_core.__version__,
+    }
 
 
 def tested(model: nn.Module, data: ImageSplit) -> dict[str, Any]:
