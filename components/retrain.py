@@ -22,7 +22,7 @@ def retrain(
         structures: Output of the extract step.
         split: Output of the split step.
         model: Folder with weights (safetensors), structure, history and metrics.
-        metrics: Test accuracy, MACs and parameters.
+        metrics: Test accuracy, MACs, parameters and peak memory.
         network: Which structure: `pruned`, `uniform` or `dense`.
         recipe: Name of a recipe; empty for the one that suits the dataset.
         settings: Changes to the recipe's `retrain` settings.

@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 
 import pfs_core
-from pfs_core.distributed import Ranks
+from pfs_core.distributed import ALONE, Ranks
 from pfs_core.errors import UserError
 from pfs_core.listing import Entry
 from pfs_core.progress import say
@@ -40,11 +40,11 @@ class Checkpoints:
     Args:
         out: what the step will write.
         key: everything that the step's result follows from, as JSON.
-        ranks: the processes that train together; None for one alone.
+        ranks: the processes that train together.
     """
 
-    def __init__(self, out: str | Path, key: Mapping[str, Any], ranks: Ranks | None = None) -> None:
-        self._ranks = ranks or Ranks.alone()
+    def __init__(self, out: str | Path, key: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         versions = {"pfs": pfs_core.__version__, "torch": torch.__version__}
         name = hashlib.sha256(json.dumps({**key, **versions}, sort_keys=True).encode()).hexdigest()[:24]
         out = Path(out).absolute()

@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -20,11 +19,6 @@ class Ranks:
     Args:
         device: where this process computes.
     """
-
-    @classmethod
-    def alone(cls) -> Self:
-        """One process."""
-        return cls(0, 1, torch.device("cpu"))
 
     def __init__(self, rank: int, world: int, device: torch.device) -> None:
         self.rank, self.world, self._device = rank, world, device
@@ -73,6 +67,10 @@ class Ranks:
         """Go on when all processes have come here."""
         if self.world > 1:
             dist.barrier()
+
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+"""One process."""
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ def search(
         record = partial(run.row, at="step" if config.evaluate_every else "epoch")
         info = search_gates(spec, split_dir, out, goal, config, seed, record)
         result = {key: info[key] for key in ("validation_accuracy", "nonzero", "kept_epoch", "steps", "seconds")}
+        result |= prefixed("peak_memory_mib", info["peak_memory_mib"])
         run.metrics(prefixed("kept", result))
         run.artifact(out, "gates")
     return finite(result)

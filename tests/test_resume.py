@@ -10,6 +10,7 @@ import pytest
 
 from pfs_core import checkpoints
 from pfs_core.checkpoints import Checkpoints
+from pfs_core.files import read_json
 from pfs_core.recipes import RetrainRecipe, SearchRecipe
 from pfs_core.search import network, search
 from pfs_core.search.network import GatedNetwork
@@ -113,6 +114,18 @@ def test_a_retraining_goes_on_where_it_was_stopped(digits, structures, tmp_path,
     assert retrained(digits, structures, tmp_path / "out", second.append, settings) == whole
     assert second == rows
     assert first == rows[: len(first)]
+
+
+def test_the_best_weights_survive_a_stop(digits, structures, tmp_path, monkeypatch, every_step):
+    accuracies = iter(2 * [0.9, 0.1])
+    monkeypatch.setattr("pfs_core.training.fit.accuracy", lambda predictions, labels: next(accuracies))
+    whole = retrained(digits, structures, tmp_path / "whole", recipe=EVERYTHING)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 14)  # in epoch 3; epoch 2 was the best
+        with pytest.raises(Stopped):
+            retrained(digits, structures, tmp_path / "out", recipe=EVERYTHING)
+    assert retrained(digits, structures, tmp_path / "out", recipe=EVERYTHING) == whole
+    assert read_json(tmp_path / "out" / "metrics.json")["best_validation"] == {"epoch": 2, "val_accuracy": 0.9}
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(digits, tmp_path, monkeypatch, every_step, capsys):

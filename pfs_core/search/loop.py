@@ -3,7 +3,6 @@
 loss = cross_entropy(f(x; frozen weights, gates), y) + gamma * (mean gate - r)^2
 """
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from pfs_core.cut import check_reachable
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
-from pfs_core.device import pick_device, resolve_precision, reuse_memory
+from pfs_core.device import memory_text, peak_memory, pick_device, resolve_precision, reuse_memory
 from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, read_json, require_result, write_json
 from pfs_core.models import build_model
@@ -35,6 +34,7 @@ from pfs_core.training.advance import Progress
 from pfs_core.training.evaluate import accuracy, predict
 
 SCHEMA = "pfs.gates/1"
+ADVICE = "a lower search.lr or search.precision=fp32"
 
 
 def search(
@@ -100,12 +100,17 @@ def search(
         "split_fingerprint": data.info["fingerprint"],
         "pfs_version": pfs_core.__version__,
         "seconds": time.perf_counter() - started,
+        "peak_memory_mib": peak_memory(data.device),
     }
     with publish(out, "search") as folder:
         save_file(best["gates"], folder / "gates.safetensors")
         pq.write_table(pa.Table.from_pylist(evaluations.rows), folder / "history.parquet")
         write_json(folder / "search.json", info)
     kept.clear()
+    say(
+        f"search {spec.name}  {info['nonzero']:.1%} of the gates above 0 at step {info['kept_step']:,}  "
+        f"{info['seconds']:.0f} s  {memory_text(info['peak_memory_mib'])}"
+    )
     return info
 
 
@@ -179,18 +184,15 @@ def learn_gates(
                     say(f"search ends after step {progress.step:,} of {total:,}: the structure has settled")
                     return
             if kept and kept.due(progress.step):
+                progress.check([network.gates.values], "search", ADVICE)
                 parts = {"network": network.state(), "evaluations": evaluations.state()}
                 kept.save(progress.step, progress.state() | parts)
 
 
 def evaluate(network: GatedNetwork, progress: Progress, normalise: Normalise, validation: Images) -> dict[str, Any]:
     """A row of the history; UserError if the loss is no longer finite."""
+    progress.check([network.gates.values], "search", ADVICE)
     cross_entropy, regulariser = progress.means()
-    if not math.isfinite(cross_entropy):
-        raise UserError(
-            f"the search diverged by step {progress.step} (epoch {progress.epoch}): the loss is {cross_entropy}; "
-            "lower search.lr, or set search.precision=fp32"
-        )
     predictions = predict(network.module, lambda images: network(normalise(images)), validation)
     return {
         "epoch": progress.epoch,

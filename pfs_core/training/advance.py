@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pfs_core.distributed import Ranks
+from pfs_core.distributed import ALONE, Ranks
 from pfs_core.errors import UserError
 
 
@@ -20,11 +20,11 @@ class Progress:
     Args:
         device: where the loop computes.
         random: the generator of the loop's batches.
-        ranks: the processes that train together; None for one alone.
+        ranks: the processes that train together.
     """
 
-    def __init__(self, device: torch.device, random: torch.Generator, ranks: Ranks | None = None) -> None:
-        self._ranks = ranks or Ranks.alone()
+    def __init__(self, device: torch.device, random: torch.Generator, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self.epoch = 1
         self.step = 0
         self._device = device

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pfs_core.data.images import Images
-from pfs_core.distributed import Ranks
+from pfs_core.distributed import ALONE, Ranks
 
 Forward = Callable[[Tensor], Tensor]
 """uint8 images [N, C, H, W] to float32 logits [N, classes]."""
@@ -15,12 +15,11 @@ _BATCH = 500
 
 
 @torch.no_grad()
-def predict(model: nn.Module, forward: Forward, images: Images, ranks: Ranks | None = None) -> Tensor:
+def predict(model: nn.Module, forward: Forward, images: Images, ranks: Ranks = ALONE) -> Tensor:
     """Predicted labels, int64 [N], with ``model`` in evaluation mode (and back in its mode afterwards).
 
     Several processes share the images; all of them get all predictions, by the statistics of the first one.
     """
-    ranks = ranks or Ranks.alone()
     ranks.align(model.buffers())
     training = model.training
     model.eval()

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
 from pfs_core.device import autocast, resolve_precision, reuse_memory
-from pfs_core.distributed import Ranks
+from pfs_core.distributed import ALONE, Ranks
 from pfs_core.errors import UserError
 from pfs_core.folded_norm import fold_norms
 from pfs_core.progress import Record, TimeLeft, say
@@ -52,33 +53,19 @@ def fit(
     seed: int,
     record: Record,
     kept: Checkpoints | None = None,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
 ) -> Fitted:
-    """Train ``model`` for so many epochs; UserError where loss or weights are no longer finite.
+    """Train ``model``, on the device of ``data``, for so many epochs; UserError where it diverges.
 
     Several processes train on their shares of every batch, with the mean of their gradients.
     """
-    device = next(model.parameters()).device
-    ranks = ranks or Ranks.alone()
-    precision = resolve_precision(recipe.precision, device)
-    if device.type == "cpu":
-        reuse_memory()
-        model = fold_norms(model)
-    if recipe.sync_bn and ranks.world > 1:
-        model = with_shared_statistics(model, device)
-    model.to(memory_format=torch.channels_last).train()
-    normalise = Normalise(data.info, device, torch.channels_last)
+    model, forward = prepared(model, data, recipe, ranks)
     training = training_images(data, recipe, ranks)
     validation = data.part("validation", rank=ranks.rank, world=ranks.world)
     optimisation = Optimisation(model, recipe, epochs * training.steps(recipe.batch_size))
-    trained = parallel(model, device, ranks, recipe)
+    trained = parallel(model, data.device, ranks, recipe)
     random = torch.Generator().manual_seed(seed)
-
-    def forward(network: nn.Module, batch: Tensor) -> Tensor:
-        with autocast(device, precision):
-            return network(normalise(batch)).float()
-
-    progress = Progress(device, random, ranks)
+    progress = Progress(data.device, random, ranks)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] | None = None
     lr = recipe.lr
@@ -105,18 +92,46 @@ def fit(
         row = {"epoch": epoch, "loss": loss, "train_accuracy": train_accuracy, "lr": lr}
         if not recipe.train_on_validation:
             row["val_accuracy"] = None
-        if not recipe.train_on_validation and (epoch % recipe.validate_every == 0 or epoch == epochs):
-            predictions = predict(optimisation.network, lambda x: forward(optimisation.network, x), validation, ranks)
-            row["val_accuracy"] = accuracy(predictions, validation.labels)
-            if best is None or row["val_accuracy"] > best["val_accuracy"]:
-                best = {k: row[k] for k in ("epoch", "val_accuracy")} | {"weights": copied(optimisation.network)}
+            if epoch % recipe.validate_every == 0 or epoch == epochs:
+                predictions = predict(optimisation.network, partial(forward, optimisation.network), validation, ranks)
+                row["val_accuracy"] = found = accuracy(predictions, validation.labels)
+                if best is None or found > best["val_accuracy"]:
+                    best = {"epoch": epoch, "val_accuracy": found, "weights": copied(optimisation.network)}
         history.append(row)
         record(row)
         say(_line(structure.network, row, epochs, left))
     return Fitted(copied(optimisation.network), best, history)
 
 
-def training_images(data: ImageSplit, recipe: RetrainRecipe, ranks: Ranks) -> Images:
+def prepared(
+    model: nn.Module, data: ImageSplit, recipe: RetrainRecipe, ranks: Ranks = ALONE
+) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]:
+    """``model`` as it is trained, in the faster layout and in training mode; it shares the parameters of the one given.
+
+    Returns:
+        The model, and what computes float32 logits [N, classes] from it (or a copy) and uint8 images [N, C, H, W], in
+        the recipe's precision.
+
+    Raises:
+        UserError: as :func:`with_shared_statistics`.
+    """
+    precision = resolve_precision(recipe.precision, data.device)
+    if data.device.type == "cpu":
+        reuse_memory()
+        model = fold_norms(model)
+    if recipe.sync_bn and ranks.world > 1:
+        model = with_shared_statistics(model, data.device)
+    model.to(memory_format=torch.channels_last).train()
+    normalise = Normalise(data.info, data.device, torch.channels_last)
+
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        with autocast(data.device, precision):
+            return network(normalise(images)).float()
+
+    return model, forward
+
+
+def training_images(data: ImageSplit, recipe: RetrainRecipe, ranks: Ranks = ALONE) -> Images:
     """The rows that the recipe trains on."""
     parts = ("train", "validation") if recipe.train_on_validation else ("train",)
     return data.part(*parts, rank=ranks.rank, world=ranks.world)

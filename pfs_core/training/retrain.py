@@ -16,7 +16,7 @@ from pfs_core.checkpoints import Checkpoints
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
 from pfs_core.device import memory_text, peak_memory, pick_device, resolve_precision
-from pfs_core.distributed import Ranks, joined
+from pfs_core.distributed import ALONE, Ranks, joined
 from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, require_result, write_json
 from pfs_core.progress import Record, ignore, say
@@ -56,7 +56,7 @@ def retrain(
         The content of ``metrics.json``.
 
     Raises:
-        UserError: the split is not one or does not fit the structure, or the loss is no longer finite.
+        UserError: the split is not one or does not fit the structure, or the training diverged.
     """
     check_out(out, "metrics")
     device = pick_device()
@@ -94,23 +94,12 @@ def _retrain(
         weights["best"] = fitted.best.pop("weights")
     model.load_state_dict(weights[recipe.keep])
     metrics = {
-        "schema": SCHEMA,
-        "network": structure.network,
-        "trained": True,
-        "macs": structure.cost.macs,
-        "params": structure.cost.params,
-        **tested(model, data, ranks),
+        **_facts(structure, data, recipe),
+        **results_on_test(model, data, ranks),
         "best_validation": fitted.best,
-        "train_rows": len(training_images(data, recipe, ranks)),
-        "class_names": data.info["class_names"],
         "epochs": epochs,
-        "recipe": recipe.model_dump(mode="json"),
-        "precision": resolve_precision(recipe.precision, data.device),
-        "device": str(data.device),
         "processes": ranks.world,
         "seed": seed,
-        "split_fingerprint": data.info["fingerprint"],
-        "pfs_version": pfs_core.__version__,
         "seconds": time.perf_counter() - started,
         "peak_memory_mib": peak_memory(data.device),
     }
@@ -126,7 +115,25 @@ def _retrain(
     return metrics
 
 
-def tested(model: nn.Module, data: ImageSplit, ranks: Ranks) -> dict[str, Any]:
+def _facts(structure: Structure, data: ImageSplit, recipe: RetrainRecipe) -> dict[str, Any]:
+    """What was trained, on what, and how."""
+    return {
+        "schema": SCHEMA,
+        "network": structure.network,
+        "trained": True,
+        "macs": structure.cost.macs,
+        "params": structure.cost.params,
+        "train_rows": len(training_images(data, recipe)),
+        "class_names": data.info["class_names"],
+        "recipe": recipe.model_dump(mode="json"),
+        "precision": resolve_precision(recipe.precision, data.device),
+        "device": str(data.device),
+        "split_fingerprint": data.info["fingerprint"],
+        "pfs_version": pfs_core.__version__,
+    }
+
+
+def results_on_test(model: nn.Module, data: ImageSplit, ranks: Ranks = ALONE) -> dict[str, Any]:
     """Test accuracy in float32, its 95% Wilson interval, the number of images and the confusion matrix."""
     model.to(memory_format=torch.contiguous_format)
     normalise = Normalise(data.info, data.device, torch.contiguous_format)

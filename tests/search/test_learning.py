@@ -175,5 +175,5 @@ def test_a_search_whose_loss_is_not_finite_stops(digits_data, narrow):
     model, graph = expanded(narrow, data)
     with torch.no_grad():
         model.fc.weight.fill_(float("inf"))
-    with pytest.raises(UserError, match=r"diverged by step 3 \(epoch 1\).*lower search.lr"):
+    with pytest.raises(UserError, match=r"search diverged in epoch 1 at step 1: .* a lower search.lr"):
         learn((model, graph), data, epochs=1)
