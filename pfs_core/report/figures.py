@@ -59,12 +59,13 @@ def gate_histogram(ax: Axes, results: Results) -> None:
 
 def search_curves(ax: Axes, results: Results) -> None:
     """Mean gate, non-zero fraction and validation accuracy over the search."""
-    epochs = [row["epoch"] for row in results.search_history]
+    unit = "step" if results.search["recipe"]["evaluate_every"] else "epoch"
+    places = [row[unit] for row in results.search_history]
     for key, label in (("mean_gate", "mean gate"), ("nonzero", "non-zero gates"), ("val_accuracy", "val. accuracy")):
-        ax.plot(epochs, [row[key] for row in results.search_history], marker=".", label=label)
+        ax.plot(places, [row[key] for row in results.search_history], marker=".", label=label)
     ax.axhline(results.search["target_ratio"], color="#999999", linewidth=1, linestyle=":", label="target ratio")
-    ax.axvline(results.search["kept_epoch"], color="#222222", linewidth=1, linestyle="--", label="kept")
-    ax.set_xlabel("epoch of the search")
+    ax.axvline(results.search[f"kept_{unit}"], color="#222222", linewidth=1, linestyle="--", label="kept")
+    ax.set_xlabel(f"{unit} of the search")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_ylim(0, 1.02)
     ax.legend()
