@@ -95,11 +95,11 @@ def step_of(model: nn.Module, gates: list[nn.Parameter]) -> Step:
     return step
 
 
-def ours(network: GatedNetwork, normalise: Normalise) -> Step:
+def ours(network: GatedNetwork) -> Step:
     """The step of :func:`pfs_core.search.loop.learn_gates`."""
 
     def step(images: Tensor, labels: Tensor) -> None:
-        loss = F.cross_entropy(network(normalise(images)), labels)
+        loss = F.cross_entropy(network(images), labels)
         network.step(loss + GAMMA * (network.mean() - TARGET) ** 2)
 
     return step
@@ -132,20 +132,22 @@ def measure(name: str, data: Any, steps: int, rounds: int, folder: Path | None) 
     """A line of the table at every point of the search, and one for all of it."""
     cpu = torch.device("cpu")
     network = GatedNetwork(*expanded(name), resolve_precision("auto", cpu), LR)
-    sides = {"ours": ours(network, Normalise(data.info, cpu, torch.channels_last)), "plain": plain(name)}
+    sides = {"ours": ours(network), "plain": plain(name)}
     sides |= {"official": official(name, folder)} if folder else {}
-    normalise = Normalise(data.info, cpu, torch.contiguous_format)
+    normalise = {key: Normalise(data.info, cpu, torch.contiguous_format) for key in sides}
+    normalise["ours"] = Normalise(data.info, cpu, torch.channels_last)
     whole = {key: [0.0] * rounds for key in sides}
     stream = batches(data.part("train"))
     for share, until in itertools.pairwise(POINTS):
         while network.steps < share * steps:
-            sides["ours"](*next(stream))
+            images, labels = next(stream)
+            sides["ours"](normalise["ours"](images), labels)
         nonzero = network.nonzero()
         times: dict[str, list[float]] = {key: [] for key in sides}
         for _ in range(rounds + 1):
             images, labels = next(stream)
             for key, step in sides.items():
-                times[key].append(seconds(step, images if key == "ours" else normalise(images), labels))
+                times[key].append(seconds(step, normalise[key](images), labels))
         times = {key: values[1:] for key, values in times.items()}
         whole = {key: [a + (until - share) * b for a, b in zip(whole[key], times[key], strict=True)] for key in sides}
         print(line(name, f"{share * steps:,.0f}", f"{nonzero:.2f}", times))

@@ -63,10 +63,9 @@ def main() -> None:
         watched = Watched(found.graph, found.expanded, found.budget, found.target, config)
         learn_gates(network, watched, data, config, 0, record=lambda row: None)
     cpu, total = machine(), watched.seconds[-1]
-    print(
-        f"\n{cpu['cpu']}, {torch.get_num_threads()} threads, torch {cpu['torch']}; {options.model}, macs=0.5, ", end=""
-    )
-    print(f"seed 0, {options.epochs} epochs in {total / 60:.1f} min, evaluated every {options.evaluate_every} steps\n")
+    print(f"\n{cpu['cpu']}, {torch.get_num_threads()} threads, torch {cpu['torch']};", end=" ")
+    print(f"{options.model}, macs=0.5, seed 0, {options.epochs} epochs in {total / 60:.1f} min,", end=" ")
+    print(f"evaluated every {options.evaluate_every} steps\n")
     print("| settled | evaluations | ends after step | of the time | kept channels shared | correlation of widths |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     moved = [row["moved"] for row in watched.rows]

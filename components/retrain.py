@@ -15,6 +15,7 @@ def retrain(
     recipe: str = "",
     settings: dict = {},
     seed: int = 0,
+    train_job: dict = {},
 ):
     """Train one structure from a fresh initialisation and test it once.
 
@@ -27,13 +28,15 @@ def retrain(
         recipe: Name of a recipe; empty for the one that suits the dataset.
         settings: Changes to the recipe's `retrain` settings.
         seed: Seed of the initial weights and of the order of the images.
+        train_job: Empty to train in this step, or the settings of a TrainJob that trains on several nodes, e.g.
+            `{"nodes": 2, "processes": 4, "shared": "s3://bucket/jobs", "image": "...", "secret": "..."}`.
     """
     from pfs_core import steps
     from pfs_core.progress import user_errors
 
     with user_errors():
         file = steps.structure_file(structures.path, network)
-        figures = steps.retrain(file, split.path, model.path, recipe, settings, seed)
+        figures = steps.retrain(file, split.path, model.path, recipe, settings, seed, train_job)
     for name, value in figures.items():
         metrics.log_metric(name, value)
     model.metadata["network"] = network

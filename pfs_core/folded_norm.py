@@ -77,13 +77,12 @@ def _unfolded(x: Tensor, like: Tensor) -> Tensor:
     return x.new_empty(0).set_(x.untyped_storage(), 0, like.shape, like.stride())
 
 
-def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Every channel of x times its scale plus its shift, in one pass and in float32 inside."""
-    return _normalised(x, scale, shift, torch.zeros_like(scale), torch.ones_like(scale), False, 0.0, 0.0)[0]
-
-
 class _FoldedBatchNorm(torch.autograd.Function):
-    """(x, weight [C], bias [C], eps) to the normalised x, its mean [C] and its biased variance [C]."""
+    """(x, weight [C], bias [C], eps) to the normalised x, its mean [C] and its biased variance [C].
+
+    In a kernel's evaluation mode each channel of a tensor is multiplied by a number and moved by another, in one pass
+    and in float32 inside: that is what all passes here but those for the statistics are.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,35 +93,29 @@ class _FoldedBatchNorm(torch.autograd.Function):
         means = means.view(pixels, channels)
         mean = means.mean(0)
         variance = variances.view(pixels, channels).mean(0) + means.var(0, correction=0)
-        inverse = torch.rsqrt(variance + eps)
-        scale = weight * inverse
-        whole = torch.stack([scale, bias - mean * scale]).repeat(1, pixels)
-        ctx.save_for_backward(x, weight, mean, variance)
+        whole = torch.stack([weight, bias, mean, variance]).repeat(1, pixels)
+        out = _normalised(folded, *whole, False, 0.0, eps)[0]
+        ctx.save_for_backward(x, weight, variance, whole)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance)
-        return _unfolded(_affine(folded, whole[0], whole[1]), x), mean, variance
+        return _unfolded(out, x), mean, variance
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, Tensor, Tensor, None]:
         """The gradients of Ioffe and Szegedy (2015), with xhat the normalised x.
 
         They are weight / deviation * (grad - mean(grad) - xhat * mean(grad * xhat)) for x, sum(grad * xhat) for the
-        weight and sum(grad) for the bias.
+        weight and sum(grad) for the bias. The kernel gives both sums and the first term.
         """
-        x, weight, mean, variance = ctx.saved_tensors
+        x, weight, variance, whole = ctx.saved_tensors
         pixels, channels, count = _pixels(x), x.shape[1], x.numel() // x.shape[1]
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        folded, grads = _folded(x, pixels), _folded(grad, pixels)
-        whole = torch.stack([weight, mean, variance]).repeat(1, pixels)
-        sums = _backward(grads, folded, *whole, None, None, False, ctx.eps, [False, True, True])[1:]
-        grad_weight, grad_bias = (each.view(pixels, channels).sum(0) for each in sums)
+        folded, grads = _folded(x, pixels), _folded(grad.contiguous(memory_format=torch.channels_last), pixels)
+        whole_weight, _, mean, whole_variance = whole
+        asked = [ctx.needs_input_grad[0], True, True]
+        out, *sums = _backward(grads, folded, whole_weight, mean, whole_variance, None, None, False, ctx.eps, asked)
+        grad_weight, grad_bias = totals = torch.stack(sums).view(2, pixels, channels).sum(1)
         if not ctx.needs_input_grad[0]:
             return None, grad_weight, grad_bias, None
-        inverse = torch.rsqrt(variance + ctx.eps)
-        of_grad = weight * inverse
-        of_x = -of_grad * inverse * grad_weight / count
-        shift = -of_grad * grad_bias / count - mean * of_x
-        whole = torch.stack([of_grad, of_x, shift]).repeat(1, pixels)
-        out = _affine(folded, whole[1], whole[2])
-        out += _affine(grads, whole[0], torch.zeros_like(whole[0]))
+        rest = (totals * (weight * torch.rsqrt(variance + ctx.eps) / -count)).repeat(1, pixels)
+        out += _normalised(folded, rest[0], rest[1], mean, whole_variance, False, 0.0, ctx.eps)[0]
         return _unfolded(out, x), grad_weight, grad_bias, None

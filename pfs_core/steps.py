@@ -97,8 +97,14 @@ def retrain(
     recipe_name: str = "",
     settings: Settings | None = None,
     seed: int = 0,
+    train_job: Settings | None = None,
 ) -> dict:
-    """Train a structure file and write the ``model`` folder; returns test accuracy and cost."""
+    """Train a structure file and write the ``model`` folder; returns test accuracy and cost.
+
+    With the settings of a :class:`pfs_core.cluster.manifest.TrainJob` the nodes of a cluster train it.
+    """
+    from pfs_core.cluster.manifest import TrainJob
+    from pfs_core.cluster.retrain import retrain_on_cluster
     from pfs_core.structure import Structure
     from pfs_core.training.retrain import retrain as train
 
@@ -106,7 +112,12 @@ def retrain(
     loaded = Structure.load(structure)
     with step_run(f"retrain/{loaded.network}") as run:
         run.params(prefixed("retrain", {"network": loaded.network, "seed": seed, **config.model_dump()}))
-        info = train(loaded, split_dir, out, config, seed, record=run.row)
+        if train_job:
+            job = TrainJob.parse(whole_numbers(dict(train_job)), "train_job")
+            inputs = {"recipe": recipe_name, "settings": dict(settings or {}), "seed": seed}
+            info = retrain_on_cluster(job, Path(structure), Path(split_dir), Path(out), inputs, run.id)
+        else:
+            info = train(loaded, split_dir, out, config, seed, record=run.row)
         result = {key: info[key] for key in ("test_accuracy", "macs", "params", "epochs", "seconds")}
         result |= prefixed("peak_memory_mib", info["peak_memory_mib"])
         run.metrics(result)

@@ -19,6 +19,9 @@ EXPERIMENT = "pfs"
 class StepRun:
     """What a step logs. This base class logs nothing: it stands for tracking that is switched off."""
 
+    id = ""
+    """MLflow's id of the run."""
+
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters; their names should start with the step's."""
 
@@ -45,7 +48,7 @@ class StepRun:
 
 class _MlflowRun(StepRun):
     def __init__(self, run_id: str, parent: str | None) -> None:
-        self._run_id = run_id
+        self.id = run_id
         self._parent = parent
         self._logged: dict[str, set[int]] = {}
 
@@ -65,7 +68,7 @@ class _MlflowRun(StepRun):
         if key not in self._logged:
             from mlflow import MlflowClient
 
-            self._logged[key] = {point.step for point in MlflowClient().get_metric_history(self._run_id, key)}
+            self._logged[key] = {point.step for point in MlflowClient().get_metric_history(self.id, key)}
         return self._logged[key]
 
     def summary(self, values: Mapping[str, Any]) -> None:

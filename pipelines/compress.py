@@ -39,6 +39,7 @@ def define(parallelism: int = 0) -> Any:
         extract_settings: dict = {},
         retrain_settings: dict = {},
         latency_settings: dict = {},
+        train_job: dict = {},
     ) -> Compressed:
         """Compress one network to one budget.
 
@@ -58,6 +59,8 @@ def define(parallelism: int = 0) -> Any:
             extract_settings: Changes to the recipe's extract settings, e.g. {"channel_multiple": 8}.
             retrain_settings: Changes to the recipe's retrain settings, e.g. {"epochs": 20}.
             latency_settings: Changes to the recipe's latency settings.
+            train_job: Empty to train in the step itself, or the settings of a TrainJob that trains on several nodes,
+                e.g. {"nodes": 2, "processes": 4, "shared": "s3://bucket/jobs", "image": "..."}.
         """
         split = split_data(dataset=dataset, recipe=recipe, settings=split_settings, seed=seed)
         split.set_display_name("Split data")
@@ -82,6 +85,7 @@ def define(parallelism: int = 0) -> Any:
                 recipe=recipe,
                 settings=retrain_settings,
                 seed=seed,
+                train_job=train_job,
             )
             training.set_display_name("Retrain from scratch")
         latency = benchmark_latency(structures=structures, recipe=recipe, settings=latency_settings, seed=seed)

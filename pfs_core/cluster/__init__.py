@@ -1,0 +1,1 @@
+"""Retraining on several nodes of a Kubernetes cluster, as a TrainJob of Kubeflow Trainer v2."""

@@ -1,0 +1,45 @@
+"""A retraining as a TrainJob: inputs out, job followed, model back."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pfs_core.cluster.launch import Cluster, follow
+from pfs_core.cluster.manifest import TrainJob, manifest
+from pfs_core.cluster.shared import get_folder, put_job
+from pfs_core.files import COMPLETE, check_out, read_json, sha256
+from pfs_core.storage import open_storage
+
+
+def retrain_on_cluster(
+    job: TrainJob, structure: Path, split: Path, out: Path, settings: Mapping[str, Any], run_id: str = ""
+) -> dict[str, Any]:
+    """Train a structure on the nodes of a cluster and write the ``model`` folder.
+
+    The job's name and the place of its files follow from the inputs: a launcher that starts again finds them.
+
+    Args:
+        job: where and on how many nodes.
+        structure: a structure file.
+        split: a ``split`` folder.
+        out: the folder to write.
+        settings: ``recipe``, ``settings`` and ``seed`` of :func:`pfs_core.steps.retrain`.
+        run_id: the MLflow run that the training is recorded in; empty for a new one.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        UserError: the shared address cannot be written, or as :func:`pfs_core.cluster.launch.follow`.
+        JobFailedError: the job failed.
+    """
+    check_out(out, "metrics")
+    inputs = {"structure": sha256(structure), "split": sha256(split / COMPLETE), **settings}
+    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    address = f"{job.shared.rstrip('/')}/{key}"
+    put_job(open_storage(address), structure, split, settings)
+    follow(Cluster(job.namespace), manifest(job, f"pfs-retrain-{key}", address, run_id))
+    get_folder(f"{address}/model", out, "metrics")
+    return read_json(out / "metrics.json")

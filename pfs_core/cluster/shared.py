@@ -1,0 +1,42 @@
+"""What the launcher and the nodes of a TrainJob hand each other: folders below one shared address."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pfs_core.files import COMPLETE, publish
+from pfs_core.storage import Storage, open_storage
+
+JOB = "job.json"
+
+
+def put_folder(storage: Storage, name: str, folder: Path) -> None:
+    """Copy every file of a published folder to ``name/``, ``complete.json`` last."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: path.name == COMPLETE):
+        storage.write(f"{name}/{path.relative_to(folder)}", path)
+
+
+def get_folder(address: str, out: Path, kind: str) -> None:
+    """Publish what :func:`put_folder` has put at an address as ``out``; UserError if it is not there."""
+    storage = open_storage(address)
+    with publish(out, kind) as folder:
+        for entry in storage.files():
+            if entry.path != COMPLETE:
+                target = folder / entry.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(storage.read(entry))
+
+
+def put_job(storage: Storage, structure: Path, split: Path, settings: Mapping[str, Any]) -> None:
+    """Write the inputs of a retraining: ``job.json``, the settings, comes last."""
+    storage.write("structure.json", structure)
+    put_folder(storage, "split", split)
+    storage.write(JOB, json.dumps(dict(settings)).encode())
+
+
+def read_file(address: str, name: str) -> bytes:
+    """A file below an address."""
+    storage = open_storage(address)
+    return storage.read(next(entry for entry in storage.files() if entry.path == name))
