@@ -177,7 +177,7 @@ class Recipe(Config):
 
 
 _IMAGENET_SPLIT = SplitRecipe(validation_per_class=50, image_size=224)
-_IMAGENET_SEARCH = SearchRecipe(epochs=1, batch_size=100, gamma=0.05)
+_IMAGENET_SEARCH = SearchRecipe(epochs=1, batch_size=100, gamma=0.05, evaluate_every=500)
 
 
 def cifar_sfp() -> Recipe:
