@@ -218,12 +218,12 @@ def imagenet_resnet() -> Recipe:
 
 
 def fast() -> Recipe:
-    """A first look at real data: 3 epochs of search, 15 of training with a cosine, validated after each.
+    """A first look at real data: a search until it has settled, 15 epochs of training with a cosine, validated.
 
     Far from the paper's schedules: it says whether a dataset and a network work, not how good they get.
     """
     return Recipe(
-        search=SearchRecipe(epochs=3),
+        search=SearchRecipe(epochs=5, evaluate_every=100, settled=0.1),
         retrain=RetrainRecipe(
             epochs=15, schedule="cosine", warmup_epochs=1, scratch_b=False, train_on_validation=False
         ),

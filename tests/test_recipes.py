@@ -52,7 +52,8 @@ def test_the_papers_resnet_50():
 
 def test_the_fast_recipe_is_a_first_look():
     fast = recipe("fast")
-    assert (fast.search.epochs, fast.retrain.epochs, fast.retrain.scratch_b) == (3, 15, False)
+    assert (fast.search.epochs, fast.retrain.epochs, fast.retrain.scratch_b) == (5, 15, False)
+    assert fast.search.settled is not None
     assert not fast.retrain.train_on_validation
 
 

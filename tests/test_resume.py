@@ -164,23 +164,43 @@ def test_checkpoints_in_a_bucket(digits, tmp_path, monkeypatch, every_step, buck
     assert searched(digits, tmp_path / "second") == whole
 
 
-COMMAND = """
-import os, sys
+STEPS = {
+    "search": """
 from pfs_core.recipes import SearchRecipe
 from pfs_core.search import search
 from pfs_core.spec import Budget, ModelSpec
-import torch
-torch.set_num_threads(1)
 recipe = SearchRecipe(epochs=3, batch_size=256, precision="fp32")
 search(ModelSpec(name="resnet20", kwargs={"width": 4}), sys.argv[1], sys.argv[2], Budget(target=0.5), recipe, seed=0)
+""",
+    "retrain": """
+from pfs_core.recipes import RetrainRecipe
+from pfs_core.structure import Structure
+from pfs_core.training.retrain import retrain
+recipe = RetrainRecipe(
+    epochs=3, batch_size=256, precision="fp32", schedule="cosine", scratch_b=False, train_on_validation=False
+)
+retrain(Structure.load(sys.argv[3]), sys.argv[1], sys.argv[2], recipe, seed=0)
+""",
+}
+COMMON = """
+import os, pathlib, signal, sys, torch
+torch.set_num_threads(1)
+"""
+DIES_AT_A_RENAME = """
+replace, seen = pathlib.Path.replace, []
+def dying(self, target):
+    seen.append(str(target).endswith(".pt"))
+    if sum(seen) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+pathlib.Path.replace = dying
 """
 
 
-def started(digits, out):
+def started(digits, out, step="search", structure="", more=""):
     environment = os.environ | {checkpoints.SECONDS: "0", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, str(digits), str(out)], env=environment, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", COMMON + more + STEPS[step], str(digits), str(out), str(structure)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def kill_when_saved(process, folder, count, number):
@@ -204,19 +224,33 @@ def test_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(digits, tmp_path
     assert (tmp_path / "out" / "gates.safetensors").read_bytes() == whole[0]
 
 
-@pytest.mark.slow
-def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(digits, tmp_path):
-    whole = searched(digits, tmp_path / "whole")
+def killed_until_done(digits, out, step, structure, more=""):
+    """Start a step again and again and kill it (at a random place, or by ``more``); how often it was killed."""
     kills = 0
     while kills < 20:
-        process = started(digits, tmp_path / "out")
-        _, code = kill_when_saved(process, tmp_path / ".out.checkpoints", 2, signal.SIGKILL)
+        process = started(digits, out, step, structure, more)
+        if more:
+            code = process.wait()
+        else:
+            _, code = kill_when_saved(process, out.parent / f".{out.name}.checkpoints", 2, signal.SIGKILL)
         if code == 0:
-            break
+            return kills
         kills += 1
         assert code == -signal.SIGKILL
-        assert not (tmp_path / "out").exists()
-    else:
-        assert started(digits, tmp_path / "out").wait() == 0
-    assert kills > 3
-    assert (tmp_path / "out" / "gates.safetensors").read_bytes() == whole[0]
+        assert not out.exists()
+    assert started(digits, out, step, structure).wait() == 0
+    return kills
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", ["", DIES_AT_A_RENAME], ids=["anywhere", "between write and rename"])
+@pytest.mark.parametrize("step", ["search", "retrain"])
+def test_a_step_that_is_killed_again_and_again_ends_as_one_that_was_not(digits, structures, tmp_path, step, more):
+    searched(digits, tmp_path / "whole") if step == "search" else retrained(digits, structures, tmp_path / "whole")
+    kills = killed_until_done(digits, tmp_path / "out", step, structures / "structure.json", more)
+    assert kills >= 4
+    results = [path for path in (tmp_path / "whole").iterdir() if path.suffix in (".safetensors", ".parquet")]
+    assert len(results) >= 2
+    for path in results:
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert not list(tmp_path.glob(".out.checkpoints*"))
