@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +46,15 @@ class Cluster:
         self._pods = client.CoreV1Api()
 
     def create(self, body: dict[str, Any]) -> None:
-        """Create a TrainJob."""
-        self._tried(lambda: self._jobs.create_namespaced_custom_object(*self._path(), body), "create trainjobs")
+        """Create a TrainJob; one of that name that is there was made by an earlier try whose answer got lost."""
+        self._tried(
+            lambda: self._jobs.create_namespaced_custom_object(*self._path(), body), "create trainjobs", {409: None}
+        )
 
     def get(self, name: str) -> dict[str, Any] | None:
         """A TrainJob as it is now; None if there is none of that name."""
         return self._tried(
-            lambda: self._jobs.get_namespaced_custom_object(*self._path(), name), "get trainjobs", missing=None
+            lambda: self._jobs.get_namespaced_custom_object(*self._path(), name), "get trainjobs", {404: None}
         )
 
     def delete(self, name: str) -> None:
@@ -60,7 +62,7 @@ class Cluster:
         self._tried(
             lambda: self._jobs.delete_namespaced_custom_object(*self._path(), name, propagation_policy="Foreground"),
             "delete trainjobs",
-            missing=None,
+            {404: None},
         )
 
     def log(self, name: str, seconds: int) -> list[str]:
@@ -78,16 +80,15 @@ class Cluster:
                 newest.metadata.name, self.namespace, timestamps=True, since_seconds=max(1, seconds)
             ),
             "get pods/log",
-            missing="",
-            refused="",
+            {404: "", 400: ""},
         )
         return text.splitlines()
 
     def _path(self) -> tuple[str, str, str, str]:
         return GROUP, VERSION, self.namespace, PLURAL
 
-    def _tried(self, request: Callable[[], Any], verb: str, **instead: Any) -> Any:
-        """The answer to a request; ``missing`` and ``refused`` stand for 404 and for 400 where they are given."""
+    def _tried(self, request: Callable[[], Any], verb: str, instead: Mapping[int, Any] = {}) -> Any:
+        """The answer to a request, or what ``instead`` has for its status."""
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -96,10 +97,8 @@ class Cluster:
             try:
                 return request()
             except ApiException as e:
-                if e.status == 404 and "missing" in instead:
-                    return instead["missing"]
-                if e.status == 400 and "refused" in instead:
-                    return instead["refused"]
+                if e.status in instead:
+                    return instead[e.status]
                 if e.status == 403:
                     raise UserError(
                         f"the service account may not {verb} in namespace {self.namespace}; give it a role that may"
@@ -132,10 +131,10 @@ def follow(cluster: Cluster, body: dict[str, Any], every: float = 5.0) -> None:
         while cluster.get(name):
             time.sleep(every)
         found = None
-    if not found:
-        cluster.create(body)
-    say(f"TrainJob {cluster.namespace}/{name} {'goes on' if found else 'created'}")
     with _deleted_on_stop(cluster, name):
+        if not found:
+            cluster.create(body)
+        say(f"TrainJob {cluster.namespace}/{name} {'goes on' if found else 'created'}")
         _watch(cluster, name, every)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pfs_core import steps
 from pfs_core.checkpoints import ROOT
 from pfs_core.cluster.shared import JOB, get_folder, put_folder, read_file
-from pfs_core.progress import user_errors
+from pfs_core.progress import first_process, user_errors
 from pfs_core.storage import open_storage
 
 
@@ -35,7 +35,7 @@ def run(address: str, scratch: Path) -> None:
     job = json.loads((inputs / JOB).read_text())
     out = inputs / "model"
     steps.retrain(inputs / "structure.json", inputs / "split", out, job["recipe"], job["settings"], job["seed"])
-    if os.environ.get("RANK", "0") == "0":
+    if first_process():
         put_folder(open_storage(address), "model", out)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pfs_core
 from pfs_core.cluster.launch import Cluster, follow
 from pfs_core.cluster.manifest import TrainJob, manifest
 from pfs_core.cluster.shared import get_folder, put_job
@@ -18,7 +19,8 @@ def retrain_on_cluster(
 ) -> dict[str, Any]:
     """Train a structure on the nodes of a cluster and write the ``model`` folder.
 
-    The job's name and the place of its files follow from the inputs: a launcher that starts again finds them.
+    The job's name and the place of its files follow from the inputs, the image and the version: a launcher that starts
+    again finds them.
 
     Args:
         job: where and on how many nodes.
@@ -36,7 +38,8 @@ def retrain_on_cluster(
         JobFailedError: the job failed.
     """
     check_out(out, "metrics")
-    inputs = {"structure": sha256(structure), "split": sha256(split / COMPLETE), **settings}
+    program = {"version": pfs_core.__version__, "image": job.image}
+    inputs = {"structure": sha256(structure), "split": sha256(split / COMPLETE), **program, **settings}
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     address = f"{job.shared.rstrip('/')}/{key}"
     put_job(open_storage(address), structure, split, settings)

@@ -1,10 +1,12 @@
 """What the launcher and the nodes of a TrainJob hand each other: folders below one shared address."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pfs_core.errors import UserError
 from pfs_core.files import COMPLETE, publish
 from pfs_core.storage import Storage, open_storage
 
@@ -30,7 +32,10 @@ def get_folder(address: str, out: Path, kind: str) -> None:
 
 
 def put_job(storage: Storage, structure: Path, split: Path, settings: Mapping[str, Any]) -> None:
-    """Write the inputs of a retraining: ``job.json``, the settings, comes last."""
+    """Write the inputs of a retraining, ``job.json``, the settings, last; where that is there, all are there."""
+    with contextlib.suppress(UserError):  # nothing is there yet
+        if any(entry.path == JOB for entry in storage.files()):
+            return
     storage.write("structure.json", structure)
     put_folder(storage, "split", split)
     storage.write(JOB, json.dumps(dict(settings)).encode())

@@ -14,12 +14,13 @@ class Api:
         course: (status, lines that node 0 has written) at each look; the last one stays.
         jobs: manifests by name.
         faults: statuses to answer with before anything else, or None to cut the connection.
+        lost: how many more jobs are created whose answer gets lost.
         calls: method and path of every request.
     """
 
     def __init__(self, course=()):
         self.course, self.jobs, self.faults, self.calls = list(course), {}, [], []
-        self.looks = 0
+        self.looks = self.lost = 0
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -63,7 +64,12 @@ class Api:
         if path.endswith("/pods"):
             return self.send(request, 200, {"kind": "PodList", "items": self.pods()})
         if method == "POST":
+            if body["metadata"]["name"] in self.jobs:
+                return self.send(request, 409, {"kind": "Status", "code": 409})
             self.jobs[body["metadata"]["name"]] = body
+            if self.lost:
+                self.lost -= 1
+                return self.send(request, 504, {"kind": "Status", "code": 504})
             return self.send(request, 201, body)
         name = path.rpartition("/")[2]
         if name not in self.jobs:

@@ -118,6 +118,13 @@ def test_what_fails_in_passing_is_tried_again(api, faults, capsys):
     assert "epoch 3" in capsys.readouterr().out
 
 
+def test_a_job_whose_creation_got_no_answer_is_followed(api, capsys):
+    api.lost = 1
+    followed()
+    assert created(api) == 2
+    assert "epoch 3" in capsys.readouterr().out
+
+
 def test_an_api_that_stays_away_is_a_failure(api):
     api.faults = [500] * launch.ATTEMPTS
     with pytest.raises(JobFailedError, match=f"failed {launch.ATTEMPTS} times to get trainjobs"):
@@ -156,6 +163,19 @@ def test_a_launcher_that_is_stopped_takes_its_job_along(api):
     with pytest.raises(SystemExit) as stopped:
         followed()
     assert stopped.value.code == 143
+    assert api.jobs == {}
+
+
+def test_a_launcher_that_is_stopped_while_it_creates_takes_its_job_along(api, monkeypatch):
+    create = Cluster.create
+
+    def stopped(self, body):
+        create(self, body)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Cluster, "create", stopped)
+    with pytest.raises(SystemExit):
+        followed()
     assert api.jobs == {}
 
 

@@ -57,6 +57,21 @@ def test_the_same_inputs_have_the_same_job(digits, structures, tmp_path, nodes):
     assert first == second != other
 
 
+def test_another_image_has_another_job(digits, structures, tmp_path, nodes):
+    for image in ("pfs-python:1", "pfs-python:2"):
+        trained(structures, digits, tmp_path / image[-1], {"shared": str(tmp_path / "shared"), "image": image})
+    assert nodes[0]["metadata"]["name"] != nodes[1]["metadata"]["name"]
+
+
+def test_inputs_that_are_there_are_left_alone(digits, structures, tmp_path, nodes):
+    job = {"shared": str(tmp_path / "shared"), "image": "pfs-python:1"}
+    times = []
+    for out in ("one", "two"):
+        trained(structures, digits, tmp_path / out, job)
+        times.append({p: p.stat().st_mtime_ns for p in (tmp_path / "shared").glob("*/split/*")})
+    assert times[0] == times[1] != {}
+
+
 def test_over_a_bucket(digits, structures, tmp_path, nodes, bucket):
     job = {"shared": f"{bucket}/jobs", "image": "pfs-python:1"}
     trained(structures, digits, tmp_path / "here")
