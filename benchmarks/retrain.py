@@ -155,7 +155,7 @@ def run(side: str, data: ImageSplit, config: RetrainRecipe, seed: int, workers: 
     model = network().build()
     started = time.perf_counter()
     if side == "here":
-        model.load_state_dict(fit(model, network(), data, config, config.epochs, seed, ignore).last)
+        model.load_state_dict(fit(model, side, data, config, config.epochs, seed, ignore).last)
     else:
         for _ in usual(model, data, config, config.epochs, workers):
             pass

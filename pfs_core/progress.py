@@ -18,9 +18,14 @@ Record = Callable[[dict[str, Any]], None]
 """Takes a row of history as soon as it is known."""
 
 
+def first_process() -> bool:
+    """Whether this is the first of several processes that train together, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(line: str) -> None:
     """Print one line for the user; of several processes that train together, the first one does."""
-    if os.environ.get("RANK", "0") == "0":
+    if first_process():
         print(f"{MARK if MARK_LINES in os.environ else ''}{line}", flush=True)
 
 

@@ -49,13 +49,14 @@ def search(
 ) -> dict:
     """Write the ``gates`` folder of ``model``; returns the kept evaluation. With ``profile``, only time some steps."""
     from pfs_core.search import search as search_gates
-    from pfs_core.search.profiling import profile_search
     from pfs_core.spec import Budget, ModelSpec
 
     config = chosen(recipe_name, dataset_of(split_dir)).stage("search", settings or {})
     spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(dict(model_settings or {}))}, "model")
     goal = Budget.from_text(budget)
     if profile:
+        from pfs_core.search.profiling import profile_search
+
         return profile_search(spec, split_dir, out, goal, config, seed)
     with step_run("search") as run:
         run.params(prefixed("search", {"model": model, "budget": str(goal), "seed": seed, **config.model_dump()}))

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pfs_core.progress import first_process
+
 PIPELINE_TAG, STEP_TAG = "kfp.pipeline_run_id", "pfs.step"
 EXPERIMENT = "pfs"
 
@@ -129,9 +131,7 @@ def step_run(step: str) -> Iterator[StepRun]:
 
     Of several processes that train together, the first one does.
     """
-    if os.environ.get("RANK", "0") != "0" or not (
-        os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID")
-    ):
+    if not first_process() or not (os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID")):
         yield StepRun()
         return
     import mlflow

@@ -28,7 +28,8 @@ class GatedNetwork:
     computes what it would have computed, on fewer and fewer channels (only what dropout draws is drawn otherwise).
 
     Attributes:
-        module: the network with the channels that are left; its BatchNorms share their statistics with ``model``.
+        module: the network with the channels that are left; the BatchNorms that no channel has left
+            share their statistics with ``model``.
         gates: of the channels that are left.
         left: int64, the positions of ``gates.values`` among all gates.
         precision: ``bf16`` or ``fp32``.

@@ -21,7 +21,6 @@ from pfs_core.errors import UserError
 from pfs_core.folded_norm import fold_norms
 from pfs_core.progress import Record, TimeLeft, say
 from pfs_core.recipes import RetrainRecipe
-from pfs_core.structure import Structure
 from pfs_core.training.advance import Progress
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.optimise import Optimisation, micro_batches
@@ -46,7 +45,7 @@ class Fitted:
 
 def fit(
     model: nn.Module,
-    structure: Structure,
+    name: str,
     data: ImageSplit,
     recipe: RetrainRecipe,
     epochs: int,
@@ -56,6 +55,8 @@ def fit(
     ranks: Ranks = ALONE,
 ) -> Fitted:
     """Train ``model``, on the device of ``data``, for so many epochs; UserError where it diverges.
+
+    ``name`` is what the lines of progress call it.
 
     Several processes train on their shares of every batch, with the mean of their gradients.
     """
@@ -99,7 +100,7 @@ def fit(
                     best = {"epoch": epoch, "val_accuracy": found, "weights": copied(optimisation.network)}
         history.append(row)
         record(row)
-        say(_line(structure.network, row, epochs, left))
+        say(_line(name, row, epochs, left))
     return Fitted(copied(optimisation.network), best, history)
 
 
@@ -131,10 +132,14 @@ def prepared(
     return model, forward
 
 
+def training_parts(recipe: RetrainRecipe) -> tuple[str, ...]:
+    """The parts of the split that the recipe trains on."""
+    return ("train", "validation") if recipe.train_on_validation else ("train",)
+
+
 def training_images(data: ImageSplit, recipe: RetrainRecipe, ranks: Ranks = ALONE) -> Images:
     """The rows that the recipe trains on."""
-    parts = ("train", "validation") if recipe.train_on_validation else ("train",)
-    return data.part(*parts, rank=ranks.rank, world=ranks.world)
+    return data.part(*training_parts(recipe), rank=ranks.rank, world=ranks.world)
 
 
 def with_shared_statistics(model: nn.Module, device: torch.device) -> nn.Module:

@@ -23,7 +23,7 @@ from pfs_core.progress import Record, ignore, say
 from pfs_core.recipes import RetrainRecipe
 from pfs_core.structure import Structure
 from pfs_core.training.evaluate import predict
-from pfs_core.training.fit import fit, training_images
+from pfs_core.training.fit import fit, training_parts
 from pfs_core.training.schedule import planned_epochs
 
 SCHEMA = "pfs.model/1"
@@ -88,7 +88,7 @@ def _retrain(
         "device": data.device.type,
     }
     with Checkpoints(out, key, ranks) as kept:
-        fitted = fit(model, structure, data, recipe, epochs, seed, record, kept, ranks)
+        fitted = fit(model, structure.network, data, recipe, epochs, seed, record, kept, ranks)
     weights = {"last": fitted.last}
     if fitted.best:
         weights["best"] = fitted.best.pop("weights")
@@ -123,7 +123,7 @@ def _facts(structure: Structure, data: ImageSplit, recipe: RetrainRecipe) -> dic
         "trained": True,
         "macs": structure.cost.macs,
         "params": structure.cost.params,
-        "train_rows": len(training_images(data, recipe)),
+        "train_rows": sum(len(data.parts[part]) for part in training_parts(recipe)),
         "class_names": data.info["class_names"],
         "recipe": recipe.model_dump(mode="json"),
         "precision": resolve_precision(recipe.precision, data.device),
