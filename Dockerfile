@@ -1,21 +1,40 @@
 # The image in which every step runs on a cluster: the library, its pinned requirements, kfp and MLflow.
-# Its name must contain "python" (kfp's local runner looks for it) and its tag is the package's version, e.g.
+# Its name must contain "python" (kfp's local runner looks for it) and its tag is the package's version, since Kubeflow's
+# cache sees the image's name and not what is in it:
 #   docker build -t pfs-python:0.1.0 .
+# For nodes without GPUs, with the address of a package index that has CPU builds of torch and torchvision:
+#   docker build -t pfs-python-cpu:0.1.0 --build-arg TORCH_INDEX=ADDRESS .
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
-FROM ${BASE}
 
-WORKDIR /opt/pfs
+FROM ${BASE} AS build
+ARG TORCH_INDEX=""
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/pfs/bin:$PATH
+WORKDIR /src
 COPY requirements.txt .
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
-
+RUN python -m venv /opt/pfs \
+    && if [ -n "$TORCH_INDEX" ]; then \
+         grep -E '^torch(vision)?==' requirements.txt > torch.txt \
+         && grep -vE '^(torch|torchvision|triton|nvidia-.*|cuda-.*)==' requirements.txt > others.txt \
+         && pip install --index-url "$TORCH_INDEX" -r torch.txt && pip install -r others.txt; \
+       else pip install -r requirements.txt; fi
 COPY pyproject.toml README.md LICENSE ./
 COPY pfs_core pfs_core
 COPY components components
 COPY pipelines pipelines
-RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation . \
-    && python -c "import kfp, mlflow, sklearn, torchvision, pipelines.compress" \
-    && pfs cost resnet20 --json
+RUN pip install --no-deps --no-build-isolation .
 
+FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=""
+LABEL org.opencontainers.image.title="pfs" \
+      org.opencontainers.image.description="Pruning from Scratch as a Kubeflow pipeline" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 RUN useradd --create-home --uid 1000 pfs
+COPY --from=build /opt/pfs /opt/pfs
+ENV PATH=/opt/pfs/bin:$PATH PYTHONUNBUFFERED=1 MPLCONFIGDIR=/tmp/matplotlib
 USER 1000
 WORKDIR /home/pfs
+RUN python -c "import boto3, kfp.kubernetes, kubernetes, mlflow, pipelines.packages, psycopg2, sklearn, torchvision" \
+    && pip check && pfs cost resnet20 --json && test "$(pfs --version)" = "pfs ${VERSION}"

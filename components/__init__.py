@@ -1,10 +1,23 @@
 """The pipeline's steps as Kubeflow components, one a file: a signature, a docstring and one call into pfs_core."""
 
 from components.benchmark_latency import benchmark_latency
+from components.check_request import check_request
+from components.close_run import close_run
+from components.compare_budgets import compare_budgets
 from components.extract_structure import extract_structure
 from components.report import report
 from components.retrain import retrain
 from components.search_gates import search_gates
 from components.split_data import split_data
 
-__all__ = ["benchmark_latency", "extract_structure", "report", "retrain", "search_gates", "split_data"]
+__all__ = [
+    "benchmark_latency",
+    "check_request",
+    "close_run",
+    "compare_budgets",
+    "extract_structure",
+    "report",
+    "retrain",
+    "search_gates",
+    "split_data",
+]

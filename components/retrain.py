@@ -1,6 +1,6 @@
 """Step 4."""
 
-from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 
 from components.base import component
 
@@ -11,6 +11,7 @@ def retrain(
     split: Input[Dataset],
     model: Output[Model],
     metrics: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
     network: str = "pruned",
     recipe: str = "",
     settings: dict = {},
@@ -24,6 +25,7 @@ def retrain(
         split: Output of the split step.
         model: Folder with weights (safetensors), structure, history and metrics.
         metrics: Test accuracy, MACs, parameters and peak memory.
+        confusion: Test images by true and predicted class, for up to 100 classes.
         network: Which structure: `pruned`, `uniform` or `dense`.
         recipe: Name of a recipe; empty for the one that suits the dataset.
         settings: Changes to the recipe's `retrain` settings.
@@ -40,3 +42,6 @@ def retrain(
     for name, value in figures.items():
         metrics.log_metric(name, value)
     model.metadata["network"] = network
+    classes, counts = steps.confusion(model.path)
+    if len(classes) <= 100:
+        confusion.log_confusion_matrix(classes, counts)

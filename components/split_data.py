@@ -14,6 +14,7 @@ def split_data(
     recipe: str = "",
     settings: dict = {},
     seed: int = 0,
+    fingerprint: str = "",
 ):
     """Choose the rows that train, validate and test.
 
@@ -26,6 +27,7 @@ def split_data(
         recipe: Name of a recipe; empty for the one that suits the dataset.
         settings: Changes to the recipe's `split` settings.
         seed: Seed of the random choice.
+        fingerprint: What changes when the dataset does, so that a cached split is of the same images; not read.
     """
     import shutil
     from pathlib import Path

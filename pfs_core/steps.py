@@ -18,6 +18,23 @@ STAGES = ("split", "search", "extract", "retrain", "latency")
 """The stages that have settings."""
 
 
+def check(request: Mapping[str, Any]) -> str:
+    """Check a pipeline's arguments (:func:`pfs_core.preflight.check`) and open its run in MLflow.
+
+    Returns:
+        What changes when the dataset does.
+    """
+    from pfs_core.data.source import content_of
+    from pfs_core.preflight import check as check_request
+    from pfs_core.tracking import open_pipeline
+
+    check_request(request)
+    content = content_of(request["dataset"])
+    name = " ".join([request["model"], *request["budgets"], f"seed {request['seed']}"])
+    open_pipeline(name, {**request, "budgets": " ".join(request["budgets"])})
+    return content
+
+
 def split(
     dataset: str, out: str | Path, recipe_name: str = "", settings: Settings | None = None, seed: int = 0
 ) -> dict:
@@ -25,8 +42,8 @@ def split(
     from pfs_core.data import split_dataset
 
     config = chosen(recipe_name, dataset).stage("split", settings or {})
-    with step_run("split") as run:
-        run.params(prefixed("split", {"dataset": dataset, "seed": seed, **config.model_dump()}))
+    params = prefixed("split", {"dataset": dataset, "seed": seed, **config.model_dump()})
+    with step_run("split", params, dataset.rstrip("/").rpartition("/")[2]) as run:
         info = split_dataset(dataset, out, config, seed)
         result = {f"{part}_rows": rows for part, rows in info["rows"].items()} | {"classes": len(info["class_names"])}
         run.metrics(result)
@@ -51,15 +68,17 @@ def search(
     from pfs_core.search import search as search_gates
     from pfs_core.spec import Budget, ModelSpec
 
-    config = chosen(recipe_name, dataset_of(split_dir)).stage("search", settings or {})
+    data = split_info(split_dir)
+    config = chosen(recipe_name, data["dataset"]).stage("search", settings or {})
     spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(dict(model_settings or {}))}, "model")
     goal = Budget.from_text(budget)
     if profile:
         from pfs_core.search.profiling import profile_search
 
         return profile_search(spec, split_dir, out, goal, config, seed)
-    with step_run("search") as run:
-        run.params(prefixed("search", {"model": model, "budget": str(goal), "seed": seed, **config.model_dump()}))
+    inputs = {"model": model, "model_settings": spec.kwargs, "split": data["fingerprint"], "budget": str(goal)}
+    params = prefixed("search", {**inputs, "seed": seed, **config.model_dump()})
+    with step_run("search", params, f"{model} {goal}") as run:
         record = partial(run.row, at="step" if config.evaluate_every else "epoch")
         info = search_gates(spec, split_dir, out, goal, config, seed, record)
         result = {key: info[key] for key in ("validation_accuracy", "nonzero", "kept_epoch", "steps", "seconds")}
@@ -72,13 +91,15 @@ def search(
 def extract(gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", settings: Settings | None = None) -> dict:
     """Write the ``structures`` folder; returns the cost of the pruned structure."""
     from pfs_core.extraction import extract_structures
+    from pfs_core.files import require_result, sha256
     from pfs_core.recipes import ExtractRecipe
     from pfs_core.spec import Budget
 
     config = ExtractRecipe.parse(dict(settings or {}), "extract")
     goal = Budget.from_text(budget)
-    with step_run("extract") as run:
-        run.params(prefixed("extract", {"budget": str(goal), **config.model_dump()}))
+    gates = sha256(require_result(gates_dir, "search", "pfs search --model M --split DIR OUT") / "gates.safetensors")
+    params = prefixed("extract", {"gates": gates, "budget": str(goal), **config.model_dump()})
+    with step_run("extract", params, str(goal)) as run:
         pruned = extract_structures(gates_dir, out, goal, config)["pruned"]
         result = {
             **pruned.cost.model_dump(),
@@ -106,13 +127,16 @@ def retrain(
     """
     from pfs_core.cluster.manifest import TrainJob
     from pfs_core.cluster.retrain import retrain_on_cluster
+    from pfs_core.files import sha256
     from pfs_core.structure import Structure
     from pfs_core.training.retrain import retrain as train
 
-    config = chosen(recipe_name, dataset_of(split_dir)).stage("retrain", settings or {})
+    data = split_info(split_dir)
+    config = chosen(recipe_name, data["dataset"]).stage("retrain", settings or {})
     loaded = Structure.load(structure)
-    with step_run(f"retrain/{loaded.network}") as run:
-        run.params(prefixed("retrain", {"network": loaded.network, "seed": seed, **config.model_dump()}))
+    inputs = {"network": loaded.network, "structure": sha256(structure), "split": data["fingerprint"]}
+    params = prefixed("retrain", {**inputs, "seed": seed, **config.model_dump()})
+    with step_run(f"retrain/{loaded.network}", params, loaded.title) as run:
         if train_job:
             job = TrainJob.parse(whole_numbers(dict(train_job)), "train_job")
             inputs = {"recipe": recipe_name, "settings": dict(settings or {}), "seed": seed}
@@ -134,13 +158,15 @@ def benchmark(
     seed: int = 0,
 ) -> dict:
     """Measure structure files beside their dense network and write the ``latency`` folder; returns the medians."""
+    from pfs_core.files import sha256
     from pfs_core.latency import benchmark as measure
     from pfs_core.structure import Structure
 
     config = chosen(recipe_name, "").stage("latency", settings or {})
     loaded = [Structure.load(path) for path in structures]
-    with step_run("latency") as run:
-        run.params(prefixed("latency", {"seed": seed, **config.model_dump()}))
+    inputs = {"structures": [sha256(path) for path in structures]}
+    params = prefixed("latency", {**inputs, "seed": seed, **config.model_dump()})
+    with step_run("latency", params, loaded[0].title) as run:
         info = measure(loaded, out, config, seed)
         result = {f"{name}_p50_ms": stats["p50_ms"] for name, stats in info["models"].items()}
         result |= {f"{name}_ratio": ratio["ratio"] for name, ratio in info["ratios_to_dense"].items()}
@@ -159,15 +185,16 @@ def report(
     registered_name: str = "",
 ) -> dict:
     """Write the ``report`` folder, log and register the pruned network; returns the final figures."""
-    from pfs_core.files import plain_name
+    from pfs_core.files import COMPLETE, plain_name, sha256
     from pfs_core.report import load_results, write_report
     from pfs_core.report.deploy import deployable, example_images
     from pfs_core.report.page import HEADER, table_cells, text_table
 
     results = load_results(split_dir, gates_dir, structures_dir, model_dirs, latency_dir)
     name = registered_name or f"pfs-{plain_name(results.spec.name)}"
-    with step_run("report") as run:
-        summary = write_report(results, out)
+    params = {"report.models": [sha256(Path(folder) / COMPLETE) for folder in model_dirs]}
+    with step_run("report", params, results.title) as run:
+        summary = write_report(results, out, run.url)
         run.artifact(out, "report")
         version = run.model(deployable(results), example_images(results), name)
         figures = summary["figures"]
@@ -177,6 +204,42 @@ def report(
             run.params({"report.registered_model": version})
     for line in [*text_table(HEADER, table_cells(summary["table"])), "", summary["verdict"]]:
         say(line)
+    return finite(figures)
+
+
+def compare(
+    split_dir: str | Path,
+    gates_dir: str | Path,
+    structures_dirs: Sequence[str | Path],
+    model_dirs: Sequence[str | Path],
+    latency_dirs: Sequence[str | Path],
+    dense_dir: str | Path,
+    out: str | Path,
+    registered_name: str = "",
+) -> dict:
+    """Write the ``comparison`` folder of several budgets, log and register the pruned networks; returns the figures."""
+    from pfs_core.files import COMPLETE, plain_name, sha256
+    from pfs_core.report.comparison import load_budgets, write_comparison
+    from pfs_core.report.deploy import deployable, example_images
+
+    budgets = load_budgets(split_dir, gates_dir, structures_dirs, model_dirs, latency_dirs, dense_dir)
+    name = registered_name or f"pfs-{plain_name(budgets[0].spec.name)}"
+    params = {"compare.models": [sha256(Path(folder) / COMPLETE) for folder in model_dirs]}
+    with step_run("compare", params, budgets[0].spec.name) as run:
+        summary = write_comparison(budgets, out, run.url)
+        run.artifact(out, "comparison")
+        versions = [run.model(deployable(results), example_images(results), name) for results in budgets]
+        figures = {
+            f"{row['budget'].replace('=', '-') or 'dense'}.{key}": row[key]
+            for row in summary["rows"]
+            for key in ("test_accuracy", "macs", "latency_ratio")
+        }
+        run.metrics(finite(figures))
+        run.summary(finite(figures))
+        if any(versions):
+            run.params({"compare.registered_models": versions})
+    for row in summary["rows"]:
+        say(f"{row['budget'] or 'dense':<12} {row['macs']:>13,} MACs  test accuracy {row['test_accuracy']:.2%}")
     return finite(figures)
 
 
@@ -190,16 +253,24 @@ def structure_file(structures_dir: str | Path, network: str) -> Path:
     return require_result(structures_dir, "structure", "pfs extract --gates DIR OUT") / FILES[network]
 
 
+def confusion(model_dir: str | Path) -> tuple[list[str], list[list[int]]]:
+    """The names of the classes, and the counts [true class][predicted class], of a ``model`` folder."""
+    from pfs_core.files import read_json
+
+    metrics = read_json(Path(model_dir) / "metrics.json")
+    return metrics["class_names"], metrics["confusion_matrix"]
+
+
 def chosen(recipe_name: str, dataset: str) -> Recipe:
     """The named recipe, or the one that suits the dataset."""
     return recipe(recipe_name or default_recipe(dataset))
 
 
-def dataset_of(split_dir: str | Path) -> str:
-    """The dataset that a split folder was made from."""
+def split_info(split_dir: str | Path) -> dict[str, Any]:
+    """What a split folder says of itself."""
     from pfs_core.files import read_json, require_result
 
-    return read_json(require_result(split_dir, "split", "pfs split DATASET OUT") / "split.json")["dataset"]
+    return read_json(require_result(split_dir, "split", "pfs split DATASET OUT") / "split.json")
 
 
 def prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

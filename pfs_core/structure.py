@@ -111,6 +111,11 @@ class Structure(Config):
         method = str(self.chosen_by.get("method", ""))
         return "pruned" if method == "pfs" else method
 
+    @property
+    def title(self) -> str:
+        """The network's name and the budget that it was cut to."""
+        return f"{self.model.name} {Budget(metric=self.budget.metric, target=self.budget.target)}"
+
     def graph(self) -> ChannelGraph:
         """The channel graph of the unexpanded network."""
         return unexpanded_graph(self.model)

@@ -2,19 +2,25 @@
 
 Tracking is on when ``MLFLOW_TRACKING_URI`` is set; otherwise every call here does nothing and MLflow is not imported.
 ``KFP_RUN_ID`` says which pipeline run a step belongs to: its parent run carries the tag ``kfp.pipeline_run_id`` (the
-name that Kubeflow Pipelines' own MLflow plugin uses), and every step has one nested run with the tag ``pfs.step``.
+name that Kubeflow Pipelines' own MLflow plugin uses), and every step has a nested run with the tags ``pfs.step`` and
+``pfs.inputs``, a digest of its parameters: a step that is tried again goes on in its run, and the same step on other
+inputs has another.
 """
 
 import contextlib
+import hashlib
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pfs_core.progress import first_process
 
-PIPELINE_TAG, STEP_TAG = "kfp.pipeline_run_id", "pfs.step"
+PIPELINE_TAG, PIPELINE_URL_TAG = "kfp.pipeline_run_id", "kfp.pipeline_run_url"
+STEP_TAG, INPUTS_TAG = "pfs.step", "pfs.inputs"
 EXPERIMENT = "pfs"
 
 
@@ -23,6 +29,8 @@ class StepRun:
 
     id = ""
     """MLflow's id of the run."""
+    url = ""
+    """The page of the pipeline's run, where the server has pages."""
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters; their names should start with the step's."""
@@ -49,8 +57,9 @@ class StepRun:
 
 
 class _MlflowRun(StepRun):
-    def __init__(self, run_id: str, parent: str | None) -> None:
+    def __init__(self, run_id: str, experiment: str, parent: str | None) -> None:
         self.id = run_id
+        self.url = page(experiment, parent or run_id)
         self._parent = parent
         self._logged: dict[str, set[int]] = {}
 
@@ -126,10 +135,15 @@ def finite(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def step_run(step: str) -> Iterator[StepRun]:
-    """Open the run of a step (``search``, ``retrain/pruned``), or the one that an earlier try of it opened.
+def step_run(step: str, params: Mapping[str, Any] = {}, about: str = "") -> Iterator[StepRun]:
+    """Open the run of a step, or the one that an earlier try of it opened, and log its parameters.
 
     Of several processes that train together, the first one does.
+
+    Args:
+        step: its name, e.g. ``search`` or ``retrain/pruned``.
+        params: what its result follows from; names start with the step's.
+        about: what the run's name says beside the step's, e.g. ``resnet20 macs=0.5``.
     """
     if not first_process() or not (os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID")):
         yield StepRun()
@@ -139,21 +153,43 @@ def step_run(step: str) -> Iterator[StepRun]:
     if os.environ.get("MLFLOW_RUN_ID"):  # made by the KFP plugin: resume it, choose no experiment
         with mlflow.start_run() as run:
             mlflow.set_tag(STEP_TAG, step)
-            yield _MlflowRun(run.info.run_id, run.data.tags.get("mlflow.parentRunId"))
+            yield _begun(run, params, run.data.tags.get("mlflow.parentRunId"))
         return
-    experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)).experiment_id
+    experiment = _experiment()
     pipeline = os.environ.get("KFP_RUN_ID", "")
-    tags = {STEP_TAG: step}
+    tags = {STEP_TAG: step, INPUTS_TAG: _digest(params)}
     parent = earlier = None
     if pipeline:
         tags[PIPELINE_TAG] = pipeline
         parent = pipeline_run(experiment, pipeline)
         earlier = _find(experiment, tags)
-    with mlflow.start_run(run_id=earlier, run_name=step, parent_run_id=parent, tags=tags) as run:
-        yield _MlflowRun(run.info.run_id, parent)
+    name = f"{step} {about}".strip()
+    with mlflow.start_run(run_id=earlier, run_name=name, parent_run_id=parent, tags=tags) as run:
+        yield _begun(run, params, parent)
 
 
-def pipeline_run(experiment: str, pipeline: str) -> str:
+def _begun(run: Any, params: Mapping[str, Any], parent: str | None) -> StepRun:
+    step = _MlflowRun(run.info.run_id, run.info.experiment_id, parent)
+    step.params(params)
+    return step
+
+
+def _digest(params: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def page(experiment: str, run_id: str) -> str:
+    """The address of a run's page, without credentials; empty where the store is no server."""
+    import mlflow
+
+    uri = urlsplit(mlflow.get_tracking_uri())
+    if uri.scheme not in ("http", "https"):
+        return ""
+    host = uri.netloc.rpartition("@")[2]
+    return f"{uri.scheme}://{host}{uri.path.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def pipeline_run(experiment: str, pipeline: str, name: str = "") -> str:
     """The id of a pipeline's parent run, made if there is none yet."""
     from mlflow import MlflowClient
 
@@ -161,42 +197,63 @@ def pipeline_run(experiment: str, pipeline: str) -> str:
     found = _find(experiment, tags)
     if found:
         return found
-    name = os.environ.get("PFS_RUN_NAME") or pipeline
-    return MlflowClient().create_run(experiment, run_name=name, tags=tags).info.run_id
+    if ui := os.environ.get("KFP_UI_URL"):
+        tags[PIPELINE_URL_TAG] = f"{ui.rstrip('/')}/#/runs/details/{pipeline}"
+    return MlflowClient().create_run(experiment, run_name=name or pipeline, tags=tags).info.run_id
 
 
-def open_pipeline(params: Mapping[str, Any], artifact_root: Path | None = None) -> str:
-    """Make the parent run of the pipeline that ``KFP_RUN_ID`` names, with its parameters; returns its id.
-
-    Args:
-        params: of the pipeline.
-        artifact_root: where artifacts go if the experiment has to be made and the store is a local database.
-    """
+def make_experiment(artifact_root: Path) -> None:
+    """Make the experiment, if there is none, with its artifacts below a local folder."""
     import mlflow
-    from mlflow import MlflowClient
 
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-    local = mlflow.get_tracking_uri().startswith("sqlite:")
-    if artifact_root and local and mlflow.get_experiment_by_name(name) is None:
+    if mlflow.get_tracking_uri().startswith("sqlite:") and mlflow.get_experiment_by_name(name) is None:
         kind = {"mlflow.experimentKind": "custom_model_development"}
         mlflow.create_experiment(name, artifact_location=artifact_root.as_uri(), tags=kind)
-    run_id = pipeline_run(mlflow.set_experiment(name).experiment_id, os.environ["KFP_RUN_ID"])
+
+
+def open_pipeline(name: str, params: Mapping[str, Any]) -> str:
+    """Make the parent run of the pipeline that ``KFP_RUN_ID`` names, with its parameters.
+
+    Returns:
+        Its id, or "" without tracking. Under KFP's plugin it is the run that the plugin made.
+    """
+    if not (os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID")):
+        return ""
+    from mlflow import MlflowClient
+
+    if given := os.environ.get("MLFLOW_RUN_ID"):
+        run_id = MlflowClient().get_run(given).data.tags.get("mlflow.parentRunId", given)
+    elif pipeline := os.environ.get("KFP_RUN_ID"):
+        run_id = pipeline_run(_experiment(), pipeline, name)
+    else:
+        return ""
     for key, value in params.items():
         MlflowClient().log_param(run_id, key, value)
     return run_id
 
 
-def close_pipeline(run_id: str, succeeded: bool) -> None:
-    """End a pipeline's parent run with its true status, and the steps that were cut off as failed."""
+def close_pipeline(succeeded: bool) -> None:
+    """End the parent run with its true status, and the steps that were cut off as failed.
+
+    Nothing happens without tracking, where the run has ended already, and under KFP's plugin, which does it itself.
+    """
+    pipeline = os.environ.get("KFP_RUN_ID")
+    if not pipeline or not os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID"):
+        return
     from mlflow import MlflowClient
 
-    client = MlflowClient()
-    run = client.get_run(run_id)
-    unfinished = f"tags.`{PIPELINE_TAG}` = '{run.data.tags[PIPELINE_TAG]}' and attributes.status = 'RUNNING'"
-    for step in client.search_runs([run.info.experiment_id], unfinished):
-        if step.info.run_id != run_id:
-            client.set_terminated(step.info.run_id, "FAILED")
-    client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+    client, experiment = MlflowClient(), _experiment()
+    unfinished = f"tags.`{PIPELINE_TAG}` = '{pipeline}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment], unfinished):
+        ended = succeeded and run.data.tags[STEP_TAG] == "pipeline"
+        client.set_terminated(run.info.run_id, "FINISHED" if ended else "FAILED")
+
+
+def _experiment() -> str:
+    import mlflow
+
+    return mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)).experiment_id
 
 
 def _find(experiment: str, tags: Mapping[str, str]) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pfs_core
 from pfs_core.errors import UserError
+from pipelines.cluster_commands import add_cluster_commands
 from pipelines.data_commands import add_data_commands
 
 if TYPE_CHECKING:
@@ -92,8 +93,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("run", type=Path, metavar="RUNDIR", help="folder with split, gates, structures, model-*, latency")
     sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
     _out(sub)
-    sub = command("compile", compile_packages, "packages for the Kubeflow UI")
-    sub.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="folder (default build)")
+    add_cluster_commands(command)
     return top
 
 
@@ -321,16 +321,6 @@ def report(a: argparse.Namespace) -> None:
         raise UserError(f"{a.run} is not a folder; name the folder of a finished run")
     models = sorted(a.run.glob("model-*"))
     steps.report(a.run / "split", a.run / "gates", a.run / "structures", models, a.run / "latency", a.out, a.register)
-
-
-def compile_packages(a: argparse.Namespace) -> None:
-    """``pfs compile``."""
-    if a.out.exists() and not a.out.is_dir():
-        raise UserError(f"{a.out} is a file; name a folder for the packages")
-    from pipelines.packages import compile_all
-
-    for path in compile_all(a.out):
-        print(path)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,32 @@
 """One model, one budget: the pipeline that runs on a laptop and is compiled for a cluster."""
 
-from typing import Any, List, NamedTuple
+from typing import Any, List
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset
 
-from components import benchmark_latency, extract_structure, report, retrain, search_gates, split_data
+from components import (
+    benchmark_latency,
+    check_request,
+    close_run,
+    extract_structure,
+    report,
+    retrain,
+    search_gates,
+    split_data,
+)
+from pipelines.pools import Placement, Pools, with_pools
 
 DESCRIPTION = """Find a smaller network by *Pruning from Scratch*: learn one gate a channel on frozen random weights,
-cut at the budget, train the slim network from scratch, measure its CPU latency."""
+cut at the budget, train the slim network from scratch, measure its CPU latency.
+
+The page of the step **Report** has the result; **Compare networks** of several runs has their figures side by side."""
 
 
-class Compressed(NamedTuple):
-    """What the pipeline gives back beside the models."""
-
-    split: Dataset
-    gates: Artifact
-    structures: Artifact
-    latency: Artifact
-    report: Artifact
-
-
-def define(parallelism: int = 0) -> Any:
-    """The ``compress`` pipeline; at most ``parallelism`` networks are trained at once (0: all)."""
+def define(place: Placement = Placement()) -> Any:
+    """The ``compress`` pipeline, with its steps on the pools of ``place``."""
 
     @dsl.pipeline(name="compress", display_name="Compress a network", description=DESCRIPTION)
+    @with_pools
     def compress(
         model: str = "resnet20",
         dataset: str = "digits",
@@ -40,7 +42,8 @@ def define(parallelism: int = 0) -> Any:
         retrain_settings: dict = {},
         latency_settings: dict = {},
         train_job: dict = {},
-    ) -> Compressed:
+        pools: Pools = Pools(),
+    ) -> None:
         """Compress one network to one budget.
 
         Args:
@@ -62,49 +65,61 @@ def define(parallelism: int = 0) -> Any:
             train_job: Empty to train in the step itself, or the settings of a TrainJob that trains on several nodes,
                 e.g. {"nodes": 2, "processes": 4, "shared": "s3://bucket/jobs", "image": "..."}.
         """
-        split = split_data(dataset=dataset, recipe=recipe, settings=split_settings, seed=seed)
-        split.set_display_name("Split data")
-        search = search_gates(
-            model=model,
-            split=split.outputs["split"],
-            budget=budget,
-            recipe=recipe,
-            settings=search_settings,
-            model_settings=model_settings,
-            seed=seed,
-        )
-        search.set_display_name("Search gates")
-        extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
-        extraction.set_display_name("Extract structure")
-        structures = extraction.outputs["structures"]
-        with dsl.ParallelFor(networks, name="retrain-each", parallelism=parallelism) as network:
-            training = retrain(
-                structures=structures,
-                split=split.outputs["split"],
-                network=network,
+        closing = place.cpu(close_run(), pools, hours=1).set_display_name("Close the run").set_caching_options(False)
+        with dsl.ExitHandler(closing, name="Compress"):
+            check = check_request(
+                model=model,
+                dataset=dataset,
+                budgets=[budget],
+                networks=networks,
                 recipe=recipe,
-                settings=retrain_settings,
                 seed=seed,
-                train_job=train_job,
+                model_settings=model_settings,
+                split_settings=split_settings,
+                search_settings=search_settings,
+                extract_settings=extract_settings,
+                retrain_settings=retrain_settings,
+                latency_settings=latency_settings,
             )
-            training.set_display_name("Retrain from scratch")
-        latency = benchmark_latency(structures=structures, recipe=recipe, settings=latency_settings, seed=seed)
-        latency.set_display_name("Benchmark CPU latency").set_caching_options(False)
-        page = report(
-            split=split.outputs["split"],
-            gates=search.outputs["gates"],
-            structures=structures,
-            models=dsl.Collected(training.outputs["model"]),
-            latency=latency.outputs["latency"],
-            registered_model=registered_model,
-        )
-        page.set_display_name("Report")
-        return Compressed(
-            split=split.outputs["split"],
-            gates=search.outputs["gates"],
-            structures=structures,
-            latency=latency.outputs["latency"],
-            report=page.outputs["folder"],
-        )
+            place.cpu(check, pools, hours=1).set_display_name("Check the request").set_caching_options(False)
+            split = split_data(
+                dataset=dataset, recipe=recipe, settings=split_settings, seed=seed, fingerprint=check.output
+            )
+            place.cpu(split, pools).set_display_name("Split data")
+            search = search_gates(
+                model=model,
+                split=split.outputs["split"],
+                budget=budget,
+                recipe=recipe,
+                settings=search_settings,
+                model_settings=model_settings,
+                seed=seed,
+            )
+            place.gpu(search, pools, hours=24).set_display_name("Search gates")
+            extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
+            place.cpu(extraction, pools).set_display_name("Extract structure")
+            structures = extraction.outputs["structures"]
+            with dsl.ParallelFor(networks, name="Retrain each network", parallelism=place.parallelism) as network:
+                training = retrain(
+                    structures=structures,
+                    split=split.outputs["split"],
+                    network=network,
+                    recipe=recipe,
+                    settings=retrain_settings,
+                    seed=seed,
+                    train_job=train_job,
+                )
+                place.gpu(training, pools, hours=168).set_display_name("Retrain from scratch")
+            latency = benchmark_latency(structures=structures, recipe=recipe, settings=latency_settings, seed=seed)
+            place.latency(latency, pools).set_display_name("Benchmark CPU latency")
+            page = report(
+                split=split.outputs["split"],
+                gates=search.outputs["gates"],
+                structures=structures,
+                models=dsl.Collected(training.outputs["model"]),
+                latency=latency.outputs["latency"],
+                registered_model=registered_model,
+            )
+            place.cpu(page, pools, hours=1).set_display_name("Report")
 
     return compress

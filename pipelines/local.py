@@ -11,30 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from pfs_core.errors import UserError
-from pfs_core.files import read_json, write_json
+from pfs_core.files import COMPLETE, read_json, write_json
 from pfs_core.progress import say, user_errors
+
+RESULTS = {"split": "split", "gates": "search", "structures": "structure", "latency": "latency", "report": "report"}
+"""The name of each result, and what kind of folder it is (:func:`pfs_core.files.require_result`)."""
 
 
 def check(arguments: dict[str, Any], root: Path) -> None:
     """Raise UserError for what is wrong with the pipeline's arguments before anything is started."""
-    from pfs_core.data.source import check_dataset
-    from pfs_core.extraction import FILES
-    from pfs_core.models import build_model
-    from pfs_core.recipes import default_recipe, recipe
-    from pfs_core.spec import Budget, ModelSpec
-    from pfs_core.steps import STAGES
+    from pfs_core import preflight
 
     if "python3" in json.dumps([arguments, str(root)]):
         raise UserError("kfp's local runner rewrites the word python3 in settings and paths; use others without it")
-    config = recipe(arguments["recipe"] or default_recipe(arguments["dataset"]))
-    for stage in STAGES:
-        config.stage(stage, arguments[f"{stage}_settings"])
-    Budget.from_text(arguments["budget"])
-    build_model(ModelSpec(name=arguments["model"], kwargs=arguments["model_settings"]))
-    check_dataset(arguments["dataset"])
-    for network in arguments["networks"]:
-        if network not in FILES:
-            raise UserError(f"unknown network {network!r} to train; known: {', '.join(FILES)}")
+    preflight.check({**arguments, "budgets": [arguments["budget"]]})
 
 
 def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
@@ -43,19 +33,25 @@ def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
 
     from pfs_core import tracking
     from pipelines.compress import define
+    from pipelines.pools import Placement
 
-    parent = tracking.open_pipeline(arguments, artifact_root)
-    succeeded = False
+    tracking.make_experiment(artifact_root)
     try:
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
-        task = define(parallelism=1)(**arguments)  # one training at a time has the cores to itself
-        outputs = {name: artifact.path for name, artifact in task.outputs.items()}
-        for metrics in sorted(root.rglob("metrics.json")):
-            outputs[f"model-{read_json(metrics)['network']}"] = str(metrics.parent)
-        write_json(root / "outputs.json", outputs)
-        succeeded = True
+        define(Placement(local=True))(**arguments)
     finally:
-        tracking.close_pipeline(parent, succeeded)
+        tracking.close_pipeline(succeeded=False)  # only does something if the pipeline could not
+    write_json(root / "outputs.json", results(root))
+
+
+def results(root: Path) -> dict[str, str]:
+    """The folder of each result of a pipeline that ran below ``root``."""
+    complete = [path.parent for path in sorted(root.rglob(COMPLETE))]
+    models = [folder for folder in complete if (folder / "metrics.json").exists()]
+    found = {f"model-{read_json(folder / 'metrics.json')['network']}": str(folder) for folder in models}
+    for folder in set(complete) - set(models):  # a model has a structure.json too
+        found |= {name: str(folder) for name, kind in RESULTS.items() if (folder / f"{kind}.json").exists()}
+    return found
 
 
 def main() -> None:

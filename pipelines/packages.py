@@ -1,17 +1,53 @@
 """Pipeline packages: the YAML that the Kubeflow UI and its API take."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import yaml
 from kfp import compiler
 
-from pipelines.compress import define
+from pfs_core.recipes import RECIPES
+from pipelines import compress, pareto
+from pipelines.pools import Placement
+
+PIPELINES: dict[str, Callable[[Placement], Any]] = {"compress": compress.define, "pareto": pareto.define}
+CHOICES = {"recipe": ["", *RECIPES], "gpu_type": ["nvidia.com/gpu", "amd.com/gpu"]}
+"""Parameters that have a few values, for :func:`add_drop_downs`."""
 
 
-def compile_all(folder: Path) -> list[Path]:
-    """Compile every pipeline into ``folder``; returns the files."""
+def compile_all(folder: Path, place: Placement = Placement(), drop_downs: bool = False) -> list[Path]:
+    """Compile every pipeline into ``folder``; returns the files.
+
+    Args:
+        folder: made if it is not there.
+        place: where steps run.
+        drop_downs: offer ``CHOICES`` as drop-downs in the UI.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "compress.yaml"
-    aside = folder / ".compress.partial.yaml"
-    compiler.Compiler().compile(define(), str(aside))
+    return [compile_one(name, folder / f"{name}.yaml", place, drop_downs) for name in PIPELINES]
+
+
+def compile_one(name: str, path: Path, place: Placement = Placement(), drop_downs: bool = False) -> Path:
+    """Compile a pipeline into a file; the same pipeline gives the same bytes."""
+    aside = path.with_name(f".{path.stem}.partial.yaml")
+    compiler.Compiler().compile(PIPELINES[name](place), str(aside))
+    lines = aside.read_text().splitlines(keepends=True)
+    aside.write_text("".join(line for line in lines if not line.startswith("#")))  # comments come in any order
+    if drop_downs:
+        add_drop_downs(aside)
     aside.replace(path)
-    return [path]
+    return path
+
+
+def add_drop_downs(package: Path) -> None:
+    """Name the values of ``CHOICES`` in a package: Kubeflow 2.16 and newer knows them, its compiler writes none yet.
+
+    Older servers may refuse such a package.
+    """
+    documents = list(yaml.safe_load_all(package.read_text()))
+    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
+    for name, values in CHOICES.items():
+        if name in parameters:
+            parameters[name]["literals"] = values
+    package.write_text(yaml.safe_dump_all(documents, sort_keys=True))

@@ -36,7 +36,7 @@ def run_pipeline(arguments: dict[str, Any], store: Path) -> int:
     }
     write_json(folder / "run.json", request)
     with log_path.open("w", encoding="utf-8") as log:
-        code, error = follow(folder / "run.json", environment(arguments, store, folder.name), log)
+        code, error = follow(folder / "run.json", environment(store, folder.name), log)
     if error:
         if not (folder / "steps").exists():  # refused before anything was started
             shutil.rmtree(folder)
@@ -67,14 +67,12 @@ def new_folder(store: Path, arguments: dict[str, Any]) -> Path:
     raise RuntimeError(f"no free name in {store}")
 
 
-def environment(arguments: dict[str, Any], store: Path, run_id: str) -> dict[str, str]:
-    """The process environment of the run: where MLflow and checkpoints keep what, and what the run is called."""
+def environment(store: Path, run_id: str) -> dict[str, str]:
+    """The process environment of the run: where MLflow and checkpoints keep what."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(store)
-    name = f"{arguments['model']} {arguments['budget']} seed {arguments['seed']}"
     ours = {
         "MLFLOW_TRACKING_URI": uri,
         "KFP_RUN_ID": run_id,
-        "PFS_RUN_NAME": name,
         "PYTHONUNBUFFERED": "1",
         MARK_LINES: "1",
     }

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import MappingProxyType
 
 import mlflow
 import pytest
@@ -19,6 +20,12 @@ def store(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     mlflow.set_tracking_uri(uri)
     return tmp_path
+
+
+def opened(store, params=MappingProxyType({})):
+    """The id of the parent run of the pipeline, made as a pipeline's first step does."""
+    tracking.make_experiment(store / "artifacts")
+    return tracking.open_pipeline("resnet20 macs=0.5 seed 0", params)
 
 
 def steps_of(parent):
@@ -40,7 +47,7 @@ def test_without_a_store_nothing_is_logged_and_mlflow_stays_unimported():
 
 
 def test_a_retried_step_goes_on_in_its_run(store):
-    parent = tracking.open_pipeline({"budget": "macs=0.5"}, store / "artifacts")
+    parent = opened(store, {"budget": "macs=0.5"})
     with pytest.raises(RuntimeError), tracking.step_run("search") as run:
         run.metrics({"loss": 2.0}, step=1)
         raise RuntimeError("the node went away")
@@ -54,7 +61,7 @@ def test_a_retried_step_goes_on_in_its_run(store):
 
 
 def test_a_step_that_goes_on_leaves_no_point_out_and_none_twice(store):
-    parent = tracking.open_pipeline({}, store / "artifacts")
+    parent = opened(store)
     rows = [{"epoch": epoch, "loss": 1.0 / epoch} for epoch in (1, 2, 3)]
     for known in (rows[:2], rows):
         with tracking.step_run("search") as run:
@@ -65,26 +72,60 @@ def test_a_step_that_goes_on_leaves_no_point_out_and_none_twice(store):
 
 
 def test_summary_goes_to_the_parent(store):
-    parent = tracking.open_pipeline({}, store / "artifacts")
+    parent = opened(store)
     with tracking.step_run("report") as run:
         run.summary({"macs": 7, "nan": float("nan"), "name": "x"})
     assert MlflowClient().get_run(parent).data.metrics == {"macs": 7.0}
 
 
 def test_closing_the_pipeline_closes_steps_that_were_cut_off(store):
-    parent = tracking.open_pipeline({}, store / "artifacts")
+    parent = opened(store)
     with tracking.step_run("search"):
-        tracking.close_pipeline(parent, succeeded=False)
+        tracking.close_pipeline(succeeded=False)
         assert steps_of(parent)["search"].info.status == "FAILED"
     assert MlflowClient().get_run(parent).info.status == "FAILED"
 
 
+def test_a_pipeline_that_has_ended_stays_as_it_is(store):
+    parent = opened(store)
+    for succeeded in (True, False):
+        tracking.close_pipeline(succeeded)
+    assert MlflowClient().get_run(parent).info.status == "FINISHED"
+
+
+def test_the_same_step_on_other_inputs_has_a_run_of_its_own(store):
+    parent = opened(store)
+    ids = []
+    for budget in ("macs=0.5", "macs=0.3", "macs=0.5"):
+        with tracking.step_run("extract", {"extract.budget": budget}, budget) as run:
+            ids.append(run.id)
+    assert ids[0] == ids[2] != ids[1]
+    client = MlflowClient()
+    names = {run: client.get_run(run).info.run_name for run in ids}
+    assert names == {ids[0]: "extract macs=0.5", ids[1]: "extract macs=0.3"}
+    assert {client.get_run(run).data.tags["mlflow.parentRunId"] for run in ids} == {parent}
+
+
+def test_the_run_links_to_the_page_of_its_pipeline(store, monkeypatch):
+    monkeypatch.setenv("KFP_UI_URL", "https://kubeflow.example/pipeline/")
+    parent = MlflowClient().get_run(opened(store))
+    assert parent.data.tags["kfp.pipeline_run_url"] == "https://kubeflow.example/pipeline/#/runs/details/run-1"
+    assert parent.info.run_name == "resnet20 macs=0.5 seed 0"
+
+
+def test_pages_hold_no_credentials(store):
+    mlflow.set_tracking_uri("https://me:hidden@mlflow.example/team/")
+    assert tracking.page("3", "abc") == "https://mlflow.example/team/#/experiments/3/runs/abc"
+    mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}")
+    assert tracking.page("3", "abc") == ""
+
+
 def test_two_pipelines_do_not_share_runs(store, monkeypatch):
-    first = tracking.open_pipeline({}, store / "artifacts")
+    first = opened(store)
     with tracking.step_run("search"):
         pass
     monkeypatch.setenv("KFP_RUN_ID", "run-2")
-    second = tracking.open_pipeline({}, store / "artifacts")
+    second = opened(store)
     with tracking.step_run("search"):
         pass
     assert first != second
@@ -103,11 +144,16 @@ def test_the_run_that_the_kfp_plugin_made_is_used(store, monkeypatch):
     assert client.get_run(given).data.params == {"extract.budget": "macs=0.5"}
     assert client.get_run(given).data.tags["pfs.step"] == "extract"
     assert client.get_run(parent).data.metrics == {"macs": 3.0}
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)  # a run that is started takes it away
+    assert tracking.open_pipeline("resnet20", {"model": "resnet20"}) == parent
+    assert client.get_run(parent).data.params == {"model": "resnet20"}
+    tracking.close_pipeline(succeeded=False)
+    assert client.get_run(parent).info.status == "RUNNING"  # the plugin ends it
     assert [e.name for e in client.search_experiments() if e.name == "pfs"] == []
 
 
 def test_history_rows_are_curves_over_the_epochs(store):
-    parent = tracking.open_pipeline({}, store / "artifacts")
+    parent = opened(store)
     with tracking.step_run("search") as run:
         run.row({"epoch": 1, "step": 10, "loss": 2.0})
         run.row({"epoch": 2, "step": 20, "loss": 1.0})

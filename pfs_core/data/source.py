@@ -110,6 +110,20 @@ def check_dataset(uri: str) -> None:
         raise UserError(f"dataset {uri} is an empty folder")
 
 
+def content_of(uri: str) -> str:
+    """What changes when the dataset at ``uri`` does, from a listing alone: see :func:`fingerprint`.
+
+    Embedded and downloaded sets have their names: those do not change.
+
+    Raises:
+        UserError: there is nothing at ``uri``.
+    """
+    if uri == "digits" or uri.startswith(PREFIX):
+        return uri
+    storage = _storage(uri)
+    return fingerprint(storage, storage.files())
+
+
 def _storage(uri: str) -> Storage:
     storage = open_storage(uri)
     if isinstance(storage, LocalStorage):

@@ -14,8 +14,11 @@ from pfs_core.report.results import Results
 SCHEMA = "pfs.report/1"
 
 
-def write_report(results: Results, out: str | Path) -> dict[str, Any]:
-    """Write ``report.html``, ``summary.md`` and ``report.json`` to ``out``; returns the last one's content."""
+def write_report(results: Results, out: str | Path, mlflow_page: str = "") -> dict[str, Any]:
+    """Write ``report.html``, ``summary.md`` and ``report.json`` to ``out``; returns the last one's content.
+
+    The summary links to ``mlflow_page``, where there is one.
+    """
     summary: dict[str, Any] = {
         "schema": SCHEMA,
         "verdict": results.verdict(),
@@ -35,7 +38,7 @@ def write_report(results: Results, out: str | Path) -> dict[str, Any]:
     page = template.render(r=results, verdict=summary["verdict"], header=HEADER, rows=rows, drawings=drawings)
     with publish(out, "report") as folder:
         (folder / "report.html").write_text(page, encoding="utf-8")
-        (folder / "summary.md").write_text(markdown(results, summary), encoding="utf-8")
+        (folder / "summary.md").write_text(markdown(results, summary, mlflow_page), encoding="utf-8")
         write_json(folder / "report.json", summary)
     return summary
 
@@ -67,11 +70,13 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
     return ["  ".join([row[0].strip().ljust(widths[0]), *row[1:]]) for row in cells]
 
 
-def markdown(results: Results, summary: dict[str, Any]) -> str:
-    """The verdict and the table."""
+def markdown(results: Results, summary: dict[str, Any], mlflow_page: str = "") -> str:
+    """The verdict, the table and a link."""
     lines = [f"# {results.title}", "", summary["verdict"], ""]
     lines += ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(cells) + " |" for cells in table_cells(summary["table"])]
+    if mlflow_page:
+        lines += ["", f"[This run in MLflow]({mlflow_page})"]
     return "\n".join(lines) + "\n"
 
 

@@ -13,7 +13,7 @@ from pfs_core.errors import UserError
 from pfs_core.extraction import FILES
 from pfs_core.files import read_json, require_result
 from pfs_core.search import load_gates
-from pfs_core.spec import Budget, ModelSpec
+from pfs_core.spec import ModelSpec
 from pfs_core.structure import Structure
 
 NETWORKS = ("dense", "uniform", "pruned")
@@ -45,8 +45,7 @@ class Results:
     @property
     def title(self) -> str:
         """The network and the budget that it was cut to."""
-        budget = self.structures["pruned"].budget
-        return f"{self.spec.name} at {Budget(metric=budget.metric, target=budget.target)}"
+        return self.structures["pruned"].title
 
     def table(self) -> list[dict[str, Any]]:
         """A row a network; ``test_accuracy`` is None where it was not trained."""

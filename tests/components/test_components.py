@@ -1,17 +1,26 @@
 """The components as plain functions: what they call, and how they refuse."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
-from components import extract_structure, retrain, split_data
+from components import check_request, extract_structure, retrain, split_data
 from pfs_core.structure import Structure
+from tests.data.folders import images, png, write
 
 
 class Metrics(dict):
     """Stands in for ``kfp.dsl.Metrics``."""
 
     log_metric = dict.__setitem__
+
+
+class Confusion:
+    """Stands in for ``kfp.dsl.ClassificationMetrics``."""
+
+    def log_confusion_matrix(self, classes, counts):
+        self.classes, self.counts = classes, counts
 
 
 def at(path):
@@ -37,10 +46,52 @@ def test_extract_structure_logs_the_cost_it_wrote(gates, tmp_path):
     assert metrics["params_fraction"] <= 0.5
 
 
+def test_retrain_draws_the_confusion_matrix_that_it_wrote(structures, digits, tmp_path):
+    confusion, model = Confusion(), at(tmp_path / "model")
+    settings = {"epochs": 1.0, "batch_size": 512.0, "scratch_b": False}
+    retrain.python_func(at(structures), at(digits), model, Metrics(), confusion, settings=settings)
+    metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
+    assert confusion.classes == metrics["class_names"]
+    assert sum(map(sum, confusion.counts)) == metrics["test_rows"]
+
+
+def request(**changes):
+    """What `check_request` takes."""
+    return {"model": "resnet20", "dataset": "digits", "budgets": ["macs=0.5"]} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": "resnet21"}, "did you mean resnet20?"),
+        ({"budgets": ["macs=0.5", "macs=2"]}, "macs=2"),
+        ({"budgets": []}, "no budget is given"),
+        ({"networks": ["pruned", "thin"]}, "unknown network 'thin' to train"),
+        ({"networks": ["dense"]}, 'leave out "pruned"'),
+        ({"recipe": "cifar"}, "unknown recipe 'cifar'"),
+        ({"dataset": "cifra10"}, "use digits, or a folder"),
+        ({"search_settings": {"epoch": 1.0}}, "search.epoch is not a setting"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_anything_is_started(changes, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        check_request.python_func(**request(**changes))
+    assert stop.value.code == 2
+    assert says in capsys.readouterr().out
+
+
+def test_a_request_is_known_by_the_content_of_its_dataset(tmp_path):
+    write(tmp_path / "train.parquet", [png(image) for image in images(4)], [0, 1, 0, 1])
+    first, again = (check_request.python_func(**request(dataset=str(tmp_path))) for _ in range(2))
+    write(tmp_path / "train.parquet", [png(image) for image in images(4)], [0, 1, 1, 1])
+    assert first == again != check_request.python_func(**request(dataset=str(tmp_path)))
+    assert check_request.python_func(**request()) == "digits"
+
+
 def test_user_errors_are_one_marked_line_and_exit_code_2(structures, digits, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PFS_MARK_LINES", "1")
     with pytest.raises(SystemExit) as stop:
-        retrain.python_func(at(structures), at(digits), at(tmp_path / "model"), Metrics(), network="thin")
+        retrain.python_func(at(structures), at(digits), at(tmp_path / "model"), Metrics(), Confusion(), network="thin")
     assert stop.value.code == 2
     assert capsys.readouterr().out == "[pfs] error: unknown network 'thin'; known: pruned, uniform, dense\n"
     assert not (tmp_path / "model").exists()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,6 +11,7 @@ from PIL import Image
 from pfs_core.models import MODELS
 from pfs_core.structure import Structure
 from pipelines.cli import main
+from pipelines.packages import PIPELINES
 
 
 def printed(capsys, *argv):
@@ -126,6 +128,13 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_compile_writes_the_package(capsys, tmp_path):
-    assert printed(capsys, "compile", "-o", tmp_path / "packages").strip().endswith("compress.yaml")
-    assert (tmp_path / "packages" / "compress.yaml").stat().st_size > 1000
+def test_compile_writes_every_package(capsys, tmp_path):
+    paths = printed(capsys, "compile", "-o", tmp_path / "packages", "--data-volume", "pfs-data").splitlines()
+    assert [Path(path).name for path in paths] == [f"{name}.yaml" for name in PIPELINES]
+    assert all("pfs-data" in Path(path).read_text() for path in paths)
+
+
+def test_compile_names_the_image(tmp_path):
+    command = (sys.executable, "-m", "pipelines.cli", "compile", "-o", str(tmp_path), "--image", "team/pfs-python:7")
+    subprocess.run(command, check=True, capture_output=True)
+    assert "image: team/pfs-python:7" in (tmp_path / "compress.yaml").read_text()

@@ -1,0 +1,60 @@
+"""Before the first step."""
+
+from typing import List
+
+from components.base import component
+
+
+@component
+def check_request(
+    model: str,
+    dataset: str,
+    budgets: List[str],
+    networks: List[str] = ["pruned"],
+    recipe: str = "",
+    seed: int = 0,
+    model_settings: dict = {},
+    split_settings: dict = {},
+    search_settings: dict = {},
+    extract_settings: dict = {},
+    retrain_settings: dict = {},
+    latency_settings: dict = {},
+) -> str:
+    """Check what can be checked before a GPU is asked for, and open the run in MLflow.
+
+    Args:
+        model: Name of a network.
+        dataset: Address of the dataset.
+        budgets: What the network will be cut to.
+        networks: Which networks will be trained.
+        recipe: Name of a recipe; empty for the one that suits the dataset.
+        seed: Seed of the run.
+        model_settings: Keyword arguments of the network.
+        split_settings: Changes to the recipe's `split` settings.
+        search_settings: Changes to the recipe's `search` settings.
+        extract_settings: Changes to the recipe's `extract` settings.
+        retrain_settings: Changes to the recipe's `retrain` settings.
+        latency_settings: Changes to the recipe's `latency` settings.
+
+    Returns:
+        The dataset's fingerprint: later steps are cached by it.
+    """
+    from pfs_core import steps
+    from pfs_core.progress import user_errors
+
+    request = {
+        "model": model,
+        "dataset": dataset,
+        "budgets": budgets,
+        "networks": networks,
+        "recipe": recipe,
+        "seed": seed,
+        "model_settings": model_settings,
+        "split_settings": split_settings,
+        "search_settings": search_settings,
+        "extract_settings": extract_settings,
+        "retrain_settings": retrain_settings,
+        "latency_settings": latency_settings,
+    }
+    with user_errors():
+        return steps.check(request)

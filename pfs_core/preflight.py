@@ -1,0 +1,36 @@
+"""What can be said of a request before anything is started."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pfs_core.errors import UserError
+
+
+def check(request: Mapping[str, Any]) -> None:
+    """Raise UserError for what is wrong with a request, in a second or two and without reading images.
+
+    Args:
+        request: a pipeline's arguments: ``model``, ``model_settings``, ``dataset``, ``budgets``, ``recipe``,
+            ``networks`` and the settings of every stage, e.g. ``search_settings``.
+    """
+    from pfs_core.data.source import check_dataset
+    from pfs_core.extraction import FILES
+    from pfs_core.models import build_model
+    from pfs_core.recipes import default_recipe, recipe
+    from pfs_core.spec import Budget, ModelSpec
+    from pfs_core.steps import STAGES, whole_numbers
+
+    config = recipe(request["recipe"] or default_recipe(request["dataset"]))
+    for stage in STAGES:
+        config.stage(stage, request[f"{stage}_settings"])
+    if not request["budgets"]:
+        raise UserError('no budget is given; give at least one, e.g. ["macs=0.5"]')
+    for budget in request["budgets"]:
+        Budget.from_text(budget)
+    build_model(ModelSpec(name=request["model"], kwargs=whole_numbers(dict(request["model_settings"]))))
+    check_dataset(request["dataset"])
+    for network in request["networks"]:
+        if network not in FILES:
+            raise UserError(f"unknown network {network!r} to train; known: {', '.join(FILES)}")
+    if "pruned" not in request["networks"]:
+        raise UserError(f'networks {list(request["networks"])} leave out "pruned", which is what the run is for')

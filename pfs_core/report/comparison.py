@@ -1,0 +1,158 @@
+"""Several budgets of one network beside each other: a page, a table for spreadsheets and figures for programs."""
+
+import csv
+import io
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from jinja2 import Environment, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pfs_core.drawing import STYLE, svg_text
+from pfs_core.errors import UserError
+from pfs_core.files import plain_name, publish, read_json, require_result, write_json
+from pfs_core.report.figures import COLOURS
+from pfs_core.report.page import HEADER, table_cells, write_report
+from pfs_core.report.results import Results, load_results
+
+SCHEMA = "pfs.comparison/1"
+
+
+def load_budgets(
+    split_dir: str | Path,
+    gates_dir: str | Path,
+    structures_dirs: Sequence[str | Path],
+    model_dirs: Sequence[str | Path],
+    latency_dirs: Sequence[str | Path],
+    dense_dir: str | Path,
+) -> list[Results]:
+    """The results of every budget, the largest network first.
+
+    Models and latencies find their structure by what they are of, whatever the order of the folders.
+
+    Raises:
+        UserError: a folder is missing, or no model or latency is of one of the structures.
+    """
+    out = []
+    for folder in structures_dirs:
+        structure = require_result(folder, "structure", "pfs extract --gates DIR OUT") / "structure.json"
+        cost = read_json(structure)["cost"]
+        models = [path for path in model_dirs if (Path(path) / "structure.json").read_bytes() == structure.read_bytes()]
+        latencies = [path for path in latency_dirs if _measured(path) == (cost["macs"], cost["params"])]
+        if not models or not latencies:
+            raise UserError(f"{folder} has no trained and measured network; retrain and benchmark its structure.json")
+        out.append(load_results(split_dir, gates_dir, folder, [models[0], dense_dir], latencies[0]))
+    return sorted(out, key=lambda results: -results.structures["pruned"].cost.macs)
+
+
+def _measured(latency_dir: str | Path) -> tuple[int, int]:
+    pruned = read_json(Path(latency_dir) / "latency.json")["models"]["pruned"]
+    return pruned["macs"], pruned["params"]
+
+
+def write_comparison(budgets: Sequence[Results], out: str | Path, mlflow_page: str = "") -> dict[str, Any]:
+    """Write ``comparison.html``, ``.csv``, ``.md`` and ``.json`` to ``out``, and the report of each budget below it.
+
+    Returns:
+        The content of ``comparison.json``.
+    """
+    dense = budgets[0].table()[0]
+    rows = [{"budget": "", **dense}] + [{"budget": _budget(results), **_pruned(results)} for results in budgets]
+    best = front(rows)
+    summary: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": budgets[0].spec.name,
+        "rows": [{**row, "on_front": row in best} for row in rows],
+    }
+    header = ["budget", *HEADER[1:]]
+    cells = [[row["budget"] or "dense", *texts[1:]] for row, texts in zip(rows, table_cells(rows), strict=True)]
+    title = f"{budgets[0].spec.name} at {len(budgets)} budgets"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files(__package__).joinpath("comparison.html").read_text(encoding="utf-8"))
+    lines = [f"# {title}", "", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(texts) + " |" for texts in cells]
+    lines += ["", f"[This run in MLflow]({mlflow_page})"] * bool(mlflow_page)
+    with publish(out, "comparison") as folder:
+        for results in budgets:
+            write_report(results, folder / plain_name(_budget(results)))
+        page = template.render(title=title, header=header, cells=cells, svg=_drawing(rows), first=budgets[0])
+        (folder / "comparison.html").write_text(page, encoding="utf-8")
+        (folder / "comparison.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / "comparison.csv").write_text(_csv(summary["rows"]), encoding="utf-8")
+        write_json(folder / "comparison.json", summary)
+    return summary
+
+
+def front(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those rows that no other is as accurate as at no more, or more accurate than at as many MACs."""
+    return [
+        row
+        for row in rows
+        if not any(
+            other["test_accuracy"] >= row["test_accuracy"]
+            and other["macs"] <= row["macs"]
+            and (other["test_accuracy"], other["macs"]) != (row["test_accuracy"], row["macs"])
+            for other in rows
+        )
+    ]
+
+
+def _budget(results: Results) -> str:
+    return results.title.rpartition(" ")[2]
+
+
+def _pruned(results: Results) -> dict[str, Any]:
+    return next(row for row in results.table() if row["network"] == "pruned")
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    """One column a number: intervals become ``_low`` and ``_high``."""
+    flat = []
+    for row in rows:
+        line: dict[str, Any] = {}
+        for key, value in row.items():
+            if key.endswith(("interval", "interval_ms")):
+                low, high = value or (None, None)
+                line |= {f"{key}_low": low, f"{key}_high": high}
+            elif not isinstance(value, list):
+                line[key] = value
+        flat.append(line)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def _drawing(rows: Sequence[dict[str, Any]]) -> str:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        _scatter(left, rows, "macs", "MACs")
+        _scatter(right, rows, "p50_ms", "milliseconds an image, median")
+        left.set_ylabel("test accuracy [95%]")
+        left.legend(loc="lower right")
+        return svg_text(figure)
+
+
+def _scatter(ax: Axes, rows: Sequence[dict[str, Any]], key: str, label: str) -> None:
+    for row in rows:
+        low, high = row["test_accuracy_interval"]
+        value = row["test_accuracy"]
+        ax.errorbar(
+            row[key],
+            value,
+            yerr=[[value - low], [high - value]],
+            fmt="o",
+            color=COLOURS["pruned" if row["budget"] else "dense"],
+            capsize=3,
+        )
+        ax.annotate(row["budget"] or "dense", (row[key], value), xytext=(6, 4), textcoords="offset points", fontsize=7)
+    best = sorted(front(rows), key=lambda row: row["macs"])
+    ax.plot([row[key] for row in best], [row["test_accuracy"] for row in best], color="#999999", lw=1, label="front")
+    ax.set_xlabel(label)
+    ax.set_xlim(left=0)
