@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: run test slow lint clean
+.PHONY: run test slow lint containers clean
 
 run: $(READY)  ## the main job on embedded data: a smaller network, its accuracy, its CPU latency, a report
 	$(BIN)/pfs run --compare dense,uniform
@@ -24,6 +24,9 @@ $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(READY)
+
+containers: $(READY)  ## the image, and the pipeline in it, a container a step; needs Docker or podman
+	tests/containers.sh
 
 clean:  ## remove the environment, not the runs
 	rm -rf .venv build

@@ -1,0 +1,95 @@
+"""Draws docs/graph.png: the pipelines as the Kubeflow UI groups them, read from compiled packages.
+
+python docs/graph.py build/compress.yaml build/pareto.yaml
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+WIDTH, HEIGHT, GAP = 2.35, 0.5, 0.75
+
+
+def layers(tasks: dict[str, Any]) -> dict[str, int]:
+    """How many tasks must end before each one."""
+    depth: dict[str, int] = {}
+    while len(depth) < len(tasks):
+        for name, task in tasks.items():
+            before = task.get("dependentTasks", [])
+            if name not in depth and all(other in depth for other in before):
+                depth[name] = 1 + max((depth[other] for other in before), default=-1)
+    return depth
+
+
+def draw(ax: Axes, spec: dict[str, Any], dag: dict[str, Any], x: float, y: float) -> tuple[float, float]:
+    """Draw a graph with its upper left corner at x, y; returns its width and height."""
+    tasks = dag["tasks"]
+    depth = layers(tasks)
+    rows: dict[int, list[str]] = {}
+    for name in sorted(tasks):
+        rows.setdefault(depth[name], []).append(name)
+    places: dict[str, tuple[float, float, float, float]] = {}
+    top, widest = y, 0.0
+    for row in sorted(rows):
+        left, tallest = x, 0.0
+        for name in rows[row]:
+            component = spec["components"][tasks[name]["componentRef"]["name"]]
+            if "dag" in component:
+                inner_width, inner_height = draw(ax, spec, component["dag"], left + 0.2, top - 0.45)
+                width, height = inner_width + 0.4, inner_height + 0.6
+                box(ax, left, top, width, height, "#f1f5f9", "#94a3b8")
+                ax.text(
+                    left + 0.12, top - 0.22, tasks[name]["taskInfo"]["name"], fontsize=7, color="#475569", va="center"
+                )
+            else:
+                width, height = WIDTH, HEIGHT
+                box(ax, left, top, width, height, "#ffffff", "#1f6fb4", 3)
+                label = tasks[name]["taskInfo"]["name"]
+                ax.text(left + width / 2, top - height / 2, label, fontsize=8, ha="center", va="center", zorder=4)
+            places[name] = (left, top, width, height)
+            left += width + 0.25
+            tallest = max(tallest, height)
+        widest = max(widest, left - 0.25 - x)
+        top -= tallest + GAP - 0.35
+    for name, task in tasks.items():
+        for other in task.get("dependentTasks", []):
+            from_x, from_y, from_width, from_height = places[other]
+            to_x, to_y, to_width, _ = places[name]
+            ax.annotate(
+                "",
+                (to_x + to_width / 2, to_y),
+                (from_x + from_width / 2, from_y - from_height),
+                arrowprops={"arrowstyle": "-|>", "color": "#64748b", "lw": 0.8, "shrinkA": 0, "shrinkB": 0},
+                zorder=2,
+            )
+    return widest, y - top - (GAP - 0.35)
+
+
+def box(ax: Axes, x: float, y: float, width: float, height: float, fill: str, edge: str, z: int = 0) -> None:
+    """A rounded box below and to the right of x, y."""
+    shape = FancyBboxPatch((x, y - height), width, height, boxstyle="round,pad=0,rounding_size=0.08", fc=fill, ec=edge)
+    shape.set(lw=0.9, zorder=z)
+    ax.add_patch(shape)
+
+
+def main(packages: list[str]) -> None:
+    """Draw the packages side by side."""
+    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    for ax, package in zip(figure.subplots(1, len(packages)), packages, strict=True):
+        spec = next(yaml.safe_load_all(Path(package).read_text()))
+        width, height = draw(ax, spec, spec["root"]["dag"], 0, 0)
+        ax.set_xlim(-0.1, width + 0.1)
+        ax.set_ylim(-height - 0.1, 0.1)
+        ax.set_aspect("equal")
+        ax.axis("off")
+        ax.set_title(spec["pipelineInfo"]["displayName"], fontsize=10, loc="left")
+    figure.savefig(Path(__file__).with_name("graph.png"), dpi=110)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
