@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pfs_core
 from pfs_core.errors import UserError
+from pipelines.cluster_commands import add_cluster_commands
 from pipelines.data_commands import add_data_commands
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     _out(sub)
     sub = command("compile", compile_packages, "packages for the Kubeflow UI")
     sub.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="folder (default build)")
+    add_cluster_commands(command)
     return top
 
 
