@@ -147,24 +147,19 @@ class Client(kfp.client.Client):
         """What a status that is not 2xx means."""
         said = _said(error.body)
         where = f" in namespace {self.namespace}" if self.namespace else ""
-        match error.status:
-            case 401:
-                text = f"{self.endpoint} wants credentials (401), or others; set {TOKEN} or {COOKIES} to fresh ones"
-                return UserError(text)
-            case 403:
-                return UserError(f"not allowed{where} (403 at {request}){said}; check {TOKEN} and --namespace")
-            case 404 if request.endswith("/healthz"):
-                return self._foreign("it knows no /apis/v2beta1/healthz")
-            case 404:
-                return UserError(f"not found{where} (404 at {request}){said}")
-            case 409:
-                return ConflictError(f"exists already{where} (409 at {request}){said}; choose another name")
-            case None | 0:
-                return self._foreign("its answer cannot be read")
-            case status if status == 429 or status >= 500:
-                return ServerError(f"{self.endpoint} failed ({status} at {request}){said}")
-            case status:
-                return UserError(f"{self.endpoint} refuses ({status} at {request}){said}")
+        status = error.status or 0
+        if not status or (status == 404 and request.endswith("/healthz")):
+            return self._foreign("its answer cannot be read" if not status else "it knows no /apis/v2beta1/healthz")
+        if status == 429 or status >= 500:
+            return ServerError(f"{self.endpoint} failed ({status} at {request}){said}")
+        if status == 409:
+            return ConflictError(f"exists already{where} (409 at {request}){said}; choose another name")
+        texts = {
+            401: f"{self.endpoint} wants credentials (401), or others; set {TOKEN} or {COOKIES} to fresh ones",
+            403: f"not allowed{where} (403 at {request}){said}; check {TOKEN} and --namespace",
+            404: f"not found{where} (404 at {request}){said}",
+        }
+        return UserError(texts.get(status, f"{self.endpoint} refuses ({status} at {request}){said}"))
 
     def _unreachable(self, reason: Any) -> Exception:
         if isinstance(reason, SSLError):

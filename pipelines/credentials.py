@@ -10,7 +10,7 @@ from kfp.client.token_credentials_base import TokenCredentialsBase
 from pfs_core.errors import UserError
 
 ENDPOINT, UI = "KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT"
-TOKEN, COOKIES, TOKEN_FILE = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIES", "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105 - names of variables
+TOKEN, COOKIES, TOKEN_FILE = "KF_PIPELINES_TOKEN", "KF_PIPELINES_COOKIES", "KF_PIPELINES_SA_TOKEN_PATH"
 IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 _POD_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105 - a path
 

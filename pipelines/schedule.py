@@ -23,9 +23,14 @@ def create(
     It is made paused; then the others are deleted; then it is enabled. So at no time is there none, or are two enabled.
 
     Args:
+        client: where.
+        name: of the recurring run.
         cron: six fields, seconds first, in the server's time zone.
+        version: what to run.
         experiment: an experiment's id.
+        parameters: of every run.
         max_concurrency: how many of its runs may be going on at once, 1 to 10.
+        paused: leave it paused.
 
     Raises:
         UserError, ServerError: a request failed; the message says what is there now.

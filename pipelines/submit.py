@@ -110,7 +110,8 @@ def follow(client: Client, run_id: str, tasks: set[str], say: Callable[[str], No
         UserError: the credentials are no longer valid, or the run is gone.
         ServerError: the server failed ``PATIENCE`` times in a row.
     """
-    state, states, failed = "", {}, 0
+    state, failed = "", 0
+    states: dict[str, str] = {}
     while True:
         try:
             run = client.has(client.get_run(run_id), "run_id")
