@@ -9,6 +9,7 @@ from typing import Any
 
 import kfp_server_api
 
+from pfs_core.errors import UserError
 from pipelines.client import Client, ConflictError, ServerError, UnreachableError, equals, quiet
 from pipelines.packages import Package
 
@@ -124,6 +125,8 @@ def follow(client: Client, run_id: str, tasks: set[str], say: Callable[[str], No
                 say(f"{e}; still waiting")
             time.sleep(EVERY)
             continue
+        except UserError as e:
+            raise UserError(f"{e}; the run goes on") from None
         for task in (run.run_details and run.run_details.task_details) or []:
             if task.display_name in tasks and task.state and states.get(task.task_id) != task.state:
                 states[task.task_id] = task.state

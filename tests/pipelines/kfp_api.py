@@ -18,7 +18,7 @@ INT64 = ("max_concurrency", "interval_second")  # JSON has them as text, and pro
 PLAIN = {"str": str, "bool": bool, "int": int, "float": (int, float), "object": object}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer that is not 200."""
 
     def __init__(self, status, message):
@@ -64,7 +64,7 @@ class KfpApi:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self):
         self._server.shutdown()
@@ -88,21 +88,21 @@ class KfpApi:
                 send(request, 200, "<!doctype html><title>Sign in</title>", "text/html; charset=utf-8")
                 return
             if isinstance(what, int):
-                raise Refused(what, f"planned, with {request.headers.get('Authorization')}")
+                raise RefusedError(what, f"planned, with {request.headers.get('Authorization')}")
             query = {key: values[0] for key, values in parse_qs(parts.query).items()}
             found = self.carry_out(method, parts.path, query, body, request.headers)
             if isinstance(what, tuple):
-                raise Refused(what[1], "planned, but done")
+                raise RefusedError(what[1], "planned, but done")
             send(request, 200, found)
-        except Refused as e:
+        except RefusedError as e:
             send(request, e.status, {"error": str(e), "code": 3, "message": str(e), "details": []})
 
     def carry_out(self, method, path, query, body, headers):
         """What a request does; the answer."""
         if self.token and headers.get("Authorization") != f"Bearer {self.token}":
-            raise Refused(401, "Unauthenticated")
+            raise RefusedError(401, "Unauthenticated")
         if not path.startswith(PREFIX):
-            raise Refused(404, "Not Found")
+            raise RefusedError(404, "Not Found")
         kind, *rest = path.removeprefix(PREFIX).strip("/").replace(":", "/").split("/")
         match method, kind, rest:
             case "GET", "healthz", []:
@@ -132,14 +132,14 @@ class KfpApi:
                 self.found(self.schedules, schedule)
                 del self.schedules[schedule]
                 return {}
-        raise Refused(404, f"no route {method} {path}")
+        raise RefusedError(404, f"no route {method} {path}")
 
     def held(self, kind):
         return {**vars(self), "recurringruns": self.schedules}[kind]
 
     def found(self, held, key):
         if key not in held:
-            raise Refused(404, f"ResourceNotFoundError: {key} not found")
+            raise RefusedError(404, f"ResourceNotFoundError: {key} not found")
         return held[key]
 
     def enabled(self):
@@ -148,10 +148,11 @@ class KfpApi:
     def listed(self, kind, query, entries):
         """A page of a list; of a filter, what the client uses of it."""
         if self.namespaces and query.get("namespace") not in (*self.namespaces, "any"):
-            raise Refused(400, "a namespace is required in multi-user mode")
-        entries = list(entries)
+            raise RefusedError(400, "a namespace is required in multi-user mode")
+        entries = [e for e in entries if e.get("namespace") in (None, query.get("namespace"))]
         for predicate in json.loads(query.get("filter", "{}")).get("predicates", []):
-            assert predicate["operation"] in kfp_server_api.V2beta1PredicateOperation.allowable_values
+            if predicate["operation"] not in ("EQUALS", 1):  # protobuf reads names and numbers
+                raise RefusedError(400, f"operation {predicate['operation']}")
             entries = [entry for entry in entries if entry.get(predicate["key"]) == predicate["stringValue"]]
         if query.get("sort_by", "").endswith(" desc"):
             entries.sort(key=lambda entry: entry[query["sort_by"].split()[0]], reverse=True)
@@ -169,7 +170,7 @@ class KfpApi:
 
     def in_namespace(self, values):
         if self.namespaces and values.get("namespace") not in self.namespaces:
-            raise Refused(403, f"User is not authorized in namespace {values.get('namespace')!r}")
+            raise RefusedError(403, f"User is not authorized in namespace {values.get('namespace')!r}")
 
     def add(self, kind, values):
         """Keep something new; its name may be taken."""
@@ -177,22 +178,22 @@ class KfpApi:
             self.in_namespace(values)
         held = {"recurring_run": self.schedules}.get(kind) if kind == "recurring_run" else vars(self)[f"{kind}s"]
         if not values.get("display_name"):
-            raise Refused(400, f"{kind}: display_name is required")
+            raise RefusedError(400, f"{kind}: display_name is required")
         key = f"{kind}-{len(self.calls)}"
         held[key] = {**values, f"{kind}_id": key, "created_at": f"2026-01-01T00:00:{len(self.calls) % 60:02}Z"}
         return held[key]
 
     def add_pipeline(self, values):
         if not values.get("name"):
-            raise Refused(400, "name is required")
+            raise RefusedError(400, "name is required")
         if any(pipeline["name"] == values["name"] for pipeline in self.pipelines.values()):
-            raise Refused(409, "Already exist error")
+            raise RefusedError(409, "Already exist error")
         return self.add("pipeline", values)
 
     def upload(self, query, body, content_type):
         pipeline = self.found(self.pipelines, query["pipelineid"])
         if any(v["name"] == query["name"] for v in self.versions.values() if v["pipeline_id"] == query["pipelineid"]):
-            raise Refused(409, "Already exist error")
+            raise RefusedError(409, "Already exist error")
         message = email.message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
         data = message.get_payload()[0].get_payload(decode=True)
         json_format.ParseDict(next(yaml.safe_load_all(data)), pipeline_spec_pb2.PipelineSpec())
@@ -207,11 +208,11 @@ class KfpApi:
         self.found(self.experiments, values["experiment_id"])
         reference, spec = values.get("pipeline_version_reference"), values.get("pipeline_spec")
         if bool(reference) == bool(spec):
-            raise Refused(400, "exactly one of pipeline_spec and pipeline_version_reference is required")
+            raise RefusedError(400, "exactly one of pipeline_spec and pipeline_version_reference is required")
         if reference:
             version = self.found(self.versions, reference["pipeline_version_id"])
             if version["pipeline_id"] != reference["pipeline_id"]:
-                raise Refused(400, "the version is another pipeline's")
+                raise RefusedError(400, "the version is another pipeline's")
         else:
             json_format.ParseDict(spec.get("pipeline_spec", spec), pipeline_spec_pb2.PipelineSpec())
 
@@ -222,9 +223,9 @@ class KfpApi:
     def add_schedule(self, values):
         self.sourced(values)
         if not 1 <= int(values["max_concurrency"]) <= 10:
-            raise Refused(400, "Max concurrency must be at least 1 and at most 10")
+            raise RefusedError(400, "Max concurrency must be at least 1 and at most 10")
         if len(values["trigger"]["cron_schedule"]["cron"].split()) != 6:
-            raise Refused(400, "Schedule cron is not a supported format")
+            raise RefusedError(400, "Schedule cron is not a supported format")
         namespace = self.experiments[values["experiment_id"]].get("namespace")
         made = self.add("recurring_run", {**values, "namespace": namespace})
         self.enabled_at_once = max(self.enabled_at_once, len(self.enabled()))
@@ -248,7 +249,7 @@ def check(value, kind, where):
 
     def require(condition, reason):
         if not condition:
-            raise Refused(400, f"{where}: {reason} (got {value!r})")
+            raise RefusedError(400, f"{where}: {reason} (got {value!r})")
 
     if kind in PLAIN:
         ok = isinstance(value, PLAIN[kind]) or (where.rpartition(".")[2] in INT64 and isinstance(value, int))
