@@ -53,7 +53,7 @@ def add_cluster_commands(command: Callable[..., argparse.ArgumentParser]) -> Non
 
 
 def _run_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("pipeline", metavar="PIPELINE", help="compress, or a compiled .yaml file")
+    sub.add_argument("pipeline", metavar="PIPELINE", help="one of this project, e.g. compress, or a .yaml file")
     sub.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter; repeatable")
     sub.add_argument("--params", type=Path, metavar="FILE", help="parameters in a .yaml or .json file; --param wins")
     sub.add_argument("--experiment", default="pfs", metavar="NAME", help="where runs are listed (default pfs)")

@@ -149,7 +149,7 @@ class KfpApi:
         """A page of a list; of a filter, what the client uses of it."""
         if self.namespaces and query.get("namespace") not in (*self.namespaces, "any"):
             raise RefusedError(400, "a namespace is required in multi-user mode")
-        entries = [e for e in entries if e.get("namespace") in (None, query.get("namespace"))]
+        entries = [entry for entry in entries if (entry.get("namespace") or "") in ("", query.get("namespace"))]
         for predicate in json.loads(query.get("filter", "{}")).get("predicates", []):
             if predicate["operation"] not in ("EQUALS", 1):  # protobuf reads names and numbers
                 raise RefusedError(400, f"operation {predicate['operation']}")
@@ -186,7 +186,8 @@ class KfpApi:
     def add_pipeline(self, values):
         if not values.get("name"):
             raise RefusedError(400, "name is required")
-        if any(pipeline["name"] == values["name"] for pipeline in self.pipelines.values()):
+        names = [(pipeline["name"], pipeline.get("namespace")) for pipeline in self.pipelines.values()]
+        if (values["name"], values.get("namespace")) in names:
             raise RefusedError(409, "Already exist error")
         return self.add("pipeline", values)
 

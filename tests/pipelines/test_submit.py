@@ -12,7 +12,7 @@ from pipelines.cli import main
 from pipelines.client import ATTEMPTS
 from pipelines.packages import PIPELINES, Package, load_package, parse_package
 from pipelines.submit import PATIENCE
-from tests.pipelines.kfp_api import PREFIX
+from tests.pipelines.kfp_api import PREFIX, RefusedError, check
 
 TEXT = ("--param", "text=hello")
 
@@ -312,3 +312,17 @@ def test_another_package_has_another_version_and_the_same_the_same():
     spec = [{"pipelineInfo": {"name": "x"}}]
     assert Package(b"a", spec).version == Package(b"a", spec).version
     assert Package(b"a", spec).version != Package(b"b", spec).version
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"pipeline": "x"}, "unknown field pipeline"),
+        ({"display_name": 3}, "must be str"),
+        ({"mode": "ON"}, "must be one of"),
+        ({"trigger": {"cron_schedule": {"cron": "* * * * * *", "zone": "UTC"}}}, "unknown field zone"),
+    ],
+)
+def test_the_api_of_these_tests_refuses_what_the_models_do_not_know(body, reason):
+    with pytest.raises(RefusedError, match=reason):
+        check(body, "V2beta1RecurringRun", "run")
