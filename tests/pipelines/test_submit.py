@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import pfs_core
+from pipelines import client, credentials
 from pipelines.cli import main
 from pipelines.client import ATTEMPTS
 from pipelines.packages import PIPELINES, Package, load_package, parse_package
@@ -291,6 +292,20 @@ def test_a_token_file_is_read_again_for_every_request(capsys, api, package, monk
     submitted(capsys, package, *TEXT)
     assert len(api.runs) == 1
     assert api.token == "second-token"
+
+
+def test_a_pod_uses_its_own_token_for_its_own_cluster_alone(capsys, api, package, monkeypatch, tmp_path):
+    (tmp_path / "token").write_text("pod-token")
+    monkeypatch.setattr(credentials, "_POD_TOKEN", str(tmp_path / "token"))
+    for module in (client, credentials):
+        monkeypatch.setattr(module, "IN_CLUSTER", api.endpoint)
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    api.token = "pod-token"
+    assert submitted(capsys, package, *TEXT)["run_id"]
+    other = api.endpoint.replace("127.0.0.1", "localhost")
+    assert "(401)" in failed(capsys, 2, "submit", package, *TEXT, "--endpoint", other)
+    assert "Authorization" not in {name.title() for name in api.headers}
 
 
 def test_many_users_need_a_namespace(capsys, api, package, monkeypatch, tmp_path):
