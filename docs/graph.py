@@ -26,7 +26,9 @@ def layers(tasks: dict[str, Any]) -> dict[str, int]:
     return depth
 
 
-def draw(ax: Axes, spec: dict[str, Any], dag: dict[str, Any], x: float, y: float) -> tuple[float, float]:
+def draw(
+    ax: Axes, spec: dict[str, Any], dag: dict[str, Any], x: float, y: float, level: float = 0
+) -> tuple[float, float]:
     """Draw a graph with its upper left corner at x, y; returns its width and height."""
     tasks = dag["tasks"]
     depth = layers(tasks)
@@ -40,9 +42,9 @@ def draw(ax: Axes, spec: dict[str, Any], dag: dict[str, Any], x: float, y: float
         for name in rows[row]:
             component = spec["components"][tasks[name]["componentRef"]["name"]]
             if "dag" in component:
-                inner_width, inner_height = draw(ax, spec, component["dag"], left + 0.2, top - 0.45)
+                inner_width, inner_height = draw(ax, spec, component["dag"], left + 0.2, top - 0.45, level + 0.1)
                 width, height = inner_width + 0.4, inner_height + 0.6
-                box(ax, left, top, width, height, "#f1f5f9", "#94a3b8")
+                box(ax, left, top, width, height, "#f1f5f9", "#94a3b8", level)
                 ax.text(
                     left + 0.12, top - 0.22, tasks[name]["taskInfo"]["name"], fontsize=7, color="#475569", va="center"
                 )
@@ -70,7 +72,7 @@ def draw(ax: Axes, spec: dict[str, Any], dag: dict[str, Any], x: float, y: float
     return widest, y - top - (GAP - 0.35)
 
 
-def box(ax: Axes, x: float, y: float, width: float, height: float, fill: str, edge: str, z: int = 0) -> None:
+def box(ax: Axes, x: float, y: float, width: float, height: float, fill: str, edge: str, z: float = 0) -> None:
     """A rounded box below and to the right of x, y."""
     shape = FancyBboxPatch((x, y - height), width, height, boxstyle="round,pad=0,rounding_size=0.08", fc=fill, ec=edge)
     shape.set(lw=0.9, zorder=z)

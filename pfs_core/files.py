@@ -135,6 +135,19 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} is not JSON: {e}") from None
 
 
+def read_yaml(path: str | Path) -> Any:
+    """Parsed YAML of a file; UserError if it is not there or not YAML."""
+    import yaml
+
+    path = Path(path)
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as e:
+        raise UserError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON, aside first and then renamed."""
     path = Path(path)

@@ -1,34 +1,232 @@
-"""The subcommands for Kubeflow: ``pfs compile``."""
+"""The subcommands for Kubeflow Pipelines: ``pfs compile``, ``pfs submit`` and ``pfs schedule``."""
 
 import argparse
+import contextlib
+import json
 import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pfs_core.errors import UserError
+
+Handler = Callable[[argparse.Namespace], int | None]
+
+_ZONE = "in the time zone of the server (UTC unless CRON_SCHEDULE_TIMEZONE is set there)"
 
 
 def add_cluster_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add them to the command line; ``command`` makes a subcommand."""
     sub = command("compile", compile_packages, "packages for the Kubeflow UI")
     sub.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="folder (default build)")
-    _add_package_flags(sub)
+    _package_options(sub)
+
+    sub = command("submit", _served(submit), "start a run on Kubeflow Pipelines", "json")
+    _run_options(sub)
+    sub.add_argument("--run-name", default="", metavar="NAME", help="default: the pipeline and the time")
+    sub.add_argument("--wait", action="store_true", help="follow the run; exit code 0 if it succeeds, else 1")
+    sub.add_argument("--no-cache", action="store_true", help="compute every step again; the run uploads no version")
+    sub.add_argument("--upload", action="store_true", help="only upload the pipeline, start no run")
+    _connection(sub)
+
+    top = command("schedule", None, "runs at set times on Kubeflow Pipelines")
+    actions = top.add_subparsers(title="actions", required=True, metavar="ACTION")
+
+    def action(name: str, handler: Handler, text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.set_defaults(handler=_served(handler))
+        _connection(sub)
+        return sub
+
+    sub = action("create", create, f"make a schedule, or replace the one of that name; times are {_ZONE}")
+    _run_options(sub)
+    sub.add_argument("--name", required=True, help="of the schedule")
+    sub.add_argument("--cron", required=True, help='5 fields, e.g. "0 2 * * *", or 6, seconds first')
+    sub.add_argument("--max-concurrency", type=int, default=1, metavar="N", help="runs at once, 1 (default) to 10")
+    sub.add_argument("--paused", action="store_true", help="make it, do not start it")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub = action("list", list_, "every schedule")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    for name, handler, text in (
+        ("pause", pause, "start no more runs"),
+        ("resume", resume, "start runs again; what was missed is not made up for"),
+        ("delete", delete, "delete a schedule; its runs stay"),
+    ):
+        action(name, handler, text).add_argument("name", metavar="NAME")
 
 
-def _add_package_flags(sub: argparse.ArgumentParser) -> None:
+def _package_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--image", default="", metavar="NAME", help="image of the steps (default PFS_IMAGE or pfs-python)")
     sub.add_argument("--data-volume", default="", metavar="CLAIM", help="a volume claim to keep downloaded datasets on")
     sub.add_argument("--drop-downs", action="store_true", help="offer choices in the run form (Kubeflow 2.16 or newer)")
+
+
+def _placed(a: argparse.Namespace) -> tuple[Any, bool]:
+    """How a package is compiled, for :func:`pipelines.packages.compile_one`."""
+    if a.image:
+        os.environ["PFS_IMAGE"] = a.image  # components read it when they are imported
+    from pipelines.pools import Placement
+
+    return Placement(data_volume=a.data_volume), a.drop_downs
+
+
+def _run_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("pipeline", metavar="PIPELINE", help="one of this project, e.g. compress, or a .yaml file")
+    sub.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter; repeatable")
+    sub.add_argument("--params", type=Path, metavar="FILE", help="parameters in a .yaml or .json file; --param wins")
+    sub.add_argument("--experiment", default="pfs", metavar="NAME", help="where runs are listed (default pfs)")
+    _package_options(sub)
+
+
+def _connection(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--endpoint", default="", metavar="URL", help="default: KF_PIPELINES_ENDPOINT, else the cluster's")
+    sub.add_argument("--namespace", default="", metavar="NAME", help="yours, where Kubeflow has many users")
+
+
+def _served(handler: Handler) -> Handler:
+    """``handler`` with exit code 1 and one line where the server fails."""
+
+    def served(a: argparse.Namespace) -> int | None:
+        from pipelines.client import ServerError
+
+        try:
+            return handler(a)
+        except ServerError as e:
+            print(f"pfs: {e}", file=sys.stderr)
+            return 1
+
+    return served
 
 
 def compile_packages(a: argparse.Namespace) -> None:
     """``pfs compile``."""
     if a.out.exists() and not a.out.is_dir():
         raise UserError(f"{a.out} is a file; name a folder for the packages")
-    if a.image:
-        os.environ["PFS_IMAGE"] = a.image  # components read it when they are imported
+    place, drop_downs = _placed(a)
     from pipelines.packages import compile_all
-    from pipelines.pools import Placement
 
-    for path in compile_all(a.out, Placement(data_volume=a.data_volume), a.drop_downs):
+    for path in compile_all(a.out, place, drop_downs):
         print(path)
+
+
+def submit(a: argparse.Namespace) -> int:
+    """``pfs submit``."""
+    if a.upload and (a.wait or a.no_cache or a.run_name or a.param or a.params):
+        raise UserError("--upload starts no run; leave out --wait, --no-cache, --run-name, --param and --params")
+    placed = _placed(a)
+    from pipelines import submit as steps
+    from pipelines.client import Client
+    from pipelines.compiled import load_package
+    from pipelines.parameters import run_parameters
+
+    package = load_package(a.pipeline, *placed)
+    parameters = {} if a.upload else run_parameters(package.parameters, a.param, a.params)
+    facts: dict[str, Any] = {"pipeline": package.name}
+    with contextlib.redirect_stdout(sys.stderr if a.json else sys.stdout):
+        client = Client(a.endpoint, a.namespace)
+        if not a.no_cache:
+            version = _uploaded(client, package, facts)
+        if not a.upload:
+            experiment = steps.experiment_id(client, a.experiment)
+            name = a.run_name or f"{package.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            if a.no_cache:
+                run = steps.start_uncached(client, package, experiment, name, parameters)
+            else:
+                run = steps.start(client, version, experiment, name, parameters)
+            facts |= {"experiment_id": experiment, "run_id": run, "link": client.link(f"runs/details/{run}")}
+            print(f"run {run}\n{facts['link']}", flush=True)
+        if a.wait:
+            facts["state"] = steps.follow(client, run, package.tasks, lambda line: print(line, flush=True))
+    if a.json:
+        print(json.dumps(facts, indent=1))
+    return 0 if facts.get("state", "SUCCEEDED") == "SUCCEEDED" else 1
+
+
+def _uploaded(client: Any, package: Any, facts: dict[str, Any]) -> Any:
+    """Upload a package, say so, and add the ids to ``facts``."""
+    from pipelines.submit import upload
+
+    version = upload(client, package)
+    print(f"{package.name} {version.version} {'uploaded' if version.new else 'is there already'}", flush=True)
+    facts |= {
+        "pipeline_id": version.pipeline_id,
+        "pipeline_version_id": version.version_id,
+        "version": version.version,
+    }
+    return version
+
+
+def create(a: argparse.Namespace) -> None:
+    """``pfs schedule create``."""
+    if not 1 <= a.max_concurrency <= 10:
+        raise UserError(f"--max-concurrency {a.max_concurrency} is out of range; from 1 to 10")
+    placed = _placed(a)
+    from pipelines import schedule
+    from pipelines.client import Client
+    from pipelines.compiled import load_package
+    from pipelines.cron import six_fields
+    from pipelines.parameters import run_parameters
+    from pipelines.submit import experiment_id
+
+    cron = six_fields(a.cron)
+    package = load_package(a.pipeline, *placed)
+    parameters = run_parameters(package.parameters, a.param, a.params)
+    facts: dict[str, Any] = {"name": a.name, "cron": cron, "enabled": not a.paused, "pipeline": package.name}
+    with contextlib.redirect_stdout(sys.stderr if a.json else sys.stdout):
+        client = Client(a.endpoint, a.namespace)
+        version = _uploaded(client, package, facts)
+        experiment = experiment_id(client, a.experiment)
+        made = schedule.create(client, a.name, cron, version, experiment, parameters, a.max_concurrency, a.paused)
+        facts |= {"experiment_id": experiment, "recurring_run_id": made}
+        facts["link"] = client.link(f"recurringrun/details/{made}")
+        print(f"schedule {a.name}: {cron} {_ZONE}{', paused' if a.paused else ''}\n{facts['link']}")
+    if a.json:
+        print(json.dumps(facts, indent=1))
+
+
+def list_(a: argparse.Namespace) -> None:
+    """``pfs schedule list``."""
+    from pipelines import schedule
+    from pipelines.client import Client
+
+    rows = schedule.rows(Client(a.endpoint, a.namespace))
+    if a.json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = [("NAME", "CRON", "STATE", "LAST RUN", "LINK")]
+    table += [
+        (row["name"], row["cron"], "enabled" if row["enabled"] else "paused", row["last_run"] or "-", row["link"])
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def pause(a: argparse.Namespace) -> None:
+    """``pfs schedule pause``."""
+    from pipelines import schedule
+    from pipelines.client import Client
+
+    schedule.pause(Client(a.endpoint, a.namespace), a.name)
+    print(f"schedule {a.name}: paused")
+
+
+def resume(a: argparse.Namespace) -> None:
+    """``pfs schedule resume``."""
+    from pipelines import schedule
+    from pipelines.client import Client
+
+    schedule.resume(Client(a.endpoint, a.namespace), a.name)
+    print(f"schedule {a.name}: enabled")
+
+
+def delete(a: argparse.Namespace) -> None:
+    """``pfs schedule delete``."""
+    from pipelines import schedule
+    from pipelines.client import Client
+
+    schedule.delete(Client(a.endpoint, a.namespace), a.name)
+    print(f"schedule {a.name}: deleted")

@@ -3,10 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pfs_core.errors import UserError
-from pfs_core.files import read_json
+from pfs_core.files import read_json, read_yaml
 from pfs_core.spec import ModelSpec
 
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -21,14 +18,5 @@ def model_fields(model: str) -> dict[str, Any]:
     path = Path(model)
     if path.suffix not in SUFFIXES:
         return {"name": model}
-    values = read_json(path) if path.suffix == ".json" else _read_yaml(path)
+    values = read_json(path) if path.suffix == ".json" else read_yaml(path)
     return ModelSpec.parse(values, model).model_dump(mode="json", exclude_unset=True)
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as e:
-        raise UserError(f"{path} is not YAML: {' '.join(str(e).split())}") from None

@@ -1,0 +1,202 @@
+"""``kfp.Client`` whose every request ends in an answer or in one clear line."""
+
+import contextlib
+import io
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kfp.client
+from kfp_server_api.exceptions import ApiException
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationValueError,
+    MaxRetryError,
+    NewConnectionError,
+    SSLError,
+)
+from urllib3.util import Retry
+
+from pfs_core.errors import UserError
+from pipelines.credentials import COOKIES, IN_CLUSTER, TOKEN, UI, credentials, endpoint_of, secrets
+
+ATTEMPTS = 4
+"""How often a question is asked that the server fails to answer; what changes something is asked once."""
+_FIRST_WAIT = 0.5
+_TIMEOUT = (10, 60)  # seconds to connect, to answer
+
+
+class ServerError(RuntimeError):
+    """The server's fault; one line."""
+
+
+class UnreachableError(UserError):
+    """Nothing answers at the endpoint."""
+
+
+class ConflictError(UserError):
+    """What was to be made exists (409)."""
+
+
+class Client(kfp.client.Client):
+    """Kubeflow Pipelines at an endpoint.
+
+    Args:
+        endpoint: empty for the environment's, or for the cluster that this process runs in.
+        namespace: empty for a single-user installation, or for the pod's own.
+
+    Raises:
+        UserError: no endpoint, nothing there, not Kubeflow Pipelines, or not let in; here as in every call.
+        ServerError: the server failed.
+    """
+
+    def __init__(self, endpoint: str = "", namespace: str = "") -> None:
+        self.endpoint = endpoint_of(endpoint)
+        self._guarded = False
+        known = credentials(in_cluster=self.endpoint == IN_CLUSTER)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            super().__init__(
+                host=self.endpoint, namespace=namespace, ssl_ca_cert=os.environ.get("SSL_CERT_FILE"), **known
+            )
+        if namespace:
+            self.set_user_namespace(namespace)
+        if self.get_kfp_healthz().multi_user and not self.namespace:
+            raise UserError(f"{self.endpoint} serves many users; say which namespace is yours: --namespace NAME")
+
+    @property
+    def namespace(self) -> str:
+        """The user's namespace; empty where there is a single user."""
+        return self.get_user_namespace() or ""
+
+    def link(self, page: str) -> str:
+        """The address of a page of the UI, e.g. ``runs/details/ID``."""
+        return f"{(os.environ.get(UI) or self.endpoint).rstrip('/')}/#/{page}"
+
+    def set_user_namespace(self, namespace: str) -> None:
+        """Remember the namespace in this process, not in the user's home."""
+        self._context_setting["namespace"] = namespace.strip()
+
+    def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
+        """What the server says of itself; the first request, and the proof that it is the right kind of server."""
+        if not self._guarded:
+            api = self._healthz_api.api_client
+            api.call_api = self._guard(api.call_api)
+            once = Retry(connect=0, read=0, other=0, redirect=3)
+            api.rest_client.pool_manager.connection_pool_kw["retries"] = once
+            self._guarded = True
+        health = self._healthz_api.healthz_service_get_healthz()
+        self.has(health, "multi_user")
+        return health
+
+    def has(self, answer: Any, *fields: str) -> Any:
+        """``answer``, which must have these fields.
+
+        Raises:
+            UserError: it has not, so that this is another kind of server.
+        """
+        for field in fields:
+            if getattr(answer, field, None) is None:
+                raise self._foreign(f"its answer has no {field}")
+        return answer
+
+    def _guard(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(path: str, method: str, *arguments: Any, **options: Any) -> Any:
+            data_only = options.pop("_return_http_data_only", False)
+            options["_request_timeout"] = options.get("_request_timeout") or _TIMEOUT
+            attempts = ATTEMPTS if method == "GET" else 1
+            wait = _FIRST_WAIT
+            for attempt in range(1, attempts + 1):
+                try:
+                    with self._explained(f"{method} {path}"):
+                        data, status, headers = call(path, method, *arguments, **options)
+                    break
+                except ServerError:
+                    if attempt == attempts:
+                        raise
+                    time.sleep(wait)
+                    wait *= 2
+            if "html" in (headers.get("Content-Type") or ""):
+                raise self._foreign(f"it answers with a web page, perhaps a login; set {TOKEN} or {COOKIES}")
+            return data if data_only else (data, status, headers)
+
+        return guarded
+
+    @contextlib.contextmanager
+    def _explained(self, request: str) -> Iterator[None]:
+        """Anything that can go wrong in a request, as UserError or ServerError."""
+        try:
+            yield
+        except UserError:
+            raise
+        except ApiException as e:
+            raise self._refusal(e, request) from None
+        except MaxRetryError as e:
+            raise self._unreachable(e.reason) from None
+        except LocationValueError:
+            raise UnreachableError(f"{self.endpoint} is not an address; check --endpoint") from None
+        except HTTPError as e:
+            raise ServerError(f"{self.endpoint} broke off at {request} ({type(e).__name__})") from None
+        except (ValueError, TypeError, AttributeError, KeyError):  # while kfp reads the answer
+            raise self._foreign("its answer cannot be read") from None
+
+    def _refusal(self, error: ApiException, request: str) -> Exception:
+        """What a status that is not 2xx means."""
+        said = _said(error.body)
+        where = f" in namespace {self.namespace}" if self.namespace else ""
+        status = error.status or 0
+        if not status or (status == 404 and request.endswith("/healthz")):
+            return self._foreign("its answer cannot be read" if not status else "it knows no /apis/v2beta1/healthz")
+        if status == 429 or status >= 500:
+            return ServerError(f"{self.endpoint} failed ({status} at {request}){said}")
+        if status == 409:
+            return ConflictError(f"exists already{where} (409 at {request}){said}; choose another name")
+        texts = {
+            401: f"{self.endpoint} wants credentials (401), or others; set {TOKEN} or {COOKIES} to fresh ones",
+            403: f"not allowed{where} (403 at {request}){said}; check {TOKEN} and --namespace",
+            404: f"not found{where} (404 at {request}){said}",
+        }
+        return UserError(texts.get(status, f"{self.endpoint} refuses ({status} at {request}){said}"))
+
+    def _unreachable(self, reason: Any) -> Exception:
+        if isinstance(reason, SSLError):
+            return UnreachableError(f"{self.endpoint} cannot be trusted: {_clean(str(reason))}; set SSL_CERT_FILE")
+        if isinstance(reason, NewConnectionError | ConnectTimeoutError):
+            return UnreachableError(f"nothing answers at {self.endpoint}; check --endpoint and the network")
+        return ServerError(f"{self.endpoint} does not answer ({type(reason).__name__})")
+
+    def _foreign(self, reason: str) -> UserError:
+        return UserError(f"{self.endpoint} does not answer as Kubeflow Pipelines 2: {reason}; check --endpoint")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the links that kfp prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def equals(field: str, value: str) -> str:
+    """A filter of the API: what has this value."""
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": field, "stringValue": value}]})
+
+
+def _said(body: str | None) -> str:
+    """The server's own message, as ``: message``; empty where it is none."""
+    try:
+        answer = json.loads(body or "")
+        text = answer.get("message") or answer.get("error_message") or answer.get("error") or ""
+    except (ValueError, AttributeError):
+        return ""
+    return f": {_clean(str(text))}" if text else ""
+
+
+def _clean(text: str) -> str:
+    """One line of at most 300 characters without secrets."""
+    for secret in secrets():
+        text = text.replace(secret, "***")
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else f"{text[:300]}..."

@@ -1,0 +1,54 @@
+"""Cron expressions as Kubeflow Pipelines takes them: six fields, seconds first."""
+
+import re
+
+from pfs_core.errors import UserError
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
+    ("seconds", 0, 59, ()),
+    ("minutes", 0, 59, ()),
+    ("hours", 0, 23, ()),
+    ("day of the month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("day of the week", 0, 6, _DAYS),
+)
+
+
+def six_fields(text: str) -> str:
+    """A cron expression of five or six fields as one of six.
+
+    Raises:
+        UserError: there are not five or six fields, or one is not understood or out of its range.
+
+    >>> six_fields("0 2 * * *")
+    '0 0 2 * * *'
+    >>> six_fields("*/30 0 2-4,8 ? jan-MAR Mon")
+    '*/30 0 2-4,8 ? jan-MAR Mon'
+    """
+    fields = text.split()
+    if len(fields) == 5:
+        fields.insert(0, "0")
+    if len(fields) != 6:
+        raise UserError(f'--cron {text!r} has {len(fields)} fields; expected 5, e.g. "0 2 * * *", or 6, seconds first')
+    for field, (name, low, high, names) in zip(fields, _FIELDS, strict=True):
+        if not all(_understood(part, low, high, names) for part in field.split(",")):
+            raise UserError(
+                f"--cron {text!r}: {name} {field!r} is not understood; from {low} to {high}, as 1, 1-5 or */2"
+            )
+    return " ".join(fields)
+
+
+def _understood(part: str, low: int, high: int, names: tuple[str, ...]) -> bool:
+    """Whether one of a field's alternatives is ``*``, ``?``, a value or a range, with a step or without."""
+    span, slash, step = part.partition("/")
+    if slash and not re.fullmatch(r"[1-9]\d*", step, re.ASCII):
+        return False
+    if span in ("*", "?"):
+        return True
+    ends = [names.index(end) + low if end in names else end for end in span.lower().split("-")]
+    if len(ends) > 2 or not all(re.fullmatch(r"\d+", str(end), re.ASCII) for end in ends):
+        return False
+    values = [int(end) for end in ends]
+    return values == sorted(values) and low <= values[0] and values[-1] <= high

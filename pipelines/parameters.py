@@ -1,0 +1,89 @@
+"""The parameters of a run, checked against what the compiled package says of them."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pfs_core.errors import UserError, did_you_mean
+from pfs_core.files import read_json, read_yaml
+
+Definitions = Mapping[str, Mapping[str, Any]]
+
+TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "STRING": ((str,), "text"),
+    "NUMBER_INTEGER": ((int,), "a whole number"),
+    "NUMBER_DOUBLE": ((int, float), "a number"),
+    "BOOLEAN": ((bool,), "true or false"),
+    "LIST": ((list,), 'a JSON list, e.g. ["a", "b"]'),
+    "STRUCT": ((dict,), 'a JSON object, e.g. {"a": 1}'),
+}
+"""What values each ``parameterType`` takes, and how to say so."""
+
+
+def run_parameters(definitions: Definitions, pairs: Sequence[str], file: Path | None) -> dict[str, Any]:
+    """The parameters of a run; pairs win over the file.
+
+    Args:
+        definitions: ``parameters`` of the package's ``inputDefinitions``.
+        pairs: ``NAME=VALUE``.
+        file: a JSON or YAML object of values by name.
+
+    Raises:
+        UserError: a pair or the file is not understood, a name is not known, a value is of another type, or one without
+            a default is missing.
+    """
+    values: dict[str, Any] = {}
+    if file:
+        values = read_json(file) if file.suffix == ".json" else read_yaml(file)
+        if not isinstance(values, dict):
+            raise UserError(f"{file} must hold an object of parameters: NAME: VALUE")
+    texts = dict(_pair(pair) for pair in pairs)
+    for name in (*values, *texts):
+        if name not in definitions:
+            hint = did_you_mean(str(name), definitions)
+            raise UserError(f"the pipeline has no parameter {name!r}{hint}; known: {', '.join(definitions) or 'none'}")
+    values = values | {name: _parse(text, definitions[name]["parameterType"]) for name, text in texts.items()}
+    for name, value in values.items():
+        _check(name, value, definitions[name]["parameterType"])
+    optional = ("defaultValue", "isOptional")
+    missing = [name for name, d in definitions.items() if name not in values and not any(key in d for key in optional)]
+    if missing:
+        raise UserError(f"the pipeline needs a value for {', '.join(missing)}; give --param NAME=VALUE")
+    return values
+
+
+def _pair(pair: str) -> tuple[str, str]:
+    name, equals, text = pair.partition("=")
+    if not equals or not name:
+        raise UserError(f"--param {pair!r} is not understood; expected NAME=VALUE")
+    return name, text
+
+
+def _parse(text: str, kind: str) -> Any:
+    """``text`` as a value of a type, or as it is where that cannot be.
+
+    >>> _parse("3", "NUMBER_INTEGER"), _parse("3", "STRING"), _parse("x", "LIST")
+    (3, '3', 'x')
+    """
+    if kind == "STRING":
+        return text
+    if kind == "NUMBER_DOUBLE" and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
+        return float(text)
+    try:
+        return json.loads(text.lower() if kind == "BOOLEAN" else text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _check(name: str, value: Any, kind: str) -> None:
+    types, wanted = TYPES.get(kind, ((), ""))
+    if not types:
+        raise UserError(f"parameter {name} is of type {kind}, which only the cluster can give")
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise UserError(f"parameter {name} must be {wanted} (got {value!r})")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise UserError(f"parameter {name} holds what JSON cannot (got {value!r})") from None

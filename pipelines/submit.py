@@ -1,0 +1,140 @@
+"""``pfs submit``: a package becomes a version of its pipeline, a run starts from that version and is followed."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api
+
+from pfs_core.errors import UserError
+from pipelines.client import Client, ConflictError, ServerError, UnreachableError, equals, quiet
+from pipelines.compiled import Package
+
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+EVERY = 5.0
+"""Seconds between two looks at a run."""
+PATIENCE = 20
+"""How many looks in a row may fail."""
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A version of a pipeline; ``new`` if it was not there before."""
+
+    pipeline_id: str
+    version_id: str
+    version: str
+    new: bool
+
+
+def upload(client: Client, package: Package) -> Uploaded:
+    """The version of the pipeline that is this package; the pipeline and the version are made if they are missing."""
+    pipeline_id = _pipeline_id(client, package.name)
+    if not pipeline_id:
+        pipeline = kfp_server_api.V2beta1Pipeline(
+            name=package.name,
+            display_name=package.name,
+            description=package.description or None,
+            namespace=client.namespace or None,
+        )
+        try:
+            made = client.pipelines.pipeline_service_create_pipeline(pipeline)
+            pipeline_id = client.has(made, "pipeline_id").pipeline_id
+        except ConflictError:  # somebody else's, since we looked
+            pipeline_id = _pipeline_id(client, package.name)
+            if not pipeline_id:
+                raise
+    if found := _version_id(client, pipeline_id, package.version):
+        return Uploaded(pipeline_id, found, package.version, new=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{package.name}.yaml"
+        path.write_bytes(package.data)
+        try:
+            with quiet():
+                made = client.upload_pipeline_version(str(path), package.version, pipeline_id=pipeline_id)
+        except ConflictError:
+            found = _version_id(client, pipeline_id, package.version)
+            if not found:
+                raise
+            return Uploaded(pipeline_id, found, package.version, new=False)
+    version_id = client.has(made, "pipeline_version_id").pipeline_version_id
+    return Uploaded(pipeline_id, version_id, package.version, new=True)
+
+
+def _pipeline_id(client: Client, name: str) -> str:
+    """Of the pipeline of this name, which no two of a namespace have; empty if there is none."""
+    answer = client.list_pipelines(filter=equals("name", name), namespace=client.namespace or None)
+    found = [pipeline for pipeline in answer.pipelines or [] if name in (pipeline.name, pipeline.display_name)]
+    return client.has(found[0], "pipeline_id").pipeline_id if found else ""
+
+
+def _version_id(client: Client, pipeline_id: str, version: str) -> str:
+    answer = client.list_pipeline_versions(pipeline_id, filter=equals("name", version))
+    found = [entry for entry in answer.pipeline_versions or [] if version in (entry.name, entry.display_name)]
+    return client.has(found[0], "pipeline_version_id").pipeline_version_id if found else ""
+
+
+def experiment_id(client: Client, name: str) -> str:
+    """Of the experiment of this name, which is made if it is missing."""
+    with quiet():
+        experiment = client.create_experiment(name, namespace=client.namespace or None)
+    return client.has(experiment, "experiment_id").experiment_id
+
+
+def start(client: Client, version: Uploaded, experiment: str, name: str, parameters: dict[str, Any]) -> str:
+    """Start a run of a version in an experiment (its id); returns the run's id."""
+    with quiet():
+        run = client.run_pipeline(
+            experiment, name, params=parameters, pipeline_id=version.pipeline_id, version_id=version.version_id
+        )
+    return client.has(run, "run_id").run_id
+
+
+def start_uncached(client: Client, package: Package, experiment: str, name: str, parameters: dict[str, Any]) -> str:
+    """Start a run that carries its package with it, the cache off: that of a version cannot be changed."""
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path = Path(folder) / "package.yaml"
+        path.write_bytes(package.uncached())
+        run = client.run_pipeline(experiment, name, params=parameters, pipeline_package_path=str(path))
+    return client.has(run, "run_id").run_id
+
+
+def follow(client: Client, run_id: str, tasks: set[str], say: Callable[[str], None]) -> str:
+    """Wait for a run, with a line at each change of its state and of its tasks'; returns its last state.
+
+    A server that fails in passing, or is away, is asked again.
+
+    Raises:
+        UserError: the credentials are no longer valid, or the run is gone.
+        ServerError: the server failed ``PATIENCE`` times in a row.
+    """
+    state, failed = "", 0
+    states: dict[str, str] = {}
+    while True:
+        try:
+            run = client.has(client.get_run(run_id), "run_id")
+            failed = 0
+        except (ServerError, UnreachableError) as e:
+            failed += 1
+            if failed == PATIENCE:
+                raise ServerError(f"{e}; the run goes on") from None
+            if failed == 1:
+                say(f"{e}; still waiting")
+            time.sleep(EVERY)
+            continue
+        except UserError as e:
+            raise UserError(f"{e}; the run goes on") from None
+        for task in (run.run_details and run.run_details.task_details) or []:
+            if task.display_name in tasks and task.state and states.get(task.task_id) != task.state:
+                states[task.task_id] = task.state
+                say(f"{task.display_name}: {task.state}")
+        if run.state and run.state != state:
+            state = run.state
+            reason = f" ({' '.join(run.error.message.split())})" if run.error and run.error.message else ""
+            say(f"run: {state}{reason}")
+        if state in ENDED:
+            return state
+        time.sleep(EVERY)

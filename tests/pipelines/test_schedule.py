@@ -1,0 +1,166 @@
+"""``pfs schedule``: at no time is there no schedule of a name, or two that are enabled."""
+
+import json
+
+import pytest
+
+from pfs_core.errors import UserError
+from pipelines.cli import main
+from pipelines.cron import six_fields
+from tests.pipelines.kfp_api import PREFIX
+from tests.pipelines.test_submit import TEXT, failed
+
+DAILY = ("--name", "daily", "--cron", "0 2 * * *")
+
+
+def create(package, *argv):
+    return main(["schedule", "create", str(package), *TEXT, *DAILY, *map(str, argv)])
+
+
+def listed(capsys):
+    capsys.readouterr()
+    assert main(["schedule", "list", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_schedule_starts_the_version_with_its_parameters(capsys, api, package):
+    assert create(package, "--param", "count=2", "--max-concurrency", 3, "--experiment", "nightly", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    [schedule] = api.schedules.values()
+    assert schedule["trigger"] == {"cron_schedule": {"cron": "0 0 2 * * *"}}
+    assert schedule["runtime_config"]["parameters"] == {"text": "hello", "count": 2}
+    assert schedule["pipeline_version_reference"]["pipeline_version_id"] == facts["pipeline_version_id"]
+    assert (schedule["max_concurrency"], schedule["no_catchup"], schedule["mode"]) == (3, True, "ENABLE")
+    assert api.experiments[schedule["experiment_id"]]["display_name"] == "nightly"
+    assert facts["link"] == f"{api.endpoint}/#/recurringrun/details/{schedule['recurring_run_id']}"
+
+
+def test_one_run_at_a_time_is_the_default(api, package):
+    assert create(package) == 0
+    assert [schedule["max_concurrency"] for schedule in api.schedules.values()] == [1]
+
+
+def test_a_schedule_of_the_same_name_is_replaced_new_before_old(capsys, api, package):
+    assert create(package) == 0
+    assert main(["schedule", "create", str(package), *TEXT, "--name", "other", "--cron", "0 0 1 * * *"]) == 0
+    [old] = [key for key, schedule in api.schedules.items() if schedule["display_name"] == "daily"]
+    api.calls.clear()
+    assert create(package, "--cron", "0 3 * * *") == 0
+    changes = [call for call in api.calls if not call.startswith("GET") and "recurringruns" in call]
+    [new] = [key for key, schedule in api.schedules.items() if schedule["display_name"] == "daily"]
+    path = f"{PREFIX}/recurringruns"
+    assert changes == [f"POST {path}", f"DELETE {path}/{old}", f"POST {path}/{new}:enable"]
+    assert sorted(api.enabled()) == ["daily", "other"]
+    assert api.schedules[new]["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("request_", ["POST {}", "DELETE {}/", "POST {}/"])
+def test_a_failure_in_between_leaves_one_or_none_enabled_and_the_same_command_finishes(
+    capsys, api, package, request_, lost
+):
+    assert create(package) == 0
+    api.enabled_at_once = 0
+    api.faults = [(request_.format(f"{PREFIX}/recurringruns"), ("done", 500) if lost else 500)]
+    assert create(package, "--cron", "0 3 * * *") == 1
+    assert api.schedules
+    capsys.readouterr()
+    assert create(package, "--cron", "0 3 * * *") == 0
+    assert api.enabled_at_once == 1
+    [left] = api.schedules.values()
+    assert left["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+    assert left["mode"] == "ENABLE"
+
+
+def test_a_failed_replacement_says_what_is_there(capsys, api, package):
+    assert create(package) == 0
+    api.faults = [(f"DELETE {PREFIX}/recurringruns/", 403)]
+    capsys.readouterr()
+    assert create(package) == 2
+    assert "the new schedule 'daily' is there, paused; run the same command again" in capsys.readouterr().err
+    assert sorted(schedule["mode"] for schedule in api.schedules.values()) == ["DISABLE", "ENABLE"]
+    assert "2 schedules are named 'daily'" in failed(capsys, 2, "schedule", "resume", "daily")
+    assert len(api.enabled()) == 1
+
+
+def test_paused_stays_paused_until_it_is_resumed(capsys, api, package):
+    assert create(package, "--paused") == 0
+    assert "paused" in capsys.readouterr().out
+    assert api.enabled() == []
+    for action, enabled in (("resume", ["daily"]), ("pause", [])):
+        assert main(["schedule", action, "daily"]) == 0
+        assert api.enabled() == enabled
+    assert main(["schedule", "delete", "daily"]) == 0
+    assert not api.schedules
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "delete"])
+def test_an_unknown_name_is_refused_with_the_nearest(capsys, api, package, action):
+    assert "no schedule 'daily'; known: none" in failed(capsys, 2, "schedule", action, "daily")
+    create(package)
+    capsys.readouterr()
+    assert "no schedule 'dialy' (did you mean daily?)" in failed(capsys, 2, "schedule", action, "dialy")
+    assert api.enabled() == ["daily"]
+
+
+def test_list_turns_pages_and_knows_the_last_run(capsys, api, package):
+    for i in range(5):
+        assert create(package, "--name", f"n{i}", *(["--paused"] if i else [])) == 0
+    first = next(iter(api.schedules))
+    for i in (3, 9, 5):
+        run = {"recurring_run_id": first, "created_at": f"2026-01-0{i}T02:00:00Z"}
+        api.runs[f"r{i}"] = {"run_id": f"r{i}", **run}
+    rows = listed(capsys)
+    assert [(row["name"], row["enabled"]) for row in rows] == [("n0", True), *((f"n{i}", False) for i in range(1, 5))]
+    assert [row["last_run"] for row in rows] == ["2026-01-09T02:00:00+00:00", None, None, None, None]
+    assert main(["schedule", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["NAME", "CRON", "STATE", "LAST", "RUN", "LINK"]
+    link = f"{api.endpoint}/#/recurringrun/details/{first}"
+    assert lines[1].split() == ["n0", *"002***", "enabled", "2026-01-09T02:00:00+00:00", link]
+
+
+def test_many_users_see_their_own(capsys, api, package, monkeypatch):
+    api.namespaces = ("team-a", "team-b")
+    for namespace in api.namespaces:
+        assert create(package, "--namespace", namespace) == 0
+    assert api.enabled() == ["daily", "daily"]
+    assert main(["schedule", "delete", "daily", "--namespace", "team-a"]) == 0
+    assert [schedule["namespace"] for schedule in api.schedules.values()] == ["team-b"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (("--cron", "0 2 * *"), "has 4 fields; expected 5"),
+        (("--cron", "@daily"), "has 1 fields; expected 5"),
+        (("--cron", "60 2 * * *"), "minutes '60' is not understood; from 0 to 59"),
+        (("--max-concurrency", "11"), "--max-concurrency 11 is out of range; from 1 to 10"),
+        (("--param", "count=x"), "parameter count must be a whole number"),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_is_sent(capsys, api, package, argv, reason):
+    assert reason in failed(capsys, 2, "schedule", "create", package, *TEXT, *DAILY, *argv)
+    assert api.calls == []
+
+
+@pytest.mark.parametrize(
+    "cron",
+    [*("* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 7", "5-1 * * * *", "*/0 * * * *", "a * * * *"),
+     *("1-2-3 * * * *", "60 * * * * *", "* * * jan-foo *", ", * * * *", "-1 * * * *", "² * * * *")],
+)  # fmt: skip
+def test_cron_out_of_range_is_refused(cron):
+    with pytest.raises(UserError, match="is not understood"):
+        six_fields(cron)
+
+
+@pytest.mark.parametrize("cron", ["*/5 0-30/10 1,2 ? JAN-dec mon", "59 23 31 12 6", "15 0 2 1-5 * ?"])
+def test_cron_within_range_is_kept(cron):
+    assert six_fields(cron).split()[-5:] == cron.split()[-5:]
+    assert len(six_fields(cron).split()) == 6
+
+
+def test_the_help_says_whose_clock_it_is(capsys):
+    with pytest.raises(SystemExit):
+        main(["schedule", "create", "--help"])
+    assert "CRON_SCHEDULE_TIMEZONE" in capsys.readouterr().out

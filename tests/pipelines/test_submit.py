@@ -1,0 +1,344 @@
+"""``pfs submit`` through the real client, over HTTP, to an API that checks every request."""
+
+import json
+import socket
+
+import kfp.client
+import pytest
+import yaml
+
+import pfs_core
+from pipelines import client, credentials
+from pipelines.cli import main
+from pipelines.client import ATTEMPTS
+from pipelines.compiled import Package, load_package, parse_package
+from pipelines.packages import PIPELINES
+from pipelines.submit import PATIENCE
+from tests.pipelines.kfp_api import PREFIX, RefusedError, check
+
+TEXT = ("--param", "text=hello")
+
+
+def submitted(capsys, *argv):
+    """What a submission prints as JSON."""
+    code = main(["submit", *map(str, argv), "--json"])
+    assert code == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def failed(capsys, code, *argv):
+    """The one line with which a command ends."""
+    assert main([str(a) for a in argv]) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("pfs: ")
+    return lines[0]
+
+
+def test_a_run_starts_from_the_uploaded_version_with_its_parameters(capsys, api, package):
+    flags = (*TEXT, "--param", "count=3", "--param", 'names=["x"]', "--experiment", "mine", "--run-name", "first")
+    facts = submitted(capsys, package, *flags)
+    run = api.runs[facts["run_id"]]
+    assert run["display_name"] == "first"
+    assert run["runtime_config"]["parameters"] == {"text": "hello", "count": 3, "names": ["x"]}
+    assert run["pipeline_version_reference"]["pipeline_version_id"] == facts["pipeline_version_id"]
+    assert api.packages[facts["pipeline_version_id"]] == package.read_bytes()
+    assert api.experiments[run["experiment_id"]]["display_name"] == "mine"
+    assert facts["link"] == f"{api.endpoint}/#/runs/details/{facts['run_id']}"
+
+
+def test_every_pipeline_of_the_project_can_be_submitted_by_name(capsys, api):
+    for name in PIPELINES:
+        facts = submitted(capsys, name)
+        assert api.pipelines[facts["pipeline_id"]]["name"] == name
+        assert facts["version"].startswith(f"{pfs_core.__version__}-")
+
+
+def test_the_same_package_is_uploaded_once_and_another_as_a_new_version(capsys, api, package, tmp_path):
+    first, again = submitted(capsys, package, *TEXT), submitted(capsys, package, *TEXT)
+    assert again["pipeline_version_id"] == first["pipeline_version_id"]
+    changed = tmp_path / "small.yaml"
+    changed.write_bytes(package.read_bytes() + b"# changed\n")
+    other = submitted(capsys, changed, *TEXT)
+    assert other["pipeline_id"] == first["pipeline_id"]
+    assert other["version"] != first["version"]
+    assert (len(api.pipelines), len(api.versions), len(api.experiments), len(api.runs)) == (1, 2, 1, 3)
+
+
+def test_upload_only_starts_no_run(capsys, api, package):
+    facts = submitted(capsys, package, "--upload")
+    assert list(api.versions) == [facts["pipeline_version_id"]]
+    assert not api.runs
+    assert not api.experiments
+    assert "--upload starts no run" in failed(capsys, 2, "submit", package, "--upload", "--wait")
+
+
+def test_no_cache_reaches_the_tasks_inside_loops(capsys, api, package):
+    facts = submitted(capsys, package, *TEXT, "--no-cache")
+    assert not api.versions
+    spec = api.runs[facts["run_id"]]["pipeline_spec"]
+    sent = parse_package(yaml.safe_dump(spec).encode(), "sent")
+    assert sent.tasks == {"step", "for-loop-2", "step-2"}
+    assert json.dumps(load_package(str(package)).documents).count('"enableCache": true') == 2
+    assert "enableCache" not in json.dumps(spec)
+
+
+def test_it_prints_the_version_the_run_and_its_page(capsys, api, package, monkeypatch):
+    monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", "https://kubeflow.test/pipeline/")
+    assert main(["submit", str(package), *TEXT]) == 0
+    [run] = api.runs
+    version = load_package(str(package)).version
+    assert capsys.readouterr().out.splitlines() == [
+        f"small {version} uploaded",
+        f"run {run}",
+        f"https://kubeflow.test/pipeline/#/runs/details/{run}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "reason"),
+    [
+        ("texts=x", "no parameter 'texts' (did you mean text?); known: "),
+        ("count=1.5", "parameter count must be a whole number (got 1.5)"),
+        ("count=true", "parameter count must be a whole number (got True)"),
+        ("share=half", "parameter share must be a number (got 'half')"),
+        ("on=1", "parameter on must be true or false (got 1)"),
+        ("names=a,b", "parameter names must be a JSON list"),
+        ('more=["a"]', "parameter more must be a JSON object"),
+        ("more={'a': 1}", "parameter more must be a JSON object"),
+        ('more={"a": NaN}', "parameter more holds what JSON cannot"),
+        ("count", "--param 'count' is not understood; expected NAME=VALUE"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_is_sent(capsys, api, package, parameter, reason):
+    assert reason in failed(capsys, 2, "submit", package, *TEXT, "--param", parameter)
+    assert api.calls == []
+
+
+def test_a_missing_parameter_is_named(capsys, api, package):
+    assert "the pipeline needs a value for text; " in failed(capsys, 2, "submit", package)
+    assert api.calls == []
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_parameters_come_from_a_file_and_flags_win(capsys, api, package, tmp_path, suffix):
+    file = tmp_path / f"parameters.{suffix}"
+    values = {"text": "file", "count": 2, "share": 1, "on": False, "more": {"a": [1, None]}}
+    file.write_text(json.dumps(values))  # JSON is YAML
+    facts = submitted(capsys, package, "--params", file, "--param", "count=7")
+    assert api.runs[facts["run_id"]]["runtime_config"]["parameters"] == {**values, "count": 7}
+    file.write_text('{"text": 3}')
+    assert "parameter text must be text (got 3)" in failed(capsys, 2, "submit", package, "--params", file)
+    file.write_text("[]")
+    assert "must hold an object" in failed(capsys, 2, "submit", package, "--params", file)
+    assert "none.yaml cannot be read" in failed(capsys, 2, "submit", package, "--params", tmp_path / "none.yaml")
+
+
+def test_what_is_no_pipeline_is_refused(capsys, api, tmp_path):
+    assert "did you mean compress?" in failed(capsys, 2, "submit", "compres")
+    assert "none.yaml cannot be read" in failed(capsys, 2, "submit", tmp_path / "none.yaml")
+    file = tmp_path / "pod.yaml"
+    for text in ("kind: Pod", "a: [", "", "- 1", "pipelineInfo: {name: x}"):
+        file.write_text(text)
+        assert "pod.yaml is not a compiled pipeline; pfs compile" in failed(capsys, 2, "submit", file)
+    assert api.calls == []
+
+
+def test_wait_follows_run_and_tasks_to_success(capsys, api, package):
+    api.course = ["PENDING", "RUNNING", "RUNNING", "SUCCEEDED"]
+    api.task_course = [("root-driver", "RUNNING"), ("step", "RUNNING"), ("step", "RUNNING"), ("step", "SUCCEEDED")]
+    assert main(["submit", str(package), *TEXT, "--wait"]) == 0
+    said = ["run: PENDING", "step: RUNNING", "run: RUNNING", "step: SUCCEEDED", "run: SUCCEEDED"]
+    assert capsys.readouterr().out.splitlines()[3:] == said
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SKIPPED"])
+def test_wait_fails_with_the_run(capsys, api, package, state):
+    api.course = ["RUNNING", state]
+    assert main(["submit", str(package), *TEXT, "--wait", "--json"]) == 1
+    streams = capsys.readouterr()
+    assert json.loads(streams.out)["state"] == state
+    assert f"run: {state}" in streams.err
+    assert ("(search-gates ended with code 1)" in streams.err) == (state == "FAILED")
+
+
+def test_wait_survives_passing_faults(capsys, api, package):
+    look = f"GET {PREFIX}/runs/"
+    api.faults = [(look, what) for what in (500, 503, "cut", 502, 429, 504, "cut", 500, 500)]
+    assert main(["submit", str(package), *TEXT, "--wait"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "run: SUCCEEDED"
+    assert sum("still waiting" in line for line in lines) == 1
+
+
+def test_wait_ends_when_the_server_stays_broken_or_the_token_has_ended(capsys, api, package):
+    look = f"GET {PREFIX}/runs/"
+    api.faults = [(look, 500)] * ATTEMPTS * PATIENCE
+    line = failed(capsys, 1, "submit", package, *TEXT, "--wait")
+    assert "failed (500 at GET /apis/v2beta1/runs/{run_id})" in line
+    assert line.endswith("; the run goes on")
+    api.faults = [(look, 401)]
+    assert failed(capsys, 2, "submit", package, *TEXT, "--wait").endswith("; the run goes on")
+
+
+def test_a_question_is_asked_again_and_a_run_never_started_twice(capsys, api, package):
+    api.faults = [(f"GET {PREFIX}/{kind}", 500) for kind in ("healthz", "pipelines", "experiments")]
+    submitted(capsys, package, *TEXT)
+    api.faults = [(f"POST {PREFIX}/runs", ("done", 500))]
+    assert "failed (500 at POST /apis/v2beta1/runs): planned, but done" in failed(capsys, 1, "submit", package, *TEXT)
+    assert len(api.runs) == 2
+
+
+@pytest.mark.parametrize("path", [f"POST {PREFIX}/pipelines", f"POST {PREFIX}/pipelines/upload_version"])
+def test_what_somebody_else_made_meanwhile_is_used(capsys, api, package, path):
+    """The pipeline or version is there although the answer was lost; the next attempt finds it."""
+    api.faults = [(path, ("done", 409))]
+    submitted(capsys, package, *TEXT)
+    assert (len(api.pipelines), len(api.versions), len(api.runs)) == (1, 1, 1)
+
+
+def test_an_upload_that_broke_off_is_taken_up(capsys, api, package):
+    api.faults = [(f"POST {PREFIX}/pipelines/upload_version", 500)]
+    assert "upload_version" in failed(capsys, 1, "submit", package, *TEXT)
+    assert (len(api.pipelines), len(api.versions)) == (1, 0)
+    submitted(capsys, package, *TEXT)
+    assert (len(api.pipelines), len(api.versions)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "reason"),
+    [
+        (401, 2, "wants credentials (401), or others; set KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIES"),
+        (403, 2, "not allowed (403 at GET /apis/v2beta1/healthz): planned, with Bearer ***; check KF_PIPELINES_TOKEN"),
+        (404, 2, "does not answer as Kubeflow Pipelines 2: it knows no /apis/v2beta1/healthz"),
+        (400, 2, "refuses (400 at GET /apis/v2beta1/healthz)"),
+        ("html", 2, "it answers with a web page, perhaps a login"),
+        (500, 1, "failed (500 at GET /apis/v2beta1/healthz): planned, with Bearer ***"),
+        ("cut", 1, "does not answer (ProtocolError)"),
+    ],
+)
+def test_every_fault_is_one_line_without_the_token(capsys, api, package, monkeypatch, what, code, reason):
+    monkeypatch.setenv("KF_PIPELINES_TOKEN", "s3cr3t-token")
+    api.faults = [("GET", what)] * 4
+    line = failed(capsys, code, "submit", package, *TEXT)
+    assert reason in line
+    assert "s3cr3t" not in line
+
+
+@pytest.mark.parametrize("what", [409, 403, 404])
+def test_faults_after_the_connection_name_the_request(capsys, api, package, what):
+    api.faults = [(f"POST {PREFIX}/experiments", what)]
+    assert f"{what} at POST /apis/v2beta1/experiments" in failed(capsys, 2, "submit", package, *TEXT)
+
+
+def test_json_of_another_server_is_not_kubeflow(capsys, api, package, monkeypatch):
+    monkeypatch.setattr(api, "carry_out", lambda *_: {"status": "ok"})
+    assert "does not answer as Kubeflow Pipelines 2: its answer has no multi_user" in failed(
+        capsys, 2, "submit", package, *TEXT
+    )
+    monkeypatch.setattr(api, "carry_out", lambda *_: ["ok"])
+    assert "as Kubeflow Pipelines 2" in failed(capsys, 2, "schedule", "list")
+
+
+def test_nothing_there(capsys, api, package, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+        line = failed(capsys, 2, "submit", package, *TEXT, "--endpoint", endpoint)
+    assert line == f"pfs: nothing answers at {endpoint}; check --endpoint and the network"
+    assert "cannot be trusted" in failed(capsys, 2, "submit", package, *TEXT, "--endpoint", f"https{api.endpoint[4:]}")
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    assert "give --endpoint URL or set KF_PIPELINES_ENDPOINT" in failed(capsys, 2, "submit", package, *TEXT)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["kubeflow.test", "ftp://x", "http://", "http://u:s3cr3t@x", "http://x:port", "http://x/?t=s3cr3t"]
+)
+def test_a_wrong_endpoint_is_refused_and_not_repeated(capsys, api, package, endpoint):
+    line = failed(capsys, 2, "submit", package, *TEXT, "--endpoint", endpoint)
+    assert "the endpoint must be an address" in line
+    assert "s3cr3t" not in line
+
+
+def test_token_and_cookies_come_from_the_environment(capsys, api, package, monkeypatch):
+    api.token = "s3cr3t-token"
+    assert "(401)" in failed(capsys, 2, "submit", package, *TEXT)
+    monkeypatch.setenv("KF_PIPELINES_TOKEN", "s3cr3t-token\n")
+    monkeypatch.setenv("KF_PIPELINES_COOKIES", "authservice_session=abcdef")
+    assert main(["submit", str(package), *TEXT]) == 0
+    assert api.headers["Cookie"] == "authservice_session=abcdef"
+    assert "s3cr3t" not in "".join(capsys.readouterr())
+    monkeypatch.setenv("KF_PIPELINES_TOKEN", "s3cr3t\ntoken")
+    line = failed(capsys, 2, "submit", package, *TEXT)
+    assert "KF_PIPELINES_TOKEN holds characters" in line
+    assert "s3cr3t" not in line
+
+
+def test_a_token_file_is_read_again_for_every_request(capsys, api, package, monkeypatch, tmp_path):
+    file = tmp_path / "token"
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(file))
+    assert "token file" in failed(capsys, 2, "submit", package, *TEXT)
+    file.write_text("first-token\n")
+    api.token = "first-token"
+    carry_out = api.carry_out
+
+    def renewed(method, path, *rest):
+        found = carry_out(method, path, *rest)
+        if path.endswith("/experiments") and method == "POST":
+            api.token = "second-token"
+            file.write_text("second-token")
+        return found
+
+    monkeypatch.setattr(api, "carry_out", renewed)
+    submitted(capsys, package, *TEXT)
+    assert len(api.runs) == 1
+    assert api.token == "second-token"
+
+
+def test_a_pod_uses_its_own_token_for_its_own_cluster_alone(capsys, api, package, monkeypatch, tmp_path):
+    (tmp_path / "token").write_text("pod-token")
+    monkeypatch.setattr(credentials, "_POD_TOKEN", str(tmp_path / "token"))
+    for module in (client, credentials):
+        monkeypatch.setattr(module, "IN_CLUSTER", api.endpoint)
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    api.token = "pod-token"
+    assert submitted(capsys, package, *TEXT)["run_id"]
+    other = api.endpoint.replace("127.0.0.1", "localhost")
+    assert "(401)" in failed(capsys, 2, "submit", package, *TEXT, "--endpoint", other)
+    assert "Authorization" not in {name.title() for name in api.headers}
+
+
+def test_many_users_need_a_namespace(capsys, api, package, monkeypatch, tmp_path):
+    api.namespaces = ("team-a", "kubeflow")
+    assert "say which namespace is yours: --namespace NAME" in failed(capsys, 2, "submit", package, *TEXT)
+    for namespace in api.namespaces:
+        facts = submitted(capsys, package, *TEXT, "--namespace", namespace)
+        assert api.experiments[facts["experiment_id"]]["namespace"] == namespace
+    line = failed(capsys, 2, "submit", package, *TEXT, "--namespace", "team-b")
+    assert "(400 at GET /apis/v2beta1/pipelines): a namespace is required" in line
+    pod = tmp_path / "namespace"
+    pod.write_text("team-a\n")
+    monkeypatch.setattr(kfp.client.Client, "_NAMESPACE_PATH", str(pod))
+    assert submitted(capsys, package, *TEXT)["run_id"]
+    assert not (tmp_path / "home").exists()
+
+
+def test_another_package_has_another_version_and_the_same_the_same():
+    spec = [{"pipelineInfo": {"name": "x"}}]
+    assert Package(b"a", spec).version == Package(b"a", spec).version
+    assert Package(b"a", spec).version != Package(b"b", spec).version
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"pipeline": "x"}, "unknown field pipeline"),
+        ({"display_name": 3}, "must be str"),
+        ({"mode": "ON"}, "must be one of"),
+        ({"trigger": {"cron_schedule": {"cron": "* * * * * *", "zone": "UTC"}}}, "unknown field zone"),
+    ],
+)
+def test_the_api_of_these_tests_refuses_what_the_models_do_not_know(body, reason):
+    with pytest.raises(RefusedError, match=reason):
+        check(body, "V2beta1RecurringRun", "run")
