@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand. Returns 0 when done, 2 where the user's input is wrong; anything else is a traceback and 1."""
+    """Run a subcommand. Returns 0 when done, 2 where the user's input is wrong, 1 where a run or a server failed."""
     arguments = parser().parse_args(argv)
     try:
         return arguments.handler(arguments) or 0
