@@ -5,6 +5,8 @@ from components.check_request import check_request
 from components.close_run import close_run
 from components.compare_budgets import compare_budgets
 from components.extract_structure import extract_structure
+from components.find_requests import find_requests
+from components.finish_request import finish_request
 from components.report import report
 from components.retrain import retrain
 from components.search_gates import search_gates
@@ -16,6 +18,8 @@ __all__ = [
     "close_run",
     "compare_budgets",
     "extract_structure",
+    "find_requests",
+    "finish_request",
     "report",
     "retrain",
     "search_gates",

@@ -19,6 +19,7 @@ def check_request(
     extract_settings: dict = {},
     retrain_settings: dict = {},
     latency_settings: dict = {},
+    opens_run: bool = True,
 ) -> str:
     """Check what can be checked before a GPU is asked for, and open the run in MLflow.
 
@@ -35,6 +36,7 @@ def check_request(
         extract_settings: Changes to the recipe's `extract` settings.
         retrain_settings: Changes to the recipe's `retrain` settings.
         latency_settings: Changes to the recipe's `latency` settings.
+        opens_run: Whether the run in MLflow is this network's alone.
 
     Returns:
         The dataset's fingerprint: later steps are cached by it.
@@ -57,4 +59,4 @@ def check_request(
         "latency_settings": latency_settings,
     }
     with user_errors():
-        return steps.check(request)
+        return steps.check(request, opens_run)

@@ -19,6 +19,7 @@ def report(
     summary: Output[Markdown],
     metrics: Output[Metrics],
     registered_model: str = "",
+    label: str = "",
 ):
     """Put the run on one page, and the pruned network into the model registry.
 
@@ -33,6 +34,7 @@ def report(
         summary: The verdict and the table.
         metrics: The final figures.
         registered_model: Name in the MLflow Model Registry; empty for `pfs-` and the network's name.
+        label: What the figures' names start with on the run in MLflow, where several networks share it.
     """
     import shutil
     from pathlib import Path
@@ -43,7 +45,7 @@ def report(
     with user_errors():
         folders = [model.path for model in models]
         figures = steps.report(
-            split.path, gates.path, structures.path, folders, latency.path, folder.path, registered_model
+            split.path, gates.path, structures.path, folders, latency.path, folder.path, registered_model, label
         )
     for name, value in figures.items():
         metrics.log_metric(name, value)

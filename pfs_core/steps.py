@@ -18,8 +18,8 @@ STAGES = ("split", "search", "extract", "retrain", "latency")
 """The stages that have settings."""
 
 
-def check(request: Mapping[str, Any]) -> str:
-    """Check a pipeline's arguments (:func:`pfs_core.preflight.check`) and open its run in MLflow.
+def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
+    """Check a pipeline's arguments (:func:`pfs_core.preflight.check`) and open its run in MLflow, if none has yet.
 
     Returns:
         What changes when the dataset does.
@@ -30,8 +30,9 @@ def check(request: Mapping[str, Any]) -> str:
 
     check_request(request)
     content = content_of(request["dataset"])
-    name = " ".join([request["model"], *request["budgets"], f"seed {request['seed']}"])
-    open_pipeline(name, {**request, "budgets": " ".join(request["budgets"])})
+    if opens_run:
+        name = " ".join([request["model"], *request["budgets"], f"seed {request['seed']}"])
+        open_pipeline(name, {**request, "budgets": " ".join(request["budgets"])})
     return content
 
 
@@ -183,8 +184,12 @@ def report(
     latency_dir: str | Path,
     out: str | Path,
     registered_name: str = "",
+    label: str = "",
 ) -> dict:
-    """Write the ``report`` folder, log and register the pruned network; returns the final figures."""
+    """Write the ``report`` folder, log and register the pruned network; returns the final figures.
+
+    On the pipeline's run the figures' names start with ``label``, where several networks share the run.
+    """
     from pfs_core.files import COMPLETE, plain_name, sha256
     from pfs_core.report import load_results, write_report
     from pfs_core.report.deploy import deployable, example_images
@@ -194,12 +199,12 @@ def report(
     name = registered_name or f"pfs-{plain_name(results.spec.name)}"
     params = {"report.models": [sha256(Path(folder) / COMPLETE) for folder in model_dirs]}
     with step_run("report", params, results.title) as run:
-        summary = write_report(results, out, run.url)
-        run.artifact(out, "report")
         version = run.model(deployable(results), example_images(results), name)
+        summary = write_report(results, out, run.url, version)
+        run.artifact(out, "report")
         figures = summary["figures"]
         run.metrics(figures)
-        run.summary(figures)
+        run.summary(prefixed(label, figures) if label else figures)
         if version:
             run.params({"report.registered_model": version})
     for line in [*text_table(HEADER, table_cells(summary["table"])), "", summary["verdict"]]:
@@ -241,6 +246,32 @@ def compare(
     for row in summary["rows"]:
         say(f"{row['budget'] or 'dense':<12} {row['macs']:>13,} MACs  test accuracy {row['test_accuracy']:.2%}")
     return finite(figures)
+
+
+def find_requests(limit: int, claim_hours: float, files: str = "") -> list[dict[str, Any]]:
+    """Open the pipeline's run in MLflow and claim what waits in the registry (:func:`pfs_core.registry.work.find`).
+
+    Request files below ``files``, if that is not empty, are put into the registry first.
+    """
+    import os
+
+    from pfs_core.registry.specs import register_files
+    from pfs_core.registry.work import find
+    from pfs_core.tracking import open_pipeline
+
+    open_pipeline("compress new models", {"limit": limit, "claim_hours": claim_hours, "request_files": files})
+    if files:
+        register_files(files, os.environ.get("KFP_RUN_ID", ""))
+    return find(limit, claim_hours)
+
+
+def finish_request(request: Mapping[str, Any], report_dir: str | Path, claim_hours: float) -> bool:
+    """Hand the result in a ``report`` folder to the request's source (:func:`pfs_core.registry.work.finish`)."""
+    from pfs_core.files import read_json
+    from pfs_core.registry.work import finish
+
+    summary = read_json(Path(report_dir) / "report.json")
+    return finish(whole_numbers(dict(request)), summary["registered"], summary["figures"], claim_hours)
 
 
 def structure_file(structures_dir: str | Path, network: str) -> Path:

@@ -82,44 +82,86 @@ def define(place: Placement = Placement()) -> Any:
                 latency_settings=latency_settings,
             )
             place.cpu(check, pools, hours=1).set_display_name("Check the request").set_caching_options(False)
-            split = split_data(
-                dataset=dataset, recipe=recipe, settings=split_settings, seed=seed, fingerprint=check.output
-            )
-            place.cpu(split, pools).set_display_name("Split data")
-            search = search_gates(
+            stages(
+                place,
+                pools,
+                fingerprint=check.output,
                 model=model,
-                split=split.outputs["split"],
+                dataset=dataset,
                 budget=budget,
                 recipe=recipe,
-                settings=search_settings,
-                model_settings=model_settings,
                 seed=seed,
-            )
-            place.gpu(search, pools, hours=24).set_display_name("Search gates")
-            extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
-            place.cpu(extraction, pools).set_display_name("Extract structure")
-            structures = extraction.outputs["structures"]
-            with dsl.ParallelFor(networks, name="Retrain each network", parallelism=place.parallelism) as network:
-                training = retrain(
-                    structures=structures,
-                    split=split.outputs["split"],
-                    network=network,
-                    recipe=recipe,
-                    settings=retrain_settings,
-                    seed=seed,
-                    train_job=train_job,
-                )
-                place.gpu(training, pools, hours=168).set_display_name("Retrain from scratch")
-            latency = benchmark_latency(structures=structures, recipe=recipe, settings=latency_settings, seed=seed)
-            place.latency(latency, pools).set_display_name("Benchmark CPU latency")
-            page = report(
-                split=split.outputs["split"],
-                gates=search.outputs["gates"],
-                structures=structures,
-                models=dsl.Collected(training.outputs["model"]),
-                latency=latency.outputs["latency"],
+                networks=networks,
                 registered_model=registered_model,
+                model_settings=model_settings,
+                split_settings=split_settings,
+                search_settings=search_settings,
+                extract_settings=extract_settings,
+                retrain_settings=retrain_settings,
+                latency_settings=latency_settings,
+                train_job=train_job,
             )
-            place.cpu(page, pools, hours=1).set_display_name("Report")
 
     return compress
+
+
+def stages(
+    place: Placement,
+    pools: Pools,
+    *,
+    fingerprint: Any,
+    model: Any,
+    dataset: Any,
+    budget: Any,
+    recipe: Any,
+    seed: Any,
+    networks: Any,
+    registered_model: Any,
+    model_settings: Any,
+    split_settings: Any,
+    search_settings: Any,
+    extract_settings: Any,
+    retrain_settings: Any,
+    latency_settings: Any,
+    train_job: Any,
+    label: Any = "",
+) -> dsl.PipelineTask:
+    """The steps from split to report, in the pipeline that is being defined; returns the report's."""
+    split = split_data(dataset=dataset, recipe=recipe, settings=split_settings, seed=seed, fingerprint=fingerprint)
+    place.cpu(split, pools).set_display_name("Split data")
+    search = search_gates(
+        model=model,
+        split=split.outputs["split"],
+        budget=budget,
+        recipe=recipe,
+        settings=search_settings,
+        model_settings=model_settings,
+        seed=seed,
+    )
+    place.gpu(search, pools, hours=24).set_display_name("Search gates")
+    extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
+    place.cpu(extraction, pools).set_display_name("Extract structure")
+    structures = extraction.outputs["structures"]
+    with dsl.ParallelFor(networks, name="Retrain each network", parallelism=place.parallelism) as network:
+        training = retrain(
+            structures=structures,
+            split=split.outputs["split"],
+            network=network,
+            recipe=recipe,
+            settings=retrain_settings,
+            seed=seed,
+            train_job=train_job,
+        )
+        place.gpu(training, pools, hours=168).set_display_name("Retrain from scratch")
+    latency = benchmark_latency(structures=structures, recipe=recipe, settings=latency_settings, seed=seed)
+    place.latency(latency, pools).set_display_name("Benchmark CPU latency")
+    page = report(
+        split=split.outputs["split"],
+        gates=search.outputs["gates"],
+        structures=structures,
+        models=dsl.Collected(training.outputs["model"]),
+        latency=latency.outputs["latency"],
+        registered_model=registered_model,
+        label=label,
+    )
+    return place.cpu(page, pools, hours=1).set_display_name("Report")

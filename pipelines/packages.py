@@ -8,10 +8,14 @@ import yaml
 from kfp import compiler
 
 from pfs_core.recipes import RECIPES
-from pipelines import compress, pareto
+from pipelines import compress, compress_new_models, pareto
 from pipelines.pools import Placement
 
-PIPELINES: dict[str, Callable[[Placement], Any]] = {"compress": compress.define, "pareto": pareto.define}
+PIPELINES: dict[str, Callable[[Placement], Any]] = {
+    "compress": compress.define,
+    "pareto": pareto.define,
+    "compress_new_models": compress_new_models.define,
+}
 CHOICES = {"recipe": ["", *RECIPES], "gpu_type": ["nvidia.com/gpu", "amd.com/gpu"]}
 """Parameters that have a few values, for :func:`add_drop_downs`."""
 

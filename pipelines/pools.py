@@ -93,6 +93,11 @@ def with_pools(function: Callable) -> Callable:
     return pipeline
 
 
+def passed_on(pools: Pools) -> dict[str, Any]:
+    """The arguments that hand ``pools`` to a pipeline within a pipeline."""
+    return {f.name: getattr(pools, f.name) for f in fields(Pools)}
+
+
 @dataclass(frozen=True)
 class Placement:
     """Puts steps on pools.

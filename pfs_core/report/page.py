@@ -14,16 +14,21 @@ from pfs_core.report.results import Results
 SCHEMA = "pfs.report/1"
 
 
-def write_report(results: Results, out: str | Path, mlflow_page: str = "") -> dict[str, Any]:
+def write_report(results: Results, out: str | Path, mlflow_page: str = "", registered: str = "") -> dict[str, Any]:
     """Write ``report.html``, ``summary.md`` and ``report.json`` to ``out``; returns the last one's content.
 
-    The summary links to ``mlflow_page``, where there is one.
+    Args:
+        results: of the run.
+        out: the folder to write.
+        mlflow_page: what the summary links to, if anything.
+        registered: ``NAME/VERSION`` of the network in the model registry; empty if it is not there.
     """
     summary: dict[str, Any] = {
         "schema": SCHEMA,
         "verdict": results.verdict(),
         "table": results.table(),
         "figures": results.figures(),
+        "registered": registered,
     }
     drawings = [
         ("Channels of every group: dense, expanded and kept", figures.draw(figures.channels, results, (9.6, 3.6))),

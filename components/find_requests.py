@@ -1,0 +1,24 @@
+"""What waits in the model registry."""
+
+from typing import List
+
+from components.base import component
+
+
+@component
+def find_requests(limit: int = 5, claim_hours: float = 72.0, request_files: str = "") -> List[dict]:
+    """Claim the model versions that ask to be compressed, the oldest first.
+
+    Args:
+        limit: How many at most.
+        claim_hours: After so many hours a claim expires, and another run may take the version.
+        request_files: Folder or `s3://` prefix of request files that are put into the registry first; empty for none.
+
+    Returns:
+        What to compress.
+    """
+    from pfs_core import steps
+    from pfs_core.progress import user_errors
+
+    with user_errors():
+        return steps.find_requests(limit, claim_hours, request_files)

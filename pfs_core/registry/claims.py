@@ -1,0 +1,113 @@
+"""Who works on what, agreed through tags alone.
+
+A tag can be written, read and deleted; there is no compare-and-swap. A claimant writes its own tag, ``asking``, and
+reads all. Seeing no other, it writes ``held`` and has the claim. Seeing one that holds, or one that asks and comes
+before it by name, it withdraws; else it waits until the others have withdrawn or hold.
+
+Of two claimants the second to write reads after both have written: it sees the first, and cannot take what it sees. So
+the two never hold at once, whatever the order of their steps, as long as no claim expires while its owner is between
+reading and writing. Of claimants that all see each other the first by name stays, so somebody gets it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+PREFIX = "pfs.claim."
+ASKING, HELD = "asking", "held"
+LOOKS, EVERY = 20, 0.5
+"""How often, and every how many seconds, a claimant looks at others that ask too before it gives up."""
+
+
+class Tags(Protocol):
+    """The tags of one thing."""
+
+    def read(self) -> Mapping[str, str]:
+        """All of them."""
+
+    def write(self, key: str, value: str) -> None:
+        """Set one."""
+
+    def delete(self, key: str) -> None:
+        """Remove one, if it is there."""
+
+
+def utc_now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+class Claim:
+    """What one run says of one thing.
+
+    Args:
+        tags: of the thing.
+        run: the claimant; no two have the same.
+        hours: how long the claim holds, however its owner ends.
+        now: a clock.
+        sleep: waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        tags: Tags,
+        run: str,
+        hours: float,
+        now: Callable[[], datetime] = utc_now,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._tags, self._run, self._hours, self._now, self._sleep = tags, run, hours, now, sleep
+
+    def take(self) -> bool:
+        """Whether the thing is this run's now. It stays so for a run that has it already."""
+        if self.held():
+            return True
+        self._write(ASKING)
+        for _ in range(LOOKS):
+            others = self._others()
+            if not others:
+                self._write(HELD)
+                return True
+            if HELD in others.values() or min(others) < self._run:
+                break
+            self._sleep(EVERY)
+        self.drop()
+        return False
+
+    def held(self) -> bool:
+        """Whether this run has the claim and nobody has taken it over since it expired."""
+        claims = _claims(self._tags.read())
+        mine = claims.get(self._run)
+        return mine is not None and mine[0] == HELD and HELD not in self._others().values()
+
+    def drop(self) -> None:
+        """Give it back."""
+        self._tags.delete(PREFIX + self._run)
+
+    def _write(self, state: str) -> None:
+        expires = self._now() + timedelta(hours=self._hours)
+        self._tags.write(PREFIX + self._run, json.dumps({"state": state, "expires": expires.isoformat()}))
+
+    def _others(self) -> dict[str, str]:
+        """The states of the other claims, by run; those that have expired are removed."""
+        others = {}
+        for run, (state, expires) in _claims(self._tags.read()).items():
+            if run == self._run:
+                continue
+            if expires <= self._now():
+                self._tags.delete(PREFIX + run)
+            else:
+                others[run] = state
+        return others
+
+
+def _claims(tags: Mapping[str, str]) -> dict[str, tuple[str, datetime]]:
+    """State and end of every claim, by run."""
+    found = {}
+    for key, text in tags.items():
+        if key.startswith(PREFIX):
+            value = json.loads(text)
+            found[key.removeprefix(PREFIX)] = value["state"], datetime.fromisoformat(value["expires"])
+    return found

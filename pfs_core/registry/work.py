@@ -1,0 +1,199 @@
+"""The work that waits in the registry: found and claimed, finished, or given back.
+
+The states of a version are in its tag ``pfs.compress``: ``requested`` by a user, ``claimed`` by a run, ``done`` or
+``failed``.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pfs_core.errors import UserError
+from pfs_core.progress import say
+from pfs_core.registry.claims import Claim
+from pfs_core.registry.request import (
+    ATTEMPTS,
+    CLAIMED,
+    DONE,
+    FAILED,
+    LINK,
+    REASON,
+    REQUESTED,
+    RUN,
+    STATE,
+    Request,
+)
+from pfs_core.tracking import PIPELINE_TAG
+
+ACCEPTED = "accepted"
+"""The alias of the newest result that passed its gate."""
+MAX_ATTEMPTS = 3
+SOURCE, RESULT, GATE = "pfs.source", "pfs.pruned", "pfs.gate"
+
+
+class VersionTags:
+    """The tags of a version of a registered model (see :class:`pfs_core.registry.claims.Tags`)."""
+
+    def __init__(self, name: str, version: str) -> None:
+        from mlflow import MlflowClient
+
+        self._client, self._name, self._version = MlflowClient(), name, version
+
+    def read(self) -> Mapping[str, str]:
+        """All of them, as they are now."""
+        return dict(self._client.get_model_version(self._name, self._version).tags)
+
+    def write(self, key: str, value: str) -> None:
+        """Set one."""
+        self._client.set_model_version_tag(self._name, self._version, key, value)
+
+    def delete(self, key: str) -> None:
+        """Remove one, if it is there."""
+        self._client.delete_model_version_tag(self._name, self._version, key)
+
+
+def find(limit: int, claim_hours: float) -> list[dict[str, Any]]:
+    """Claim up to ``limit`` requests for this pipeline run (``KFP_RUN_ID``), the oldest first.
+
+    A request that cannot be carried out is marked ``failed``. One whose claim has expired, because its run vanished, is
+    taken over; after ``MAX_ATTEMPTS`` such runs it is marked ``failed``. A run that asks again gets what it has.
+
+    Returns:
+        The fields of :class:`Request`, ``source`` (``models:/NAME/VERSION``) and ``registered_model``, the name that
+        the result gets.
+
+    Raises:
+        UserError: there is no MLflow server or no pipeline run.
+    """
+    run = _run()
+    found: list[dict[str, Any]] = []
+    for name, version in _versions(REQUESTED, CLAIMED):
+        if len(found) == limit:
+            break
+        source, tags = f"models:/{name}/{version}", VersionTags(name, version)
+        claim = Claim(tags, run, claim_hours)
+        if not claim.take():
+            continue
+        state = tags.read()
+        if state.get(STATE) not in (REQUESTED, CLAIMED):  # another run has finished it meanwhile
+            claim.drop()
+            continue
+        try:
+            if state[STATE] == CLAIMED and state.get(RUN) != run:
+                _count(tags, f"run {state.get(RUN)} vanished")
+            request = Request.of_tags(state, source)
+            request.check()
+        except UserError as e:
+            say(f"{source} cannot be compressed: {e}")
+            tags.write(REASON, str(e)[:500])
+            tags.write(STATE, FAILED)
+            claim.drop()
+            continue
+        tags.write(RUN, run)
+        tags.write(LINK, _link(run))
+        tags.write(STATE, CLAIMED)
+        say(f"{source}: {request.model} on {request.dataset} to {request.budget}")
+        found.append({**request.model_dump(exclude_none=True), "source": source, "registered_model": f"{name}-pruned"})
+    if not found:
+        say("nothing to compress")
+    return found
+
+
+def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, float], claim_hours: float) -> bool:
+    """Tie a result to its source, accept it if it passes its gate, and mark the source ``done``.
+
+    Args:
+        request: of :func:`find`.
+        registered: ``NAME/VERSION`` of the result.
+        figures: of the report.
+        claim_hours: as for :func:`find`.
+
+    Returns:
+        Whether the claim was still this run's; if not, nothing is changed.
+
+    Raises:
+        UserError: the result was not registered.
+    """
+    from mlflow import MlflowClient
+
+    run = _run()
+    name, _, version = request["source"].removeprefix("models:/").rpartition("/")
+    tags = VersionTags(name, version)
+    claim = Claim(tags, run, claim_hours)
+    if tags.read().get(STATE) == DONE and tags.read().get(RUN) == run:  # this step is tried again
+        return True
+    if not claim.held():
+        say(f"{request['source']} was claimed by another run meanwhile; its tags are left as they are")
+        return False
+    if not registered:
+        raise UserError(f"the result of {request['source']} is not in the registry; set MLFLOW_TRACKING_URI")
+    result_name, _, result_version = registered.rpartition("/")
+    result = VersionTags(result_name, result_version)
+    fields = {key: value for key, value in request.items() if key in Request.model_fields}
+    refusal = Request.parse(fields, request["source"]).refusal(figures)
+    result.write(SOURCE, request["source"])
+    result.write(GATE, f"failed: {refusal}" if refusal else "passed")
+    if not refusal:
+        MlflowClient().set_registered_model_alias(result_name, ACCEPTED, result_version)
+    tags.write(RESULT, f"models:/{registered}")
+    tags.delete(REASON)
+    tags.write(STATE, DONE)
+    claim.drop()
+    say(f"{request['source']} is done: models:/{registered}, {f'not accepted: {refusal}' if refusal else 'accepted'}")
+    return True
+
+
+def give_back(reason: str) -> None:
+    """End the claims that this run still has: what it could not finish is requested again, or failed in the end."""
+    run = _run()
+    for name, version in _versions(CLAIMED):
+        tags = VersionTags(name, version)
+        claim = Claim(tags, run, 0)
+        if tags.read().get(RUN) != run or not claim.held():
+            continue
+        try:
+            _count(tags, reason)
+            tags.write(STATE, REQUESTED)
+        except UserError:
+            tags.write(STATE, FAILED)
+        claim.drop()
+
+
+def _count(tags: VersionTags, reason: str) -> None:
+    """Count an attempt that came to nothing; UserError if it was the last."""
+    state = tags.read()
+    attempts = int(state.get(ATTEMPTS, "0")) + 1
+    tags.write(ATTEMPTS, str(attempts))
+    tags.write(REASON, f"{reason} {state.get(LINK, '')}".strip()[:500])
+    if attempts >= MAX_ATTEMPTS:
+        raise UserError(f"{reason}; {attempts} attempts came to nothing")
+
+
+def _versions(*states: str) -> Iterator[tuple[str, str]]:
+    """Name and version of every version in one of these states, the oldest first."""
+    from mlflow import MlflowClient
+
+    found = []
+    for state in states:
+        token: Any = None
+        while True:
+            page = MlflowClient().search_model_versions(f"tags.`{STATE}` = '{state}'", page_token=token)
+            found += [(version.creation_timestamp, version.name, str(version.version)) for version in page]
+            token = page.token
+            if not token:
+                break
+    for _, name, version in sorted(found, key=lambda entry: (entry[0], entry[1], int(entry[2]))):
+        yield name, version
+
+
+def _run() -> str:
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise UserError("the model registry is not known; set MLFLOW_TRACKING_URI")
+    if not os.environ.get("KFP_RUN_ID"):
+        raise UserError("requests are claimed for a pipeline run; set KFP_RUN_ID")
+    return os.environ["KFP_RUN_ID"]
+
+
+def _link(run: str) -> str:
+    ui = os.environ.get("KFP_UI_URL", "").rstrip("/")
+    return f"{ui}/#/runs/details/{run}" if ui else f"{PIPELINE_TAG}={run}"

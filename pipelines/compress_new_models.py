@@ -1,0 +1,119 @@
+"""Every model that waits in the registry, compressed: the pipeline that runs on a schedule."""
+
+from typing import Any
+
+from kfp import dsl
+from kfp.dsl import Artifact
+
+from components import check_request, close_run, find_requests, finish_request
+from pipelines.compress import stages
+from pipelines.pools import Placement, Pools, passed_on, with_pools
+
+DESCRIPTION = """Finds models in the MLflow Model Registry that ask to be compressed (tag `pfs.compress=requested`),
+claims them, compresses each by *Pruning from Scratch* and registers the result as a version of `<name>-pruned`.
+
+Nothing to do is a run of seconds, without a GPU. Runs that overlap never take the same model."""
+
+
+def define(place: Placement = Placement()) -> Any:
+    """The ``compress_new_models`` pipeline, with its steps on the pools of ``place``."""
+
+    @dsl.pipeline(name="compress-one-model")
+    @with_pools
+    def compress_one(
+        model: str,
+        dataset: str,
+        budget: str,
+        recipe: str,
+        seed: int,
+        registered_model: str,
+        model_settings: dict,
+        search_settings: dict,
+        retrain_settings: dict,
+        latency_settings: dict,
+        pools: Pools = Pools(),
+    ) -> Artifact:
+        check = check_request(
+            model=model,
+            dataset=dataset,
+            budgets=[budget],
+            recipe=recipe,
+            seed=seed,
+            model_settings=model_settings,
+            search_settings=search_settings,
+            retrain_settings=retrain_settings,
+            latency_settings=latency_settings,
+            opens_run=False,
+        )
+        place.cpu(check, pools, hours=1).set_display_name("Check the request").set_caching_options(False)
+        page = stages(
+            place,
+            pools,
+            fingerprint=check.output,
+            model=model,
+            dataset=dataset,
+            budget=budget,
+            recipe=recipe,
+            seed=seed,
+            networks=["pruned", "dense"],
+            registered_model=registered_model,
+            model_settings=model_settings,
+            split_settings={},
+            search_settings=search_settings,
+            extract_settings={},
+            retrain_settings=retrain_settings,
+            latency_settings=latency_settings,
+            train_job={},
+            label=registered_model,
+        )
+        return page.outputs["folder"]
+
+    @dsl.pipeline(name="compress-new-models", display_name="Compress new models", description=DESCRIPTION)
+    @with_pools
+    def compress_new_models(
+        limit: int = 5,
+        claim_hours: float = 72.0,
+        request_files: str = "",
+        search_settings: dict = {},
+        retrain_settings: dict = {},
+        latency_settings: dict = {},
+        pools: Pools = Pools(),
+    ) -> None:
+        """Compress the models that ask for it in the MLflow Model Registry.
+
+        Args:
+            limit: How many models at most in one run.
+            claim_hours: After so many hours without a result another run may take a model.
+            request_files: A folder or s3:// prefix of request files that are put into the registry first; empty for
+                none.
+            search_settings: Changes to the recipe's search settings, for all models.
+            retrain_settings: Changes to the recipe's retrain settings, for all models.
+            latency_settings: Changes to the recipe's latency settings, for all models.
+        """
+        closing = (
+            place.cpu(close_run(gives_back=True), pools, hours=1)
+            .set_display_name("Close the run")
+            .set_caching_options(False)
+        )
+        with dsl.ExitHandler(closing, name="Compress new models"):
+            found = find_requests(limit=limit, claim_hours=claim_hours, request_files=request_files)
+            place.cpu(found, pools, hours=1).set_display_name("Find requests").set_caching_options(False)
+            with dsl.ParallelFor(found.output, name="Each model", parallelism=place.parallelism) as request:
+                one = compress_one(
+                    model=request.model,
+                    dataset=request.dataset,
+                    budget=request.budget,
+                    recipe=request.recipe,
+                    seed=request.seed,
+                    registered_model=request.registered_model,
+                    model_settings=request.model_settings,
+                    search_settings=search_settings,
+                    retrain_settings=retrain_settings,
+                    latency_settings=latency_settings,
+                    **passed_on(pools),
+                )
+                one.set_display_name("Compress the model")
+                finish = finish_request(request=request, report=one.output, claim_hours=claim_hours)
+                place.cpu(finish, pools, hours=1).set_display_name("Finish the request").set_caching_options(False)
+
+    return compress_new_models

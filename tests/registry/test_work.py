@@ -1,0 +1,210 @@
+"""Requests are claimed once, finished once, and never lost."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pfs_core.errors import UserError
+from pfs_core.registry import claims, work
+from pfs_core.registry.work import MAX_ATTEMPTS, find, finish, give_back
+
+FIGURES = {"accuracy_drop": 0.02, "pruned_latency_ratio": 0.5}
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Moves the clock of every claim."""
+
+    def move(hours):
+        moved = timedelta(hours=hours)
+        monkeypatch.setattr(claims.Claim.__init__, "__defaults__", (lambda: datetime.now(UTC) + moved, lambda _: None))
+
+    return move
+
+
+@pytest.fixture
+def result(registry, ask):
+    """A version of ``NAME-pruned`` as the report registers it: ``NAME/VERSION``."""
+    return lambda name: "/".join(ask(f"{name}-pruned", compress=None, model=None, dataset=None, budget=None))
+
+
+def sources(found):
+    return [request["source"] for request in found]
+
+
+def test_nothing_to_do_is_an_empty_list(registry, capsys):
+    assert find(5, 1) == []
+    assert capsys.readouterr().out == "nothing to compress\n"
+
+
+def test_requests_are_claimed_the_oldest_first_and_up_to_the_limit(ask, tags):
+    asked = [ask(seed=str(i)) for i in range(3)]
+    found = find(2, 1)
+    assert sources(found) == [f"models:/{name}/{version}" for name, version in asked[:2]]
+    assert [request["seed"] for request in found] == [0, 1]
+    assert [tags(*version)["pfs.compress"] for version in asked] == ["claimed", "claimed", "requested"]
+    assert found[0]["registered_model"] == f"{asked[0][0]}-pruned"
+
+
+def test_a_step_that_is_tried_again_gets_what_it_had(ask):
+    ask()
+    ask()
+    assert sources(find(5, 1)) == sources(find(5, 1))
+
+
+def test_what_another_run_has_is_left_alone(ask, monkeypatch):
+    ask()
+    first = find(5, 1)
+    monkeypatch.setenv("KFP_RUN_ID", "run-2")
+    assert find(5, 1) == []
+    ask()
+    assert len(find(5, 1)) == 1
+    assert len(first) == 1
+
+
+def test_all_pages_are_read(ask, registry, monkeypatch):
+    for _ in range(5):
+        ask()
+    search = type(registry).search_model_versions
+    monkeypatch.setattr(
+        type(registry), "search_model_versions", lambda self, text, **more: search(self, text, max_results=2, **more)
+    )
+    assert len(find(10, 1)) == 5
+
+
+def test_two_runs_at_once_share_the_work(ask, server):
+    asked = {f"models:/{name}/{version}" for name, version in (ask() for _ in range(6))}
+    code = "import json\nfrom pfs_core.registry.work import find\nprint('FOUND', json.dumps(find(10, 1)))"
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={"MLFLOW_TRACKING_URI": server, "KFP_RUN_ID": f"at-once-{i}", "PATH": ""},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    taken = []
+    for run in runs:
+        line = next(line for line in run.communicate()[0].splitlines() if line.startswith("FOUND"))
+        taken += sources(json.loads(line.removeprefix("FOUND")))
+    assert sorted(taken) == sorted(asked)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"model": "resnet21"}, "did you mean resnet20?"),
+        ({"model": None}, "pfs.model: Field required"),
+        ({"dataset": None}, "pfs.dataset: Field required"),
+        ({"dataset": "cifra10"}, "use digits, or a folder"),
+        ({"budget": "macs=2"}, "must be a fraction"),
+        ({"model_settings": "{width: 4}"}, "model_settings is not JSON"),
+        ({"seed": "soon"}, "pfs.seed"),
+        ({"recipe": "cifar"}, "unknown recipe"),
+    ],
+)
+def test_a_request_that_cannot_be_carried_out_fails_alone(wrong, says, ask, tags):
+    bad, good = ask(**wrong), ask()
+    assert sources(find(5, 1)) == [f"models:/{good[0]}/{good[1]}"]
+    found = tags(*bad)
+    assert found["pfs.compress"] == "failed"
+    assert says in found["pfs.compress_error"]
+    assert not [key for key in found if key.startswith(claims.PREFIX)]
+
+
+def test_a_result_and_its_source_know_each_other(ask, tags, result, registry):
+    name, version = ask()
+    (request,) = find(5, 1)
+    registered = result(name)
+    for _ in range(2):  # a step that is tried again does no harm
+        assert finish(request, registered, FIGURES, 1)
+    source = tags(name, version)
+    assert source["pfs.compress"] == "done"
+    assert source["pfs.pruned"] == f"models:/{registered}"
+    assert not [key for key in source if key.startswith(claims.PREFIX)]
+    assert tags(*registered.split("/"))["pfs.source"] == f"models:/{name}/{version}"
+    assert registry.get_model_version_by_alias(f"{name}-pruned", "accepted").version == registered.split("/")[1]
+    assert find(5, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("gate", "figures", "verdict"),
+    [
+        ({"max_accuracy_drop": "0.02", "min_speedup": "2"}, FIGURES, "passed"),
+        ({"max_accuracy_drop": "0.01"}, FIGURES, "failed: the accuracy drop of 0.0200 is above 0.01"),
+        ({"min_speedup": "2.5"}, FIGURES, "failed: the speedup of 2.000 is below 2.5"),
+        ({"max_accuracy_drop": "0.5"}, {}, "failed: the accuracy drop was not measured"),
+        ({"min_speedup": "1"}, {}, "failed: the latency was not measured"),
+    ],
+)
+def test_only_what_passes_the_gate_is_accepted(gate, figures, verdict, ask, tags, result, registry):
+    name, version = ask(**gate)
+    (request,) = find(5, 1)
+    registered = result(name)
+    finish(request, registered, figures, 1)
+    assert tags(*registered.split("/"))["pfs.gate"] == verdict
+    aliases = registry.get_registered_model(f"{name}-pruned").aliases
+    assert bool(aliases) == (verdict == "passed")
+    assert tags(name, version)["pfs.compress"] == "done"
+
+
+def test_a_result_that_was_not_registered_is_an_error(ask):
+    ask()
+    (request,) = find(5, 1)
+    with pytest.raises(UserError, match="not in the registry"):
+        finish(request, "", FIGURES, 1)
+
+
+def test_a_run_that_vanished_loses_its_claim_when_it_expires(ask, tags, result, later, monkeypatch):
+    name, version = ask()
+    (lost,) = find(5, 1)
+    monkeypatch.setenv("KFP_RUN_ID", "run-2")
+    assert find(5, 1) == []
+    later(1.1)
+    (taken,) = find(5, 1)
+    assert taken == lost
+    assert tags(name, version)["pfs.compress_attempts"] == "1"
+    assert "run-1 vanished" in tags(name, version)["pfs.compress_error"]
+    monkeypatch.setenv("KFP_RUN_ID", "run-1")  # it was only slow
+    registered = result(name)
+    assert not finish(lost, registered, FIGURES, 1)
+    assert "pfs.source" not in tags(*registered.split("/"))
+    monkeypatch.setenv("KFP_RUN_ID", "run-2")
+    assert finish(taken, registered, FIGURES, 1)
+    assert "pfs.compress_error" not in tags(name, version)
+
+
+def test_what_a_run_could_not_finish_is_requested_again_and_failed_in_the_end(ask, tags, monkeypatch):
+    name, version = ask()
+    monkeypatch.setenv("KFP_UI_URL", "https://kubeflow.example")
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        monkeypatch.setenv("KFP_RUN_ID", f"try-{attempt}")
+        assert len(find(5, 1)) == 1
+        for _ in range(2):
+            give_back("the run ended without a result")
+        state = tags(name, version)
+        assert state["pfs.compress"] == ("requested" if attempt < MAX_ATTEMPTS else "failed")
+        assert state["pfs.compress_attempts"] == str(attempt)
+        assert f"https://kubeflow.example/#/runs/details/try-{attempt}" in state["pfs.compress_error"]
+    assert find(5, 1) == []
+
+
+def test_only_ones_own_claims_are_given_back(ask, tags, monkeypatch):
+    version = ask()
+    find(5, 1)
+    monkeypatch.setenv("KFP_RUN_ID", "run-2")
+    give_back("the run ended without a result")
+    assert tags(*version)["pfs.compress"] == "claimed"
+
+
+@pytest.mark.parametrize("missing", ["MLFLOW_TRACKING_URI", "KFP_RUN_ID"])
+def test_without_a_registry_or_a_run_nothing_can_be_claimed(missing, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("KFP_RUN_ID", "run-1")
+    monkeypatch.delenv(missing)
+    with pytest.raises(UserError, match=missing):
+        work.find(5, 1)

@@ -1,0 +1,42 @@
+"""Servers for tests, on free ports of loopback."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def mlflow_server(folder, seconds=90):
+    """The address of an MLflow server with its database and artifacts in ``folder``."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    store = (
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    )
+    command = [sys.executable, "-m", "mlflow", "server", *store, "--port", str(port), "--workers", "1"]
+    with (folder / "server.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            end = time.monotonic() + seconds
+            while True:
+                try:
+                    urllib.request.urlopen(f"{address}/health").close()
+                    break
+                except OSError:
+                    if time.monotonic() > end or server.poll() is not None:
+                        raise TimeoutError((folder / "server.log").read_text()) from None
+                    time.sleep(0.2)
+            yield address
+        finally:
+            server.terminate()
