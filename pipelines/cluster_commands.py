@@ -21,6 +21,9 @@ def add_cluster_commands(command: Callable[..., argparse.ArgumentParser]) -> Non
     """Add them to the command line; ``command`` makes a subcommand."""
     sub = command("compile", compile_packages, "packages for the Kubeflow UI")
     sub.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="folder (default build)")
+    sub.add_argument(
+        "--kubernetes", default="", metavar="NAMESPACE", help="write Pipeline resources for this namespace instead"
+    )
     _package_options(sub)
 
     sub = command("submit", _served(submit), "start a run on Kubeflow Pipelines", "json")
@@ -105,9 +108,10 @@ def compile_packages(a: argparse.Namespace) -> None:
     if a.out.exists() and not a.out.is_dir():
         raise UserError(f"{a.out} is a file; name a folder for the packages")
     place, drop_downs = _placed(a)
-    from pipelines.packages import compile_all
+    from pipelines.packages import compile_all, write_resources
 
-    for path in compile_all(a.out, place, drop_downs):
+    written = write_resources(a.out, a.kubernetes, place) if a.kubernetes else compile_all(a.out, place, drop_downs)
+    for path in written:
         print(path)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from kfp import compiler
 
+import pfs_core
 from pfs_core.recipes import RECIPES
 from pipelines import compress, compress_new_models, pareto
 from pipelines.pools import Placement
@@ -42,6 +43,34 @@ def compile_one(name: str, path: Path, place: Placement = Placement(), drop_down
         add_drop_downs(aside)
     aside.replace(path)
     return path
+
+
+def write_resources(folder: Path, namespace: str, place: Placement = Placement()) -> list[Path]:
+    """Write every pipeline as the Pipeline and PipelineVersion resources that Kubeflow takes from Kubernetes.
+
+    Versions are named after that of pfs: a new one makes other resources.
+
+    Args:
+        folder: made if it is not there.
+        namespace: of the resources.
+        place: where steps run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, define in PIPELINES.items():
+        resource = name.replace("_", "-")
+        options = compiler.KubernetesManifestOptions(
+            pipeline_name=resource,
+            pipeline_version_name=f"{resource}-{pfs_core.__version__}",
+            namespace=namespace,
+            include_pipeline_manifest=True,
+        )
+        path, aside = folder / f"{name}-resources.yaml", folder / f".{name}.partial.yaml"
+        compiler.Compiler().compile(
+            define(place), str(aside), kubernetes_manifest_options=options, kubernetes_manifest_format=True
+        )
+        paths.append(aside.replace(path))
+    return paths
 
 
 def add_drop_downs(package: Path) -> None:

@@ -13,7 +13,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import components
 from pipelines.local import run
-from pipelines.packages import CHOICES, PIPELINES, compile_all, compile_one
+from pipelines.packages import CHOICES, PIPELINES, compile_all, compile_one, write_resources
 from pipelines.pools import CONFIG, RETRIES, SECRETS, Placement
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -166,6 +166,16 @@ def test_the_run_is_closed_whatever_happens(spec):
 def test_the_split_is_cached_by_the_datasets_fingerprint_and_nothing_by_the_run(documents, tasks):
     assert tasks["split-data"].inputs.parameters["fingerprint"].task_output_parameter.producer_task == "check-request"
     assert "pipeline_job" not in str(documents[0])
+
+
+def test_resources_for_gitops_are_the_packages(tmp_path):
+    for path, package in zip(write_resources(tmp_path, "team-a"), compile_all(tmp_path), strict=True):
+        pipeline, version = yaml.safe_load_all(path.read_text())
+        assert [pipeline["kind"], version["kind"]] == ["Pipeline", "PipelineVersion"]
+        assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"]
+        assert {pipeline["metadata"]["namespace"], version["metadata"]["namespace"]} == {"team-a"}
+        spec, platform = yaml.safe_load_all(package.read_text())
+        assert (version["spec"]["pipelineSpec"], version["spec"]["platformSpec"]) == (spec, platform)
 
 
 def test_drop_downs_are_an_option(tmp_path):
