@@ -8,7 +8,7 @@ run: $(READY)  ## the main job on embedded data: a smaller network, its accuracy
 	$(BIN)/pfs run --compare dense,uniform
 
 test: lint  ## everything that must hold
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 slow: $(READY)  ## the proofs that take longer
 	$(BIN)/python -m pytest -m slow
