@@ -1,7 +1,7 @@
 """Recipes: every setting of every step, as plain functions that return a full configuration."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -159,7 +159,19 @@ class LatencyRecipe(Config):
     max_seconds: float = Field(default=30.0, gt=0)
     relative_width: float = Field(default=0.02, gt=0)
     """Stop when the interval of every median and ratio is narrower than this fraction of it."""
-    threads: int = Field(default=1, ge=1)
+    runtimes: tuple[Literal["onnxruntime", "eager", "aotinductor", "openvino"], ...] = Field(
+        default=("onnxruntime", "eager"), min_length=1
+    )
+    """The first one that works is quoted. openvino needs its package, aotinductor a C++ compiler and half a minute."""
+    threads: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(1, 0), min_length=1)
+    """Each is measured; 0 means all cores."""
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
+    """Images at once; each is measured."""
+
+    @field_validator("runtimes", "threads", "batches", mode="before")
+    @classmethod
+    def _one_or_more(cls, values: Any) -> Any:
+        return (values,) if isinstance(values, str | int | float) else values
 
 
 class Recipe(Config):
@@ -235,7 +247,7 @@ def demo() -> Recipe:
     return Recipe(
         search=SearchRecipe(epochs=40, batch_size=64),
         retrain=RetrainRecipe(epochs=20, batch_size=64, schedule="cosine", scratch_b=False, train_on_validation=False),
-        latency=LatencyRecipe(max_seconds=8.0),
+        latency=LatencyRecipe(max_seconds=8.0, threads=(1,)),
     )
 
 

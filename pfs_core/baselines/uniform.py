@@ -1,4 +1,4 @@
-"""Structures that need no search: the dense network, and one factor for every prunable width."""
+"""Structures that need no search: dense, expanded, and one factor for every prunable width."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +13,13 @@ def dense(graph: ChannelGraph, budget: Budget, *, model: ModelSpec) -> Structure
     """The unexpanded network itself; its budget record is that of the cost 1 it has by definition."""
     whole = Budget(metric=budget.metric, target=1.0)
     return Structure.of(model, graph, graph.widths(), whole, {"method": "dense"})
+
+
+def expanded(graph: ChannelGraph, *, model: ModelSpec) -> Structure:
+    """The network that the search starts from, with all its channels."""
+    widths = graph.expanded(model.expand, model.expand_stream)
+    whole = Budget(metric="macs", target=max(1000.0, graph.cost(widths).macs))
+    return Structure.of(model, graph, widths, whole, {"method": "expanded"})
 
 
 def uniform(
