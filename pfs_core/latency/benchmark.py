@@ -87,7 +87,7 @@ def benchmark(
             raise UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
         _add_memory(measurements, folders)
     ended = load()
-    info = {
+    info: dict[str, Any] = {
         "schema": SCHEMA,
         "models": {n: {**s.cost.model_dump(), "file_mib": file_mib[n]} for n, s in networks.items()},
         "measurements": measurements,
