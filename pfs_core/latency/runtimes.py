@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from pfs_core.folding import folded
 from pfs_core.latency.networks import input_shape, read_network
@@ -23,14 +24,7 @@ Run = Callable[[], Any]
 
 def eager(folder: Path, images: np.ndarray, threads: int) -> Run:
     """PyTorch, operation by operation."""
-    torch.set_num_threads(threads)
-    model, batch = folded(read_network(folder)), torch.from_numpy(images)
-
-    def run() -> torch.Tensor:
-        with torch.inference_mode():
-            return model(batch)
-
-    return run
+    return run_eager(folded(read_network(folder)), images, threads)
 
 
 def aotinductor(folder: Path, images: np.ndarray, threads: int) -> Run:
@@ -50,16 +44,38 @@ def aotinductor(folder: Path, images: np.ndarray, threads: int) -> Run:
 
 def onnxruntime(folder: Path, images: np.ndarray, threads: int) -> Run:
     """ONNX Runtime with all its optimisations."""
-    session, feed = onnx_session(_onnx(folder), threads), {INPUT: images}
-    return lambda: session.run([OUTPUT], feed)[0]
+    return run_onnx(_onnx(folder), images, threads)
 
 
 def openvino(folder: Path, images: np.ndarray, threads: int) -> Run:
     """OpenVINO, in float32 as the others."""
+    return run_openvino(_onnx(folder), images, threads)
+
+
+def run_eager(model: nn.Module, images: np.ndarray, threads: int) -> Run:
+    """A module as it is."""
+    torch.set_num_threads(threads)
+    batch = torch.from_numpy(images)
+
+    def run() -> torch.Tensor:
+        with torch.inference_mode():
+            return model(batch)
+
+    return run
+
+
+def run_onnx(path: Path, images: np.ndarray, threads: int) -> Run:
+    """An ONNX file in ONNX Runtime."""
+    session, feed = onnx_session(path, threads), {INPUT: images}
+    return lambda: session.run([OUTPUT], feed)[0]
+
+
+def run_openvino(path: Path, images: np.ndarray, threads: int) -> Run:
+    """An ONNX file in OpenVINO, in float32."""
     import openvino as ov
 
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    request = ov.Core().compile_model(str(_onnx(folder)), "CPU", settings).create_infer_request()
+    request = ov.Core().compile_model(str(path), "CPU", settings).create_infer_request()
     return lambda: request.infer([images], share_inputs=True, share_outputs=True)[0]
 
 
