@@ -59,7 +59,7 @@ def extract_structures(
     model = price = None
     if budget.metric == "latency":
         model = latency_model(spec, graph, recipe.runtime, recipe.threads, multiple)
-        price = _in_milliseconds(model, spec, graph)
+        price = in_milliseconds(model, spec, graph)
         provenance["latency_model"] = model.summary()
     how: dict[str, Any] = {
         "channel_multiple": multiple,
@@ -101,7 +101,8 @@ def _fastest_multiple(
     return fastest_multiple(spec, graph, candidates, recipe.runtime, recipe.threads)
 
 
-def _in_milliseconds(model: LatencyModel, spec: ModelSpec, graph: ChannelGraph) -> Price:
+def in_milliseconds(model: LatencyModel, spec: ModelSpec, graph: ChannelGraph) -> Price:
+    """What widths cost by a latency model."""
     widened = spec.expand > 1 and graph.widen_stream and spec.expand_stream is None
     advice = "; search.expand_stream=1 leaves the residual stream as narrow as it was" if widened else ""
     return Price(partial(model.milliseconds, graph), model.dense_ms, lambda ms: f"{ms:.3f} ms", advice)
