@@ -24,7 +24,7 @@ from pfs_core.latency import benchmark
 from pfs_core.latency.learning import fastest_multiple, latency_model
 from pfs_core.latency.machine import machine
 from pfs_core.latency.networks import write_network
-from pfs_core.latency.protocol import interleaved, quiet
+from pfs_core.latency.protocol import loaded_and_interleaved, quiet
 from pfs_core.latency.runtimes import RUNTIMES, Run, missing
 from pfs_core.latency.statistics import paired_ratio
 from pfs_core.recipes import LatencyRecipe
@@ -115,10 +115,13 @@ def _pair(name: str, runtime: str, seconds: float, seed: int, extra: float) -> d
     with tempfile.TemporaryDirectory() as scratch, quiet(1):
         folder = Path(scratch) / "network"
         write_network(dense(unexpanded_graph(spec), HALF, model=spec), folder, seed)
-        first, second = (RUNTIMES[runtime](folder, images, 1) for _ in range(2))
-        runs = {"dense": first, "other": _busier(second, extra) if extra else second}
-        samples = interleaved(runs, LatencyRecipe(max_seconds=seconds), seed)
-    return paired_ratio(samples["other"], samples["dense"])
+
+        def load() -> dict[str, Run]:
+            first, second = (RUNTIMES[runtime](folder, images, 1) for _ in range(2))
+            return {"dense": first, "other": _busier(second, extra) if extra else second}
+
+        samples, loads = loaded_and_interleaved(load, LatencyRecipe(max_seconds=seconds), seed)
+    return paired_ratio(samples["other"], samples["dense"], loads)
 
 
 def _busier(run: Run, extra: float) -> Run:

@@ -18,8 +18,8 @@ from pfs_core.files import check_out, publish, write_json
 from pfs_core.latency.machine import load, machine, noise
 from pfs_core.latency.memory import peak_memory
 from pfs_core.latency.networks import write_network
-from pfs_core.latency.protocol import cores, interleaved, quiet
-from pfs_core.latency.runtimes import RUNTIMES, missing
+from pfs_core.latency.protocol import cores, loaded_and_interleaved, quiet
+from pfs_core.latency.runtimes import RUNTIMES, Run, missing
 from pfs_core.latency.statistics import paired_ratio, summary
 from pfs_core.onnx_file import agree
 from pfs_core.progress import say
@@ -41,7 +41,7 @@ def benchmark(
     A measurement is one runtime with a number of threads and a batch size: all networks in turns, so that their
     ratios can be trusted; milliseconds of two measurements are of different minutes. Latency does not depend on
     what the weights are, so the networks are freshly initialised; a runtime whose logits differ from PyTorch's is
-    left out. ``samples.parquet`` has a row a run (model, runtime, threads, batch, round, nanoseconds),
+    left out. ``samples.parquet`` has a row a run (model, runtime, threads, batch, load, round, nanoseconds),
     ``latency.json`` the statistics, the first measurement being the one to quote, and the machine.
 
     Args:
@@ -74,14 +74,14 @@ def benchmark(
             images = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
             say(f"latency in {runtime}, batch {batch}, {threads} thread{'s' * (threads > 1)}: {', '.join(networks)}")
             try:
-                samples = _measured(runtime, folders, images, threads, recipe, seed)
+                samples, loads = _measured(runtime, folders, images, threads, recipe, seed)
             except Exception as e:  # a runtime that cannot take this network says so in its own way
                 skipped[runtime] = str(e).strip().partition("\n")[0] or type(e).__name__
                 say(f"latency in {runtime} is left out: {skipped[runtime]}")
                 continue
             setting = {"runtime": runtime, "threads": threads, "batch": batch}
-            measurements.append({**setting, **_statistics(samples)})
-            tables.append(_table(samples, setting))
+            measurements.append({**setting, **_statistics(samples, loads)})
+            tables.append(_table(samples, loads, setting))
             _say_ratios(measurements[-1])
         if not measurements:
             raise UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
@@ -134,20 +134,22 @@ def thread_counts(recipe: LatencyRecipe, most: int) -> list[int]:
 
 def _measured(
     runtime: str, folders: Mapping[str, Path], images: np.ndarray, threads: int, recipe: LatencyRecipe, seed: int
-) -> dict[str, np.ndarray]:
-    """Nanoseconds a network and round, after a check that the runtime computes what PyTorch does."""
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Nanoseconds a network and round, and the round's load, once the runtime is known to compute what PyTorch does."""
+
+    def load() -> dict[str, Run]:
+        return {name: RUNTIMES[runtime](folder, images, threads) for name, folder in folders.items()}
+
     with quiet(threads):
-        runs = {}
-        for name, folder in folders.items():
-            runs[name] = RUNTIMES[runtime](folder, images, threads)
-            expected = RUNTIMES["eager"](folder, images, threads)()
-            if not agree(np.asarray(runs[name]()), np.asarray(expected)):
+        for name, run in load().items():
+            expected = RUNTIMES["eager"](folders[name], images, threads)()
+            if not agree(np.asarray(run()), np.asarray(expected)):
                 raise UserError(f"it computes something else than PyTorch for the {name} network")
-        return interleaved(runs, recipe, seed)
+        return loaded_and_interleaved(load, recipe, seed)
 
 
-def _statistics(samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    ratios = {name: paired_ratio(samples[name], samples["dense"]) for name in samples if name != "dense"}
+def _statistics(samples: Mapping[str, np.ndarray], loads: np.ndarray) -> dict[str, Any]:
+    ratios = {name: paired_ratio(samples[name], samples["dense"], loads) for name in samples if name != "dense"}
     return {"models": {name: summary(values) for name, values in samples.items()}, "ratios_to_dense": ratios}
 
 
@@ -170,10 +172,12 @@ def _say_ratios(measurement: Mapping[str, Any]) -> None:
         )
 
 
-def _table(samples: Mapping[str, np.ndarray], setting: Mapping[str, Any]) -> pa.Table:
+def _table(samples: Mapping[str, np.ndarray], loads: np.ndarray, setting: Mapping[str, Any]) -> pa.Table:
     names = [name for name, values in samples.items() for _ in values]
     constant = {key: [value] * len(names) for key, value in setting.items()}
-    rounds = np.concatenate([np.arange(len(values)) for values in samples.values()])
-    return pa.table(
-        {"model": names, **constant, "round": rounds, "nanoseconds": np.concatenate(list(samples.values()))}
-    )
+    columns = {
+        "load": np.tile(loads, len(samples)),
+        "round": np.tile(np.arange(len(loads)), len(samples)),
+        "nanoseconds": np.concatenate(list(samples.values())),
+    }
+    return pa.table({"model": names, **constant, **columns})

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 import os
 import random
 import time
@@ -15,23 +16,44 @@ import torch
 from pfs_core.latency.statistics import median_interval
 from pfs_core.recipes import LatencyRecipe
 
+LOADS = 5
+"""How often the networks of a measurement are loaded anew: where their weights happen to lie in memory makes one and
+the same network a few tenths of a percent faster or slower, for as long as it stays there."""
 
-def interleaved(runs: Mapping[str, Callable[[], Any]], recipe: LatencyRecipe, seed: int) -> dict[str, np.ndarray]:
+
+def loaded_and_interleaved(
+    load: Callable[[], Mapping[str, Callable[[], Any]]], recipe: LatencyRecipe, seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """A measurement in :data:`LOADS` parts, each on networks that ``load`` has made anew.
+
+    Returns:
+        Nanoseconds of each run, int64 [rounds] a name, and the part that each round is of, int64 [rounds].
+    """
+    parts = [interleaved(load(), recipe, seed + LOADS * part, share=LOADS) for part in range(LOADS)]
+    samples = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return samples, np.repeat(np.arange(LOADS), [len(next(iter(part.values()))) for part in parts])
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], Any]], recipe: LatencyRecipe, seed: int, share: int = 1
+) -> dict[str, np.ndarray]:
     """Nanoseconds of each run in each round: int64 [rounds] a name. Ratios are to the first one.
 
-    Rounds go on until every interval is as narrow as the recipe asks, or its time is up; at least ``min_rounds``.
+    Rounds go on until every interval is as narrow as the recipe asks, or its time is up; at least ``min_rounds``. With
+    ``share`` these are what so many such parts should come to together.
     """
+    least, width = math.ceil(recipe.min_rounds / share), recipe.relative_width * math.sqrt(share)
     order = random.Random(seed)  # noqa: S311 - shuffles an order, keeps no secret
     names = list(runs)
-    deadline = time.perf_counter() + recipe.warmup_seconds
+    deadline = time.perf_counter() + recipe.warmup_seconds / share
     warm = 0
     while warm < recipe.warmup_rounds or time.perf_counter() < deadline:
         for name in names:
             runs[name]()
         warm += 1
     taken: dict[str, list[int]] = {name: [] for name in names}
-    deadline = time.perf_counter() + recipe.max_seconds
-    check = recipe.min_rounds
+    deadline = time.perf_counter() + recipe.max_seconds / share
+    check = least
     while True:
         order.shuffle(names)
         for name in names:
@@ -39,13 +61,13 @@ def interleaved(runs: Mapping[str, Callable[[], Any]], recipe: LatencyRecipe, se
             runs[name]()
             taken[name].append(time.perf_counter_ns() - start)
         rounds = len(taken[name])
-        if rounds < recipe.min_rounds:
+        if rounds < least:
             continue
         if time.perf_counter() > deadline:
             break
         if rounds >= check:
             check *= 2
-            if _narrow(taken, recipe.relative_width):
+            if _narrow(taken, width):
                 break
     return {name: np.array(taken[name], dtype=np.int64) for name in runs}
 

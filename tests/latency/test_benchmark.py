@@ -1,6 +1,7 @@
 """The latency step end to end: what it writes, and that it leaves the process as it found it."""
 
 import gc
+import math
 import os
 
 import numpy as np
@@ -13,7 +14,7 @@ from pfs_core.files import read_json
 from pfs_core.latency import benchmark
 from pfs_core.latency.benchmark import thread_counts, with_references
 from pfs_core.latency.machine import machine
-from pfs_core.latency.protocol import quiet
+from pfs_core.latency.protocol import LOADS, quiet
 from pfs_core.latency.statistics import paired_ratio, summary
 from pfs_core.recipes import LatencyRecipe
 from pfs_core.spec import Budget, ModelSpec
@@ -22,6 +23,8 @@ from pfs_core.structure import Structure, extract, unexpanded_graph
 BRIEF = LatencyRecipe(
     warmup_seconds=0, warmup_rounds=1, min_rounds=64, max_seconds=0.01, runtimes="eager", threads=1, batches=(1, 2)
 )
+LOADED = [load for load in range(LOADS) for _ in range(math.ceil(64 / LOADS))]
+ROUNDS = len(LOADED)
 NETWORKS = ["dense", "expanded", "pruned", "uniform"]
 
 
@@ -47,7 +50,8 @@ def series(folder, name, **setting):
     """The samples of a network in one measurement, in the order of the rounds."""
     rows = pq.read_table(folder / "samples.parquet").to_pylist()
     taken = [row for row in rows if row["model"] == name and all(row[key] == value for key, value in setting.items())]
-    assert [row["round"] for row in taken] == list(range(64))
+    assert [row["round"] for row in taken] == list(range(ROUNDS))
+    assert [row["load"] for row in taken] == LOADED
     return np.array([row["nanoseconds"] for row in taken])
 
 
@@ -66,9 +70,9 @@ def test_all_cores_are_as_many_as_there_are():
 
 def test_samples_have_a_row_a_run(measured):
     table = pq.read_table(measured / "samples.parquet")
-    assert table.column_names == ["model", "runtime", "threads", "batch", "round", "nanoseconds"]
+    assert table.column_names == ["model", "runtime", "threads", "batch", "load", "round", "nanoseconds"]
     info = read_json(measured / "latency.json")
-    assert table.num_rows == 64 * len(NETWORKS) * len(info["measurements"])
+    assert table.num_rows == ROUNDS * len(NETWORKS) * len(info["measurements"])
     assert min(table["nanoseconds"].to_pylist()) > 0
 
 
@@ -84,7 +88,7 @@ def test_the_statistics_are_those_of_the_samples(measured, structures):
             stats = {key: value for key, value in found["models"][name].items() if key != "peak_memory_mib"}
             assert stats == summary(series(measured, name, **setting))
         for name, ratio in found["ratios_to_dense"].items():
-            assert ratio == paired_ratio(series(measured, name, **setting), dense)
+            assert ratio == paired_ratio(series(measured, name, **setting), dense, np.array(LOADED))
 
 
 def test_a_larger_batch_takes_more_memory(measured):
