@@ -14,7 +14,7 @@ def benchmark_latency(
     settings: dict = {},
     seed: int = 0,
 ):
-    """Measure the pruned, the uniform and the dense network side by side on the CPU at batch size 1.
+    """Measure the pruned, the uniform, the expanded and the dense network side by side on the CPU.
 
     Args:
         structures: Output of the extract step.

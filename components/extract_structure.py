@@ -19,7 +19,7 @@ def extract_structure(
         gates: Output of the search step.
         structures: Folder with `structure.json`, and `uniform.json` and `dense.json` to compare with.
         metrics: MACs and parameters of the pruned network, and the gap to the budget.
-        budget: Relative to the unexpanded network, e.g. `macs=0.5`, or absolute, e.g. `macs=20M`.
+        budget: Relative to the unexpanded network, e.g. `macs=0.5` or `latency=0.6`, or absolute, e.g. `macs=20M`.
         settings: Changes to the `extract` settings, e.g. `{"channel_multiple": 8}`.
     """
     from pfs_core import steps

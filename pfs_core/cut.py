@@ -1,7 +1,8 @@
 """Algorithm 1 of Wang et al. (2020), solved exactly instead of by bisection over built networks."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,31 @@ from pfs_core.errors import UserError
 from pfs_core.spec import Budget
 
 
+class Price(NamedTuple):
+    """What widths cost in the metric of a budget.
+
+    Attributes:
+        of: the cost, which must not fall as widths grow.
+        dense: that of the unexpanded network.
+        text: an amount with its unit.
+        advice: what else to try where no structure is cheap enough.
+    """
+
+    of: Callable[[Mapping[str, int]], float]
+    dense: float
+    text: Callable[[float], str]
+    advice: str = ""
+
+
+def closed_form(graph: ChannelGraph, metric: str) -> Price:
+    """MACs or parameters by the graph."""
+    return Price(
+        lambda widths: getattr(graph.cost(widths), metric),
+        getattr(graph.cost(), metric),
+        lambda amount: f"{amount:,} {metric}",
+    )
+
+
 def cut(
     graph: ChannelGraph,
     gates: Mapping[str, Tensor],
@@ -19,6 +45,7 @@ def cut(
     expanded: Mapping[str, int],
     channel_multiple: int = 1,
     floor: float = 0.0,
+    price: Price | None = None,
 ) -> tuple[dict[str, int], float]:
     """The widths that the largest gates within the budget keep, and the smallest gate kept.
 
@@ -31,14 +58,16 @@ def cut(
         expanded: the width of every group before the cut.
         channel_multiple: kept widths are multiples of this, but never more than there is.
         floor: the share of its unexpanded width that every prunable group keeps at least.
+        price: of widths in the budget's metric; None for MACs and parameters, which the graph knows.
 
     Raises:
         UserError: the budget is over the dense network, or under the smallest structure.
     """
-    check_reachable(graph, expanded, budget, channel_multiple, floor)
+    price = price or closed_form(graph, budget.metric)
+    check_reachable(graph, expanded, budget, channel_multiple, floor, price)
     groups = graph.prunable()
     values, owners = ranked_channels({group.name: gates[group.name] for group in groups})
-    limit = budget.limit(getattr(graph.cost(), budget.metric))
+    limit = budget.limit(price.dense)
     steps = [math.lcm(channel_multiple, group.blocks) for group in groups]
     least = smallest(graph, expanded, channel_multiple, floor)
 
@@ -52,7 +81,7 @@ def cut(
     low, high = 0, len(owners)
     while low < high:
         middle = (low + high + 1) // 2
-        if getattr(graph.cost(widths_at(middle)), budget.metric) <= limit:
+        if price.of(widths_at(middle)) <= limit:
             low = middle
         else:
             high = middle - 1
@@ -77,21 +106,22 @@ def check_reachable(
     budget: Budget,
     channel_multiple: int = 1,
     floor: float = 0.0,
+    price: Price | None = None,
 ) -> None:
     """Raise UserError unless the budget is at most the dense network and at least the smallest structure."""
-    least = smallest(graph, expanded, channel_multiple, floor)
-    reference, cost = (getattr(c, budget.metric) for c in (graph.cost(), graph.cost(least)))
-    if budget.fraction(reference) > 1:
-        raise UserError(f"budget {budget} is over the dense network's {reference:,} {budget.metric}; ask for less")
-    if cost > reference:
+    price = price or closed_form(graph, budget.metric)
+    cost = price.of(smallest(graph, expanded, channel_multiple, floor))
+    if budget.fraction(price.dense) > 1:
+        raise UserError(f"budget {budget} is over the dense network's {price.text(price.dense)}; ask for less")
+    if cost > price.dense:
         raise UserError(
-            f"budget {budget} cannot be reached, nor can {budget.metric}=1: the smallest structure has {cost:,} "
-            f"{budget.metric}; lower extract.channel_multiple, extract.floor or search.expand"
+            f"budget {budget} cannot be reached, nor can {budget.metric}=1: the smallest structure has "
+            f"{price.text(cost)}; lower extract.channel_multiple, extract.floor or search.expand{price.advice}"
         )
-    if cost > budget.limit(reference):
+    if cost > budget.limit(price.dense):
         raise UserError(
-            f"budget {budget} cannot be reached; the smallest structure has {cost:,} {budget.metric}, "
-            f"so ask for {budget.metric}={_round_up(cost / reference)} or more"
+            f"budget {budget} cannot be reached; the smallest structure has {price.text(cost)}, "
+            f"so ask for {budget.metric}={_round_up(cost / price.dense)} or more{price.advice}"
         )
 
 

@@ -1,22 +1,31 @@
-"""How figures look, and how they get into a page."""
+"""How pages look, and how figures get into them."""
 
 import io
+from importlib.resources import files
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
+
+INK = "#101112"
+"""Lines and letters; on a page they take the colour of its text, which is light where the page is dark."""
 
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pfs",
     "font.family": "sans-serif",
     "font.size": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "grid.color": "#e5e5e5",
     "axes.axisbelow": True,
+    "grid.color": "#808080",
+    "grid.alpha": 0.3,
     "legend.frameon": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
 
 
@@ -24,4 +33,12 @@ def svg_text(figure: Figure) -> str:
     """A figure as an ``<svg>`` element; the same figure gives the same text."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
+
+
+def render_page(package: str, template: str, **values: Any) -> str:
+    """A page from a Jinja template of a package, which can put the shared style in with ``{{ style | safe }}``."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = files(package).joinpath(template).read_text(encoding="utf-8")
+    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    return environment.from_string(text).render(style=style, **values)

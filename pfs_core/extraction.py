@@ -1,9 +1,19 @@
 """The third step: the structure at the budget, and the two it is compared with."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from pfs_core.baselines import dense, uniform
-from pfs_core.files import check_out, publish, sha256
+from pfs_core.channels import ChannelGraph
+from pfs_core.cut import Price, cut
+from pfs_core.errors import UserError
+from pfs_core.files import check_out, publish, sha256, write_json
+from pfs_core.latency.learning import MULTIPLES, fastest_multiple, latency_model
+from pfs_core.latency.model import LatencyModel
 from pfs_core.progress import say
 from pfs_core.recipes import ExtractRecipe
 from pfs_core.search import load_gates
@@ -21,6 +31,9 @@ def extract_structures(
     recipe: ExtractRecipe = ExtractRecipe(),
 ) -> dict[str, Structure]:
     """Cut the gates at the budget and write ``structure.json``, ``uniform.json`` and ``dense.json`` to ``out``.
+
+    A latency budget is one of this machine: what layers take here is measured first
+    (:func:`pfs_core.latency.learning.latency_model`), and kept beside the structures as ``latency_model.json``.
 
     Args:
         gates: a ``gates`` folder.
@@ -40,21 +53,28 @@ def extract_structures(
         "split_fingerprint": info["split_fingerprint"],
         "gates_sha256": sha256(Path(gates) / "gates.safetensors"),
     }
+    multiple = recipe.channel_multiple
+    if multiple == "auto":
+        multiple = _fastest_multiple(spec, graph, scores, budget, recipe)
+    model = price = None
+    if budget.metric == "latency":
+        model = latency_model(spec, graph, recipe.runtime, recipe.threads, multiple)
+        price = in_milliseconds(model, spec, graph)
+        provenance["latency_model"] = model.summary()
+    how: dict[str, Any] = {
+        "channel_multiple": multiple,
+        "floor": recipe.floor,
+        "price": price,
+        "provenance": provenance,
+    }
     structures = {
-        "pruned": extract(
-            graph,
-            scores,
-            budget,
-            model=spec,
-            policy=policy,
-            seed=seed,
-            provenance=provenance,
-            **recipe.model_dump(),
-        ),
-        "uniform": uniform(graph, budget, model=spec, provenance=provenance, **recipe.model_dump()),
+        "pruned": extract(graph, scores, budget, model=spec, policy=policy, seed=seed, **how),
+        "uniform": uniform(graph, budget, model=spec, **how),
         "dense": dense(graph, budget, model=spec),
     }
     with publish(out, "structure") as folder:
+        if model:
+            write_json(folder / "latency_model.json", model.model_dump(mode="json", by_alias=True))
         for name, structure in structures.items():
             structure.save(folder / FILES[name])
     for name, structure in structures.items():
@@ -64,3 +84,25 @@ def extract_structures(
             f"{structure.budget.achieved:.4f} of {structure.budget.metric} ({FILES[name]})"
         )
     return structures
+
+
+def _fastest_multiple(
+    spec: ModelSpec, graph: ChannelGraph, scores: Mapping[str, Tensor], budget: Budget, recipe: ExtractRecipe
+) -> int:
+    """Of the multiples under which the budget can be reached, in MACs where it is one of latency."""
+    expanded = graph.expanded(spec.expand, spec.expand_stream)
+    candidates = {}
+    for multiple in MULTIPLES:
+        try:
+            candidates[multiple], _ = cut(graph, scores, budget.in_macs, expanded, multiple, recipe.floor)
+        except UserError:
+            if multiple == 1:
+                raise
+    return fastest_multiple(spec, graph, candidates, recipe.runtime, recipe.threads)
+
+
+def in_milliseconds(model: LatencyModel, spec: ModelSpec, graph: ChannelGraph) -> Price:
+    """What widths cost by a latency model."""
+    widened = spec.expand > 1 and graph.widen_stream and spec.expand_stream is None
+    advice = "; search.expand_stream=1 leaves the residual stream as narrow as it was" if widened else ""
+    return Price(partial(model.milliseconds, graph), model.dense_ms, lambda ms: f"{ms:.3f} ms", advice)

@@ -1,7 +1,7 @@
 """Recipes: every setting of every step, as plain functions that return a full configuration."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -76,10 +76,14 @@ class SearchRecipe(Config):
 class ExtractRecipe(Config):
     """Cutting the gates at the budget."""
 
-    channel_multiple: int = Field(default=1, ge=1)
-    """Kept widths are multiples of this."""
+    channel_multiple: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    """Kept widths are multiples of this; ``auto`` measures which of 1, 2, 4, 8 and 16 makes the fastest network."""
     floor: float = Field(default=0.0, ge=0, le=1)
     """The share of its unexpanded width that every prunable group keeps at least."""
+    runtime: Literal["onnxruntime", "eager", "openvino"] = "onnxruntime"
+    """What a latency budget and ``channel_multiple=auto`` measure in."""
+    threads: int = Field(default=1, ge=1)
+    """On how many threads."""
 
 
 class RetrainRecipe(Config):
@@ -159,7 +163,19 @@ class LatencyRecipe(Config):
     max_seconds: float = Field(default=30.0, gt=0)
     relative_width: float = Field(default=0.02, gt=0)
     """Stop when the interval of every median and ratio is narrower than this fraction of it."""
-    threads: int = Field(default=1, ge=1)
+    runtimes: tuple[Literal["onnxruntime", "eager", "aotinductor", "openvino"], ...] = Field(
+        default=("onnxruntime", "eager"), min_length=1
+    )
+    """The first one that works is quoted. openvino needs its package, aotinductor a C++ compiler and half a minute."""
+    threads: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(1, 0), min_length=1)
+    """Each is measured; 0 means all cores."""
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
+    """Images at once; each is measured."""
+
+    @field_validator("runtimes", "threads", "batches", mode="before")
+    @classmethod
+    def _one_or_more(cls, values: Any) -> Any:
+        return (values,) if isinstance(values, str | int | float) else values
 
 
 class Recipe(Config):
@@ -235,7 +251,7 @@ def demo() -> Recipe:
     return Recipe(
         search=SearchRecipe(epochs=40, batch_size=64),
         retrain=RetrainRecipe(epochs=20, batch_size=64, schedule="cosine", scratch_b=False, train_on_validation=False),
-        latency=LatencyRecipe(max_seconds=8.0),
+        latency=LatencyRecipe(max_seconds=8.0, threads=(1,)),
     )
 
 

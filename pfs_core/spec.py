@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pfs_core.errors import UserError
 
@@ -63,9 +63,9 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 class Budget(Config):
     """How much the pruned network may cost, relative to the unexpanded network or in absolute numbers."""
 
-    metric: Literal["macs", "params"] = "macs"
+    metric: Literal["macs", "params", "latency"] = "macs"
     target: float = Field(gt=0)
-    """A fraction in (0, 1], or a count from 1,000 up."""
+    """A fraction in (0, 1], or a count from 1,000 up (not of latency)."""
 
     @field_validator("target")
     @classmethod
@@ -74,25 +74,38 @@ class Budget(Config):
             raise ValueError("must be a fraction in (0, 1] or a count such as 20M")
         return target
 
+    @model_validator(mode="after")
+    def _latency_is_a_fraction(self) -> Self:
+        if self.metric == "latency" and self.target > 1:
+            raise ValueError("must be a fraction of the dense network's latency, such as latency=0.6")
+        return self
+
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Parse ``macs=0.5``, ``params=0.4`` or ``macs=20M``; UserError says what is wrong with anything else."""
+        """Parse ``macs=0.5``, ``latency=0.6`` or ``macs=20M``; UserError says what is wrong with anything else."""
         match = re.fullmatch(r"(\w+)=([0-9.]+(?:[eE][+-]?[0-9]+)?)([KMG]?)", text.strip())
         number = _number(match[2]) if match else None
         if match is None or number is None:
-            raise UserError(f"budget {text!r} is not understood; write for example macs=0.5, params=0.4 or macs=20M")
+            raise UserError(
+                f"budget {text!r} is not understood; write for example macs=0.5, params=0.4, latency=0.6 or macs=20M"
+            )
         return cls.parse({"metric": match[1], "target": number * _UNITS[match[3]]}, f"budget {text!r}")
 
-    def limit(self, reference: int) -> float:
+    def limit(self, reference: float) -> float:
         """The largest cost allowed, given the cost of the unexpanded network in the same metric.
 
         A fraction is of a whole cost, so what floating point loses of it (well under one MAC) is given back.
         """
         return self.target * reference + 1e-6 if self.target <= 1 else self.target
 
-    def fraction(self, reference: int) -> float:
+    def fraction(self, reference: float) -> float:
         """The budget as a fraction of the unexpanded network's cost."""
         return self.target if self.target <= 1 else self.target / reference
+
+    @property
+    def in_macs(self) -> "Budget":
+        """What stands for the budget where latency is not known: the same share of the MACs."""
+        return Budget(target=self.target) if self.metric == "latency" else self
 
     def __str__(self) -> str:
         return f"{self.metric}={self.target}" if self.target <= 1 else f"{self.metric}={self.target:.0f}"

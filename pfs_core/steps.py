@@ -169,8 +169,13 @@ def benchmark(
     params = prefixed("latency", {**inputs, "seed": seed, **config.model_dump()})
     with step_run("latency", params, loaded[0].title) as run:
         info = measure(loaded, out, config, seed)
-        result = {f"{name}_p50_ms": stats["p50_ms"] for name, stats in info["models"].items()}
-        result |= {f"{name}_ratio": ratio["ratio"] for name, ratio in info["ratios_to_dense"].items()}
+        result: dict[str, float] = {}
+        first = info["measurements"][0]
+        for found in info["measurements"]:
+            if (found["threads"], found["batch"]) == (first["threads"], first["batch"]):
+                runtime = "" if found is first else f"{found['runtime']}_"
+                result |= {f"{name}_{runtime}p50_ms": stats["p50_ms"] for name, stats in found["models"].items()}
+                result |= {f"{name}_{runtime}ratio": r["ratio"] for name, r in found["ratios_to_dense"].items()}
         run.metrics(result)
         run.artifact(out, "latency")
     return finite(result)

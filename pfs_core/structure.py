@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import pfs_core
 from pfs_core.channels import ChannelGraph, Cost, resize, trace
 from pfs_core.channels.walk import Placement, Policy
-from pfs_core.cut import check_gates, cut
+from pfs_core.cut import Price, check_gates, closed_form, cut
 from pfs_core.errors import UserError
 from pfs_core.files import read_json, write_json
 from pfs_core.models import build_model
@@ -30,7 +30,7 @@ class CostRecord(Config):
 class BudgetRecord(Config):
     """What was asked for and what was reached, in the unit of ``target``: a fraction or a count."""
 
-    metric: Literal["macs", "params"]
+    metric: Literal["macs", "params", "latency"]
     target: float
     achieved: float
     gap: float
@@ -62,11 +62,12 @@ class Structure(Config):
         budget: Budget,
         chosen_by: Mapping[str, Any],
         provenance: Mapping[str, Any] | None = None,
+        price: Price | None = None,
     ) -> Self:
-        """The structure of ``widths``; ``graph`` is the trace of the unexpanded ``model``."""
+        """The structure of ``widths``; ``graph`` is the trace of the unexpanded ``model``, ``price`` as for a cut."""
         cost, reference = graph.cost(widths), graph.cost()
-        unit = getattr(reference, budget.metric) if budget.target <= 1 else 1
-        achieved = getattr(cost, budget.metric) / unit
+        price = price or closed_form(graph, budget.metric)
+        achieved = price.of(widths) / (price.dense if budget.target <= 1 else 1)
         return cls(
             model=model,
             widths=dict(widths),
@@ -141,6 +142,7 @@ def extract(
     policy: str = "inner",
     channel_multiple: int = 1,
     floor: float = 0.0,
+    price: Price | None = None,
     seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
 ) -> Structure:
@@ -157,6 +159,7 @@ def extract(
         policy: for the record.
         channel_multiple: kept widths are multiples of this.
         floor: the share of its unexpanded width that every prunable group keeps at least.
+        price: of widths in the budget's metric; None for MACs and parameters.
         seed: for the record.
         provenance: for the record.
 
@@ -165,7 +168,7 @@ def extract(
     """
     expanded = graph.expanded(model.expand, model.expand_stream)
     check_gates(graph, gates, expanded)
-    widths, threshold = cut(graph, gates, budget, expanded, channel_multiple, floor)
+    widths, threshold = cut(graph, gates, budget, expanded, channel_multiple, floor, price)
     chosen_by = {
         "method": "pfs",
         "threshold": threshold,
@@ -174,4 +177,4 @@ def extract(
         "floor": floor,
         "seed": seed,
     }
-    return Structure.of(model, graph, widths, budget, chosen_by, provenance)
+    return Structure.of(model, graph, widths, budget, chosen_by, provenance, price)

@@ -109,7 +109,7 @@ OPTIONS: dict[str, tuple[str, dict]] = {
     "MODEL": ("model", {"metavar": "MODEL", "help": NETWORK}),
     "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": f"{NETWORK}; default resnet20"}),
     "dataset": ("--dataset", {"default": "digits", "help": "digits (default), a folder, s3:// or torchvision:CIFAR10"}),
-    "budget": ("--budget", {"default": "macs=0.5", "help": "macs=0.5 (default), params=0.4, macs=20M"}),
+    "budget": ("--budget", {"default": "macs=0.5", "help": "macs=0.5 (default), params=0.4, latency=0.6, macs=20M"}),
     "recipe": ("--recipe", {"default": "", "help": f"{RECIPES}; default by dataset"}),
     "set": (
         "--set",

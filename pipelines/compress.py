@@ -50,7 +50,7 @@ def define(place: Placement = Placement()) -> Any:
             model: Name of the network, e.g. resnet20, torchvision:resnet18 or package.module:factory.
             dataset: digits, or a folder or s3:// prefix of Parquet files with columns image and label, of a folder of
                 images a class, of IDX files or of CIFAR's Python files.
-            budget: A fraction of the dense network's MACs or parameters, e.g. macs=0.5, or a count, e.g. macs=20M.
+            budget: A share of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or a count: macs=20M.
             recipe: Settings of every step: demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or
                 imagenet-resnet; empty for what suits the dataset.
             seed: Seed of the split, the random weights and the training.
@@ -140,7 +140,7 @@ def stages(
     )
     place.gpu(search, pools, hours=24).set_display_name("Search gates")
     extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
-    place.cpu(extraction, pools).set_display_name("Extract structure")
+    place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
     structures = extraction.outputs["structures"]
     with dsl.ParallelFor(networks, name="Retrain each network", parallelism=place.parallelism) as network:
         training = retrain(

@@ -49,7 +49,7 @@ def define(place: Placement = Placement()) -> Any:
             model: Name of the network, e.g. resnet20, torchvision:resnet18 or package.module:factory.
             dataset: digits, or a folder or s3:// prefix of Parquet files with columns image and label, of a folder of
                 images a class, of IDX files or of CIFAR's Python files.
-            budgets: Fractions of the dense network's MACs or parameters, e.g. macs=0.5, or counts, e.g. macs=20M.
+            budgets: Shares of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or counts: macs=20M.
             search_budget: What the search aims at; its gates are cut at every budget.
             recipe: Settings of every step: demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or
                 imagenet-resnet; empty for what suits the dataset.
@@ -93,7 +93,7 @@ def define(place: Placement = Placement()) -> Any:
             )
             place.gpu(search, pools, hours=24).set_display_name("Search gates")
             reference = extract_structure(gates=search.outputs["gates"], budget=search_budget)
-            place.cpu(reference, pools).set_display_name("Dense structure")
+            place.latency(reference, pools, cached=True).set_display_name("Dense structure")
             dense = retrain(
                 structures=reference.outputs["structures"],
                 split=split.outputs["split"],
@@ -105,7 +105,7 @@ def define(place: Placement = Placement()) -> Any:
             place.gpu(dense, pools, hours=168).set_display_name("Train the dense network")
             with dsl.ParallelFor(budgets, name="Each budget", parallelism=place.parallelism) as budget:
                 extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
-                place.cpu(extraction, pools).set_display_name("Extract structure")
+                place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
                 training = retrain(
                     structures=extraction.outputs["structures"],
                     split=split.outputs["split"],

@@ -134,9 +134,10 @@ class Placement:
             self._surroundings(task, pools, hours)
         return task
 
-    def latency(self, task: dsl.PipelineTask, pools: Pools, hours: int = 2) -> dsl.PipelineTask:
-        """A step that measures: on whole cores, never cached."""
-        task.set_caching_options(False)
+    def latency(self, task: dsl.PipelineTask, pools: Pools, hours: int = 2, cached: bool = False) -> dsl.PipelineTask:
+        """A step that measures: on whole cores, and anew in every run unless ``cached``."""
+        if not cached:
+            task.set_caching_options(False)
         if not self.local:
             _resources(task, pools.latency_cores, pools.latency_memory)
             _nodes(task, pools.latency_node_selector, pools.latency_tolerations)

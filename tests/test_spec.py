@@ -46,7 +46,7 @@ def test_budget_is_read(text, metric, target):
 @pytest.mark.parametrize(
     "text",
     ["", "0.5", "macs", "macs=", "macs=half", "macs=-0.5", "macs=0", "macs=1.5", "macs=999", "macs=50%", "macs=1.2.3",
-     "macs=nan", "macs=inf", "macs=1e999", "macs=0.5T", "latency=0.6", "flops=0.5", "macs:0.5"],
+     "macs=nan", "macs=inf", "macs=1e999", "macs=0.5T", "latency=2ms", "latency=20M", "flops=0.5", "macs:0.5"],
 )  # fmt: skip
 def test_what_is_no_budget_is_refused(text):
     assert "budget" in refused(Budget.from_text, text)
@@ -151,7 +151,8 @@ def test_a_configuration_cannot_be_changed_but_updated():
         (RetrainRecipe, {"epochs": 2, "milestones": [0.5, 1.0]}, "x.milestones: must be rising fractions"),
         (RetrainRecipe, {"epochs": 2, "schedule": "linear"}, "x.schedule: "),
         (LatencyRecipe, {"min_rounds": 63}, "x.min_rounds: "),
-        (LatencyRecipe, {"threads": 0}, "x.threads: "),
+        (LatencyRecipe, {"threads": -1}, "x.threads"),
+        (LatencyRecipe, {"runtimes": ["tvm"]}, "x.runtimes"),
     ],
 )
 def test_wrong_settings_are_refused(config, values, message):

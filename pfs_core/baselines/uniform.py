@@ -1,18 +1,25 @@
-"""Structures that need no search: the dense network, and one factor for every prunable width."""
+"""Structures that need no search: dense, expanded, and one factor for every prunable width."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pfs_core.channels import ChannelGraph
-from pfs_core.cut import cut, equal_gates
+from pfs_core.cut import Price, cut, equal_gates
 from pfs_core.spec import Budget, ModelSpec
 from pfs_core.structure import Structure
 
 
 def dense(graph: ChannelGraph, budget: Budget, *, model: ModelSpec) -> Structure:
     """The unexpanded network itself; its budget record is that of the cost 1 it has by definition."""
-    whole = Budget(metric=budget.metric, target=1.0)
+    whole = Budget(metric=budget.in_macs.metric, target=1.0)
     return Structure.of(model, graph, graph.widths(), whole, {"method": "dense"})
+
+
+def expanded(graph: ChannelGraph, *, model: ModelSpec) -> Structure:
+    """The network that the search starts from, with all its channels."""
+    widths = graph.expanded(model.expand, model.expand_stream)
+    whole = Budget(metric="macs", target=max(1000.0, graph.cost(widths).macs))
+    return Structure.of(model, graph, widths, whole, {"method": "expanded"})
 
 
 def uniform(
@@ -22,6 +29,7 @@ def uniform(
     model: ModelSpec,
     channel_multiple: int = 1,
     floor: float = 0.0,
+    price: Price | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Structure:
     """Every prunable width of the expanded network times one factor, as large as the budget allows.
@@ -33,6 +41,6 @@ def uniform(
         UserError: even the smallest widths are over the budget.
     """
     expanded = graph.expanded(model.expand, model.expand_stream)
-    widths, _ = cut(graph, equal_gates(graph, expanded), budget, expanded, channel_multiple, floor)
+    widths, _ = cut(graph, equal_gates(graph, expanded), budget, expanded, channel_multiple, floor, price)
     chosen_by = {"method": "uniform", "channel_multiple": channel_multiple, "floor": floor}
-    return Structure.of(model, graph, widths, budget, chosen_by, provenance)
+    return Structure.of(model, graph, widths, budget, chosen_by, provenance, price)

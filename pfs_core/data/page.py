@@ -4,16 +4,14 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 
 import matplotlib as mpl
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from pfs_core.drawing import STYLE, svg_text
+from pfs_core.drawing import STYLE, render_page, svg_text
 
 CLASSES, EACH, _SIDE = 20, 8, 96
 _COLOURS = {"train": "#1f6fb4", "validation": "#d1810f", "test": "#7a7a7a"}
@@ -46,12 +44,12 @@ def dataset_page(
             if len(row) < EACH:
                 row.append(_png(image))
     with mpl.rc_context(STYLE):
-        drawings = [("Rows of each class", svg_text(_balance(class_names, rows_per_class)))]
+        drawings = [("Rows of each class", svg_text(balance(class_names, rows_per_class)))]
         if sizes and len(sizes) > 1:
             drawings.append(("Image sizes", svg_text(_sizes(sizes))))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(
+    return render_page(
+        __package__,
+        "page.html",
         title=title,
         facts=facts,
         faults=faults,
@@ -70,7 +68,8 @@ def _png(image: Tensor) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def _balance(class_names: Sequence[str], rows_per_class: Mapping[str, Sequence[int]]) -> Figure:
+def balance(class_names: Sequence[str], rows_per_class: Mapping[str, Sequence[int]]) -> Figure:
+    """Rows of each class, one part on the other."""
     figure = Figure(figsize=(9.6, 2.8), layout="constrained")
     ax = figure.subplots()
     below, x = np.zeros(len(class_names)), np.arange(len(class_names))

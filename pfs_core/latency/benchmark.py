@@ -1,30 +1,33 @@
-"""The fifth step: every network measured in the same process, interleaved, in an order shuffled each round."""
+"""The fifth step: the networks of a run measured beside each other, in every runtime that was asked for."""
 
-import contextlib
-import gc
 import os
-import random
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from pfs_core.baselines import dense
+from pfs_core.baselines import dense, expanded
 from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, write_json
-from pfs_core.latency.machine import load, machine
-from pfs_core.latency.statistics import median_interval, paired_ratio, summary
+from pfs_core.latency.machine import load, machine, noise
+from pfs_core.latency.memory import peak_memory
+from pfs_core.latency.networks import write_network
+from pfs_core.latency.protocol import cores, loaded_and_interleaved, quiet
+from pfs_core.latency.runtimes import RUNTIMES, Run, missing
+from pfs_core.latency.statistics import paired_ratio, summary
+from pfs_core.onnx_file import agree
 from pfs_core.progress import say
 from pfs_core.recipes import LatencyRecipe
 from pfs_core.spec import Budget
 from pfs_core.structure import Structure
 
-SCHEMA = "pfs.latency/1"
+SCHEMA = "pfs.latency/2"
 
 
 def benchmark(
@@ -33,155 +36,148 @@ def benchmark(
     recipe: LatencyRecipe = LatencyRecipe(),
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure structures against their dense network at batch size 1 and write the ``latency`` folder.
+    """Measure structures beside their dense and their expanded network and write the ``latency`` folder.
 
-    Latency does not depend on what the weights are, so the networks are freshly initialised. ``samples.parquet`` has
-    a row a measurement (model, runtime, round, nanoseconds), ``latency.json`` the statistics and the machine.
+    A measurement is one runtime with a number of threads and a batch size: all networks in turns, so that their
+    ratios can be trusted; milliseconds of two measurements are of different minutes. Latency does not depend on
+    what the weights are, so the networks are freshly initialised; a runtime whose logits differ from PyTorch's is
+    left out. ``samples.parquet`` has a row a run (model, runtime, threads, batch, load, round, nanoseconds),
+    ``latency.json`` the statistics, the first measurement being the one to quote, and the machine.
 
     Args:
-        structures: of one model; the dense network is added where it is not among them.
+        structures: of one model; dense and expanded are added where they are not among them.
         out: the folder to write.
         recipe: see :class:`LatencyRecipe`.
-        seed: of the order and of the image.
+        seed: of the order, the weights and the images.
 
     Returns:
         The content of ``latency.json``.
 
     Raises:
-        UserError: the structures are of different models.
+        UserError: the structures are of different models, or none of the runtimes can be used.
     """
     check_out(out, "latency")
-    networks = with_dense(structures)
-    threads = min(recipe.threads, len(_cores()))
-    started = load()
-    torch.manual_seed(seed)
-    models = {name: structure.build().eval() for name, structure in networks.items()}
-    image = torch.randn(1, *structures[0].model.input_shape)
-    runs = {name: lambda model=model: model(image) for name, model in models.items()}
-    say(f"latency of {', '.join(runs)} at batch 1 on {threads} thread{'s' * (threads > 1)}")
-    with torch.inference_mode(), _quiet(threads):
-        samples = interleaved(runs, recipe, seed)
+    networks = with_references(structures)
+    started, clock = load(), time.perf_counter()
+    measurements: list[dict[str, Any]] = []
+    tables = []
+    skipped = {runtime: reason for runtime in recipe.runtimes if (reason := missing(runtime))}
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {name: Path(scratch) / name for name in networks}
+        for name, structure in networks.items():
+            write_network(structure, folders[name], seed)
+        file_mib = {name: (folder / "model.safetensors").stat().st_size / 2**20 for name, folder in folders.items()}
+        for threads, batch, runtime in product(thread_counts(recipe, len(cores())), recipe.batches, recipe.runtimes):
+            if runtime in skipped:
+                continue
+            shape = (batch, *structures[0].model.input_shape)
+            images = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+            say(f"latency in {runtime}, batch {batch}, {threads} thread{'s' * (threads > 1)}: {', '.join(networks)}")
+            try:
+                samples, loads = _measured(runtime, folders, images, threads, recipe, seed)
+            except Exception as e:  # a runtime that cannot take this network says so in its own way
+                skipped[runtime] = str(e).strip().partition("\n")[0] or type(e).__name__
+                say(f"latency in {runtime} is left out: {skipped[runtime]}")
+                continue
+            setting = {"runtime": runtime, "threads": threads, "batch": batch}
+            measurements.append({**setting, **_statistics(samples, loads)})
+            tables.append(_table(samples, loads, setting))
+            _say_ratios(measurements[-1])
+        if not measurements:
+            raise UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
+        _add_memory(measurements, folders)
     ended = load()
-    stats = {name: {**networks[name].cost.model_dump(), **summary(values)} for name, values in samples.items()}
-    ratios = {name: paired_ratio(samples[name], samples["dense"]) for name in samples if name != "dense"}
-    info = {
+    info: dict[str, Any] = {
         "schema": SCHEMA,
-        "runtime": "eager",
-        "batch": 1,
+        "models": {n: {**s.cost.model_dump(), "file_mib": file_mib[n]} for n, s in networks.items()},
+        "measurements": measurements,
+        "skipped": skipped,
         "dtype": "float32",
-        "layout": "contiguous",
-        "threads": threads,
         "pinned": hasattr(os, "sched_setaffinity"),
-        "models": stats,
-        "ratios_to_dense": ratios,
         "machine": machine(),
         "load_1min": started["load_1min"],
         "steal_seconds": ended["steal_seconds"] - started["steal_seconds"],
+        "noisy": noise(started, ended, time.perf_counter() - clock),
         "recipe": recipe.model_dump(),
         "seed": seed,
     }
     with publish(out, "latency") as folder:
-        pq.write_table(_table(samples), folder / "samples.parquet")
+        pq.write_table(pa.concat_tables(tables), folder / "samples.parquet")
         write_json(folder / "latency.json", info)
-    for name, ratio in ratios.items():
-        low, high = ratio["interval"]
-        say(
-            f"latency {name}  p50 {stats[name]['p50_ms']:.3f} ms, dense {stats['dense']['p50_ms']:.3f} ms, "
-            f"ratio {ratio['ratio']:.3f} [{low:.3f}, {high:.3f}]: {ratio['verdict']}"
-        )
+    for reason in info["noisy"]:
+        say(f"latency: this machine is noisy, {reason}")
     return info
 
 
-def with_dense(structures: Sequence[Structure]) -> dict[str, Structure]:
-    """``{network: structure}`` with the dense one first."""
+def with_references(structures: Sequence[Structure]) -> dict[str, Structure]:
+    """``{network: structure}`` with the dense one first and the expanded one, if the search was in one, second."""
     first = structures[0]
     identity = (first.model.name, first.model.kwargs, first.model.input_shape, first.model.num_classes)
-    named: dict[str, Structure] = {"dense": dense(first.graph(), Budget(target=1.0), model=first.model)}
+    graph = first.graph()
+    named = {"dense": dense(graph, Budget(target=1.0), model=first.model)}
+    if first.model.expand > 1:
+        named["expanded"] = expanded(graph, model=first.model)
     for structure in structures:
         model = structure.model
         if (model.name, model.kwargs, model.input_shape, model.num_classes) != identity:
             raise UserError(f"structures of different models ({first.model.name}, {model.name}) cannot be compared")
-        if structure.network in named and structure.network != "dense":
+        if structure.network in named and structure.network not in ("dense", "expanded"):
             raise UserError(f"two structures are both {structure.network!r}; name one of them")
         named[structure.network] = structure
     return named
 
 
-def interleaved(runs: Mapping[str, Callable[[], Any]], recipe: LatencyRecipe, seed: int) -> dict[str, np.ndarray]:
-    """Nanoseconds of each run in each round: int64 [rounds] a name.
-
-    Rounds go on until every interval is as narrow as the recipe asks, or its time is up; at least ``min_rounds``.
-    """
-    order = random.Random(seed)  # noqa: S311 - shuffles an order, keeps no secret
-    names = list(runs)
-    deadline = time.perf_counter() + recipe.warmup_seconds
-    warm = 0
-    while warm < recipe.warmup_rounds or time.perf_counter() < deadline:
-        for name in names:
-            runs[name]()
-        warm += 1
-    taken: dict[str, list[int]] = {name: [] for name in names}
-    deadline = time.perf_counter() + recipe.max_seconds
-    check = recipe.min_rounds
-    while True:
-        order.shuffle(names)
-        for name in names:
-            start = time.perf_counter_ns()
-            runs[name]()
-            taken[name].append(time.perf_counter_ns() - start)
-        rounds = len(taken[name])
-        if rounds < recipe.min_rounds:
-            continue
-        if time.perf_counter() > deadline:
-            break
-        if rounds >= check:
-            check *= 2
-            if _narrow(taken, recipe.relative_width):
-                break
-    return {name: np.array(taken[name], dtype=np.int64) for name in runs}
+def thread_counts(recipe: LatencyRecipe, most: int) -> list[int]:
+    """Numbers of threads on so many cores, 0 being all of them, without those that come to the same."""
+    return list(dict.fromkeys(min(threads or most, most) for threads in recipe.threads))
 
 
-def _narrow(taken: Mapping[str, list[int]], relative_width: float) -> bool:
-    values = {name: np.array(t, dtype=np.float64) for name, t in taken.items()}
-    ratios = [v / values["dense"] for name, v in values.items() if name != "dense"]
-    for series in [*values.values(), *ratios]:
-        low, high = median_interval(series, resamples=200)
-        if high - low > relative_width * float(np.median(series)):
-            return False
-    return True
+def _measured(
+    runtime: str, folders: Mapping[str, Path], images: np.ndarray, threads: int, recipe: LatencyRecipe, seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Nanoseconds a network and round, and the round's load, once the runtime is known to compute what PyTorch does."""
+
+    def load() -> dict[str, Run]:
+        return {name: RUNTIMES[runtime](folder, images, threads) for name, folder in folders.items()}
+
+    with quiet(threads):
+        for name, run in load().items():
+            expected = RUNTIMES["eager"](folders[name], images, threads)()
+            if not agree(np.asarray(run()), np.asarray(expected)):
+                raise UserError(f"it computes something else than PyTorch for the {name} network")
+        return loaded_and_interleaved(load, recipe, seed)
 
 
-def _cores() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+def _statistics(samples: Mapping[str, np.ndarray], loads: np.ndarray) -> dict[str, Any]:
+    ratios = {name: paired_ratio(samples[name], samples["dense"], loads) for name in samples if name != "dense"}
+    return {"models": {name: summary(values) for name, values in samples.items()}, "ratios_to_dense": ratios}
 
 
-def _pin(cores: set[int]) -> None:
-    """Keep every thread of this process on ``cores``, where the system can (Linux)."""
-    for thread in Path("/proc/self/task").glob("*"):
-        with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.sched_setaffinity(int(thread.name), cores)
+def _add_memory(measurements: Sequence[dict[str, Any]], folders: Mapping[str, Path]) -> None:
+    keys = ("runtime", "threads", "batch")
+    cells = [(m, name) for m in measurements for name in folders]
+    settings = [{key: m[key] for key in keys} for m, _ in cells]
+    peaks = peak_memory([{**s, "folder": str(folders[name])} for s, (_, name) in zip(settings, cells, strict=True)])
+    for (measurement, name), peak in zip(cells, peaks, strict=True):
+        measurement["models"][name]["peak_memory_mib"] = peak
 
 
-@contextlib.contextmanager
-def _quiet(threads: int) -> Iterator[None]:
-    """A fixed number of threads pinned to as many cores, and no garbage collection; all restored afterwards."""
-    before, cores, collecting = torch.get_num_threads(), _cores(), gc.isenabled()
-    torch.set_num_threads(threads)
-    _pin(set(sorted(cores)[:threads]))
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-        _pin(cores)
-        torch.set_num_threads(before)
+def _say_ratios(measurement: Mapping[str, Any]) -> None:
+    stats = measurement["models"]
+    for name, ratio in measurement["ratios_to_dense"].items():
+        low, high = ratio["interval"]
+        say(
+            f"latency {name}  p50 {stats[name]['p50_ms']:.3f} ms, dense {stats['dense']['p50_ms']:.3f} ms, "
+            f"ratio {ratio['ratio']:.3f} [{low:.3f}, {high:.3f}]: {ratio['verdict']}"
+        )
 
 
-def _table(samples: Mapping[str, np.ndarray]) -> pa.Table:
+def _table(samples: Mapping[str, np.ndarray], loads: np.ndarray, setting: Mapping[str, Any]) -> pa.Table:
     names = [name for name, values in samples.items() for _ in values]
-    rounds = np.concatenate([np.arange(len(values)) for values in samples.values()])
-    values = np.concatenate(list(samples.values()))
-    runtime = ["eager"] * len(names)
-    return pa.table({"model": names, "runtime": runtime, "round": rounds, "nanoseconds": values})
+    constant = {key: [value] * len(names) for key, value in setting.items()}
+    columns = {
+        "load": np.tile(loads, len(samples)),
+        "round": np.tile(np.arange(len(loads)), len(samples)),
+        "nanoseconds": np.concatenate(list(samples.values())),
+    }
+    return pa.table({"model": names, **constant, **columns})

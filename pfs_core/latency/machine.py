@@ -32,6 +32,18 @@ def load() -> dict[str, float]:
     return {"load_1min": os.getloadavg()[0], "steal_seconds": getattr(psutil.cpu_times(), "steal", 0.0)}
 
 
+def noise(before: dict[str, float], after: dict[str, float], seconds: float) -> list[str]:
+    """What disturbed a measurement of so many seconds between two :func:`load`: a reason each, none if it was quiet."""
+    cores = os.cpu_count() or 1
+    stolen = (after["steal_seconds"] - before["steal_seconds"]) / (seconds * cores)
+    reasons = []
+    if before["load_1min"] > 0.5 * cores:
+        reasons.append(f"it was at work before: a load of {before['load_1min']:.1f} on {cores} cores")
+    if stolen > 0.01:
+        reasons.append(f"{stolen:.0%} of its time was stolen by other virtual machines")
+    return reasons
+
+
 def _first_cpu() -> dict[str, str]:
     lines = _read("/proc/cpuinfo").split("\n\n")[0].splitlines()
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}

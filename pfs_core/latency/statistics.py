@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap, kurtosis, skew
+from scipy.stats import bootstrap, kurtosis, skew, t
 
 Samples = np.ndarray
 """Nanoseconds, one a round; int64 [rounds]."""
@@ -33,10 +33,21 @@ def summary(samples: Samples) -> dict[str, Any]:
     }
 
 
-def paired_ratio(samples: Samples, reference: Samples) -> dict[str, Any]:
-    """Median over rounds of ``samples / reference`` with its interval; ``verdict`` is what the interval allows."""
+def paired_ratio(samples: Samples, reference: Samples, loads: np.ndarray | None = None) -> dict[str, Any]:
+    """Median over rounds of ``samples / reference`` with its interval; ``verdict`` is what the interval allows.
+
+    Args:
+        samples: of a network.
+        reference: of another, in the same rounds.
+        loads: which load of the networks each round is of, int [n]. The interval then covers Student's interval of
+            the mean of the loads' medians too: rounds alone do not show what differs from load to load.
+    """
     ratios = samples / reference
     low, high = median_interval(ratios)
+    if loads is not None:
+        medians = [float(np.median(ratios[loads == load])) for load in np.unique(loads)]
+        spread = t.ppf(0.975, len(medians) - 1) * np.std(medians, ddof=1) / np.sqrt(len(medians))
+        low, high = min(low, float(np.mean(medians) - spread)), max(high, float(np.mean(medians) + spread))
     verdict = "faster" if high < 1 else "slower" if low > 1 else "no measurable difference"
     return {"ratio": float(np.median(ratios)), "interval": [low, high], "verdict": verdict}
 

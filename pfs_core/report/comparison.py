@@ -3,23 +3,23 @@
 import csv
 import io
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from jinja2 import Environment, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pfs_core.drawing import STYLE, svg_text
+from pfs_core.drawing import STYLE, render_page, svg_text
 from pfs_core.errors import UserError
 from pfs_core.files import plain_name, publish, read_json, require_result, write_json
 from pfs_core.report.figures import COLOURS
 from pfs_core.report.page import HEADER, table_cells, write_report
-from pfs_core.report.results import Results, load_results
+from pfs_core.report.results import RUNTIME_NAMES, Results, load_results
 
 SCHEMA = "pfs.comparison/1"
+_COSTS = {"macs": "MACs", "params": "parameters", "p50_ms": "milliseconds an image, median"}
+_TEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
 
 
 def load_budgets(
@@ -55,7 +55,7 @@ def _measured(latency_dir: str | Path) -> tuple[int, int]:
 
 
 def write_comparison(budgets: Sequence[Results], out: str | Path, mlflow_page: str = "") -> dict[str, Any]:
-    """Write ``comparison.html``, ``.csv``, ``.md`` and ``.json`` to ``out``, and the report of each budget below it.
+    """Write the comparison as HTML, CSV, LaTeX, Markdown and JSON to ``out``, and each report below it.
 
     Returns:
         The content of ``comparison.json``.
@@ -71,31 +71,32 @@ def write_comparison(budgets: Sequence[Results], out: str | Path, mlflow_page: s
     header = ["budget", *HEADER[1:]]
     cells = [[row["budget"] or "dense", *texts[1:]] for row, texts in zip(rows, table_cells(rows), strict=True)]
     title = f"{budgets[0].spec.name} at {len(budgets)} budgets"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("comparison.html").read_text(encoding="utf-8"))
     lines = [f"# {title}", "", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(texts) + " |" for texts in cells]
     lines += ["", f"[This run in MLflow]({mlflow_page})"] * bool(mlflow_page)
     with publish(out, "comparison") as folder:
         for results in budgets:
             write_report(results, folder / plain_name(_budget(results)))
-        page = template.render(title=title, header=header, cells=cells, svg=_drawing(rows), first=budgets[0])
+        values = {"title": title, "header": header, "cells": cells, "svg": _drawing(rows), "first": budgets[0]}
+        values["runtime"] = RUNTIME_NAMES[budgets[0].quoted["runtime"]]
+        page = render_page(__package__, "comparison.html", **values)
         (folder / "comparison.html").write_text(page, encoding="utf-8")
         (folder / "comparison.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / "comparison.tex").write_text(latex_table(header, cells), encoding="utf-8")
         (folder / "comparison.csv").write_text(_csv(summary["rows"]), encoding="utf-8")
         write_json(folder / "comparison.json", summary)
     return summary
 
 
-def front(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those rows that no other is as accurate as at no more, or more accurate than at as many MACs."""
+def front(rows: Sequence[dict[str, Any]], cost: str = "macs") -> list[dict[str, Any]]:
+    """Those rows that no other beats: none is as accurate for less, or more accurate for as much, of ``cost``."""
     return [
         row
         for row in rows
         if not any(
             other["test_accuracy"] >= row["test_accuracy"]
-            and other["macs"] <= row["macs"]
-            and (other["test_accuracy"], other["macs"]) != (row["test_accuracy"], row["macs"])
+            and other[cost] <= row[cost]
+            and (other["test_accuracy"], other[cost]) != (row["test_accuracy"], row[cost])
             for other in rows
         )
     ]
@@ -128,14 +129,23 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def latex_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table for a paper, with the rules of the package booktabs."""
+    lines = [" & ".join(text.translate(_TEX) for text in row) + r" \\" for row in (header, *cells)]
+    columns = "l" + "r" * (len(header) - 1)
+    top, *rest = lines
+    body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", top, r"\midrule", *rest, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(body) + "\n"
+
+
 def _drawing(rows: Sequence[dict[str, Any]]) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
-        _scatter(left, rows, "macs", "MACs")
-        _scatter(right, rows, "p50_ms", "milliseconds an image, median")
-        left.set_ylabel("test accuracy [95%]")
-        left.legend(loc="lower right")
+        axes = figure.subplots(1, len(_COSTS), sharey=True)
+        for ax, (key, label) in zip(axes, _COSTS.items(), strict=True):
+            _scatter(ax, rows, key, label)
+        axes[0].set_ylabel("test accuracy [95%]")
+        axes[0].legend(loc="lower right")
         return svg_text(figure)
 
 
@@ -152,7 +162,7 @@ def _scatter(ax: Axes, rows: Sequence[dict[str, Any]], key: str, label: str) -> 
             capsize=3,
         )
         ax.annotate(row["budget"] or "dense", (row[key], value), xytext=(6, 4), textcoords="offset points", fontsize=7)
-    best = sorted(front(rows), key=lambda row: row["macs"])
+    best = sorted(front(rows, key), key=lambda row: row[key])
     ax.plot([row[key] for row in best], [row["test_accuracy"] for row in best], color="#999999", lw=1, label="front")
     ax.set_xlabel(label)
     ax.set_xlim(left=0)

@@ -1,6 +1,7 @@
-"""The report's figures, as SVG text that needs no network, no script and no font file."""
+"""The report's figures, as SVG text that needs no network, no script and no font file, and as words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -9,22 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pfs_core.drawing import STYLE, svg_text
+from pfs_core.drawing import INK, STYLE, svg_text
 from pfs_core.report.results import NETWORKS, Results
 
-COLOURS = {"dense": "#7a7a7a", "uniform": "#d1810f", "pruned": "#1f6fb4"}
-_FIXED = "#b9c9d8"
+COLOURS = {"dense": "#808080", "expanded": "#b59ad6", "uniform": "#d1810f", "pruned": "#2f7fc4"}
+_FIXED, _BEHIND = "#9db4c8", "#80808040"
 
 
-def draw(plot: Callable[[Axes, Results], None], results: Results, size: tuple[float, float]) -> str:
-    """One figure as an ``<svg>`` element; the same results give the same text."""
+def draw(plot: Callable[[Axes, Results], str], results: Results, size: tuple[float, float]) -> tuple[str, str]:
+    """One figure as an ``<svg>`` element, and what it shows in words; the same results give the same text."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
-        plot(figure.subplots(), results)
-        return svg_text(figure)
+        words = plot(figure.subplots(), results)
+        return svg_text(figure), words
 
 
-def channels(ax: Axes, results: Results) -> None:
+def channels(ax: Axes, results: Results) -> str:
     """Width of every resizable channel group: dense, expanded, kept."""
     graph = results.structures["pruned"].graph()
     groups = [group for group in graph.groups if group.resizable]
@@ -35,63 +36,130 @@ def channels(ax: Axes, results: Results) -> None:
     kept = [results.structures["pruned"].widths[group.name] for group in groups]
     x = np.arange(len(groups))
     colours = [COLOURS["pruned"] if group.name in prunable else _FIXED for group in groups]
-    ax.bar(x, expanded, width=0.8, color="#ededed", label="expanded, searched over")
+    ax.bar(x, expanded, width=0.8, color=_BEHIND, label="expanded, searched over")
     ax.bar(x, kept, width=0.8, color=colours)
-    ax.hlines(dense, x - 0.42, x + 0.42, color="#222222", linewidth=1.4, label="dense")
+    ax.hlines(dense, x - 0.42, x + 0.42, color=INK, linewidth=1.4, label="dense")
     ax.set_xticks(x, [group.name for group in groups], rotation=60, ha="right", fontsize=7)
     ax.set_ylabel("channels")
     ax.bar(0, 0, color=COLOURS["pruned"], label="kept")
     if len(prunable) < len(groups):
         ax.bar(0, 0, color=_FIXED, label="kept, not pruned (residual stream)")
     ax.legend(loc="upper left")
+    parts = [f"{g.name} {d}, {e}, {k}" for g, d, e, k in zip(groups, dense, expanded, kept, strict=True)]
+    return "Channels of every group, dense, expanded and kept: " + "; ".join(parts) + "."
 
 
-def gate_histogram(ax: Axes, results: Results) -> None:
+def gate_histogram(ax: Axes, results: Results) -> str:
     """How far the gates are polarised, and where the cut is."""
     values = torch.cat(list(results.gates.values())).numpy()
     threshold = results.structures["pruned"].chosen_by["threshold"]
     ax.hist(values, bins=np.linspace(0, 1, 41).tolist(), color=COLOURS["pruned"])
-    ax.axvline(threshold, color="#222222", linewidth=1.2, linestyle="--", label=f"cut at {threshold:.3f}")
+    ax.axvline(threshold, color=INK, linewidth=1.2, linestyle="--", label=f"cut at {threshold:.3f}")
     ax.set_xlabel("gate")
     ax.set_ylabel("channels")
     ax.legend()
+    closed, opened = (values < 0.05).mean(), (values > 0.95).mean()
+    return (
+        f"Of {len(values):,} gates {closed:.0%} are below 0.05 and {opened:.0%} above 0.95; those from "
+        f"{threshold:.3f} up are kept."
+    )
 
 
-def search_curves(ax: Axes, results: Results) -> None:
+def polarisation(ax: Axes, results: Results) -> str:
+    """Which share of the gates is nearly closed, between, and nearly open over the search."""
+    unit = _unit(results)
+    rows = [row for row in results.search_history if "closed" in row]
+    places = [row[unit] for row in rows]
+    closed = np.array([row["closed"] for row in rows])
+    opened = np.array([row["open"] for row in rows])
+    parts = (closed, 1 - closed - opened, opened)
+    labels = ("below 0.05", "between", "above 0.95")
+    ax.stackplot(places, *parts, labels=labels, colors=[_BEHIND, _FIXED, COLOURS["pruned"]])
+    ax.set_xlabel(f"{unit} of the search")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set_ylim(0, 1)
+    ax.set_ylabel("share of the gates")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
+    return (
+        f"Gates below 0.05 went from {closed[0]:.0%} to {closed[-1]:.0%} of all, "
+        f"above 0.95 from {opened[0]:.0%} to {opened[-1]:.0%}."
+    )
+
+
+def search_curves(ax: Axes, results: Results) -> str:
     """Mean gate, non-zero fraction and validation accuracy over the search."""
-    unit = "step" if results.search["recipe"]["evaluate_every"] else "epoch"
+    unit = _unit(results)
     places = [row[unit] for row in results.search_history]
     for key, label in (("mean_gate", "mean gate"), ("nonzero", "non-zero gates"), ("val_accuracy", "val. accuracy")):
         ax.plot(places, [row[key] for row in results.search_history], marker=".", label=label)
-    ax.axhline(results.search["target_ratio"], color="#999999", linewidth=1, linestyle=":", label="target ratio")
-    ax.axvline(results.search[f"kept_{unit}"], color="#222222", linewidth=1, linestyle="--", label="kept")
+    ax.axhline(results.search["target_ratio"], color="#808080", linewidth=1, linestyle=":", label="target ratio")
+    ax.axvline(results.search[f"kept_{unit}"], color=INK, linewidth=1, linestyle="--", label="kept")
     ax.set_xlabel(f"{unit} of the search")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_ylim(0, 1.02)
     ax.legend()
+    first, last = results.search_history[0], results.search_history[-1]
+    return (
+        f"Over the search the mean gate goes from {first['mean_gate']:.2f} to {last['mean_gate']:.2f}, the non-zero "
+        f"gates to {last['nonzero']:.0%} (target {results.search['target_ratio']:.0%}); those of {unit} "
+        f"{results.search[f'kept_{unit}']} are kept."
+    )
 
 
-def training_curves(ax: Axes, results: Results) -> None:
+def training_curves(ax: Axes, results: Results) -> str:
     """Accuracy over the retraining: on validation rows where they were held out, else on training rows."""
+    words = []
     for name in NETWORKS:
         history = results.histories.get(name)
         if history:
             key = "val_accuracy" if "val_accuracy" in history[0] else "train_accuracy"
             points = [(row["epoch"], row[key]) for row in history if row[key] is not None]
             ax.plot(*zip(*points, strict=True), color=COLOURS[name], marker=".", label=name)
-            ax.set_ylabel({"val_accuracy": "validation accuracy", "train_accuracy": "training accuracy"}[key])
+            label = {"val_accuracy": "validation accuracy", "train_accuracy": "training accuracy"}[key]
+            ax.set_ylabel(label)
+            words.append(f"{name} ends at {points[-1][1]:.1%} {label} after {points[-1][0]} epochs")
     ax.set_xlabel("epoch of the retraining")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.legend()
+    return "; ".join(words).capitalize() + "."
 
 
-def latency(ax: Axes, results: Results) -> None:
-    """Distribution of the latency samples, without their top 1%."""
-    for name in NETWORKS:
-        if name in results.samples_ms:
-            values = results.samples_ms[name]
-            values = values[values <= np.quantile(values, 0.99)]
-            ax.hist(values, bins=60, histtype="step", linewidth=1.4, color=COLOURS[name], label=name)
-    ax.set_xlabel("milliseconds an image")
+def latency(ax: Axes, results: Results, measurement: Mapping[str, Any]) -> str:
+    """Distribution of the latency samples of one measurement, without their top 1%."""
+    for name, values in results.samples(measurement).items():
+        shown = values[values <= np.quantile(values, 0.99)]
+        ax.hist(shown, bins=60, histtype="step", linewidth=1.4, color=COLOURS[name], label=name)
+    ax.set_xlabel("milliseconds a batch" if measurement["batch"] > 1 else "milliseconds an image")
     ax.set_ylabel("rounds")
     ax.legend()
+    medians = [f"{name} {stats['p50_ms']:.3f} ms" for name, stats in measurement["models"].items()]
+    return f"Medians in {measurement['runtime']}: {', '.join(medians)}."
+
+
+def confusion(ax: Axes, results: Results) -> str:
+    """Test images of the pruned network by true and predicted class, as shares of the true class."""
+    metrics = results.metrics["pruned"]
+    counts, names = np.array(metrics["confusion_matrix"]), metrics["class_names"]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax.grid(visible=False)
+    ax.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="none")
+    ax.invert_yaxis()
+    places = np.arange(len(names)) + 0.5
+    ax.set_xticks(places, names, rotation=60, ha="right", fontsize=7)
+    ax.set_yticks(places, names, fontsize=7)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true class")
+    if len(names) <= 12:
+        for row, column in np.argwhere(counts > 0):
+            colour = "white" if shares[row, column] > 0.5 else "#202020"
+            ax.text(column + 0.5, row + 0.5, counts[row, column], ha="center", va="center", fontsize=7, color=colour)
+    wrong = counts - np.diag(np.diag(counts))
+    if not wrong.any():
+        return "No test image is taken for another class."
+    row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+    of = f"{wrong[row, column]} of {counts[row].sum()} images of {names[row]}"
+    return f"The most common mistake: {of} are taken for {names[column]}."
+
+
+def _unit(results: Results) -> str:
+    return "step" if results.search["recipe"]["evaluate_every"] else "epoch"

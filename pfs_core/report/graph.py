@@ -1,16 +1,14 @@
 """A channel graph as a picture: one bar a group as long as it is wide, and who is computed from whom."""
 
-from importlib.resources import files
 from pathlib import Path
 
 import matplotlib as mpl
-from jinja2 import Environment, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Arc, Patch
 
 from pfs_core.channels import ChannelGraph, ChannelGroup
-from pfs_core.drawing import STYLE, svg_text
+from pfs_core.drawing import STYLE, render_page, svg_text
 from pfs_core.files import check_parents
 
 _COLOURS = {"prunable": "#1f6fb4", "residual stream": "#d1810f", "kept": "#9aa7b3"}
@@ -24,13 +22,11 @@ def write_picture(graph: ChannelGraph, title: str, path: Path) -> None:
         figure = _figure(graph)
         if path.suffix == ".png":
             figure.suptitle(title, x=0.02, ha="left")
-            figure.savefig(path, dpi=110)
+            figure.savefig(path, dpi=110, facecolor="white")
             return
         svg = svg_text(figure)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("graph.html").read_text(encoding="utf-8"))
     rows = [(group, state(group), graph.members(group.name)) for group in graph.groups]
-    page = template.render(title=title, summary=graph.summary(), svg=svg, rows=rows)
+    page = render_page(__package__, "graph.html", title=title, summary=graph.summary(), svg=svg, rows=rows)
     path.write_text(page, encoding="utf-8")
 
 

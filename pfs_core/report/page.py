@@ -1,15 +1,18 @@
 """The report as one HTML file, its summary as Markdown for the Kubeflow UI and as JSON for programs."""
 
-from collections.abc import Sequence
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+import matplotlib as mpl
 
+from pfs_core.data.page import balance
+from pfs_core.drawing import STYLE, render_page, svg_text
 from pfs_core.files import publish, write_json
 from pfs_core.report import figures
-from pfs_core.report.results import Results
+from pfs_core.report.reproduce import commands
+from pfs_core.report.results import RUNTIME_NAMES, Results
 
 SCHEMA = "pfs.report/1"
 
@@ -30,17 +33,21 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
         "figures": results.figures(),
         "registered": registered,
     }
-    drawings = [
-        ("Channels of every group: dense, expanded and kept", figures.draw(figures.channels, results, (9.6, 3.6))),
-        ("Gates after the search", figures.draw(figures.gate_histogram, results, (4.6, 2.9))),
-        ("The search", figures.draw(figures.search_curves, results, (4.6, 2.9))),
-        ("The retraining", figures.draw(figures.training_curves, results, (4.6, 2.9))),
-        ("Latency at batch size 1", figures.draw(figures.latency, results, (4.6, 2.9))),
-    ]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("template.html").read_text(encoding="utf-8"))
-    rows = [dict(zip(HEADER, cells, strict=True)) for cells in table_cells(summary["table"])]
-    page = template.render(r=results, verdict=summary["verdict"], header=HEADER, rows=rows, drawings=drawings)
+    page = render_page(
+        __package__,
+        "template.html",
+        r=results,
+        verdict=summary["verdict"],
+        header=HEADER,
+        rows=table_cells(summary["table"]),
+        drawings=_drawings(results),
+        measurements=[_measurement_cells(found) for found in results.latency["measurements"]],
+        steps=_step_cells(results),
+        commands=commands(results),
+        doubts=[line for found in results.latency["measurements"] for line in _doubts(found)],
+        mlflow_page=mlflow_page,
+        registered=registered,
+    )
     with publish(out, "report") as folder:
         (folder / "report.html").write_text(page, encoding="utf-8")
         (folder / "summary.md").write_text(markdown(results, summary, mlflow_page), encoding="utf-8")
@@ -48,7 +55,81 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
     return summary
 
 
+_SMALL, _WIDE = (4.6, 2.9), (9.6, 3.6)
+_CLASSES = 30
+"""More classes than these make no readable figure."""
+
 HEADER = ("network", "MACs", "parameters", "test accuracy [95%]", "epochs", "p50 latency", "ratio to dense [95%]")
+
+
+def _drawings(results: Results) -> dict[str, list[tuple[str, str, str, bool]]]:
+    """Heading: (caption, words, svg, whether it is wide) of each figure."""
+
+    def drawn(caption: str, plot: Any, size: tuple[float, float] = _SMALL) -> tuple[str, str, str, bool]:
+        svg, words = figures.draw(plot, results, size)
+        return caption, words, svg, size[0] > _SMALL[0]
+
+    quoted = results.quoted
+    alike = [m for m in results.latency["measurements"] if all(m[k] == quoted[k] for k in ("threads", "batch"))]
+    search = [drawn("Gates after the search", figures.gate_histogram), drawn("The search", figures.search_curves)]
+    if "closed" in results.search_history[0] and len(results.search_history) > 1:
+        search.insert(1, drawn("How the gates part", figures.polarisation))
+    classes = results.split["class_names"]
+    groups = {
+        "Where the channels went": [
+            drawn("Channels of every group: dense, expanded and kept", figures.channels, _WIDE)
+        ],
+        "The search": search,
+        "Latency": [
+            drawn(f"Latency in {RUNTIME_NAMES[m['runtime']]}", partial(figures.latency, measurement=m)) for m in alike
+        ],
+        "Accuracy": [drawn("The retraining", figures.training_curves)],
+    }
+    if len(classes) <= _CLASSES:
+        groups["Accuracy"].append(drawn("Mistakes of the pruned network", figures.confusion, (4.6, 4.0)))
+        with mpl.rc_context(STYLE):
+            svg = svg_text(balance(classes, results.split["rows_per_class"]))
+        counts = [sum(rows) for rows in zip(*results.split["rows_per_class"].values(), strict=True)]
+        words = f"Between {min(counts):,} and {max(counts):,} images a class."
+        groups["Data"] = [("Images of each class", words, svg, True)]
+    return groups
+
+
+def _measurement_cells(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the table of all measurements."""
+    dense, pruned, ratio = found["models"]["dense"], found["models"]["pruned"], found["ratios_to_dense"]["pruned"]
+    memory = [f"{m['peak_memory_mib']:.1f}" if m["peak_memory_mib"] else "-" for m in (dense, pruned)]
+    return (
+        RUNTIME_NAMES[found["runtime"]],
+        str(found["threads"]),
+        str(found["batch"]),
+        f"{dense['p50_ms']:.3f}",
+        f"{pruned['p50_ms']:.3f}",
+        _with_interval(ratio["ratio"], ratio["interval"], ".3f"),
+        ratio["verdict"],
+        " / ".join(memory),
+    )
+
+
+def _doubts(found: Mapping[str, Any]) -> list[str]:
+    """Sentences on samples that are noisy or have two modes."""
+    flags = sorted({flag for stats in found["models"].values() for flag in stats["flags"]})
+    where = f"In {RUNTIME_NAMES[found['runtime']]} on {found['threads']} thread(s) the samples of"
+    return [f"{where} {', '.join(n for n, s in found['models'].items() if f in s['flags'])} are {f}." for f in flags]
+
+
+def _step_cells(results: Results) -> list[tuple[str, ...]]:
+    """What each step that computes took: seconds, on what, and its peak memory."""
+    done = [("search", results.search), *((f"retraining, {name}", m) for name, m in results.metrics.items())]
+    return [
+        (
+            name,
+            f"{info['seconds']:,.0f} s",
+            f"{info['device']}, {info['precision']}",
+            ", ".join(f"{mib:,} MiB {where}" for where, mib in info["peak_memory_mib"].items()),
+        )
+        for name, info in done
+    ]
 
 
 def table_cells(table: list[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -1,23 +1,32 @@
 """Everything a pipeline run found, read back from its folders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from torch import Tensor
 
 from pfs_core.errors import UserError
 from pfs_core.extraction import FILES
 from pfs_core.files import read_json, require_result
+from pfs_core.latency.benchmark import SCHEMA as LATENCY_SCHEMA
 from pfs_core.search import load_gates
 from pfs_core.spec import ModelSpec
 from pfs_core.structure import Structure
 
 NETWORKS = ("dense", "uniform", "pruned")
 """Order of the table's rows."""
+
+RUNTIME_NAMES = {
+    "onnxruntime": "ONNX Runtime",
+    "eager": "PyTorch",
+    "aotinductor": "AOTInductor",
+    "openvino": "OpenVINO",
+}
 
 History = list[dict[str, Any]]
 
@@ -34,7 +43,7 @@ class Results:
     metrics: dict[str, dict[str, Any]]
     histories: dict[str, History]
     latency: dict[str, Any]
-    samples_ms: dict[str, np.ndarray]
+    samples_table: pd.DataFrame
     model_dir: Path
 
     @property
@@ -47,13 +56,39 @@ class Results:
         """The network and the budget that it was cut to."""
         return self.structures["pruned"].title
 
+    @property
+    def quoted(self) -> dict[str, Any]:
+        """The latency measurement that the table and the verdict are about."""
+        return self.latency["measurements"][0]
+
+    def samples(self, measurement: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Milliseconds of every round of a measurement, by network."""
+        rows = self.samples_table
+        for key in ("runtime", "threads", "batch"):
+            rows = rows[rows[key] == measurement[key]]
+        return {str(name): found.nanoseconds.to_numpy() / 1e6 for name, found in rows.groupby("model", sort=False)}
+
+    def lost_most(self, count: int = 8) -> list[dict[str, Any]]:
+        """The classes on which the pruned network lost most to the dense one, by the share of their test images."""
+        if "dense" not in self.metrics:
+            return []
+        counts = {name: np.array(self.metrics[name]["confusion_matrix"]) for name in ("dense", "pruned")}
+        images = counts["dense"].sum(axis=1)
+        right = {name: np.diag(matrix) / np.maximum(images, 1) for name, matrix in counts.items()}
+        names = self.metrics["pruned"]["class_names"]
+        rows = [
+            {"class": n, "images": int(i), "dense": float(d), "pruned": float(p), "lost": float(d - p)}
+            for n, i, d, p in zip(names, images, right["dense"], right["pruned"], strict=True)
+        ]
+        return sorted((row for row in rows if row["lost"] > 0), key=lambda row: -row["lost"])[:count]
+
     def table(self) -> list[dict[str, Any]]:
         """A row a network; ``test_accuracy`` is None where it was not trained."""
         rows = []
         for name in NETWORKS:
-            cost, stats = self.structures[name].cost, self.latency["models"].get(name, {})
+            cost, stats = self.structures[name].cost, self.quoted["models"].get(name, {})
             trained = self.metrics.get(name, {})
-            ratio = self.latency["ratios_to_dense"].get(name, {})
+            ratio = self.quoted["ratios_to_dense"].get(name, {})
             rows.append(
                 {
                     "network": name,
@@ -68,6 +103,8 @@ class Results:
                     "latency_ratio_interval": ratio.get("interval"),
                     "latency_verdict": ratio.get("verdict"),
                     "latency_flags": stats.get("flags", []),
+                    "file_mib": self.latency["models"].get(name, {}).get("file_mib"),
+                    "peak_memory_mib": stats.get("peak_memory_mib"),
                 }
             )
         return rows
@@ -79,6 +116,12 @@ class Results:
             for key in ("macs", "params", "test_accuracy", "p50_ms", "latency_ratio"):
                 if row[key] is not None:
                     out[f"{row['network']}_{key}"] = row[key]
+        for found in self.latency["measurements"][1:]:
+            if (found["threads"], found["batch"]) == (self.quoted["threads"], self.quoted["batch"]):
+                for name, stats in found["models"].items():
+                    out[f"{name}_{found['runtime']}_p50_ms"] = stats["p50_ms"]
+                for name, ratio in found["ratios_to_dense"].items():
+                    out[f"{name}_{found['runtime']}_latency_ratio"] = ratio["ratio"]
         if "dense" in self.metrics:
             out["accuracy_drop"] = out["dense_test_accuracy"] - out["pruned_test_accuracy"]
         return out
@@ -95,8 +138,8 @@ class Results:
         ]
         low, high = pruned["latency_ratio_interval"]
         parts.append(
-            f"CPU latency {pruned['latency_ratio']:.3f} times the dense network's [{low:.3f}, {high:.3f}]: "
-            f"{pruned['latency_verdict']}"
+            f"CPU latency in {RUNTIME_NAMES[self.quoted['runtime']]} {pruned['latency_ratio']:.3f} times the dense "
+            f"network's [{low:.3f}, {high:.3f}]: {pruned['latency_verdict']}"
         )
         return "; ".join(parts) + "."
 
@@ -128,8 +171,11 @@ def load_results(
         if found["split_fingerprint"] != split["fingerprint"]:
             raise UserError(f"{folder} was trained on another dataset than {split_dir} is of; retrain it")
     latency = read_json(latency_dir / "latency.json")
+    if latency["schema"] != LATENCY_SCHEMA:
+        raise UserError(f"{latency_dir} is of an older pfs; benchmark it again")
     for network, stats in latency["models"].items():
-        if [stats["macs"], stats["params"]] != [structures[network].cost.macs, structures[network].cost.params]:
+        cost = structures[network].cost if network in structures else None
+        if cost and [stats["macs"], stats["params"]] != [cost.macs, cost.params]:
             raise UserError(f"{latency_dir} was measured on another {network} structure; benchmark it again")
     if model_dir is None or "pruned" not in latency["models"]:
         raise UserError("the run has no trained and measured pruned network; retrain and benchmark structure.json")
@@ -143,7 +189,7 @@ def load_results(
         metrics=metrics,
         histories=histories,
         latency=latency,
-        samples_ms={name: rows.nanoseconds.to_numpy() / 1e6 for name, rows in samples.groupby("model", sort=False)},
+        samples_table=samples,
         model_dir=model_dir,
     )
 

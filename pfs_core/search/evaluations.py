@@ -11,13 +11,16 @@ from pfs_core.cut import cut
 from pfs_core.recipes import SearchRecipe
 from pfs_core.spec import Budget
 
+CLOSED, OPEN = 0.05, 0.95
+"""Gates below and above these are taken to be decided."""
+
 
 class Evaluations:
     """The rows of the history, the gates to keep, and whether the structure still moves.
 
     Attributes:
         rows: one an evaluation; ``moved`` is the share of the channels within the budget that were not within it at
-            the evaluation before (1 at the first).
+            the evaluation before (1 at the first), ``closed`` and ``open`` the shares of gates at the ends.
         best: the row with the best validation accuracy among those whose non-zero fraction is at most ``target``,
             with its ``gates`` by group; empty if there is none.
 
@@ -47,6 +50,8 @@ class Evaluations:
         """Take an evaluation; its row comes back with what moved."""
         before, self._kept = self._kept, self._within_budget(gates)
         row["moved"] = 1.0 if before is None else float((self._kept & ~before).sum() / self._kept.sum())
+        values = torch.cat(list(gates.values()))
+        row["closed"], row["open"] = (float(share.float().mean()) for share in (values < CLOSED, values > OPEN))
         self.rows.append(row)
         if row["nonzero"] <= self.target and row["val_accuracy"] > self.best.get("val_accuracy", -1.0):
             self.best = {**row, "gates": gates}

@@ -131,6 +131,7 @@ def prepare(
     model = build_model(spec)
     graph = trace(model, spec.input_shape, recipe.policy, recipe.placement)
     widths = graph.expanded(spec.expand, spec.expand_stream)
+    budget = budget.in_macs
     check_reachable(graph, widths, budget)
     target = recipe.target_ratio or min(1.0, budget.fraction(getattr(graph.cost(), budget.metric)))
     model = resize(model, graph, widths).to(data.device)

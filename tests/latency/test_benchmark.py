@@ -1,6 +1,7 @@
 """The latency step end to end: what it writes, and that it leaves the process as it found it."""
 
 import gc
+import math
 import os
 
 import numpy as np
@@ -11,14 +12,20 @@ import torch
 from pfs_core.errors import UserError
 from pfs_core.files import read_json
 from pfs_core.latency import benchmark
-from pfs_core.latency.benchmark import _quiet, with_dense
+from pfs_core.latency.benchmark import thread_counts, with_references
 from pfs_core.latency.machine import machine
+from pfs_core.latency.protocol import LOADS, quiet
 from pfs_core.latency.statistics import paired_ratio, summary
 from pfs_core.recipes import LatencyRecipe
 from pfs_core.spec import Budget, ModelSpec
 from pfs_core.structure import Structure, extract, unexpanded_graph
 
-BRIEF = LatencyRecipe(warmup_seconds=0, warmup_rounds=1, min_rounds=64, max_seconds=0.01)
+BRIEF = LatencyRecipe(
+    warmup_seconds=0, warmup_rounds=1, min_rounds=64, max_seconds=0.01, runtimes="eager", threads=1, batches=(1, 2)
+)
+LOADED = [load for load in range(LOADS) for _ in range(math.ceil(64 / LOADS))]
+ROUNDS = len(LOADED)
+NETWORKS = ["dense", "expanded", "pruned", "uniform"]
 
 
 def load(structures, *names):
@@ -39,32 +46,67 @@ def measured(structures, tmp_path_factory):
     return folder
 
 
-def test_samples_have_a_row_a_measurement(measured):
+def series(folder, name, **setting):
+    """The samples of a network in one measurement, in the order of the rounds."""
+    rows = pq.read_table(folder / "samples.parquet").to_pylist()
+    taken = [row for row in rows if row["model"] == name and all(row[key] == value for key, value in setting.items())]
+    assert [row["round"] for row in taken] == list(range(ROUNDS))
+    assert [row["load"] for row in taken] == LOADED
+    return np.array([row["nanoseconds"] for row in taken])
+
+
+def settings(info):
+    return [{key: found[key] for key in ("runtime", "threads", "batch")} for found in info["measurements"]]
+
+
+def test_every_setting_is_measured_once(measured):
+    expected = [{"runtime": "eager", "threads": 1, "batch": batch} for batch in (1, 2)]
+    assert settings(read_json(measured / "latency.json")) == expected
+
+
+def test_all_cores_are_as_many_as_there_are():
+    assert thread_counts(LatencyRecipe(threads=(1, 0, 2, 8)), 3) == [1, 3, 2]
+
+
+def test_samples_have_a_row_a_run(measured):
     table = pq.read_table(measured / "samples.parquet")
-    assert table.column_names == ["model", "runtime", "round", "nanoseconds"]
-    rows = table.to_pylist()
-    for name in ("dense", "pruned", "uniform"):
-        assert [row["round"] for row in rows if row["model"] == name] == list(range(64))
-    assert {row["runtime"] for row in rows} == {"eager"}
-    assert min(row["nanoseconds"] for row in rows) > 0
+    assert table.column_names == ["model", "runtime", "threads", "batch", "load", "round", "nanoseconds"]
+    info = read_json(measured / "latency.json")
+    assert table.num_rows == ROUNDS * len(NETWORKS) * len(info["measurements"])
+    assert min(table["nanoseconds"].to_pylist()) > 0
 
 
 def test_the_statistics_are_those_of_the_samples(measured, structures):
-    rows = pq.read_table(measured / "samples.parquet").to_pylist()
     info = read_json(measured / "latency.json")
-    assert list(info["models"]) == ["dense", "pruned", "uniform"]
-    assert list(info["ratios_to_dense"]) == ["pruned", "uniform"]
-    series = {n: np.array([row["nanoseconds"] for row in rows if row["model"] == n]) for n in info["models"]}
+    assert list(info["models"]) == NETWORKS
     for name, file in (("dense", "dense"), ("pruned", "structure"), ("uniform", "uniform")):
         cost = Structure.load(structures / f"{file}.json").cost.model_dump()
-        assert info["models"][name] == {**cost, **summary(series[name])}
-    for name, ratio in info["ratios_to_dense"].items():
-        assert ratio == paired_ratio(series[name], series["dense"])
+        assert {key: info["models"][name][key] for key in cost} == cost
+    for found, setting in zip(info["measurements"], settings(info), strict=True):
+        dense = series(measured, "dense", **setting)
+        for name in NETWORKS:
+            stats = {key: value for key, value in found["models"][name].items() if key != "peak_memory_mib"}
+            assert stats == summary(series(measured, name, **setting))
+        for name, ratio in found["ratios_to_dense"].items():
+            assert ratio == paired_ratio(series(measured, name, **setting), dense, np.array(LOADED))
+
+
+def test_a_larger_batch_takes_more_memory(measured):
+    info = read_json(measured / "latency.json")
+    if info["measurements"][0]["models"]["dense"]["peak_memory_mib"] is None:
+        pytest.skip("the system has no counter of a process's peak memory")
+    for found in info["measurements"]:
+        assert all(0 < stats["peak_memory_mib"] < 500 for stats in found["models"].values())
+
+
+def test_the_size_of_a_file_is_that_of_its_weights(measured):
+    for stats in read_json(measured / "latency.json")["models"].values():
+        assert stats["params"] * 4 < stats["file_mib"] * 2**20 < stats["params"] * 4 + 50_000
 
 
 def test_the_conditions_are_recorded(measured):
     info = read_json(measured / "latency.json")
-    assert (info["runtime"], info["batch"], info["dtype"], info["threads"]) == ("eager", 1, "float32", 1)
+    assert (info["dtype"], info["skipped"]) == ("float32", {})
     assert set(machine()) <= set(info["machine"])
     assert info["machine"]["torch"] == torch.__version__
     assert LatencyRecipe.parse(info["recipe"], "recipe") == BRIEF
@@ -82,7 +124,7 @@ def test_the_process_is_left_as_it_was_after_an_error(collecting):
     before = process()
 
     def fail():
-        with _quiet(1):
+        with quiet(1):
             assert not gc.isenabled()
             assert torch.get_num_threads() == 1
             raise ZeroDivisionError
@@ -95,11 +137,13 @@ def test_the_process_is_left_as_it_was_after_an_error(collecting):
         gc.enable()
 
 
-def test_dense_comes_first_and_once(structures):
-    assert list(with_dense(load(structures, "structure"))) == ["dense", "pruned"]
-    assert list(with_dense(load(structures, "uniform", "dense", "structure"))) == ["dense", "uniform", "pruned"]
-    dense = with_dense(load(structures, "structure"))["dense"]
-    assert dense.widths == Structure.load(structures / "dense.json").widths
+def test_dense_and_expanded_come_first_and_once(structures):
+    assert list(with_references(load(structures, "structure"))) == ["dense", "expanded", "pruned"]
+    named = with_references(load(structures, "uniform", "dense", "structure"))
+    assert list(named) == ["dense", "expanded", "uniform", "pruned"]
+    assert named["dense"].widths == Structure.load(structures / "dense.json").widths
+    pruned = named["pruned"]
+    assert named["expanded"].widths == pruned.graph().expanded(pruned.model.expand)
 
 
 def test_two_structures_of_one_name_are_refused(structures, tmp_path):
@@ -121,4 +165,4 @@ def test_a_folder_that_cannot_be_written_is_refused_before_measuring(structures,
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="holds other files"):
         benchmark(load(structures, "structure"), tmp_path, BRIEF)
-    assert "batch 1" not in capsys.readouterr().out
+    assert "latency in" not in capsys.readouterr().out

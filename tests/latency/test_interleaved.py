@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pfs_core.latency.benchmark import interleaved
+from pfs_core.latency.protocol import interleaved
 from pfs_core.recipes import LatencyRecipe
 
 NAMES = ["dense", "pruned", "uniform"]

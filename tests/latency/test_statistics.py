@@ -93,3 +93,22 @@ def test_constant_samples_are_accepted():
     found = summary(np.full(100, 10**6))
     assert found["p50_interval_ms"] == [1.0, 1.0]
     assert found["flags"] == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_differs_from_load_to_load_is_in_the_interval(seed):
+    """Two alike networks, each faster or slower by where it was loaded, look different in every single load."""
+    rng = np.random.default_rng(seed)
+    loads = np.repeat(np.arange(5), 40)
+    placed = [1 + rng.normal(0, 0.01, 5)[loads] for _ in range(2)]
+    one, other = ((samples(seed + i, spread=0.001) * place).astype(np.int64) for i, place in enumerate(placed))
+    assert paired_ratio(one, other, loads)["verdict"] == "no measurable difference"
+    slower = (one * 1.1).astype(np.int64)
+    assert paired_ratio(slower, other, loads)["verdict"] == "slower"
+
+
+def test_loads_never_narrow_the_interval():
+    loads = np.repeat(np.arange(5), 40)
+    rounds = paired_ratio(samples(1), samples(2))["interval"]
+    both = paired_ratio(samples(1), samples(2), loads)["interval"]
+    assert both[0] <= rounds[0] < rounds[1] <= both[1]

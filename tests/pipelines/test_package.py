@@ -17,7 +17,8 @@ from pipelines.packages import CHOICES, PIPELINES, compile_all, compile_one, wri
 from pipelines.pools import CONFIG, RETRIES, SECRETS, Placement
 
 GOLDEN = Path(__file__).parent / "golden"
-TRAINS, MEASURES = {"search-gates", "retrain", "retrain-2"}, {"benchmark-latency"}
+TRAINS = {"search-gates", "retrain", "retrain-2"}
+MEASURES = {"benchmark-latency", "extract-structure", "extract-structure-2"}
 RUN_TIME = re.compile(r"^\{\{\$\.inputs\.parameters\['pipelinechannel--(\w+)'\]\}\}$")
 
 

@@ -21,7 +21,10 @@ from pfs_core.structure import Structure
 from pfs_core.training.retrain import load_model
 from tests.data.folders import images, png, write
 
-SETTINGS = ("model.width=4", "search.epochs=1", "retrain.epochs=1", "latency.max_seconds=0.1", "latency.min_rounds=64")
+SETTINGS = (
+    *("model.width=4", "search.epochs=1", "retrain.epochs=1"),
+    *("latency.max_seconds=0.1", "latency.min_rounds=64", "latency.runtimes=eager"),
+)
 RUN = (sys.executable, "-m", "pipelines.cli", "run", *(f"--set={setting}" for setting in SETTINGS))
 
 

@@ -50,7 +50,7 @@ def test_a_run_starts_from_the_uploaded_version_with_its_parameters(capsys, api,
 def test_every_pipeline_of_the_project_can_be_submitted_by_name(capsys, api):
     for name in PIPELINES:
         facts = submitted(capsys, name)
-        assert api.pipelines[facts["pipeline_id"]]["name"] == name.replace("_", "-")  # as the Kubernetes resource is named
+        assert api.pipelines[facts["pipeline_id"]]["name"] == name.replace("_", "-")
         assert facts["version"].startswith(f"{pfs_core.__version__}-")
 
 

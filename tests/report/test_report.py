@@ -1,42 +1,27 @@
 """The report holds what the steps found, in one file that needs nothing else."""
 
+import dataclasses
 import json
 import re
+import shlex
 
 import pytest
 
+from pfs_core import steps
 from pfs_core.errors import UserError
 from pfs_core.extraction import FILES
-from pfs_core.latency import benchmark
-from pfs_core.recipes import LatencyRecipe, RetrainRecipe
+from pfs_core.recipes import recipe
 from pfs_core.report import load_results, write_report
 from pfs_core.report.page import HEADER, table_cells, text_table
+from pfs_core.report.reproduce import commands
 from pfs_core.structure import Structure
-from pfs_core.training.retrain import retrain
+from pipelines.cli import parser
 
-BRIEF = RetrainRecipe(epochs=1, schedule="cosine", scratch_b=False, train_on_validation=False)
-QUICK = LatencyRecipe(warmup_seconds=0, warmup_rounds=1, min_rounds=64, max_seconds=0.01)
-
-
-@pytest.fixture(scope="module")
-def models(structures, digits, tmp_path_factory):
-    """``model`` folders of the pruned and the dense network."""
-    folder = tmp_path_factory.mktemp("models")
-    for network in ("pruned", "dense"):
-        retrain(Structure.load(structures / FILES[network]), digits, folder / network, BRIEF)
-    return [folder / "pruned", folder / "dense"]
-
-
-@pytest.fixture(scope="module")
-def latency(structures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("latency") / "latency"
-    benchmark([Structure.load(structures / FILES[network]) for network in ("pruned", "uniform")], folder, QUICK)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def results(digits, gates, structures, models, latency):
-    return load_results(digits, gates, structures, models, latency)
+FIGURES = [
+    *("Channels of every group: dense, expanded and kept", "Latency in ONNX Runtime", "Latency in PyTorch"),
+    *("Gates after the search", "How the gates part", "The search"),
+    *("The retraining", "Mistakes of the pruned network", "Images of each class"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +49,7 @@ def test_network_that_was_not_trained_is_called_so(results):
 
 
 def test_verdict_says_what_the_interval_allows(results):
-    verdict = results.latency["ratios_to_dense"]["pruned"]["verdict"]
+    verdict = results.quoted["ratios_to_dense"]["pruned"]["verdict"]
     assert verdict in results.verdict()
     assert "uniform" not in results.verdict()
 
@@ -79,10 +64,57 @@ def test_page_needs_no_network_and_no_script(page):
 
 def test_page_shows_the_table_and_every_figure_with_a_text(page, results):
     html = (page / "report.html").read_text()
-    assert html.count("<svg") == 5
-    assert len(re.findall(r'<figure role="img" aria-label="[^"]+"', html)) == 5
+    assert html.count("<svg") == len(FIGURES)
+    found = dict(re.findall(r'<figure role="img" aria-label="([^".]+)\. ([^"]+)"', html))
+    assert list(found) == FIGURES
+    assert all(re.search(r"\d", words) for words in found.values())
     for row in table_cells(results.table()):
         assert all(cell in html for cell in row)
+
+
+def test_the_classes_that_lost_most_are_those_of_the_confusion_matrices(results):
+    rows = results.lost_most()
+    assert rows == sorted(rows, key=lambda row: -row["lost"])
+    matrices = {name: results.metrics[name]["confusion_matrix"] for name in ("dense", "pruned")}
+    for row in rows:
+        label = results.split["class_names"].index(row["class"])
+        assert sum(matrices["dense"][label]) == row["images"]
+        lost = (matrices["dense"][label][label] - matrices["pruned"][label][label]) / row["images"]
+        assert row["lost"] == pytest.approx(lost)
+
+
+def test_every_measurement_has_a_row(page, results):
+    html = (page / "report.html").read_text()
+    assert [found["runtime"] for found in results.latency["measurements"]] == ["onnxruntime", "eager"]
+    for found in results.latency["measurements"]:
+        assert f"{found['models']['pruned']['p50_ms']:.3f}</td>" in html
+    figures = results.figures()
+    assert figures["pruned_p50_ms"] == results.quoted["models"]["pruned"]["p50_ms"]
+    assert figures["pruned_eager_p50_ms"] == results.latency["measurements"][1]["models"]["pruned"]["p50_ms"]
+
+
+def test_a_noisy_machine_is_said_to_be_noisy(results, tmp_path):
+    noisy = dataclasses.replace(results, latency={**results.latency, "noisy": ["a load of 7.0 on 2 cores"]})
+    write_report(noisy, tmp_path / "noisy")
+    assert (
+        "The machine was noisy while latency was measured: a load of 7.0"
+        in (tmp_path / "noisy/report.html").read_text()
+    )
+
+
+def test_the_commands_are_the_ones_that_made_the_run(results):
+    lines = commands(results)
+    assert [line.split()[1] for line in lines] == [
+        *("split", "search", "extract", "retrain", "retrain", "benchmark", "report"),
+    ]
+    assert "--set=model.width=4" in lines[1]
+    assert "--set=search.epochs=2" in lines[1]
+    assert "--set=retrain.epochs=1" in lines[3]
+    for line in lines:
+        parser().parse_args(shlex.split(line)[1:])
+    settings = [word.removeprefix("--set=") for word in shlex.split(lines[1]) if word.startswith("--set=")]
+    given = steps.parse_settings(settings, ("model", "search"))
+    assert recipe("demo").stage("search", given["search"]).model_dump(mode="json") == results.search["recipe"]
 
 
 def test_same_results_give_the_same_page(page, results, tmp_path):

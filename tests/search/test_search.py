@@ -48,7 +48,7 @@ def test_the_history_has_a_row_an_evaluation(gates):
     history = pq.read_table(gates / "history.parquet")
     assert history.column_names == [
         "epoch", "step", "loss", "cross_entropy", "regulariser", "mean_gate", "nonzero", "val_accuracy",
-        "moved",
+        "moved", "closed", "open",
     ]  # fmt: skip
     assert history.column("epoch").to_pylist() == [1, 2]
 

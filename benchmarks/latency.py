@@ -1,0 +1,195 @@
+"""Can the latencies be believed? Run on a machine with nothing else to do.
+
+python benchmarks/latency.py table     dense, 1.25x and uniform at half the MACs, in every runtime that is installed
+python benchmarks/latency.py same      a network against itself, 20 times: how often the interval covers 1
+python benchmarks/latency.py more      a network against itself with a tenth more to do: how soon it is told apart
+python benchmarks/latency.py budget    the latency model's error, and how close a cut at latency=0.6 comes
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pfs_core.baselines import dense, uniform
+from pfs_core.channels import ChannelGraph
+from pfs_core.cut import cut, equal_gates
+from pfs_core.errors import UserError
+from pfs_core.extraction import in_milliseconds
+from pfs_core.latency import benchmark
+from pfs_core.latency.learning import fastest_multiple, latency_model
+from pfs_core.latency.machine import machine
+from pfs_core.latency.networks import write_network
+from pfs_core.latency.protocol import loaded_and_interleaved, quiet
+from pfs_core.latency.runtimes import RUNTIMES, Run, missing
+from pfs_core.latency.statistics import paired_ratio
+from pfs_core.recipes import LatencyRecipe
+from pfs_core.spec import Budget, ModelSpec
+from pfs_core.structure import Structure, unexpanded_graph
+
+NETWORKS = {
+    "resnet20": (3, 32, 32),
+    "resnet56": (3, 32, 32),
+    "vgg16": (3, 32, 32),
+    "mobilenet_v2": (3, 224, 224),
+}
+HALF = Budget(target=0.5)
+
+
+def main() -> None:
+    """Run one of the parts and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["table", "same", "more", "budget"])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--runtimes", nargs="+", default=[name for name in RUNTIMES if not missing(name)])
+    parser.add_argument("--seconds", type=float, default=20.0, help="at most, for a measurement")
+    parser.add_argument("--repeats", type=int, default=20)
+    a = parser.parse_args()
+    here = machine()
+    print(f"{here['cpu']} ({', '.join(here['flags'])}), {here['cores']} cores, torch {here['torch']}\n")
+    {"table": table, "same": same, "more": more, "budget": budget}[a.part](a)
+
+
+def spec_of(name: str, stream: float | None = None) -> ModelSpec:
+    """The network as it is searched, at 1.25 times its width."""
+    return ModelSpec(name=name, input_shape=NETWORKS[name], expand=1.25, expand_stream=stream)
+
+
+def table(a: argparse.Namespace) -> None:
+    """Medians and ratios to the dense network, one thread and all."""
+    print("| network | runtime | threads | dense, ms | 1.25x, ratio | uniform, ratio | uniform, multiples of 8 |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    for name in a.networks:
+        spec = spec_of(name)
+        graph = unexpanded_graph(spec)
+        structures = [uniform(graph, HALF, model=spec), _eights(graph, spec)]
+        recipe = LatencyRecipe(runtimes=tuple(a.runtimes), threads=(1, 0), max_seconds=a.seconds)
+        with tempfile.TemporaryDirectory() as folder:
+            info = benchmark([s for s in structures if s], Path(folder) / "latency", recipe)
+        for found in info["measurements"]:
+            ratios = found["ratios_to_dense"]
+            cells = [_interval(ratios[key]) if key in ratios else "-" for key in ("expanded", "uniform", "uniform-8")]
+            stats = found["models"]["dense"]
+            flags = f" ({', '.join(stats['flags'])})" if stats["flags"] else ""
+            setting = f"{name} | {found['runtime']} | {found['threads']} | {stats['p50_ms']:.3f}{flags}"
+            print(f"| {setting} | {' | '.join(cells)} |", flush=True)
+        print("".join(f"(noisy: {reason})\n" for reason in info["noisy"]), end="")
+
+
+def _eights(graph: ChannelGraph, spec: ModelSpec) -> Structure | None:
+    """Uniform in multiples of 8 under a name of its own; None where that is over the budget."""
+    try:
+        found = uniform(graph, HALF, model=spec, channel_multiple=8)
+    except UserError:
+        return None
+    return found.model_copy(update={"chosen_by": {**found.chosen_by, "method": "uniform-8"}})
+
+
+def same(a: argparse.Namespace) -> None:
+    """The 95% interval of a ratio that is 1 should cover 1 about 19 times of 20."""
+    for name in a.networks:
+        for runtime in a.runtimes:
+            ratios = [_pair(name, runtime, a.seconds, seed, extra=0.0) for seed in range(a.repeats)]
+            covered = sum(low <= 1 <= high for low, high in (ratio["interval"] for ratio in ratios))
+            widths = [ratio["interval"][1] - ratio["interval"][0] for ratio in ratios]
+            print(f"{name} in {runtime}: covers 1 in {covered} of {a.repeats}; median width {np.median(widths):.4f}")
+
+
+def more(a: argparse.Namespace) -> None:
+    """A tenth more work, in the same process."""
+    for name in a.networks:
+        for runtime in a.runtimes:
+            start = time.perf_counter()
+            ratio = _pair(name, runtime, a.seconds, seed=0, extra=0.1)
+            print(f"{name} in {runtime}: {_interval(ratio)}, {ratio['verdict']}, {time.perf_counter() - start:.0f} s")
+
+
+def _pair(name: str, runtime: str, seconds: float, seed: int, extra: float) -> dict:
+    """The ratio of a network to itself, the first one with a share ``extra`` more to do."""
+    spec = spec_of(name)
+    images = np.random.default_rng(seed).standard_normal((1, *spec.input_shape), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as scratch, quiet(1):
+        folder = Path(scratch) / "network"
+        write_network(dense(unexpanded_graph(spec), HALF, model=spec), folder, seed)
+
+        def load() -> dict[str, Run]:
+            first, second = (RUNTIMES[runtime](folder, images, 1) for _ in range(2))
+            return {"dense": first, "other": _busier(second, extra) if extra else second}
+
+        samples, loads = loaded_and_interleaved(load, LatencyRecipe(max_seconds=seconds), seed)
+    return paired_ratio(samples["other"], samples["dense"], loads)
+
+
+def _busier(run: Run, extra: float) -> Run:
+    """``run``, and then matrix products that take a share ``extra`` of its time."""
+    a, b = torch.randn(64, 64), torch.randn(64, 64)
+    product = min(_nanoseconds(lambda: torch.mm(a, b)) for _ in range(500))
+    count = round(extra * np.median([_nanoseconds(run) for _ in range(100)]) / product)
+
+    def busier() -> Any:
+        for _ in range(count):
+            torch.mm(a, b)
+        return run()
+
+    return busier
+
+
+def _nanoseconds(run: Run) -> int:
+    start = time.perf_counter_ns()
+    run()
+    return time.perf_counter_ns() - start
+
+
+def budget(a: argparse.Namespace) -> None:
+    """The model's error on structures it has not seen, and a cut with equal gates at latency=0.6, measured."""
+    print("| network | runtime | multiple | stream | block | error, median | p90 | seconds | predicted | measured |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    goal = Budget(metric="latency", target=0.6)
+    for name in a.networks:
+        for runtime in [runtime for runtime in a.runtimes if runtime != "aotinductor"]:
+            for stream in (None, 1.0) if name.startswith("resnet") else (None,):
+                print(_budget_row(name, runtime, stream, goal, a.seconds), flush=True)
+
+
+def _budget_row(name: str, runtime: str, stream: float | None, goal: Budget, seconds: float) -> str:
+    spec = spec_of(name, stream)
+    graph = unexpanded_graph(spec)
+    expanded = graph.expanded(spec.expand, spec.expand_stream)
+    gates = equal_gates(graph, expanded)
+    multiples = {m: cut(graph, gates, goal.in_macs, expanded, m)[0] for m in (1, 2, 4, 8)}
+    multiple = fastest_multiple(spec, graph, multiples, runtime, 1)
+    start = time.perf_counter()
+    model = latency_model(spec, graph, runtime, 1, multiple)
+    taken = time.perf_counter() - start
+    cells = [
+        name,
+        runtime,
+        multiple,
+        stream or 1.25,
+        model.block,
+        f"{model.error_median:.1%}",
+        f"{model.error_p90:.1%}",
+    ]
+    cells.append(f"{taken:.0f}")
+    try:
+        found = uniform(graph, goal, model=spec, channel_multiple=multiple, price=in_milliseconds(model, spec, graph))
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = LatencyRecipe(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
+            info = benchmark([found], Path(folder) / "latency", recipe)
+        cells += [f"{found.budget.achieved:.3f}", _interval(info["measurements"][0]["ratios_to_dense"]["uniform"])]
+    except UserError as error:
+        cells += [str(error).partition(", so ")[2] or str(error), "-"]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _interval(ratio: dict) -> str:
+    low, high = ratio["interval"]
+    return f"{ratio['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The latency model of a network on this machine: measured once, then read from a cache."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pfs_core.channels import ChannelGraph
+from pfs_core.errors import UserError
+from pfs_core.files import read_json, write_json
+from pfs_core.latency.machine import machine
+from pfs_core.latency.model import LatencyModel, Measured, fit
+from pfs_core.latency.protocol import cores, quiet
+from pfs_core.latency.runtimes import missing
+from pfs_core.latency.sampling import Stopwatch, draw_widths
+from pfs_core.models import build_model
+from pfs_core.progress import say
+from pfs_core.spec import ModelSpec
+
+FITTED, TESTED = 60, 20
+MULTIPLES = (1, 2, 4, 8, 16)
+_TIE = 0.03
+_VERSION = 1
+
+
+def latency_model(
+    spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int, channel_multiple: int, seed: int = 0
+) -> LatencyModel:
+    """The model of a network on this machine, from the cache if it was measured before.
+
+    The cache is ``$PFS_CACHE`` or ``~/.cache/pfs``; a file belongs to the machine, the versions of the runtimes, the
+    network with its expansion and what is pruned of it, and the arguments here.
+
+    Args:
+        spec: the network, with the expansion that it was searched at.
+        graph: its channel graph, unexpanded.
+        runtime: ``onnxruntime``, ``eager`` or ``openvino``.
+        threads: to run on; at most as many as there are cores.
+        channel_multiple: of the widths of the structures that are measured.
+        seed: of their choice.
+
+    Raises:
+        UserError: the runtime is not installed.
+    """
+    if reason := missing(runtime):
+        raise UserError(f"a latency budget in {runtime} cannot be measured here: {reason}")
+    threads = min(threads, len(cores()))
+    expanded = graph.expanded(spec.expand, spec.expand_stream)
+    here = machine()
+    prunable = [group.name for group in graph.prunable()]
+    key = [_VERSION, here, spec.model_dump(mode="json"), prunable, runtime, threads, channel_multiple, seed]
+    path = _cache() / f"latency-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.json"
+    if path.exists():
+        found = LatencyModel.parse(read_json(path), str(path))
+        say(f"latency model of {spec.name} in {runtime} read from {path}")
+        return found
+    say(f"latency model of {spec.name} in {runtime}: {FITTED + TESTED} structures are measured, once on this machine")
+    measured, dense_ms = _measure(spec, graph, expanded, runtime, threads, channel_multiple, seed)
+    learned = fit(graph, measured[:FITTED], dense_ms)
+    values = {
+        "schema": "pfs.latency-model/1",
+        "machine": here,
+        "runtime": runtime,
+        "threads": threads,
+        "channel_multiple": channel_multiple,
+        "dense_ms": dense_ms,
+        "fitted": tuple(measured[:FITTED]),
+        "tested": tuple(measured[FITTED:]),
+        **learned,
+    }
+    model = LatencyModel.model_validate({**values, "error_median": 0.0, "error_p90": 0.0})
+    errors = [abs(model.milliseconds(graph, m.widths) / (m.ratio * dense_ms) - 1) for m in model.tested]
+    model = LatencyModel.model_validate(
+        {**values, "error_median": float(np.median(errors)), "error_p90": float(np.quantile(errors, 0.9))}
+    )
+    say(
+        f"latency model  dense {dense_ms:.3f} ms, error {model.error_median:.1%} (median) and {model.error_p90:.1%} "
+        f"(p90) on {TESTED} structures that it was not fitted to"
+    )
+    with contextlib.suppress(OSError):  # a cache is no must
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, model.model_dump(mode="json", by_alias=True))
+    return model
+
+
+def fastest_multiple(
+    spec: ModelSpec, graph: ChannelGraph, candidates: Mapping[int, Mapping[str, int]], runtime: str, threads: int
+) -> int:
+    """The channel multiple whose structure is the fastest here; the smallest of those that are within 3% of it.
+
+    Args:
+        spec: the network.
+        graph: its channel graph, unexpanded.
+        candidates: for each multiple the widths that it would lead to, all of about the same cost.
+        runtime: ``onnxruntime``, ``eager`` or ``openvino``.
+        threads: to run on.
+    """
+    if reason := missing(runtime):
+        raise UserError(f"channel_multiple=auto in {runtime} cannot be measured here: {reason}")
+    with _stopwatch(spec, graph, runtime, min(threads, len(cores()))) as watch:
+        ratios = {multiple: watch.ratio(widths) for multiple, widths in candidates.items()}
+    best = min(ratios.values())
+    chosen = min(multiple for multiple, ratio in ratios.items() if ratio <= best * (1 + _TIE))
+    found = ", ".join(f"{multiple}: {ratio:.3f}" for multiple, ratio in ratios.items())
+    say(f"channel_multiple={chosen}; latency in {runtime} as a share of the dense network's by multiple: {found}")
+    return chosen
+
+
+def _measure(
+    spec: ModelSpec,
+    graph: ChannelGraph,
+    expanded: Mapping[str, int],
+    runtime: str,
+    threads: int,
+    multiple: int,
+    seed: int,
+) -> tuple[list[Measured], float]:
+    rng = np.random.default_rng(seed)
+    drawn = [draw_widths(graph, expanded, multiple, rng) for _ in range(FITTED + TESTED)]
+    measured = []
+    with _stopwatch(spec, graph, runtime, threads) as watch:
+        for place, widths in enumerate(drawn, 1):
+            measured.append(Measured(widths=widths, ratio=watch.ratio(widths)))
+            if place % 20 == 0:
+                say(f"latency model  {place} of {len(drawn)} structures")
+    return measured, float(np.median(watch.dense_ms))
+
+
+@contextlib.contextmanager
+def _stopwatch(spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int) -> Any:
+    with torch.random.fork_rng(devices=[]), quiet(threads):
+        yield Stopwatch(build_model(spec).eval(), graph, runtime, threads)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("PFS_CACHE") or Path.home() / ".cache" / "pfs")

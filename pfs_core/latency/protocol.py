@@ -1,0 +1,110 @@
+"""How latencies are taken: all networks in one process, once a round, in an order shuffled each round."""
+
+import contextlib
+import gc
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pfs_core.latency.statistics import median_interval
+from pfs_core.recipes import LatencyRecipe
+
+LOADS = 5
+"""How often the networks of a measurement are loaded anew: where their weights happen to lie in memory makes one and
+the same network a few tenths of a percent faster or slower, for as long as it stays there."""
+
+
+def loaded_and_interleaved(
+    load: Callable[[], Mapping[str, Callable[[], Any]]], recipe: LatencyRecipe, seed: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """A measurement in :data:`LOADS` parts, each on networks that ``load`` has made anew.
+
+    Returns:
+        Nanoseconds of each run, int64 [rounds] a name, and the part that each round is of, int64 [rounds].
+    """
+    parts = [interleaved(load(), recipe, seed + LOADS * part, share=LOADS) for part in range(LOADS)]
+    samples = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return samples, np.repeat(np.arange(LOADS), [len(next(iter(part.values()))) for part in parts])
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], Any]], recipe: LatencyRecipe, seed: int, share: int = 1
+) -> dict[str, np.ndarray]:
+    """Nanoseconds of each run in each round: int64 [rounds] a name. Ratios are to the first one.
+
+    Rounds go on until every interval is as narrow as the recipe asks, or its time is up; at least ``min_rounds``. With
+    ``share`` these are what so many such parts should come to together.
+    """
+    least, width = math.ceil(recipe.min_rounds / share), recipe.relative_width * math.sqrt(share)
+    order = random.Random(seed)  # noqa: S311 - shuffles an order, keeps no secret
+    names = list(runs)
+    deadline = time.perf_counter() + recipe.warmup_seconds / share
+    warm = 0
+    while warm < recipe.warmup_rounds or time.perf_counter() < deadline:
+        for name in names:
+            runs[name]()
+        warm += 1
+    taken: dict[str, list[int]] = {name: [] for name in names}
+    deadline = time.perf_counter() + recipe.max_seconds / share
+    check = least
+    while True:
+        order.shuffle(names)
+        for name in names:
+            start = time.perf_counter_ns()
+            runs[name]()
+            taken[name].append(time.perf_counter_ns() - start)
+        rounds = len(taken[name])
+        if rounds < least:
+            continue
+        if time.perf_counter() > deadline:
+            break
+        if rounds >= check:
+            check *= 2
+            if _narrow(taken, width):
+                break
+    return {name: np.array(taken[name], dtype=np.int64) for name in runs}
+
+
+def _narrow(taken: Mapping[str, list[int]], relative_width: float) -> bool:
+    values = [np.array(t, dtype=np.float64) for t in taken.values()]
+    for series in [*values, *(v / values[0] for v in values[1:])]:
+        low, high = median_interval(series, resamples=200)
+        if high - low > relative_width * float(np.median(series)):
+            return False
+    return True
+
+
+def cores() -> set[int]:
+    """The cores that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _pin(allowed: set[int]) -> None:
+    """Keep every thread of this process on ``allowed`` cores, where the system can (Linux)."""
+    for thread in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(int(thread.name), allowed)
+
+
+@contextlib.contextmanager
+def quiet(threads: int) -> Iterator[None]:
+    """A fixed number of threads pinned to as many cores, and no garbage collection; all restored afterwards."""
+    before, allowed, collecting = torch.get_num_threads(), cores(), gc.isenabled()
+    torch.set_num_threads(threads)
+    _pin(set(sorted(allowed)[:threads]))
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+        _pin(allowed)
+        torch.set_num_threads(before)

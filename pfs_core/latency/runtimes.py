@@ -1,0 +1,103 @@
+"""What runs a network on a CPU: PyTorch itself, compiled ahead of time, ONNX Runtime, OpenVINO.
+
+Each takes a network's folder (:mod:`pfs_core.latency.networks`), a batch of images and a number of threads, and
+returns a call that computes the logits. What has to be exported is kept in the folder. BatchNorm is folded in all.
+"""
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pfs_core.folding import folded
+from pfs_core.latency.networks import input_shape, read_network
+from pfs_core.onnx_file import INPUT, OUTPUT, onnx_session, write_onnx
+
+Run = Callable[[], Any]
+"""Computes logits, as something that numpy can read."""
+
+
+def eager(folder: Path, images: np.ndarray, threads: int) -> Run:
+    """PyTorch, operation by operation."""
+    return run_eager(folded(read_network(folder)), images, threads)
+
+
+def aotinductor(folder: Path, images: np.ndarray, threads: int) -> Run:
+    """PyTorch, compiled to C++ ahead of time (torch.export and AOTInductor)."""
+    torch.set_num_threads(threads)
+    batch = torch.from_numpy(images)
+    package = folder / f"batch{len(images)}-threads{threads}.pt2"
+    if not package.exists():
+        with torch.no_grad():
+            program = torch.export.export(folded(read_network(folder)), (batch,))
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(package), inductor_configs={"freezing": True}
+            )
+    compiled = torch._inductor.aoti_load_package(str(package))
+    return lambda: compiled(batch)
+
+
+def onnxruntime(folder: Path, images: np.ndarray, threads: int) -> Run:
+    """ONNX Runtime with all its optimisations."""
+    return run_onnx(_onnx(folder), images, threads)
+
+
+def openvino(folder: Path, images: np.ndarray, threads: int) -> Run:
+    """OpenVINO, in float32 as the others."""
+    return run_openvino(_onnx(folder), images, threads)
+
+
+def run_eager(model: nn.Module, images: np.ndarray, threads: int) -> Run:
+    """A module as it is."""
+    torch.set_num_threads(threads)
+    batch = torch.from_numpy(images)
+
+    def run() -> torch.Tensor:
+        with torch.inference_mode():
+            return model(batch)
+
+    return run
+
+
+def run_onnx(path: Path, images: np.ndarray, threads: int) -> Run:
+    """An ONNX file in ONNX Runtime."""
+    session, feed = onnx_session(path, threads), {INPUT: images}
+    return lambda: session.run([OUTPUT], feed)[0]
+
+
+def run_openvino(path: Path, images: np.ndarray, threads: int) -> Run:
+    """An ONNX file in OpenVINO, in float32."""
+    import openvino as ov
+
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    request = ov.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    return lambda: request.infer([images], share_inputs=True, share_outputs=True)[0]
+
+
+def _onnx(folder: Path) -> Path:
+    path = folder / "model.onnx"
+    if not path.exists():
+        write_onnx(read_network(folder), input_shape(folder), path)
+    return path
+
+
+RUNTIMES: dict[str, Callable[[Path, np.ndarray, int], Run]] = {
+    "onnxruntime": onnxruntime,
+    "eager": eager,
+    "aotinductor": aotinductor,
+    "openvino": openvino,
+}
+
+
+def missing(runtime: str) -> str:
+    """Why a runtime cannot be used here; empty if it can."""
+    if runtime in ("onnxruntime", "openvino") and importlib.util.find_spec(runtime) is None:
+        return f"not installed (pip install {runtime})"
+    if runtime == "aotinductor" and not (shutil.which("g++") or shutil.which("clang++")):
+        return "there is no C++ compiler"
+    return ""

@@ -1,0 +1,107 @@
+"""A network as an ONNX file: the format that other runtimes and quantisers read."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pfs_core.errors import UserError
+
+INPUT, OUTPUT = "images", "logits"
+TOLERANCE = 1e-3
+"""How far logits may be from PyTorch's, as a share of the largest of them: float32 in another order of sums."""
+
+
+def write_onnx(model: nn.Module, input_shape: tuple[int, int, int], path: Path) -> None:
+    """Write ``model`` as one self-contained file; BatchNorms are folded into convolutions.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        input_shape: channels, height, width. The file takes ``images`` float32 [N, C, H, W] of any N and gives
+            ``logits`` float32 [N, classes].
+        path: the file.
+
+    Raises:
+        UserError: an operation of the network has no counterpart in ONNX.
+    """
+    images = torch.zeros(2, *input_shape)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                model,
+                (images,),
+                dynamo=True,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as e:
+        raise UserError(f"this network cannot be written as ONNX: {str(e).strip().splitlines()[0]}") from None
+    assert program is not None
+    for graph in program.model.graphs():  # where the source code lay, which changes from machine to machine
+        graph.metadata_props.clear()
+        for node in graph:
+            node.metadata_props.clear()
+        for value in [*graph.inputs, *graph.outputs, *(out for node in graph for out in node.outputs)]:
+            value.metadata_props.clear()
+    program.save(path)
+
+
+def write_onnx_quickly(model: nn.Module, images: torch.Tensor, path: Path) -> None:
+    """Write ``model`` for batches of this size, through torch's older exporter, which takes a twentieth of the time.
+
+    For measurements of many networks; what is deployed is :func:`write_onnx`'s.
+    """
+    with _quiet():
+        torch.onnx.export(model, (images,), str(path), dynamo=False, input_names=[INPUT], output_names=[OUTPUT])
+
+
+def onnx_session(path: Path, threads: int = 1) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU whose idle threads sleep, so that others' time is their own."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def check_onnx(path: Path, model: nn.Module, input_shape: tuple[int, int, int], seed: int = 0) -> None:
+    """Raise UserError unless ONNX Runtime computes from the file what ``model`` computes, for 1 and for 3 images."""
+    session = onnx_session(path)
+    generator = torch.Generator().manual_seed(seed)
+    for count in (1, 3):
+        images = torch.randn(count, *input_shape, generator=generator)
+        with torch.inference_mode():
+            expected = model(images).numpy()
+        if not agree(session.run(None, {INPUT: images.numpy()})[0], expected):
+            raise UserError(f"{path.name} does not compute what the network computes; this is a fault of its export")
+
+
+def agree(logits: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether two runtimes computed the same: all differences within :data:`TOLERANCE`."""
+    return logits.shape == expected.shape and bool(
+        np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's progress marks and its warnings about itself."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(level)

@@ -1,0 +1,67 @@
+"""The commands that make a run again, step by step, from what its folders say."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from pfs_core.recipes import default_recipe, recipe
+from pfs_core.report.results import Results
+from pfs_core.spec import Budget
+
+
+def commands(results: Results) -> list[str]:
+    """A line a step; settings are named where they are not the default ones of the dataset."""
+    split, search = results.split, results.search
+    pruned = results.structures["pruned"]
+    usual = recipe(default_recipe(split["dataset"])).model_dump(mode="json")
+    budget = Budget(metric=pruned.budget.metric, target=pruned.budget.target)
+    model = [f"--set=model.{key}={_text(value)}" for key, value in results.spec.kwargs.items()]
+    extract = {key: pruned.chosen_by[key] for key in ("channel_multiple", "floor")}
+    if model_of := pruned.provenance.get("latency_model"):
+        extract |= {key: model_of[key] for key in ("runtime", "threads")}
+    lines = [
+        ["pfs", "split", split["dataset"], "split", *_seed(split), *_changes("split", split["recipe"], usual)],
+        [
+            *("pfs", "search", "--model", results.spec.name, "--split", "split", "--budget", search["budget"]),
+            *("gates", *_seed(search), *model, *_changes("search", search["recipe"], usual)),
+        ],
+        [
+            "pfs",
+            "extract",
+            "--gates",
+            "gates",
+            "--budget",
+            str(budget),
+            "structures",
+            *_changes("extract", extract, usual),
+        ],
+    ]
+    for name, metrics in results.metrics.items():
+        file = f"structures/{'structure' if name == 'pruned' else name}.json"
+        lines.append(
+            [
+                *("pfs", "retrain", "--structure", file, "--split", "split", f"model-{name}"),
+                *(*_seed(metrics), *_changes("retrain", metrics["recipe"], usual)),
+            ]
+        )
+    measured = [name for name in results.latency["models"] if name in ("pruned", "uniform")]
+    files = [f"--structure=structures/{'structure' if name == 'pruned' else name}.json" for name in measured]
+    plain = {"latency": recipe("cifar-sfp").latency.model_dump(mode="json")}  # what the command takes by itself
+    latency = _changes("latency", results.latency["recipe"], plain)
+    lines.append(["pfs", "benchmark", *files, "latency", *_seed(results.latency), *latency])
+    lines.append(["pfs", "report", ".", "report"])
+    return [shlex.join(line) for line in lines]
+
+
+def _changes(stage: str, settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    given = json.loads(json.dumps(settings))
+    return [f"--set={stage}.{k}={_text(v)}" for k, v in given.items() if k in usual[stage] and v != usual[stage][k]]
+
+
+def _seed(info: Mapping[str, Any]) -> list[str]:
+    return [f"--seed={info['seed']}"] if info["seed"] else []
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,210 @@
+"""The latency model: exact where its form holds, monotone, measured once, and a budget that the cut keeps."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfs_core.cut import Price, cut, smallest
+from pfs_core.errors import UserError
+from pfs_core.extraction import extract_structures
+from pfs_core.files import read_json
+from pfs_core.latency import learning
+from pfs_core.latency.learning import fastest_multiple, latency_model
+from pfs_core.latency.model import LatencyModel, Measured, fit, kinds_macs
+from pfs_core.latency.sampling import Stopwatch, draw_widths
+from pfs_core.models import build_model
+from pfs_core.recipes import ExtractRecipe
+from pfs_core.spec import Budget, ModelSpec
+from pfs_core.structure import Structure, unexpanded_graph
+from tests.budgets import SPEC, graph, random_gates
+
+EXPANDED = graph().expanded(SPEC.expand)
+DENSE_MS = 2.0
+
+
+class Planted:
+    """A stopwatch on which a network takes a constant and a time a MAC of each kind, in blocks."""
+
+    def __init__(self, block=8, noise=0.0):
+        self.block, self.dense_ms = block, [DENSE_MS]
+        self.slopes = np.random.default_rng(1).uniform(0.1, 1.0, len(kinds_macs(graph(), graph().widths(), 1)))
+        self.noise, self.calls = np.random.default_rng(2).normal(0, noise, 10_000), 0
+
+    def ratio(self, widths):
+        self.calls += 1
+        macs = np.array(list(kinds_macs(graph(), widths, self.block).values())) / graph().cost().macs
+        return (0.2 + float(macs @ self.slopes)) * (1 + self.noise[self.calls])
+
+
+def samples(planted, count, multiple=1, seed=0):
+    rng = np.random.default_rng(seed)
+    drawn = [draw_widths(graph(), EXPANDED, multiple, rng) for _ in range(count)]
+    return [Measured(widths=widths, ratio=planted.ratio(widths)) for widths in drawn]
+
+
+@pytest.fixture
+def planted(monkeypatch, tmp_path):
+    """The planted stopwatch in place of the real one, and an empty cache."""
+    watch = Planted()
+
+    class Always:
+        def __enter__(self):
+            return watch
+
+        def __exit__(self, *error):
+            return None
+
+    monkeypatch.setattr(learning, "_stopwatch", lambda *a: Always())
+    monkeypatch.setenv("PFS_CACHE", str(tmp_path / "cache"))
+    return watch
+
+
+@pytest.mark.parametrize("block", [1, 4, 8, 16])
+def test_what_is_of_the_models_form_is_found_exactly(block):
+    planted = Planted(block)
+    found = fit(graph(), samples(planted, 60), DENSE_MS)
+    assert found["block"] == block
+    model = LatencyModel.model_validate(
+        {
+            **{"machine": {}, "runtime": "eager", "threads": 1, "channel_multiple": 1, "dense_ms": DENSE_MS},
+            **{"error_median": 0, "error_p90": 0, "fitted": (), "tested": (), "schema": "pfs.latency-model/1"},
+            **found,
+        }
+    )
+    for sample in samples(planted, 20, seed=9):
+        assert model.milliseconds(graph(), sample.widths) == pytest.approx(sample.ratio * DENSE_MS, rel=1e-3)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([1, 4, 8]))
+def test_drawn_widths_are_those_of_an_extraction(seed, multiple):
+    widths = draw_widths(graph(), EXPANDED, multiple, np.random.default_rng(seed))
+    graph().check(widths)
+    for group in graph().groups:
+        assert widths[group.name] <= EXPANDED[group.name]
+        if group.prunable:
+            assert widths[group.name] % multiple == 0 or widths[group.name] == EXPANDED[group.name]
+        else:
+            assert widths[group.name] == EXPANDED[group.name]
+
+
+def test_drawn_widths_reach_from_small_to_whole():
+    rng = np.random.default_rng(0)
+    drawn = [graph().cost(draw_widths(graph(), EXPANDED, 1, rng)).macs for _ in range(80)]
+    least, most = graph().cost(smallest(graph(), EXPANDED)).macs, graph().cost(EXPANDED).macs
+    assert min(drawn) < least + 0.15 * (most - least)
+    assert max(drawn) > least + 0.85 * (most - least)
+
+
+def test_it_is_measured_once(planted):
+    first = latency_model(SPEC, graph(), "eager", 1, 4)
+    assert planted.calls == 80
+    assert latency_model(SPEC, graph(), "eager", 1, 4) == first
+    assert planted.calls == 80
+    latency_model(SPEC, graph(), "eager", 1, 8)
+    assert planted.calls == 160
+    assert first.error_p90 < 0.01
+    assert first.channel_multiple == 4
+
+
+def test_another_machine_measures_for_itself(planted, monkeypatch):
+    latency_model(SPEC, graph(), "eager", 1, 4)
+    monkeypatch.setattr(learning, "machine", lambda: {"cpu": "another"})
+    assert latency_model(SPEC, graph(), "eager", 1, 4).machine == {"cpu": "another"}
+    assert planted.calls == 160
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(planted, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PFS_CACHE", str(tmp_path / "file" / "below"))
+    assert latency_model(SPEC, graph(), "eager", 1, 4).dense_ms == DENSE_MS
+
+
+def test_noise_is_reported_as_error(planted):
+    planted.noise = np.random.default_rng(3).normal(0, 0.2, 10_000)
+    model = latency_model(SPEC, graph(), "eager", 1, 1)
+    assert 0.05 < model.error_median < model.error_p90
+
+
+def test_a_runtime_that_is_missing_is_refused(planted, monkeypatch):
+    monkeypatch.setattr(learning, "missing", lambda runtime: "not installed (pip install openvino)")
+    with pytest.raises(UserError, match="latency budget in openvino cannot be measured here: not installed"):
+        latency_model(SPEC, graph(), "openvino", 1, 1)
+
+
+@given(st.integers(0, 1000), st.floats(0.55, 1.0), st.sampled_from([1, 4]))
+def test_a_latency_budget_is_kept_and_used_up(seed, target, multiple):
+    planted = Planted()
+    price = Price(planted.ratio, 1.0, str)
+    gates = random_gates(seed)
+    widths, threshold = cut(graph(), gates, Budget(metric="latency", target=target), EXPANDED, multiple, price=price)
+    assert planted.ratio(widths) <= target
+    if multiple > 1 or widths == EXPANDED:
+        return
+    below = [(gate, name) for name, values in gates.items() for gate in values.tolist() if gate < threshold]
+    if below:
+        more = {name: max(1, sum(g >= max(below)[0] for g in gates[name].tolist())) for name in gates}
+        assert planted.ratio({**widths, **more}) > target
+
+
+def test_the_fastest_multiple_is_chosen_and_the_smallest_among_equals(planted, capsys):
+    planted.block = 8
+    candidates = {m: {**EXPANDED, "layer3.0.conv1": width} for m, width in {1: 33, 2: 34, 4: 40, 8: 40, 16: 32}.items()}
+    ratios = {m: planted.ratio(widths) for m, widths in candidates.items()}
+    assert ratios[16] < ratios[1]
+    chosen = fastest_multiple(SPEC, graph(), candidates, "eager", 1)
+    assert chosen == min(m for m, ratio in ratios.items() if ratio <= 1.03 * min(ratios.values()))
+    assert f"channel_multiple={chosen}" in capsys.readouterr().out
+
+
+def test_a_structure_at_a_latency_says_by_which_model(gates, planted, monkeypatch, tmp_path):
+    monkeypatch.setattr(learning, "fit", lambda graph, measured, dense_ms: flat(graph, dense_ms))
+    extract_structures(gates, tmp_path / "out", Budget(metric="latency", target=0.8), ExtractRecipe(runtime="eager"))
+    found = Structure.load(tmp_path / "out" / "structure.json")
+    record = read_json(tmp_path / "out" / "latency_model.json")
+    model = LatencyModel.parse(record, "latency_model.json")
+    achieved = model.milliseconds(found.graph(), found.widths) / model.dense_ms
+    assert found.budget.metric == "latency"
+    assert found.budget.achieved == pytest.approx(achieved)
+    assert 0 <= found.budget.gap < 0.05
+    assert found.provenance["latency_model"] == model.summary()
+    assert found.title == "resnet20 latency=0.8"
+    assert Structure.load(tmp_path / "out" / "uniform.json").budget.achieved <= 0.8
+    assert Structure.load(tmp_path / "out" / "dense.json").budget.achieved == 1
+
+
+def flat(graph, dense_ms):
+    """A fit under which every MAC of the dense network takes the same time, without a constant."""
+    kinds = kinds_macs(graph, graph.widths(), 1)
+    slope = dense_ms / sum(kinds.values()) * 1e6
+    return {"block": 1, "constant_ms": 0.0, "kinds": tuple({"layers": ("x",), "ns_per_mac": slope} for _ in kinds)}
+
+
+def test_a_latency_that_cannot_be_reached_says_what_can(gates, planted, monkeypatch, tmp_path):
+    monkeypatch.setattr(learning, "fit", lambda graph, measured, dense_ms: flat(graph, dense_ms))
+    goal = Budget(metric="latency", target=0.01)
+    with pytest.raises(UserError, match=r"the smallest structure has 0\.\d+ ms, so ask for latency=0\.\d+ or more"):
+        extract_structures(gates, tmp_path / "out", goal, ExtractRecipe(runtime="eager"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+def test_the_stopwatch_tells_a_wide_network_from_a_narrow_one(runtime):
+    spec = ModelSpec(name="resnet20", kwargs={"width": 8}, expand=2.0)
+    traced = unexpanded_graph(spec)
+    watch = Stopwatch(build_model(spec).eval(), traced, runtime, 1)
+    narrow = {**traced.widths(), **{group.name: 1 for group in traced.prunable()}}
+    assert watch.ratio(traced.expanded(4.0)) > watch.ratio(narrow)
+    assert min(watch.dense_ms) > 0
+
+
+def test_the_file_is_plain_json(planted, tmp_path):
+    model = latency_model(SPEC, graph(), "eager", 1, 1)
+    (file,) = (tmp_path / "cache").iterdir()
+    values = json.loads(file.read_text())
+    assert values["schema"] == "pfs.latency-model/1"
+    assert values["kinds"][0]["layers"] == list(model.kinds[0].layers)
+    assert len(values["fitted"]) == 60
+    assert len(values["tested"]) == 20
