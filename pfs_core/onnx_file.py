@@ -1,6 +1,7 @@
 """A network as an ONNX file: the format that other runtimes and quantisers read."""
 
 import contextlib
+import importlib.util
 import logging
 import os
 import warnings
@@ -43,6 +44,8 @@ def write_onnx(model: nn.Module, input_shape: tuple[int, int, int], path: Path) 
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
+    except ImportError as e:
+        raise UserError(f"writing ONNX needs the package {e.name} (pip install onnxscript onnxruntime)") from None
     except torch.onnx.OnnxExporterError as e:
         raise UserError(f"this network cannot be written as ONNX: {str(e).strip().splitlines()[0]}") from None
     assert program is not None
@@ -77,10 +80,12 @@ def onnx_session(path: Path, threads: int = 1) -> Any:
 
 def check_onnx(path: Path, model: nn.Module, input_shape: tuple[int, int, int], seed: int = 0) -> None:
     """Raise UserError unless ONNX Runtime computes from the file what ``model`` computes, for 1 and for 3 images."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise UserError(f"{path.name} cannot be checked without onnxruntime (pip install onnxruntime)")
     session = onnx_session(path)
     generator = torch.Generator().manual_seed(seed)
     for count in (1, 3):
-        images = torch.randn(count, *input_shape, generator=generator)
+        images = torch.rand(count, *input_shape, generator=generator) * 255
         with torch.inference_mode():
             expected = model(images).numpy()
         if not agree(session.run(None, {INPUT: images.numpy()})[0], expected):

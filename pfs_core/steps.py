@@ -6,12 +6,15 @@ Each takes plain values, as a pipeline passes them, and returns the few numbers 
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pfs_core.errors import UserError
 from pfs_core.progress import say
 from pfs_core.recipes import Recipe, default_recipe, recipe
-from pfs_core.tracking import finite, step_run
+from pfs_core.tracking import StepRun, finite, step_run
+
+if TYPE_CHECKING:
+    from pfs_core.report import Results
 
 Settings = Mapping[str, Any]
 STAGES = ("split", "search", "extract", "retrain", "latency")
@@ -32,7 +35,9 @@ def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
     content = content_of(request["dataset"])
     if opens_run:
         name = " ".join([request["model"], *request["budgets"], f"seed {request['seed']}"])
-        open_pipeline(name, {**request, "budgets": " ".join(request["budgets"])})
+        budgets = " ".join(request["budgets"])
+        about = {"model": request["model"], "budget": budgets, "dataset": request["dataset"], "method": "pfs"}
+        open_pipeline(name, {**request, "budgets": budgets}, {f"pfs.{key}": value for key, value in about.items()})
     return content
 
 
@@ -197,14 +202,13 @@ def report(
     """
     from pfs_core.files import COMPLETE, plain_name, sha256
     from pfs_core.report import load_results, write_report
-    from pfs_core.report.deploy import deployable, example_images
     from pfs_core.report.page import HEADER, table_cells, text_table
 
     results = load_results(split_dir, gates_dir, structures_dir, model_dirs, latency_dir)
     name = registered_name or f"pfs-{plain_name(results.spec.name)}"
     params = {"report.models": [sha256(Path(folder) / COMPLETE) for folder in model_dirs]}
     with step_run("report", params, results.title) as run:
-        version = run.model(deployable(results), example_images(results), name)
+        version = _registered(run, results, name)
         summary = write_report(results, out, run.url, version)
         run.artifact(out, "report")
         figures = summary["figures"]
@@ -230,7 +234,6 @@ def compare(
     """Write the ``comparison`` folder of several budgets, log and register the pruned networks; returns the figures."""
     from pfs_core.files import COMPLETE, plain_name, sha256
     from pfs_core.report.comparison import load_budgets, write_comparison
-    from pfs_core.report.deploy import deployable, example_images
 
     budgets = load_budgets(split_dir, gates_dir, structures_dirs, model_dirs, latency_dirs, dense_dir)
     name = registered_name or f"pfs-{plain_name(budgets[0].spec.name)}"
@@ -238,7 +241,7 @@ def compare(
     with step_run("compare", params, budgets[0].spec.name) as run:
         summary = write_comparison(budgets, out, run.url)
         run.artifact(out, "comparison")
-        versions = [run.model(deployable(results), example_images(results), name) for results in budgets]
+        versions = [_registered(run, results, name) for results in budgets]
         figures = {
             f"{row['budget'].replace('=', '-') or 'dense'}.{key}": row[key]
             for row in summary["rows"]
@@ -251,6 +254,23 @@ def compare(
     for row in summary["rows"]:
         say(f"{row['budget'] or 'dense':<12} {row['macs']:>13,} MACs  test accuracy {row['test_accuracy']:.2%}")
     return finite(figures)
+
+
+def _registered(run: StepRun, results: "Results", name: str) -> str:
+    """Log and register the pruned network of a run with what is known of it; returns ``name/version``."""
+    from pfs_core.deployable import deployable, example_images
+    from pfs_core.report.card import model_card
+    from pfs_core.training.retrain import load_model
+
+    network, _ = load_model(results.model_dir)
+    files = [results.model_dir / file for file in ("model.safetensors", "structure.json", "model.onnx")]
+    return run.model(
+        deployable(network, results.split),
+        example_images(results.spec.input_shape),
+        name,
+        model_card(results, name),
+        [file for file in files if file.exists()],
+    )
 
 
 def find_requests(limit: int, claim_hours: float, files: str = "") -> list[dict[str, Any]]:

@@ -12,16 +12,28 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pfs_core.progress import first_process
+from pfs_core.outbox import Outbox
+from pfs_core.progress import first_process, say
 
 PIPELINE_TAG, PIPELINE_URL_TAG = "kfp.pipeline_run_id", "kfp.pipeline_run_url"
 STEP_TAG, INPUTS_TAG = "pfs.step", "pfs.inputs"
 EXPERIMENT = "pfs"
+NEWEST = "newest"
+"""Alias of the last version of a registered network."""
+SYSTEM_METRICS = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+TRAINS = ("search", "retrain")
+"""Steps that log the use of CPU, memory and GPU, unless the variable above says otherwise."""
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""How MLflow's client deals with a server that is away, where the user did not say: what is not sent is kept anyway."""
 
 
 class StepRun:
@@ -51,61 +63,129 @@ class StepRun:
     def dataset(self, uri: str, fingerprint: str, context: str) -> None:
         """Log a dataset as an input of the run."""
 
-    def model(self, model: Any, example: Any, name: str) -> str:
-        """Log and register a network in the safe ``pt2`` format; returns ``name/version``, or "" without tracking."""
+    def model(self, model: Any, example: Any, name: str, card: str = "", files: Sequence[Path] = ()) -> str:
+        """Log and register a network in the safe ``pt2`` format; returns ``name/version``, or "" if it was not.
+
+        Args:
+            model: float32 images to logits.
+            example: a batch of images.
+            name: of the registered model; the new version gets the alias ``newest``.
+            card: what the version says of itself, Markdown; also a file beside the model.
+            files: to put beside it.
+        """
         return ""
 
 
 class _MlflowRun(StepRun):
-    def __init__(self, run_id: str, experiment: str, parent: str | None) -> None:
-        self.id = run_id
-        self.url = page(experiment, parent or run_id)
-        self._parent = parent
+    """A run that is written to through an :class:`Outbox`: an outage of the server costs points at worst."""
+
+    def __init__(self, step: str, params: Mapping[str, Any], about: str) -> None:
+        from mlflow import MlflowClient
+
+        self._client, self._outbox = MlflowClient(), Outbox(is_outage, "MLflow")
+        self._step, self._about, self._params = step, about, dict(params)
+        self._started = _now()
+        self._parent: str | None = None
         self._logged: dict[str, set[int]] = {}
+        self._monitor: Any = None
+
+    def open(self) -> None:
+        """Find the run, or make it; while the server is away it is made later, with the time of this call."""
+        self._outbox.send("the run", self._open)
+        self.params(self._params)
+        if self.id and self._step.partition("/")[0] in TRAINS and SYSTEM_METRICS not in os.environ:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(self.id, resume_logging=True)
+            self._monitor.start()
+
+    def close(self, status: str) -> None:
+        """End the run, once everything is sent."""
+        if self._monitor:
+            self._monitor.finish()
+        self._outbox.send("the end of the run", lambda: self._client.set_terminated(self.id, status))
+        self._outbox.close()
+
+    def _open(self) -> None:
+        tags = {STEP_TAG: self._step, **surroundings()}
+        if given := os.environ.get("MLFLOW_RUN_ID"):  # made by the KFP plugin: resume it, choose no experiment
+            run = self._client.get_run(given)
+            for key, value in tags.items():
+                self._client.set_tag(given, key, value)
+            self._parent = run.data.tags.get("mlflow.parentRunId")
+        else:
+            experiment, pipeline = _experiment(), os.environ.get("KFP_RUN_ID", "")
+            known = {STEP_TAG: self._step, INPUTS_TAG: _digest(self._params)}
+            earlier = None
+            if pipeline:
+                known[PIPELINE_TAG] = pipeline
+                self._parent = pipeline_run(experiment, pipeline)
+                tags["mlflow.parentRunId"] = self._parent
+                earlier = _find(experiment, known)
+            name = f"{self._step} {self._about}".strip()
+            run = (
+                self._client.get_run(earlier)
+                if earlier
+                else self._client.create_run(
+                    experiment, start_time=self._started, run_name=name, tags={**tags, **known}
+                )
+            )
+        self.id = run.info.run_id
+        self.url = page(run.info.experiment_id, self._parent or self.id)
+        self._client.update_run(self.id, status="RUNNING")
 
     def params(self, values: Mapping[str, Any]) -> None:
-        import mlflow
+        from mlflow.entities import Param
 
-        mlflow.log_params(dict(values))
+        given = [Param(key, str(value)) for key, value in values.items()]
+        self._outbox.send("parameters", lambda: self._client.log_batch(self.id, params=given))
 
     def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        import mlflow
+        from mlflow.entities import Metric
 
-        new = {k: v for k, v in finite(values).items() if step is None or step not in self._steps(k)}
-        mlflow.log_metrics(new, step=step)
+        points = [Metric(key, value, _now(), step or 0) for key, value in finite(values).items()]
+        tried: list[bool] = []
 
-    def _steps(self, key: str) -> set[int]:
-        """The points of a curve that an earlier try of the step has logged."""
-        if key not in self._logged:
-            from mlflow import MlflowClient
+        def log() -> None:
+            known = step is not None or bool(tried)  # a try whose answer was lost may have arrived
+            tried.append(True)
+            new = [point for point in points if not (known and point.step in self._steps(point.key, len(tried) > 1))]
+            self._client.log_batch(self.id, metrics=new)
 
-            self._logged[key] = {point.step for point in MlflowClient().get_metric_history(self.id, key)}
+        self._outbox.send("points of curves", log)
+
+    def _steps(self, key: str, again: bool = False) -> set[int]:
+        """The points of a curve that the run has from an earlier try."""
+        if key not in self._logged or again:
+            self._logged[key] = {point.step for point in self._client.get_metric_history(self.id, key)}
         return self._logged[key]
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        from mlflow import MlflowClient
+        def log() -> None:
+            for key, value in finite(values).items():
+                if self._parent:
+                    self._client.log_metric(self._parent, key, value)
 
-        for key, value in finite(values).items():
-            if self._parent:
-                MlflowClient().log_metric(self._parent, key, value)
+        self._outbox.send("final figures", log)
 
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
-        import mlflow
-
-        if Path(path).is_dir():
-            mlflow.log_artifacts(str(path), folder)
-        else:
-            mlflow.log_artifact(str(path), folder)
+        log = self._client.log_artifacts if Path(path).is_dir() else self._client.log_artifact
+        self._outbox.send(f"files of {Path(path).name}", lambda: log(self.id, str(path), folder))
 
     def dataset(self, uri: str, fingerprint: str, context: str) -> None:
-        import mlflow
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.entities import DatasetInput, InputTag
 
         name, source = uri.rsplit("/", 1)[-1], CodeDatasetSource(tags={"uri": uri})
-        mlflow.log_input(MetaDataset(source, name=name, digest=fingerprint[:36]), context)  # type: ignore[abstract]
+        data = MetaDataset(source, name=name, digest=fingerprint[:36])  # type: ignore[abstract]
+        given = DatasetInput(data._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
+        self._outbox.send("the dataset", lambda: self._client.log_inputs(self.id, [given]))
 
-    def model(self, model: Any, example: Any, name: str) -> str:
+    def model(self, model: Any, example: Any, name: str, card: str = "", files: Sequence[Path] = ()) -> str:
+        return self._outbox.send("the model", lambda: self._log_model(model, example, name, card, files)) or ""
+
+    def _log_model(self, model: Any, example: Any, name: str, card: str, files: Sequence[Path]) -> str:
         import mlflow
         import torch
         from mlflow.models import ModelSignature
@@ -116,16 +196,50 @@ class _MlflowRun(StepRun):
             inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
             outputs=Schema([TensorSpec(logits.dtype, (-1, *logits.shape[1:]))]),
         )
-        info = mlflow.pytorch.log_model(
-            model,
-            name="model",
-            input_example=example,
-            signature=signature,
-            serialization_format="pt2",
-            registered_model_name=name,
-            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "numpy"],
-        )
-        return f"{name}/{info.registered_model_version}"
+        with tempfile.TemporaryDirectory() as scratch:
+            readme = Path(scratch) / "MODEL_CARD.md"
+            readme.write_text(card, encoding="utf-8")
+            with mlflow.start_run(run_id=self.id):
+                info = mlflow.pytorch.log_model(
+                    model,
+                    name="model",
+                    input_example=example,
+                    signature=signature,
+                    serialization_format="pt2",
+                    registered_model_name=name,
+                    pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "numpy"],
+                    extra_files=[str(readme), *map(str, files)],
+                )
+        version = str(info.registered_model_version)
+        self._client.update_model_version(name, version, description=card)
+        self._client.set_registered_model_alias(name, NEWEST, version)
+        return f"{name}/{version}"
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether MLflow's client failed because the server is away or broken, and not because it refused."""
+    from mlflow.exceptions import MlflowException, RestException
+    from requests.exceptions import RequestException
+
+    if isinstance(error, RestException):
+        return error.get_http_status_code() >= 500
+    if isinstance(error, MlflowException):
+        return "API request" in str(error) or error.get_http_status_code() >= 500
+    return isinstance(error, RequestException | ConnectionError | TimeoutError)
+
+
+def surroundings() -> dict[str, str]:
+    """Tags of a run: the image, and the commit of the folder it was started in, where there are such."""
+    tags = {"pfs.image": os.environ["PFS_IMAGE"]} if "PFS_IMAGE" in os.environ else {}
+    if git := shutil.which("git"):
+        found = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S603
+        if found.returncode == 0:
+            tags["mlflow.source.git.commit"] = found.stdout.strip()
+    return tags
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, float]:
@@ -148,30 +262,16 @@ def step_run(step: str, params: Mapping[str, Any] = {}, about: str = "") -> Iter
     if not first_process() or not (os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID")):
         yield StepRun()
         return
-    import mlflow
-
-    if os.environ.get("MLFLOW_RUN_ID"):  # made by the KFP plugin: resume it, choose no experiment
-        with mlflow.start_run() as run:
-            mlflow.set_tag(STEP_TAG, step)
-            yield _begun(run, params, run.data.tags.get("mlflow.parentRunId"))
-        return
-    experiment = _experiment()
-    pipeline = os.environ.get("KFP_RUN_ID", "")
-    tags = {STEP_TAG: step, INPUTS_TAG: _digest(params)}
-    parent = earlier = None
-    if pipeline:
-        tags[PIPELINE_TAG] = pipeline
-        parent = pipeline_run(experiment, pipeline)
-        earlier = _find(experiment, tags)
-    name = f"{step} {about}".strip()
-    with mlflow.start_run(run_id=earlier, run_name=name, parent_run_id=parent, tags=tags) as run:
-        yield _begun(run, params, parent)
-
-
-def _begun(run: Any, params: Mapping[str, Any], parent: str | None) -> StepRun:
-    step = _MlflowRun(run.info.run_id, run.info.experiment_id, parent)
-    step.params(params)
-    return step
+    for name, value in IMPATIENT.items():
+        os.environ.setdefault(name, value)
+    run = _MlflowRun(step, params, about)
+    run.open()
+    try:
+        yield run
+    except BaseException:
+        run.close("FAILED")
+        raise
+    run.close("FINISHED")
 
 
 def _digest(params: Mapping[str, Any]) -> str:
@@ -197,6 +297,7 @@ def pipeline_run(experiment: str, pipeline: str, name: str = "") -> str:
     found = _find(experiment, tags)
     if found:
         return found
+    tags |= surroundings()
     if ui := os.environ.get("KFP_UI_URL"):
         tags[PIPELINE_URL_TAG] = f"{ui.rstrip('/')}/#/runs/details/{pipeline}"
     return MlflowClient().create_run(experiment, run_name=name or pipeline, tags=tags).info.run_id
@@ -212,14 +313,20 @@ def make_experiment(artifact_root: Path) -> None:
         mlflow.create_experiment(name, artifact_location=artifact_root.as_uri(), tags=kind)
 
 
-def open_pipeline(name: str, params: Mapping[str, Any]) -> str:
-    """Make the parent run of the pipeline that ``KFP_RUN_ID`` names, with its parameters.
+def open_pipeline(name: str, params: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> str:
+    """Make the parent run of the pipeline that ``KFP_RUN_ID`` names, with its parameters and tags.
 
     Returns:
         Its id, or "" without tracking. Under KFP's plugin it is the run that the plugin made.
     """
     if not (os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID")):
         return ""
+    with _tolerant():
+        return _open_pipeline(name, params, tags or {})
+    return ""
+
+
+def _open_pipeline(name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
     from mlflow import MlflowClient
 
     if given := os.environ.get("MLFLOW_RUN_ID"):
@@ -230,7 +337,22 @@ def open_pipeline(name: str, params: Mapping[str, Any]) -> str:
         return ""
     for key, value in params.items():
         MlflowClient().log_param(run_id, key, value)
+    for key, value in tags.items():
+        MlflowClient().set_tag(run_id, key, value)
     return run_id
+
+
+@contextlib.contextmanager
+def _tolerant() -> Iterator[None]:
+    """Say in a line that the server is away, and go on."""
+    for name, value in IMPATIENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    except Exception as e:
+        if not is_outage(e):
+            raise
+        say("MLflow does not answer; the pipeline goes on, and its run there is left as it is")
 
 
 def close_pipeline(succeeded: bool) -> None:
@@ -243,11 +365,12 @@ def close_pipeline(succeeded: bool) -> None:
         return
     from mlflow import MlflowClient
 
-    client, experiment = MlflowClient(), _experiment()
-    unfinished = f"tags.`{PIPELINE_TAG}` = '{pipeline}' and attributes.status = 'RUNNING'"
-    for run in client.search_runs([experiment], unfinished):
-        ended = succeeded and run.data.tags[STEP_TAG] == "pipeline"
-        client.set_terminated(run.info.run_id, "FINISHED" if ended else "FAILED")
+    with _tolerant():
+        client, experiment = MlflowClient(), _experiment()
+        unfinished = f"tags.`{PIPELINE_TAG}` = '{pipeline}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs([experiment], unfinished):
+            ended = succeeded and run.data.tags[STEP_TAG] == "pipeline"
+            client.set_terminated(run.info.run_id, "FINISHED" if ended else "FAILED")
 
 
 def _experiment() -> str:

@@ -15,9 +15,9 @@ def free_port():
 
 
 @contextlib.contextmanager
-def mlflow_server(folder, seconds=90):
+def mlflow_server(folder, seconds=90, port=None):
     """The address of an MLflow server with its database and artifacts in ``folder``."""
-    port = free_port()
+    port = port or free_port()
     address = f"http://127.0.0.1:{port}"
     store = (
         "--backend-store-uri",

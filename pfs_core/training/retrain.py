@@ -15,6 +15,7 @@ import pfs_core
 from pfs_core.checkpoints import Checkpoints
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
+from pfs_core.deployable import try_onnx
 from pfs_core.device import memory_text, peak_memory, pick_device, resolve_precision
 from pfs_core.distributed import ALONE, Ranks, joined
 from pfs_core.errors import UserError
@@ -40,6 +41,7 @@ def retrain(
     """Train ``structure`` from a fresh initialisation, test it once and write the ``model`` folder.
 
     ``model.safetensors`` has the weights that were tested (``recipe.keep``) under the network's own names,
+    ``model.onnx`` the same network with its normalisation in front (pixels 0-255 to logits), where ONNX can say it,
     ``structure.json`` what they fit, ``metrics.json`` the test accuracy with its 95% Wilson interval and the confusion
     matrix, ``history.parquet`` a row an epoch. Where the training was validated, the other weights are beside them as
     ``best.safetensors`` or ``last.safetensors``.
@@ -108,6 +110,8 @@ def _retrain(
             for name, tensors in weights.items():
                 save_file(tensors, folder / f"{'model' if name == recipe.keep else name}.safetensors")
             structure.save(folder / "structure.json")
+            if why := try_onnx(model, data.info, folder / "model.onnx"):
+                say(f"retrain {structure.network}  no model.onnx: {why}")
             pq.write_table(pa.Table.from_pylist(fitted.history), folder / "history.parquet")
             write_json(folder / "metrics.json", metrics)
     kept.clear()

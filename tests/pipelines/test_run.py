@@ -15,8 +15,8 @@ import torch
 from mlflow import MlflowClient
 
 from pfs_core.data import load_split
+from pfs_core.deployable import Deployable
 from pfs_core.files import COMPLETE
-from pfs_core.report.deploy import Deployable
 from pfs_core.structure import Structure
 from pfs_core.training.retrain import load_model
 from tests.data.folders import images, png, write
