@@ -49,8 +49,31 @@ def gate_step(name: str, expand: float, precision: str, variant: str) -> Callabl
     return step
 
 
+def norm_step(width: int, fold: Callable[[nn.Module], nn.Module]) -> Callable[[], None]:
+    """BatchNorm alone, forward and backward, over 128 maps of 32x32 in channels_last."""
+    norm = fold(nn.Sequential(nn.BatchNorm2d(width))).train()
+    images = torch.randn(128, width, 32, 32, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    images.requires_grad_()
+
+    def step() -> None:
+        norm(images).float().sum().backward()
+
+    return step
+
+
+def medians(steps: dict[str, Callable[[], None]], rounds: int) -> list[float]:
+    """Milliseconds of each, in turns."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            taken[name].append(1000 * (time.perf_counter() - start))
+    return [statistics.median(times[1:]) for times in taken.values()]
+
+
 def main() -> None:
-    """Print a Markdown table."""
+    """Print two Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
@@ -63,14 +86,12 @@ def main() -> None:
     for name, expand in NETWORKS:
         for precision in ("fp32", "bf16"):
             steps = {variant: gate_step(name, expand, precision, variant) for variant in VARIANTS}
-            taken: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-            for _ in range(rounds + 1):
-                for variant, step in steps.items():
-                    start = time.perf_counter()
-                    step()
-                    taken[variant].append(1000 * (time.perf_counter() - start))
-            cells = [f"{statistics.median(times[1:]):.0f}" for times in taken.values()]
+            cells = [f"{ms:.0f}" for ms in medians(steps, rounds)]
             print(f"| {name} {expand}x | {precision} | {' | '.join(cells)} |", flush=True)
+    print("\n| BatchNorm over | channels_last, ms | channels_last, folded, ms |\n| ---: | ---: | ---: |")
+    for width in (16, 20, 40, 80):
+        steps = {"plain": norm_step(width, lambda module: module), "folded": norm_step(width, fold_norms)}
+        print(f"| 128x{width}x32x32 | {' | '.join(f'{ms:.1f}' for ms in medians(steps, 5 * rounds))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Draws docs/graph.png: the pipelines as the Kubeflow UI groups them, read from compiled packages.
 
-python docs/graph.py build/compress.yaml build/pareto.yaml
+python docs/graph.py build/compress.yaml build/pareto.yaml build/compress_new_models.yaml
 """
 
 import sys
@@ -81,7 +81,7 @@ def box(ax: Axes, x: float, y: float, width: float, height: float, fill: str, ed
 
 def main(packages: list[str]) -> None:
     """Draw the packages side by side."""
-    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    figure = Figure(figsize=(5.5 * len(packages), 6.2), layout="constrained")
     for ax, package in zip(figure.subplots(1, len(packages)), packages, strict=True):
         spec = next(yaml.safe_load_all(Path(package).read_text()))
         width, height = draw(ax, spec, spec["root"]["dag"], 0, 0)

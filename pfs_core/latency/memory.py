@@ -37,12 +37,12 @@ def peak_memory(jobs: Sequence[dict[str, Any]]) -> list[float | None]:
 
 
 def _main() -> None:
-    from pfs_core.latency import runtimes  # loads the libraries, which start no threads before they are used
+    from pfs_core.latency import runtimes
 
-    for library in ("onnxruntime", "openvino"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(library)
     jobs = json.load(sys.stdin)
+    needed = {job["runtime"] for job in jobs} & {"onnxruntime", "openvino"}
+    for library in ("torch._dynamo", "torch.fx.experimental.optimization", *sorted(needed)):
+        importlib.import_module(library)  # once, before the forks; none starts threads before it is used
     print(json.dumps([_forked(runtimes, job) for job in jobs]))  # noqa: T201 - the answer to peak_memory
 
 

@@ -1,5 +1,6 @@
 """A network as the runtimes are given it: a folder with its structure, its weights and, once made, its exports."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -29,8 +30,9 @@ def write_network(structure: Structure, folder: Path, seed: int) -> None:
     save_file(model.state_dict(), folder / "model.safetensors")
 
 
+@lru_cache(maxsize=8)
 def read_network(folder: Path) -> nn.Module:
-    """The network of :func:`write_network`, in evaluation mode."""
+    """The network of :func:`write_network`, in evaluation mode; to be copied by whoever runs it."""
     model = Structure.load(folder / "structure.json").build()
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()

@@ -9,7 +9,7 @@ SETTINGS = {
     "model_settings": {"width": 4},
     "search_settings": {"epochs": 1},
     "retrain_settings": {"epochs": 1, "scratch_b": False},
-    "latency_settings": {"max_seconds": 0.1, "min_rounds": 64, "runtimes": ["eager"]},
+    "latency_settings": {"max_seconds": 0.1, "min_rounds": 64, "runtimes": ["eager"], "threads": 1},
 }
 CODE = """
 import importlib, json, sys

@@ -23,7 +23,7 @@ from tests.data.folders import images, png, write
 
 SETTINGS = (
     *("model.width=4", "search.epochs=1", "retrain.epochs=1"),
-    *("latency.max_seconds=0.1", "latency.min_rounds=64", "latency.runtimes=eager"),
+    *("latency.max_seconds=0.1", "latency.min_rounds=64", "latency.runtimes=eager", "latency.threads=1"),
 )
 RUN = (sys.executable, "-m", "pipelines.cli", "run", *(f"--set={setting}" for setting in SETTINGS))
 
