@@ -134,8 +134,8 @@ def latency(ax: Axes, results: Results, measurement: Mapping[str, Any]) -> str:
     last = 1.15 * max(float(np.quantile(values, 0.9)) for values in samples.values())
     bins = np.linspace(min(float(values.min()) for values in samples.values()), last, 81).tolist()
     for name, values in samples.items():
-        style = {"color": COLOURS[name], "linestyle": _LINES[name], "label": name}
-        ax.hist(values, bins=bins, histtype="step", linewidth=1.4, **style)
+        colour, line = COLOURS[name], _LINES[name]
+        ax.hist(values, bins=bins, histtype="step", linewidth=1.4, color=colour, linestyle=line, label=name)
     ax.set_xlabel("milliseconds a batch" if measurement["batch"] > 1 else "milliseconds an image")
     ax.set_ylabel("rounds")
     ax.legend()
