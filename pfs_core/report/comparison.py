@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from pfs_core.drawing import STYLE, render_page, svg_text
 from pfs_core.errors import UserError
@@ -185,7 +186,11 @@ def _scatter(ax: Axes, rows: Sequence[dict[str, Any]], key: str, label: str) -> 
         ax.annotate(_name(row), (place, value), xytext=(6, 4), textcoords="offset points", fontsize=7)
     ax.plot([row[key] for row in best], [row["test_accuracy"] for row in best], color="#999999", lw=1, label="front")
     ax.set_xlabel(label)
-    ax.set_xlim(left=0)
+    ax.set_xlim(0, 1.15 * max(row[key] for row in rows))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    if key != "p50_ms":
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _away(value: float, interval: Sequence[float]) -> list[list[float]]:

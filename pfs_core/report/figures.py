@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -15,6 +15,9 @@ from pfs_core.drawing import INK, STYLE, svg_text
 from pfs_core.report.results import NETWORKS, Results
 
 COLOURS = {"dense": "#808080", "expanded": "#9a79c6", "uniform": "#d1810f", "pruned": "#2f7fc4"}
+COUNTED = 12
+"""Up to so many classes a confusion matrix has room for its numbers."""
+
 _LINES = {"dense": "-", "expanded": ":", "uniform": "--", "pruned": "-"}
 _FIXED, _BEHIND = "#9db4c8", "#80808040"
 SHARES = LinearSegmentedColormap.from_list("shares", ["#1f77d000", "#1f77d0bf"])
@@ -150,14 +153,14 @@ def confusion(ax: Axes, results: Results) -> str:
     counts, names = np.array(metrics["confusion_matrix"]), metrics["class_names"]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ax.grid(visible=False)
-    ax.pcolormesh(shares, cmap=SHARES, vmin=0, vmax=1, edgecolors="none")
+    ax.pcolormesh(shares, cmap=SHARES, norm=PowerNorm(0.5, 0, 1), edgecolors="none")  # rare mistakes are seen
     ax.invert_yaxis()
     places = np.arange(len(names)) + 0.5
     ax.set_xticks(places, names, rotation=60, ha="right", fontsize=7)
     ax.set_yticks(places, names, fontsize=7)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true class")
-    if len(names) <= 12:
+    if len(names) <= COUNTED:
         for row, column in np.argwhere(counts > 0):
             ax.text(column + 0.5, row + 0.5, counts[row, column], ha="center", va="center", fontsize=7)
     wrong = counts - np.diag(np.diag(counts))

@@ -90,7 +90,8 @@ def _drawings(results: Results) -> dict[str, list[tuple[str, str, str, bool]]]:
         "Accuracy": [drawn("The retraining", figures.training_curves)],
     }
     if len(classes) <= _CLASSES:
-        groups["Accuracy"].append(drawn("Mistakes of the pruned network", figures.confusion, (4.6, 4.0)))
+        size = (4.6, 4.0) if len(classes) <= figures.COUNTED else (9.6, 7.6)
+        groups["Accuracy"].append(drawn("Mistakes of the pruned network", figures.confusion, size))
         with mpl.rc_context(STYLE):
             svg = svg_text(balance(classes, results.split["rows_per_class"]))
         groups["Data"] = [("Images of each class", balance_words(results.split["rows_per_class"]), svg, True)]
