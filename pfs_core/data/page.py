@@ -86,7 +86,7 @@ def balance(class_names: Sequence[str], rows_per_class: Mapping[str, Sequence[in
     else:
         ax.set_xlabel("class")
     ax.set_ylabel("rows")
-    ax.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+    ax.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 
