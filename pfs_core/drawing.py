@@ -4,7 +4,7 @@ import io
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 INK = "#101112"
@@ -13,6 +13,7 @@ INK = "#101112"
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pfs",
+    "text.parse_math": False,  # a class may be called "$5_$10"
     "font.family": "sans-serif",
     "font.size": 9,
     "figure.facecolor": "none",
@@ -37,8 +38,19 @@ def svg_text(figure: Figure) -> str:
 
 
 def render_page(package: str, template: str, **values: Any) -> str:
-    """A page from a Jinja template of a package, which can put the shared style in with ``{{ style | safe }}``."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = files(package).joinpath(template).read_text(encoding="utf-8")
-    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
-    return environment.from_string(text).render(style=style, **values)
+    """A page from a Jinja template of a package.
+
+    The template can put the shared style in with ``{{ style | safe }}`` and import the macros of ``parts.html``.
+    """
+    environment = Environment(
+        loader=FunctionLoader(lambda name: _text(__package__, name)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.from_string(_text(package, template)).render(style=_text(__package__, "page.css"), **values)
+
+
+def _text(package: str, name: str) -> str:
+    return files(package).joinpath(name).read_text(encoding="utf-8")

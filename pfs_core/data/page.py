@@ -44,9 +44,14 @@ def dataset_page(
             if len(row) < EACH:
                 row.append(_png(image))
     with mpl.rc_context(STYLE):
-        drawings = [("Rows of each class", svg_text(balance(class_names, rows_per_class)))]
+        drawings = [
+            ("Rows of each class", balance_words(rows_per_class), svg_text(balance(class_names, rows_per_class)), True)
+        ]
         if sizes and len(sizes) > 1:
-            drawings.append(("Image sizes", svg_text(_sizes(sizes))))
+            words = (
+                f"{len(sizes):,} sizes, the shorter side between {min(map(min, sizes)):,} and {max(map(min, sizes)):,}."
+            )
+            drawings.append(("Image sizes", words, svg_text(_sizes(sizes)), True))
     return render_page(
         __package__,
         "page.html",
@@ -81,8 +86,14 @@ def balance(class_names: Sequence[str], rows_per_class: Mapping[str, Sequence[in
     else:
         ax.set_xlabel("class")
     ax.set_ylabel("rows")
-    ax.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+    ax.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
+
+
+def balance_words(rows_per_class: Mapping[str, Sequence[int]]) -> str:
+    """How many images a class has, all parts together, in a sentence."""
+    counts = [sum(rows) for rows in zip(*rows_per_class.values(), strict=True)]
+    return f"Between {min(counts):,} and {max(counts):,} images a class, median {np.median(counts):,.0f}."
 
 
 def _sizes(sizes: Mapping[tuple[int, int], int]) -> Figure:

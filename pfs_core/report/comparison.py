@@ -9,17 +9,21 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from pfs_core.drawing import STYLE, render_page, svg_text
 from pfs_core.errors import UserError
 from pfs_core.files import plain_name, publish, read_json, require_result, write_json
 from pfs_core.report.figures import COLOURS
-from pfs_core.report.page import HEADER, table_cells, write_report
+from pfs_core.report.page import PAGE_HEADER, page_cells, write_report
 from pfs_core.report.results import RUNTIME_NAMES, Results, load_results
 
 SCHEMA = "pfs.comparison/1"
 _COSTS = {"macs": "MACs", "params": "parameters", "p50_ms": "milliseconds an image, median"}
-_TEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
+_TEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
 
 
 def load_budgets(
@@ -68,8 +72,8 @@ def write_comparison(budgets: Sequence[Results], out: str | Path, mlflow_page: s
         "model": budgets[0].spec.name,
         "rows": [{**row, "on_front": row in best} for row in rows],
     }
-    header = ["budget", *HEADER[1:]]
-    cells = [[row["budget"] or "dense", *texts[1:]] for row, texts in zip(rows, table_cells(rows), strict=True)]
+    header = ["budget", *PAGE_HEADER[1:]]
+    cells = [[_name(row), *texts[1:]] for row, texts in zip(rows, page_cells(rows), strict=True)]
     title = f"{budgets[0].spec.name} at {len(budgets)} budgets"
     lines = [f"# {title}", "", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(texts) + " |" for texts in cells]
@@ -78,6 +82,7 @@ def write_comparison(budgets: Sequence[Results], out: str | Path, mlflow_page: s
         for results in budgets:
             write_report(results, folder / plain_name(_budget(results)))
         values = {"title": title, "header": header, "cells": cells, "svg": _drawing(rows), "first": budgets[0]}
+        values["words"] = _words(rows)
         values["runtime"] = RUNTIME_NAMES[budgets[0].quoted["runtime"]]
         page = render_page(__package__, "comparison.html", **values)
         (folder / "comparison.html").write_text(page, encoding="utf-8")
@@ -138,6 +143,21 @@ def latex_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     return "\n".join(body) + "\n"
 
 
+def _words(rows: Sequence[dict[str, Any]]) -> str:
+    """What the drawing shows: every network's figures, and who is on which front."""
+    networks = [
+        f"{_name(row)} {row['test_accuracy']:.1%} at {row['macs']:,} MACs, {row['params']:,} parameters, "
+        f"{row['p50_ms']:.3f} ms"
+        for row in rows
+    ]
+    fronts = [f"{label}: {', '.join(map(_name, front(rows, key)))}" for key, label in _COSTS.items()]
+    return f"Test accuracy: {'; '.join(networks)}. On the front by {'; by '.join(fronts)}."
+
+
+def _name(row: dict[str, Any]) -> str:
+    return row["budget"] or "dense"
+
+
 def _drawing(rows: Sequence[dict[str, Any]]) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.6), layout="constrained")
@@ -150,19 +170,30 @@ def _drawing(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _scatter(ax: Axes, rows: Sequence[dict[str, Any]], key: str, label: str) -> None:
+    best = sorted(front(rows, key), key=lambda row: row[key])
     for row in rows:
-        low, high = row["test_accuracy_interval"]
-        value = row["test_accuracy"]
+        place, value = row[key], row["test_accuracy"]
         ax.errorbar(
-            row[key],
+            place,
             value,
-            yerr=[[value - low], [high - value]],
+            xerr=_away(place, row["p50_interval_ms"]) if key == "p50_ms" else None,
+            yerr=_away(value, row["test_accuracy_interval"]),
             fmt="o",
+            fillstyle="full" if row in best else "none",
             color=COLOURS["pruned" if row["budget"] else "dense"],
             capsize=3,
         )
-        ax.annotate(row["budget"] or "dense", (row[key], value), xytext=(6, 4), textcoords="offset points", fontsize=7)
-    best = sorted(front(rows, key), key=lambda row: row[key])
+        ax.annotate(_name(row), (place, value), xytext=(6, 4), textcoords="offset points", fontsize=7)
     ax.plot([row[key] for row in best], [row["test_accuracy"] for row in best], color="#999999", lw=1, label="front")
     ax.set_xlabel(label)
-    ax.set_xlim(left=0)
+    ax.set_xlim(0, 1.15 * max(row[key] for row in rows))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    if key != "p50_ms":
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _away(value: float, interval: Sequence[float]) -> list[list[float]]:
+    """How far an interval reaches below and above a value that is in it."""
+    low, high = interval
+    return [[max(value - low, 0)], [max(high - value, 0)]]

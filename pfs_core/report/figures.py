@@ -7,14 +7,21 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pfs_core.drawing import INK, STYLE, svg_text
 from pfs_core.report.results import NETWORKS, Results
 
-COLOURS = {"dense": "#808080", "expanded": "#b59ad6", "uniform": "#d1810f", "pruned": "#2f7fc4"}
+COLOURS = {"dense": "#808080", "expanded": "#9a79c6", "uniform": "#d1810f", "pruned": "#2f7fc4"}
+COUNTED = 12
+"""Up to so many classes a confusion matrix has room for its numbers."""
+
+_LINES = {"dense": "-", "expanded": ":", "uniform": "--", "pruned": "-"}
 _FIXED, _BEHIND = "#9db4c8", "#80808040"
+SHARES = LinearSegmentedColormap.from_list("shares", ["#1f77d000", "#1f77d0bf"])
+"""Over the page's own colour, so that its letters can be read on every share, on light and on dark paper."""
 
 
 def draw(plot: Callable[[Axes, Results], str], results: Results, size: tuple[float, float]) -> tuple[str, str]:
@@ -97,7 +104,7 @@ def search_curves(ax: Axes, results: Results) -> str:
     ax.set_xlabel(f"{unit} of the search")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_ylim(0, 1.02)
-    ax.legend()
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
     first, last = results.search_history[0], results.search_history[-1]
     return (
         f"Over the search the mean gate goes from {first['mean_gate']:.2f} to {last['mean_gate']:.2f}, the non-zero "
@@ -125,15 +132,19 @@ def training_curves(ax: Axes, results: Results) -> str:
 
 
 def latency(ax: Axes, results: Results, measurement: Mapping[str, Any]) -> str:
-    """Distribution of the latency samples of one measurement, without their top 1%."""
-    for name, values in results.samples(measurement).items():
-        shown = values[values <= np.quantile(values, 0.99)]
-        ax.hist(shown, bins=60, histtype="step", linewidth=1.4, color=COLOURS[name], label=name)
+    """Distribution of the latency samples of one measurement, up to a little more than the slowest network's p90."""
+    samples = results.samples(measurement)
+    last = 1.15 * max(float(np.quantile(values, 0.9)) for values in samples.values())
+    bins = np.linspace(min(float(values.min()) for values in samples.values()), last, 81).tolist()
+    for name, values in samples.items():
+        colour, line = COLOURS[name], _LINES[name]
+        ax.hist(values, bins=bins, histtype="step", linewidth=1.4, color=colour, linestyle=line, label=name)
     ax.set_xlabel("milliseconds a batch" if measurement["batch"] > 1 else "milliseconds an image")
     ax.set_ylabel("rounds")
     ax.legend()
-    medians = [f"{name} {stats['p50_ms']:.3f} ms" for name, stats in measurement["models"].items()]
-    return f"Medians in {measurement['runtime']}: {', '.join(medians)}."
+    parts = [f"{name} {s['p50_ms']:.3f} and {s['p90_ms']:.3f} ms" for name, s in measurement["models"].items()]
+    beyond = np.concatenate(list(samples.values())) > last
+    return f"Median and 90% quantile: {', '.join(parts)}. Of all rounds {beyond.mean():.1%} took longer than is shown."
 
 
 def confusion(ax: Axes, results: Results) -> str:
@@ -142,23 +153,22 @@ def confusion(ax: Axes, results: Results) -> str:
     counts, names = np.array(metrics["confusion_matrix"]), metrics["class_names"]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ax.grid(visible=False)
-    ax.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="none")
+    ax.pcolormesh(shares, cmap=SHARES, norm=PowerNorm(0.5, 0, 1), edgecolors="none")  # rare mistakes are seen
     ax.invert_yaxis()
     places = np.arange(len(names)) + 0.5
     ax.set_xticks(places, names, rotation=60, ha="right", fontsize=7)
     ax.set_yticks(places, names, fontsize=7)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true class")
-    if len(names) <= 12:
+    if len(names) <= COUNTED:
         for row, column in np.argwhere(counts > 0):
-            colour = "white" if shares[row, column] > 0.5 else "#202020"
-            ax.text(column + 0.5, row + 0.5, counts[row, column], ha="center", va="center", fontsize=7, color=colour)
+            ax.text(column + 0.5, row + 0.5, counts[row, column], ha="center", va="center", fontsize=7)
     wrong = counts - np.diag(np.diag(counts))
     if not wrong.any():
-        return "No test image is taken for another class."
+        return f"All {counts.sum():,} test images are taken for what they are."
     row, column = np.unravel_index(wrong.argmax(), wrong.shape)
     of = f"{wrong[row, column]} of {counts[row].sum()} images of {names[row]}"
-    return f"The most common mistake: {of} are taken for {names[column]}."
+    return f"{wrong.sum():,} of {counts.sum():,} test images are mistaken, most often {of} for {names[column]}."
 
 
 def _unit(results: Results) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from pfs_core.data.page import balance
+from pfs_core.data.page import balance, balance_words
 from pfs_core.drawing import STYLE, render_page, svg_text
 from pfs_core.files import publish, write_json
 from pfs_core.report import figures
@@ -38,11 +38,13 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
         "template.html",
         r=results,
         verdict=summary["verdict"],
-        header=HEADER,
-        rows=table_cells(summary["table"]),
+        header=PAGE_HEADER,
+        rows=page_cells(summary["table"]),
         drawings=_drawings(results),
         measurements=[_measurement_cells(found) for found in results.latency["measurements"]],
         steps=_step_cells(results),
+        lost=[_lost_cells(row) for row in results.lost_most()],
+        balance=balance_words(results.split["rows_per_class"]),
         commands=commands(results),
         doubts=[line for found in results.latency["measurements"] for line in _doubts(found)],
         mlflow_page=mlflow_page,
@@ -60,6 +62,8 @@ _CLASSES = 30
 """More classes than these make no readable figure."""
 
 HEADER = ("network", "MACs", "parameters", "test accuracy [95%]", "epochs", "p50 latency", "ratio to dense [95%]")
+PAGE_HEADER = (*HEADER[:5], "p50 latency, ms [95%]", HEADER[6], "file, MiB")
+"""A page has room for more than a terminal."""
 
 
 def _drawings(results: Results) -> dict[str, list[tuple[str, str, str, bool]]]:
@@ -86,12 +90,11 @@ def _drawings(results: Results) -> dict[str, list[tuple[str, str, str, bool]]]:
         "Accuracy": [drawn("The retraining", figures.training_curves)],
     }
     if len(classes) <= _CLASSES:
-        groups["Accuracy"].append(drawn("Mistakes of the pruned network", figures.confusion, (4.6, 4.0)))
+        size = (4.6, 4.0) if len(classes) <= figures.COUNTED else (9.6, 7.6)
+        groups["Accuracy"].append(drawn("Mistakes of the pruned network", figures.confusion, size))
         with mpl.rc_context(STYLE):
             svg = svg_text(balance(classes, results.split["rows_per_class"]))
-        counts = [sum(rows) for rows in zip(*results.split["rows_per_class"].values(), strict=True)]
-        words = f"Between {min(counts):,} and {max(counts):,} images a class."
-        groups["Data"] = [("Images of each class", words, svg, True)]
+        groups["Data"] = [("Images of each class", balance_words(results.split["rows_per_class"]), svg, True)]
     return groups
 
 
@@ -119,17 +122,26 @@ def _doubts(found: Mapping[str, Any]) -> list[str]:
 
 
 def _step_cells(results: Results) -> list[tuple[str, ...]]:
-    """What each step that computes took: seconds, on what, and its peak memory."""
+    """What each step that computes took: seconds, on what, and its peak memory where it was recorded."""
     done = [("search", results.search), *((f"retraining, {name}", m) for name, m in results.metrics.items())]
-    return [
+    rows = [
         (
             name,
             f"{info['seconds']:,.0f} s",
             f"{info['device']}, {info['precision']}",
-            ", ".join(f"{mib:,} MiB {where}" for where, mib in info["peak_memory_mib"].items()),
+            ", ".join(f"{mib:,} MiB {where}" for where, mib in info.get("peak_memory_mib", {}).items()) or "-",
         )
         for name, info in done
     ]
+    timed = results.samples_table.nanoseconds
+    return [*rows, (f"benchmark, {len(timed):,} timed runs", f"{timed.sum() / 1e9:,.0f} s", "cpu, float32", "-")]
+
+
+def _lost_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the classes that lost most; a few images mean little, so that they are counted."""
+    images = round(row["lost"] * row["images"])
+    lost = f"{100 * row['lost']:.1f} points ({images} image{'s' * (images > 1)})"
+    return row["class"], f"{row['images']:,}", f"{row['dense']:.1%}", f"{row['pruned']:.1%}", lost
 
 
 def table_cells(table: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -146,6 +158,19 @@ def table_cells(table: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             or ("1" if row["network"] == "dense" else "-"),
         )
         for row in table
+    ]
+
+
+def page_cells(table: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The rows of :meth:`Results.table` as text, in the columns of ``PAGE_HEADER``."""
+    return [
+        (
+            *cells[:5],
+            _with_interval(row["p50_ms"], row["p50_interval_ms"], ".3f") or "not measured",
+            cells[6],
+            f"{row['file_mib']:.2f}" if row["file_mib"] else "-",
+        )
+        for row, cells in zip(table, table_cells(table), strict=True)
     ]
 
 

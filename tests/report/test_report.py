@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 
+import numpy as np
 import pytest
 
 from pfs_core import steps
@@ -12,10 +13,12 @@ from pfs_core.errors import UserError
 from pfs_core.extraction import FILES
 from pfs_core.recipes import recipe
 from pfs_core.report import load_results, write_report
-from pfs_core.report.page import HEADER, table_cells, text_table
+from pfs_core.report.figures import SHARES, confusion, draw
+from pfs_core.report.page import HEADER, page_cells, table_cells, text_table
 from pfs_core.report.reproduce import commands
 from pfs_core.structure import Structure
 from pipelines.cli import parser
+from tests.report.colours import contrast
 
 FIGURES = [
     *("Channels of every group: dense, expanded and kept", "Latency in ONNX Runtime", "Latency in PyTorch"),
@@ -49,8 +52,8 @@ def test_network_that_was_not_trained_is_called_so(results):
 
 
 def test_verdict_says_what_the_interval_allows(results):
-    verdict = results.quoted["ratios_to_dense"]["pruned"]["verdict"]
-    assert verdict in results.verdict()
+    low, high = results.quoted["ratios_to_dense"]["pruned"]["interval"]
+    assert results.verdict().endswith(f"times the dense network's [{low:.3f}, {high:.3f}]: faster.")
     assert "uniform" not in results.verdict()
 
 
@@ -65,11 +68,15 @@ def test_page_needs_no_network_and_no_script(page):
 def test_page_shows_the_table_and_every_figure_with_a_text(page, results):
     html = (page / "report.html").read_text()
     assert html.count("<svg") == len(FIGURES)
-    found = dict(re.findall(r'<figure role="img" aria-label="([^".]+)\. ([^"]+)"', html))
+    figure = r'<figcaption>([^<]+)</figcaption>\s*(?:<div class="scroll"[^>]+>\s*)?<div role="img" aria-label="([^"]+)"'
+    found = dict(re.findall(figure, html))
     assert list(found) == FIGURES
     assert all(re.search(r"\d", words) for words in found.values())
-    for row in table_cells(results.table()):
-        assert all(cell in html for cell in row)
+    for row in page_cells(results.table()):
+        assert all(f">{cell}<" in html for cell in row)
+    assert [row[-1] for row in page_cells(results.table())] == [
+        f"{results.latency['models'][name]['file_mib']:.2f}" for name in ("dense", "uniform", "pruned")
+    ]
 
 
 def test_the_classes_that_lost_most_are_those_of_the_confusion_matrices(results):
@@ -81,6 +88,74 @@ def test_the_classes_that_lost_most_are_those_of_the_confusion_matrices(results)
         assert sum(matrices["dense"][label]) == row["images"]
         lost = (matrices["dense"][label][label] - matrices["pruned"][label][label]) / row["images"]
         assert row["lost"] == pytest.approx(lost)
+
+
+def test_a_class_that_lost_says_how_many_images_that_is(results, tmp_path):
+    """Three of four images right before, one of four after: half of them lost, but only two images."""
+    right = {"dense": [[3, 1], [0, 9]], "pruned": [[1, 3], [0, 9]]}
+    metrics = {
+        name: {**results.metrics[name], "confusion_matrix": matrix, "class_names": ["cat", "<dog>"]}
+        for name, matrix in right.items()
+    }
+    split = {**results.split, "class_names": ["cat", "<dog>"], "rows_per_class": {"train": [4, 9], "test": [4, 9]}}
+    write_report(dataclasses.replace(results, metrics=metrics, split=split), tmp_path / "two")
+    html = (tmp_path / "two/report.html").read_text()
+    row = '<th scope="row">cat</th><td>4</td><td>75.0%</td><td>25.0%</td><td>50.0 points (2 images)</td>'
+    assert row in html
+    assert "3 of 13 test images are mistaken, most often 3 of 4 images of cat for &lt;dog&gt;." in html
+    assert '<th scope="row">&lt;dog&gt;' not in html
+    assert "<dog>" not in html
+
+
+def test_many_classes_are_summed_up_in_a_line(results, tmp_path):
+    """No figure of 31 classes, whatever they are called."""
+    names = [f"$class_{i}$ & co" for i in range(31)]
+    rows = {"train": list(range(5, 36)), "test": [5] * 31}
+    eye = {**results.metrics["pruned"], "confusion_matrix": np.eye(31, dtype=int).tolist(), "class_names": names}
+    many = dataclasses.replace(
+        results,
+        metrics={"pruned": eye, "dense": eye},
+        split={**results.split, "class_names": names, "rows_per_class": rows},
+    )
+    write_report(many, tmp_path / "many")
+    html = (tmp_path / "many/report.html").read_text()
+    assert "Between 10 and 40 images a class, median 25." in html
+    assert "Mistakes of the pruned network" not in html
+    assert "Images of each class" not in html
+    assert "Classes that lost most" not in html
+
+
+def test_thirty_classes_with_names_that_look_like_formulas_are_drawn(results):
+    names = [rf"$\class_{i}$" for i in range(30)]
+    eye = {**results.metrics["pruned"], "confusion_matrix": np.eye(30, dtype=int).tolist(), "class_names": names}
+    svg, words = draw(confusion, dataclasses.replace(results, metrics={"pruned": eye}), (4.6, 4.0))
+    assert svg.count(r"$\class_7$</text>") == 2
+    assert words == "All 30 test images are taken for what they are."
+
+
+def test_what_was_written_before_gates_and_memory_were_counted_is_still_shown(results, tmp_path):
+    history = [{k: v for k, v in row.items() if k not in ("closed", "open")} for row in results.search_history]
+    search = {key: value for key, value in results.search.items() if key != "peak_memory_mib"}
+    write_report(dataclasses.replace(results, search_history=history, search=search), tmp_path / "old")
+    html = (tmp_path / "old/report.html").read_text()
+    assert html.count("<svg") == len(FIGURES) - 1
+    assert "How the gates part" not in html
+
+
+def test_the_shares_of_the_gates_are_those_of_the_last_gates(results):
+    """The gates of the last evaluation are the ones kept here, so that the history's end can be counted again."""
+    kept = next(row for row in results.search_history if row["step"] == results.search["kept_step"])
+    values = np.concatenate([gates.numpy() for gates in results.gates.values()])
+    assert kept["closed"] == pytest.approx((values < 0.05).mean())
+    assert kept["open"] == pytest.approx((values > 0.95).mean())
+
+
+@pytest.mark.parametrize(("paper", "ink"), [((255, 255, 255), (0x1B,) * 3), ((0x16,) * 3, (0xEE,) * 3)])
+def test_numbers_can_be_read_on_every_share(paper, ink):
+    for share in np.linspace(0, 1, 11):
+        *colour, alpha = SHARES(share)
+        below = [alpha * 255 * part + (1 - alpha) * other for part, other in zip(colour, paper, strict=True)]
+        assert contrast(below, ink) >= 4.5
 
 
 def test_every_measurement_has_a_row(page, results):
