@@ -1,0 +1,33 @@
+"""What the machine does while a step runs, as curves ``system/...`` of MLflow's own monitor."""
+
+import logging
+import threading
+
+
+class SystemMetrics:
+    """MLflow's monitor of a run. It ends when it cannot reach the server; :meth:`watch` starts it again.
+
+    Args:
+        wanted: whether to have one where ``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` is not set.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as SETTING
+
+        self._wanted = bool(SETTING.get()) if SETTING.is_set() else wanted
+        self._monitor = None
+
+    def watch(self, run: str, earlier: bool) -> None:
+        """Have a monitor, after a call that the server has answered. ``earlier``: the run may have such curves."""
+        if not self._wanted or any(thread.name == "SystemMetricsMonitor" for thread in threading.enumerate()):
+            return
+        from mlflow.system_metrics import system_metrics_monitor
+
+        logging.getLogger(system_metrics_monitor.__name__).setLevel(logging.CRITICAL)  # an outage is said elsewhere
+        self._monitor = system_metrics_monitor.SystemMetricsMonitor(run, resume_logging=earlier or bool(self._monitor))
+        self._monitor.start()
+
+    def finish(self) -> None:
+        """End it."""
+        if self._monitor:
+            self._monitor.finish()
