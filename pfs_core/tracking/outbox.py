@@ -3,8 +3,8 @@
 Two things may go wrong with a call. The server does not answer, or says that it cannot do it now (:func:`unsent`): the
 call waits. Or it *refuses* what it is asked (:func:`refusal`): asking again would not help. Then
 
-- the first call of a step, which opens its run, raises UserError: nothing is computed yet, and an address, a login or an
-  experiment that is wrong would leave hours of training without a record;
+- the first call of a step, which opens its run, raises UserError: nothing is computed yet, and a wrong address or login
+  would leave hours of training without a record;
 - a login that is refused later (401, 403) waits like an outage, since tokens are renewed;
 - anything else that is refused later, such as a point for a run that somebody has deleted, is left out, and a line says
   so once a kind.
@@ -176,7 +176,7 @@ def brief_requests(settings: dict[str, str] = REQUESTS) -> Iterator[None]:
 
 @contextlib.contextmanager
 def long_requests() -> Iterator[None]:
-    """Within :func:`brief_requests`: let files take their time, after a short call that shows that the server answers."""
+    """Within :func:`brief_requests`: let files take their time, after a call that shows that the server answers."""
     key = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     ours = os.environ.get(key) == REQUESTS[key]
     if ours:

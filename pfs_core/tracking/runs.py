@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from pfs_core.errors import UserError
 from pfs_core.files import plain_name
 from pfs_core.progress import say
-from pfs_core.tracking.outbox import LAST_EFFORT_SECONDS, Outbox, Parcel, brief_requests, plain, refusal, server, unsent
+from pfs_core.tracking import outbox as mail
+from pfs_core.tracking.outbox import Outbox, Parcel, brief_requests, plain, refusal, server, unsent
 
 PIPELINE_TAG, PIPELINE_URL_TAG = "kfp.pipeline_run_id", "kfp.pipeline_run_url"
 STEP_TAG, INPUTS_TAG = "pfs.step", "pfs.inputs"
@@ -158,7 +159,9 @@ def open_first(outbox: Outbox, parcel: Parcel) -> None:
         parcel.send()
     except Exception as e:
         if reason := refusal(e):
-            raise UserError(f"MLflow{server()} refuses the run ({reason}); check address, login and experiment") from None
+            raise UserError(
+                f"MLflow{server()} refuses the run ({reason}); check address, login and experiment"
+            ) from None
         if not unsent(e):
             raise
         outbox.pause(time.monotonic() - start)
@@ -199,7 +202,7 @@ def open_pipeline(name: str, params: Mapping[str, Any], about: Mapping[str, Any]
     with brief_requests():
         open_first(outbox, Parcel("the pipeline's run", make, opens=True))
         outbox.post(Parcel("its parameters", lambda: log_params(ids[0], params)))
-        outbox.close(LAST_EFFORT_SECONDS)
+        outbox.close(mail.LAST_EFFORT_SECONDS)
     return ids[0] if ids else ""
 
 
@@ -226,7 +229,7 @@ def close_pipeline(succeeded: bool) -> None:
 
     with brief_requests():
         outbox.post(Parcel("how the pipeline ended", end))
-        outbox.close(LAST_EFFORT_SECONDS)
+        outbox.close(mail.LAST_EFFORT_SECONDS)
 
 
 def page(experiment: str, run_id: str) -> str:

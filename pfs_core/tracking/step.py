@@ -70,7 +70,7 @@ class StepRun:
         return ""
 
 
-class MlflowRun(StepRun):
+class _MlflowRun(StepRun):
     """A step's run in MLflow. Only opening it raises; what cannot be sent later waits.
 
     Args:
@@ -247,7 +247,7 @@ def step_run(
         yield StepRun()
         return
     with mail.brief_requests():
-        run = MlflowRun(step, params, about, tags, watch)
+        run = _MlflowRun(step, params, about, tags, watch)
         try:
             yield run
         except BaseException:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from typing import Any
 
 
 class SystemMetrics:
@@ -12,10 +13,11 @@ class SystemMetrics:
     """
 
     def __init__(self, wanted: bool) -> None:
-        from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as SETTING
+        from mlflow import environment_variables
 
-        self._wanted = bool(SETTING.get()) if SETTING.is_set() else wanted
-        self._monitor = None
+        setting = environment_variables.MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+        self._wanted = bool(setting.get()) if setting.is_set() else wanted
+        self._monitor: Any = None
 
     def watch(self, run: str, earlier: bool) -> None:
         """Have a monitor, after a call that the server has answered. ``earlier``: the run may have such curves."""

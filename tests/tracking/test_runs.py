@@ -11,17 +11,6 @@ from mlflow import MlflowClient
 from pfs_core import tracking
 
 
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    """An MLflow store of its own, and the environment of the steps of one pipeline run."""
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("KFP_RUN_ID", "run-1")
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    mlflow.set_tracking_uri(uri)
-    return tmp_path
-
-
 def opened(store, params=MappingProxyType({})):
     """The id of the parent run of the pipeline, made as a pipeline's first step does."""
     tracking.make_experiment(store / "artifacts")
