@@ -62,7 +62,7 @@ def log_model(
 
 
 def describe(name: str, version: str, card: str) -> None:
-    """Set the description of a registered version."""
+    """Set the description of a registered version, of which MLflow keeps 5,000 characters."""
     from mlflow import MlflowClient
 
-    MlflowClient().update_model_version(name, version, description=card)
+    MlflowClient().update_model_version(name, version, description=card[:5000])

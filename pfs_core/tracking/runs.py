@@ -22,7 +22,7 @@ PARENT_TAG = "mlflow.parentRunId"
 EXPERIMENT = "pfs"
 """What experiments are called before the model's name, and what has no model."""
 INHERITED = ("model", "budget", "seed", "dataset")
-"""Tags (after ``pfs.``) that a step takes from its pipeline's run where it does not have its own."""
+"""Tags (after ``pfs.``) that a step takes from its pipeline's run."""
 
 
 def tracked() -> bool:

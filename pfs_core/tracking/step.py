@@ -257,8 +257,9 @@ def step_run(
 
 
 def _inherited(above: Any, own: Mapping[str, Any]) -> dict[str, str]:
-    tags = {f"pfs.{key}": above.data.tags.get(f"pfs.{key}", "") for key in INHERITED if not own.get(key)}
-    return {key: value for key, value in tags.items() if value}
+    """The tags of the pipeline's run that its steps share; of several budgets, a step has its own."""
+    keys = [key for key in INHERITED if key != "budget" or not own.get(key)]
+    return {f"pfs.{key}": above.data.tags[f"pfs.{key}"] for key in keys if f"pfs.{key}" in above.data.tags}
 
 
 def _points(values: Mapping[str, Any], step: int | None = None) -> list[Any]:

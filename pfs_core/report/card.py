@@ -1,0 +1,64 @@
+"""What a user of the registered network has to know, on a page of Markdown."""
+
+from pathlib import Path
+
+from pfs_core.report.page import HEADER, table_cells
+from pfs_core.report.results import RUNTIME_NAMES, Results
+
+FILES = ("model.safetensors", "structure.json", "metrics.json")
+"""Of the ``model`` folder, what goes with the registered network."""
+_CLASSES = 20
+
+
+def model_card(results: Results, name: str) -> str:
+    """The model card of a run's pruned network.
+
+    Args:
+        results: of the run.
+        name: of the registered model.
+    """
+    split, trained, quoted = results.split, results.metrics["pruned"], results.quoted
+    classes = split["class_names"]
+    listed = ", ".join(map(str, classes[:_CLASSES])) + (", ... (`metrics.json` has all)" * (len(classes) > _CLASSES))
+    shape = "x".join(map(str, results.spec.input_shape))
+    rows = [f"| {' | '.join(cells)} |" for cells in table_cells(results.table())]
+    lines = [
+        f"# {name}",
+        "",
+        f"The network `{results.spec.name}`, cut to the budget `{results.title.rpartition(' ')[2]}` by Pruning from "
+        "Scratch: its widths were found by gates on random weights, then it was trained from scratch.",
+        "",
+        f"- **Input**: float32, [N, {', '.join(map(str, results.spec.input_shape))}], pixels in 0-255; the "
+        "normalisation is part of the network.",
+        f"- **Output**: logits, [N, {len(classes)}], of the classes {listed}.",
+        f"- **Dataset**: `{split['dataset']}`, {trained['train_rows']:,} images trained, {trained['test_rows']:,} "
+        f"tested; images of {shape}; fingerprint `{split['fingerprint']}`.",
+        f"- **Made with**: pfs {trained['pfs_version']}, seed {trained['seed']}, {trained['epochs']} epochs in "
+        f"{trained['precision']}.",
+        "",
+        "| " + " | ".join(HEADER) + " |",
+        "|" + " --- |" * len(HEADER),
+        *rows,
+        "",
+        f"Accuracy is that of the test images, which took no part in the training. Latency was measured on "
+        f"{results.latency['machine']['cpu']} in {RUNTIME_NAMES[quoted['runtime']]}, batch {quoted['batch']}, "
+        f"{quoted['threads']} thread(s); on another processor the ratio may be another.",
+        "",
+        "```python",
+        "import mlflow",
+        "",
+        f'network = mlflow.pytorch.load_model("models:/{name}/latest")  # or the number of a version',
+        "```",
+        "",
+        "This needs mlflow, torch and numpy, and no code of the project that made it.",
+        "",
+        "`extra_files/` has the weights under the network's own names (`model.safetensors`), its widths "
+        "(`structure.json`), the confusion matrix (`metrics.json`) and the output for the input example "
+        "(`example_output.json`).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def model_files(results: Results) -> list[Path]:
+    """What goes with the registered network."""
+    return [results.model_dir / name for name in FILES]
