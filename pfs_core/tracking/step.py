@@ -96,6 +96,7 @@ class _MlflowRun(StepRun):
         self._system = SystemMetrics(watch)
         open_first(self._outbox, Parcel(f"the run of {step}", self._open, opens=True))
         self.params(params)
+        self._watch()
 
     def _open(self) -> None:
         from mlflow import MlflowClient
@@ -128,6 +129,9 @@ class _MlflowRun(StepRun):
 
     def _post(self, what: str, send: Any, points: list[Any] | None = None) -> None:
         self._outbox.post(Parcel(what, send, points or []))
+        self._watch()
+
+    def _watch(self) -> None:
         if self.id and self._outbox.answers:
             self._system.watch(self.id, self._earlier)
 

@@ -21,7 +21,7 @@ class SystemMetrics:
 
     def watch(self, run: str, earlier: bool) -> None:
         """Have a monitor, after a call that the server has answered. ``earlier``: the run may have such curves."""
-        if not self._wanted or any(thread.name == "SystemMetricsMonitor" for thread in threading.enumerate()):
+        if not self._wanted or _alive():
             return
         from mlflow.system_metrics import system_metrics_monitor
 
@@ -30,6 +30,11 @@ class SystemMetrics:
         self._monitor.start()
 
     def finish(self) -> None:
-        """End it."""
-        if self._monitor:
+        """End it for good."""
+        self._wanted = False
+        if self._monitor and _alive():
             self._monitor.finish()
+
+
+def _alive() -> bool:
+    return any(thread.name == "SystemMetricsMonitor" for thread in threading.enumerate())

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import venv
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -81,4 +80,3 @@ def test_the_registered_network_gives_its_recorded_output_in_a_fresh_venv(
     differences = json.loads(done.stdout.splitlines()[-1])
     assert set(differences) == {"pytorch", "pyfunc"}
     assert max(differences.values()) < 1e-4
-    assert Path(sys.executable).resolve() == python.resolve()  # the same interpreter: only the packages differ
