@@ -105,9 +105,12 @@ def find_pipeline(pipeline: str) -> Any:
     """A pipeline's run, or None; its experiment is that of its model, which not every step knows."""
     from mlflow import MlflowClient
 
-    given = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    condition = f"name = '{given}'" if given else f"name LIKE '{EXPERIMENT}%'"
-    experiments = [e.experiment_id for e in MlflowClient().search_experiments(filter_string=condition)]
+    client = MlflowClient()
+    if given := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        found = [experiment] if (experiment := client.get_experiment_by_name(given)) else []
+    else:
+        found = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
+    experiments = [experiment.experiment_id for experiment in found]
     return find(experiments, {PIPELINE_TAG: pipeline, STEP_TAG: "pipeline"}) if experiments else None
 
 

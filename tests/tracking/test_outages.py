@@ -6,10 +6,13 @@ import shutil
 import socket
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
 
 from pfs_core import tracking
 from pfs_core.errors import UserError
@@ -237,3 +240,51 @@ def test_a_parameter_that_has_another_value_keeps_it_and_the_rest_is_logged(stor
         run.params({"report.model": "a/2", "report.more": 3})
     assert MlflowClient().get_run(run.id).data.params == {"report.model": "a/1", "report.more": "3"}
     assert "keeps the parameter report.model" in lines(capsys)[0]
+
+
+def test_a_login_that_is_refused_at_the_start_is_the_users_mistake(at):
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(401)
+            self.end_headers()
+            self.wfile.write(b"You are not authenticated.")
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as refusing:
+        threading.Thread(target=refusing.serve_forever).start()
+        at(refusing.server_address[1], "refused")
+        with pytest.raises(UserError, match="not authenticated.*check address, login") as error, tracking.step_run("a"):
+            raise AssertionError("the step began")
+        refusing.shutdown()
+    assert "hidden" not in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("code", ["INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"])
+def test_what_a_server_cannot_do_now_waits(code):
+    error = MlflowException("later", error_code=ErrorCode.Value(code))
+    assert outbox.unsent(error)
+    assert not outbox.refusal(error)
+
+
+@pytest.mark.parametrize("code", ["UNAUTHENTICATED", "PERMISSION_DENIED"])
+def test_a_login_that_is_refused_waits_once_the_step_is_under_way(code):
+    error = MlflowException("who are you", error_code=ErrorCode.Value(code))
+    assert outbox.unsent(error)
+    assert outbox.refusal(error)
+
+
+@pytest.mark.parametrize("code", ["INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST"])
+def test_a_mistake_is_no_outage(code):
+    error = MlflowException("no", error_code=ErrorCode.Value(code))
+    assert not outbox.unsent(error)
+    assert outbox.refusal(error) == "MlflowException: no"
+
+
+def test_an_error_of_our_own_is_neither():
+    assert not outbox.unsent(TypeError("a bug"))
+    assert not outbox.refusal(TypeError("a bug"))
