@@ -15,6 +15,7 @@ from pfs_core.tracking import StepRun, finite, step_run
 
 if TYPE_CHECKING:
     from pfs_core.report import Results
+    from pfs_core.structure import Structure
 
 Settings = Mapping[str, Any]
 STAGES = ("split", "search", "extract", "retrain", "latency")
@@ -36,8 +37,8 @@ def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
     if opens_run:
         name = " ".join([request["model"], *request["budgets"], f"seed {request['seed']}"])
         budgets = " ".join(request["budgets"])
-        about = {"model": request["model"], "budget": budgets, "dataset": request["dataset"], "method": "pfs"}
-        open_pipeline(name, {**request, "budgets": budgets}, {f"pfs.{key}": value for key, value in about.items()})
+        tags = {key: request[key] for key in ("model", "seed", "dataset")} | {"budget": budgets}
+        open_pipeline(name, {**request, "budgets": budgets}, tags)
     return content
 
 
@@ -49,7 +50,7 @@ def split(
 
     config = chosen(recipe_name, dataset).stage("split", settings or {})
     params = prefixed("split", {"dataset": dataset, "seed": seed, **config.model_dump()})
-    with step_run("split", params, dataset.rstrip("/").rpartition("/")[2]) as run:
+    with step_run("split", params, dataset.rstrip("/").rpartition("/")[2], {"dataset": dataset, "seed": seed}) as run:
         info = split_dataset(dataset, out, config, seed)
         result = {f"{part}_rows": rows for part, rows in info["rows"].items()} | {"classes": len(info["class_names"])}
         run.metrics(result)
@@ -84,7 +85,8 @@ def search(
         return profile_search(spec, split_dir, out, goal, config, seed)
     inputs = {"model": model, "model_settings": spec.kwargs, "split": data["fingerprint"], "budget": str(goal)}
     params = prefixed("search", {**inputs, "seed": seed, **config.model_dump()})
-    with step_run("search", params, f"{model} {goal}") as run:
+    tags = {"model": model, "budget": goal, "seed": seed, "dataset": data["dataset"]}
+    with step_run("search", params, f"{model} {goal}", tags, watch=True) as run:
         record = partial(run.row, at="step" if config.evaluate_every else "epoch")
         info = search_gates(spec, split_dir, out, goal, config, seed, record)
         result = {key: info[key] for key in ("validation_accuracy", "nonzero", "kept_epoch", "steps", "seconds")}
@@ -105,7 +107,7 @@ def extract(gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", se
     goal = Budget.from_text(budget)
     gates = sha256(require_result(gates_dir, "search", "pfs search --model M --split DIR OUT") / "gates.safetensors")
     params = prefixed("extract", {"gates": gates, "budget": str(goal), **config.model_dump()})
-    with step_run("extract", params, str(goal)) as run:
+    with step_run("extract", params, str(goal), {"budget": goal}) as run:
         pruned = extract_structures(gates_dir, out, goal, config)["pruned"]
         result = {
             **pruned.cost.model_dump(),
@@ -142,7 +144,8 @@ def retrain(
     loaded = Structure.load(structure)
     inputs = {"network": loaded.network, "structure": sha256(structure), "split": data["fingerprint"]}
     params = prefixed("retrain", {**inputs, "seed": seed, **config.model_dump()})
-    with step_run(f"retrain/{loaded.network}", params, loaded.title) as run:
+    tags = {**about(loaded), "seed": seed, "dataset": data["dataset"], "method": loaded.chosen_by["method"]}
+    with step_run(f"retrain/{loaded.network}", params, loaded.title, tags, watch=not train_job) as run:
         if train_job:
             job = TrainJob.parse(whole_numbers(dict(train_job)), "train_job")
             inputs = {"recipe": recipe_name, "settings": dict(settings or {}), "seed": seed}
@@ -172,7 +175,7 @@ def benchmark(
     loaded = [Structure.load(path) for path in structures]
     inputs = {"structures": [sha256(path) for path in structures]}
     params = prefixed("latency", {**inputs, "seed": seed, **config.model_dump()})
-    with step_run("latency", params, loaded[0].title) as run:
+    with step_run("latency", params, loaded[0].title, about(loaded[0])) as run:
         info = measure(loaded, out, config, seed)
         result: dict[str, float] = {}
         first = info["measurements"][0]
@@ -207,7 +210,8 @@ def report(
     results = load_results(split_dir, gates_dir, structures_dir, model_dirs, latency_dir)
     name = registered_name or f"pfs-{plain_name(results.spec.name)}"
     params = {"report.models": [sha256(Path(folder) / COMPLETE) for folder in model_dirs]}
-    with step_run("report", params, results.title) as run:
+    tags = {**about(results.structures["pruned"]), "dataset": results.split["dataset"]}
+    with step_run("report", params, results.title, tags) as run:
         version = _registered(run, results, name)
         summary = write_report(results, out, run.url, version)
         run.artifact(out, "report")
@@ -238,15 +242,17 @@ def compare(
     budgets = load_budgets(split_dir, gates_dir, structures_dirs, model_dirs, latency_dirs, dense_dir)
     name = registered_name or f"pfs-{plain_name(budgets[0].spec.name)}"
     params = {"compare.models": [sha256(Path(folder) / COMPLETE) for folder in model_dirs]}
-    with step_run("compare", params, budgets[0].spec.name) as run:
+    tags = {"model": budgets[0].spec.name, "dataset": budgets[0].split["dataset"]}
+    with step_run("compare", params, budgets[0].spec.name, tags) as run:
         summary = write_comparison(budgets, out, run.url)
         run.artifact(out, "comparison")
         versions = [_registered(run, results, name) for results in budgets]
         figures = {
             f"{row['budget'].replace('=', '-') or 'dense'}.{key}": row[key]
             for row in summary["rows"]
-            for key in ("test_accuracy", "macs", "latency_ratio")
+            for key in ("test_accuracy", "macs", "params", "p50_ms", "latency_ratio")
         }
+        figures["search_seconds"] = budgets[0].search["seconds"]
         run.metrics(finite(figures))
         run.summary(finite(figures))
         if any(versions):
@@ -259,18 +265,12 @@ def compare(
 def _registered(run: StepRun, results: "Results", name: str) -> str:
     """Log and register the pruned network of a run with what is known of it; returns ``name/version``."""
     from pfs_core.deployable import deployable, example_images
-    from pfs_core.report.card import model_card
+    from pfs_core.report.card import model_card, model_files
     from pfs_core.training.retrain import load_model
 
     network, _ = load_model(results.model_dir)
-    files = [results.model_dir / file for file in ("model.safetensors", "structure.json", "model.onnx")]
-    return run.model(
-        deployable(network, results.split),
-        example_images(results.spec.input_shape),
-        name,
-        model_card(results, name),
-        [file for file in files if file.exists()],
-    )
+    card, files = model_card(results, name), model_files(results)
+    return run.model(deployable(network, results.split), example_images(results.spec.input_shape), name, card, files)
 
 
 def find_requests(limit: int, claim_hours: float, files: str = "") -> list[dict[str, Any]]:
@@ -307,6 +307,12 @@ def structure_file(structures_dir: str | Path, network: str) -> Path:
     if network not in FILES:
         raise UserError(f"unknown network {network!r}; known: {', '.join(FILES)}")
     return require_result(structures_dir, "structure", "pfs extract --gates DIR OUT") / FILES[network]
+
+
+def about(structure: "Structure") -> dict[str, str]:
+    """What a run on a structure is about (:func:`pfs_core.tracking.runs.tags_of`)."""
+    model, _, budget = structure.title.rpartition(" ")
+    return {"model": model, "budget": budget}
 
 
 def confusion(model_dir: str | Path) -> tuple[list[str], list[list[int]]]:

@@ -35,7 +35,7 @@ def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
     from pipelines.compress import define
     from pipelines.pools import Placement
 
-    tracking.make_experiment(artifact_root)
+    tracking.make_experiment(artifact_root, arguments["model"])
     try:
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
         define(Placement(local=True))(**arguments)

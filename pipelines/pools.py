@@ -12,6 +12,8 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from components.base import IMAGE
+
 CONFIG = (
     "MLFLOW_TRACKING_URI",
     "MLFLOW_EXPERIMENT_NAME",
@@ -149,6 +151,7 @@ class Placement:
         kubernetes.use_config_map_as_env(task, pools.config_map, {key: key for key in CONFIG}, optional=True)
         kubernetes.use_secret_as_env(task, pools.secret, {key: key for key in SECRETS}, optional=True)
         kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
+        task.set_env_variable("PFS_IMAGE", IMAGE)  # a tag of its run in MLflow
         if self.data_volume:
             kubernetes.mount_pvc(task, self.data_volume, "/data")
             task.set_env_variable("PFS_DATA", "/data")

@@ -1,6 +1,8 @@
 """Servers for tests, on free ports of loopback."""
 
 import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +28,10 @@ def mlflow_server(folder, seconds=90, port=None):
         str(folder / "artifacts"),
     )
     command = [sys.executable, "-m", "mlflow", "server", *store, "--port", str(port), "--workers", "1"]
-    with (folder / "server.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+    with (
+        (folder / "server.log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as server,
+    ):
         try:
             end = time.monotonic() + seconds
             while True:
@@ -39,4 +44,4 @@ def mlflow_server(folder, seconds=90, port=None):
                     time.sleep(0.2)
             yield address
         finally:
-            server.terminate()
+            os.killpg(server.pid, signal.SIGKILL)  # and its workers

@@ -41,12 +41,11 @@ np.save("onnx.npy", session.run(None, {"images": np.load("images.npy")})[0])
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory):
-    """A folder with images, our logits for them and ``model.onnx``; and the folder of the logged model."""
+    """A folder with ``model.onnx`` and our logits for the example; and the folder of the logged model."""
     folder = tmp_path_factory.mktemp("deployed")
     torch.manual_seed(0)
     network = build_model(ModelSpec(name="resnet20", kwargs={"width": 4})).eval()
     model, images = deployable(network, SPLIT), example_images((3, 32, 32))
-    np.save(folder / "images.npy", images)
     with torch.inference_mode():
         np.save(folder / "expected.npy", model(torch.from_numpy(images)).numpy())
     assert try_onnx(network, SPLIT, folder / "model.onnx") == ""
@@ -69,7 +68,7 @@ def deployed(tmp_path_factory):
 
 def test_what_is_logged_lies_beside_the_model(deployed):
     names = {path.name for path in deployed[1].rglob("*")}
-    assert {"MODEL_CARD.md", "structure.json", "MLmodel", "input_example.json"} <= names
+    assert {"README.md", "example_output.json", "structure.json", "MLmodel", "input_example.json"} <= names
     assert not any(name.endswith((".pkl", ".pth", ".pickle")) for name in names)
 
 
@@ -94,18 +93,15 @@ def without_us(folder, only=()):
 )
 def test_it_predicts_the_same_without_the_project(deployed, tmp_path, code, only, outputs):
     folder, model = deployed
+    example = json.loads((model / "input_example.json").read_text())
+    np.save(folder / "images.npy", np.asarray(example, dtype=np.float32))
     python = without_us(tmp_path / "venv", only)
     clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
     done = subprocess.run(
         [python, "-c", code, str(model)], cwd=folder, capture_output=True, text=True, env=clean, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    expected = np.load(folder / "expected.npy")
+    expected = json.loads((model / "extra_files" / "example_output.json").read_text())
+    np.testing.assert_allclose(expected, np.load(folder / "expected.npy"), rtol=1e-5)
     for output in outputs:
         np.testing.assert_allclose(np.load(folder / f"{output}.npy"), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_the_input_example_predicts_what_was_recorded(deployed):
-    folder, model = deployed
-    given = json.loads((model / "input_example.json").read_text())
-    np.testing.assert_allclose(np.asarray(given, dtype=np.float32), np.load(folder / "images.npy"))

@@ -1,39 +1,64 @@
-"""What a registered network says of itself."""
+"""What a user of the registered network has to know, on a page of Markdown."""
+
+from pathlib import Path
 
 from pfs_core.report.page import HEADER, table_cells
-from pfs_core.report.results import Results
+from pfs_core.report.results import RUNTIME_NAMES, Results
+
+FILES = ("model.safetensors", "structure.json", "metrics.json", "model.onnx")
+"""Of the ``model`` folder, what goes with the registered network; not every network can be written as ONNX."""
+_CLASSES = 20
 
 
 def model_card(results: Results, name: str) -> str:
-    """A model card in Markdown: what it is, what was measured, what goes in and comes out, and how it is loaded."""
-    spec, split = results.spec, results.split
-    shape = ", ".join(map(str, spec.input_shape))
+    """The model card of a run's pruned network.
+
+    Args:
+        results: of the run.
+        name: of the registered model.
+    """
+    split, trained, quoted = results.split, results.metrics["pruned"], results.quoted
     classes = split["class_names"]
-    listed = ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
-    search, trained = results.search, results.metrics["pruned"]
-    table = [HEADER, ["---"] * len(HEADER), *table_cells(results.table())]
+    listed = ", ".join(map(str, classes[:_CLASSES])) + (", ... (`metrics.json` has all)" * (len(classes) > _CLASSES))
+    shape = "x".join(map(str, results.spec.input_shape))
+    rows = [f"| {' | '.join(cells)} |" for cells in table_cells(results.table())]
     lines = [
-        f"# {results.title}",
+        f"# {name}",
         "",
-        results.verdict(),
+        f"The network `{results.spec.name}`, cut to the budget `{results.title.rpartition(' ')[2]}` by Pruning from "
+        "Scratch: its widths were found by gates on random weights, then it was trained from scratch.",
         "",
-        *("| " + " | ".join(row) + " |" for row in table),
+        f"- **Input**: float32, [N, {', '.join(map(str, results.spec.input_shape))}], pixels in 0-255; the "
+        "normalisation is part of the network.",
+        f"- **Output**: logits, [N, {len(classes)}], of the classes {listed}.",
+        f"- **Dataset**: `{split['dataset']}`, {trained['train_rows']:,} images trained, {trained['test_rows']:,} "
+        f"tested; images of {shape}; fingerprint `{split['fingerprint']}`.",
+        f"- **Made with**: pfs {trained['pfs_version']}, seed {trained['seed']}, {trained['epochs']} epochs in "
+        f"{trained['precision']}.",
         "",
-        f"- **Network**: {spec.name} at widths found by Pruning from Scratch (seed {search['seed']}), trained from "
-        f"scratch for {trained['epochs']} epochs (seed {trained['seed']}).",
-        f"- **Data**: {split['dataset']}, {split['rows']['train']:,} training images, "
-        f"fingerprint {split['fingerprint'][:16]}.",
-        f"- **In**: float32 pixels in 0-255, [N, {shape}]; the normalisation is part of the network. "
-        f"**Out**: logits, [N, {spec.num_classes}].",
-        f"- **Classes**: {listed}.",
-        f"- **Latency** was measured in {results.quoted['runtime']} on {results.latency['machine']['cpu']}, "
-        f"{results.quoted['threads']} thread(s), batch {results.quoted['batch']}.",
-        "- **Limits**: tested on rows of the same source only; intervals are of one training.",
+        "| " + " | ".join(HEADER) + " |",
+        "|" + " --- |" * len(HEADER),
+        *rows,
+        "",
+        f"Accuracy is that of the test images, which took no part in the training. Latency was measured on "
+        f"{results.latency['machine']['cpu']} in {RUNTIME_NAMES[quoted['runtime']]}, batch {quoted['batch']}, "
+        f"{quoted['threads']} thread(s); on another processor the ratio may be another.",
         "",
         "```python",
-        f'network = mlflow.pytorch.load_model("models:/{name}@newest")',
+        "import mlflow",
+        "",
+        f'network = mlflow.pytorch.load_model("models:/{name}@newest")  # or models:/{name}/VERSION',
         "```",
         "",
-        "Beside it: `model.safetensors` and `structure.json` (weights, widths), `model.onnx` (the same network).",
+        "This needs mlflow, torch and numpy, and no code of the project that made it.",
+        "",
+        "`extra_files/` has the same network for ONNX Runtime (`model.onnx`), the weights under the network's own "
+        "names (`model.safetensors`), its widths (`structure.json`), the confusion matrix (`metrics.json`) and the "
+        "output for the input example (`example_output.json`).",
     ]
     return "\n".join(lines) + "\n"
+
+
+def model_files(results: Results) -> list[Path]:
+    """What goes with the registered network."""
+    return [path for name in FILES if (path := results.model_dir / name).exists()]

@@ -25,7 +25,7 @@ def finished(tmp_path_factory):
 
 
 def runs():
-    experiment = mlflow.get_experiment_by_name("pfs").experiment_id
+    experiment = mlflow.get_experiment_by_name("pfs-resnet20").experiment_id
     return MlflowClient().search_runs([experiment])
 
 

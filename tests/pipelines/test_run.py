@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -17,6 +18,7 @@ from mlflow import MlflowClient
 from pfs_core.data import load_split
 from pfs_core.deployable import Deployable
 from pfs_core.files import COMPLETE
+from pfs_core.report.card import FILES
 from pfs_core.structure import Structure
 from pfs_core.training.retrain import load_model
 from tests.data.folders import images, png, write
@@ -49,7 +51,7 @@ def finished(tmp_path_factory):
 def runs(finished):
     """The runs in its MLflow store, by the step they are tagged with."""
     mlflow.set_tracking_uri(f"sqlite:///{finished[0] / 'pfs-runs' / 'mlflow.db'}")
-    experiment = mlflow.get_experiment_by_name("pfs").experiment_id
+    experiment = mlflow.get_experiment_by_name("pfs-resnet20").experiment_id
     return {run.data.tags["pfs.step"]: run for run in MlflowClient().search_runs([experiment])}
 
 
@@ -107,6 +109,29 @@ def test_mlflow_has_parameters_by_step_and_curves(runs):
     history = MlflowClient().get_metric_history(runs["search"].info.run_id, "val_accuracy")
     assert [point.step for point in history] == [1]
     assert "pruned_test_accuracy" in runs["pipeline"].data.metrics
+
+
+def test_the_run_table_says_what_each_run_is_about(runs):
+    assert runs["pipeline"].info.run_name == "resnet20 macs=0.5 seed 0"
+    for step, run in runs.items():
+        about = {key: run.data.tags.get(f"pfs.{key}") for key in ("model", "budget", "seed", "dataset")}
+        kind = step.partition("/")[2]
+        budget = "macs=1.0" if kind == "dense" else "macs=0.5"
+        assert about == {"model": "resnet20", "budget": budget, "seed": "0", "dataset": "digits"}, step
+        assert run.data.tags["pfs.method"] == (kind if kind in ("dense", "uniform") else "pfs")
+    figures = runs["pipeline"].data.metrics
+    for network in ("dense", "pruned"):
+        assert {f"{network}_{key}" for key in ("test_accuracy", "macs", "params", "p50_ms")} <= set(figures)
+    assert {"accuracy_drop", "pruned_latency_ratio", "search_seconds"} <= set(figures)
+
+
+def test_registered_model_has_its_card_and_its_files(runs):
+    version = MlflowClient().get_model_version("pfs-resnet20", "1")
+    assert version.description.startswith("# pfs-resnet20")
+    folder = mlflow.artifacts.download_artifacts("models:/pfs-resnet20@newest")
+    files = {path.name for path in (Path(folder) / "extra_files").iterdir()}
+    assert files == {"README.md", "example_output.json", *FILES}
+    assert (Path(folder) / "extra_files" / "README.md").read_text() == version.description
 
 
 def test_registered_model_computes_what_ours_does(finished, runs):

@@ -9,17 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pfs_core import tracking
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    """An MLflow store of its own, and the environment of the steps of one pipeline run."""
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("KFP_RUN_ID", "run-1")
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-    mlflow.set_tracking_uri(uri)
-    return tmp_path
+from pfs_core.tracking import runs
 
 
 def opened(store, params=MappingProxyType({})):
@@ -31,9 +21,9 @@ def opened(store, params=MappingProxyType({})):
 def steps_of(parent):
     """The nested runs of a parent, by step."""
     experiment = MlflowClient().get_run(parent).info.experiment_id
-    runs = MlflowClient().search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
-    assert len({run.data.tags["pfs.step"] for run in runs}) == len(runs)
-    return {run.data.tags["pfs.step"]: run for run in runs}
+    found = MlflowClient().search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert len({run.data.tags["pfs.step"] for run in found}) == len(found)
+    return {run.data.tags["pfs.step"]: run for run in found}
 
 
 def test_without_a_store_nothing_is_logged_and_mlflow_stays_unimported():
@@ -160,3 +150,60 @@ def test_history_rows_are_curves_over_the_epochs(store):
     found = steps_of(parent)["search"]
     assert found.data.metrics == {"loss": 1.0}
     assert [point.step for point in MlflowClient().get_metric_history(found.info.run_id, "loss")] == [1, 2]
+
+
+def test_a_pipeline_and_its_steps_are_in_the_experiment_of_its_model(store):
+    parent = tracking.open_pipeline("my net", {}, {"model": "my_nets:build", "budget": "macs=0.5", "seed": 0})
+    with tracking.step_run("split", tags={"dataset": "digits"}) as split, tracking.step_run("search") as search:
+        pass
+    tracking.close_pipeline(succeeded=True)
+    client = MlflowClient()
+    found = [client.get_run(run) for run in (parent, split.id, search.id)]
+    assert {client.get_experiment(run.info.experiment_id).name for run in found} == {"pfs-my_nets-build"}
+    assert {run.info.status for run in found} == {"FINISHED"}
+
+
+def test_a_step_on_its_own_is_in_the_experiment_of_its_model_too(store, monkeypatch):
+    monkeypatch.delenv("KFP_RUN_ID")
+    with tracking.step_run("search", tags={"model": "resnet20"}) as search, tracking.step_run("split") as split:
+        pass
+    names = [client_experiment(run.id) for run in (search, split)]
+    assert names == ["pfs-resnet20", "pfs"]
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ours")
+    with tracking.step_run("search", tags={"model": "resnet20"}) as run:
+        pass
+    assert client_experiment(run.id) == "ours"
+
+
+def client_experiment(run_id):
+    client = MlflowClient()
+    return client.get_experiment(client.get_run(run_id).info.experiment_id).name
+
+
+def test_the_run_table_filters_by_what_a_run_is_about(store, monkeypatch):
+    monkeypatch.setenv("PFS_IMAGE", "registry/pfs-python:1")
+    about = {"model": "resnet20", "budget": "macs=0.6 macs=0.4", "seed": 3, "dataset": "s3://bucket/images"}
+    parent = MlflowClient().get_run(tracking.open_pipeline("x", {}, about))
+    with tracking.step_run("extract", tags={"budget": "macs=0.4"}) as run:
+        pass
+    tags = MlflowClient().get_run(run.id).data.tags
+    assert {key: parent.data.tags[f"pfs.{key}"] for key in about} == {key: str(value) for key, value in about.items()}
+    assert {key: tags[f"pfs.{key}"] for key in about} == {**about, "seed": "3", "budget": "macs=0.4"}
+    for found in (tags, parent.data.tags):
+        assert found["pfs.image"] == "registry/pfs-python:1"
+        assert found["pfs.method"] == "pfs"
+
+
+def test_a_repository_in_the_working_folder_gives_the_commit(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs.git_commit.cache_clear()
+    assert runs.git_commit() == ""
+    assert "pfs.git_commit" not in runs.tags_of({})
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c")
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    runs.git_commit.cache_clear()
+    tags = runs.tags_of({"model": "resnet20"})
+    runs.git_commit.cache_clear()
+    assert tags["pfs.git_commit"] == tags["mlflow.source.git.commit"] == head

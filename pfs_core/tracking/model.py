@@ -1,0 +1,71 @@
+"""A network in the registry: MLflow's safe ``pt2`` format, which loads without this package."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+CARD, EXAMPLE = "README.md", "example_output.json"
+NEWEST = "newest"
+"""Alias of the last version of a registered network."""
+
+
+def log_model(
+    run: str, experiment: str, network: Any, example: Any, name: str, card: str, files: Sequence[str | Path]
+) -> str:
+    """Log a network as an output of a run and register it.
+
+    Beside the network, ``extra_files/`` has the card as ``README.md``, what the network makes of the input example as
+    ``example_output.json``, and ``files``.
+
+    Args:
+        run: the id of the run.
+        experiment: the id of its experiment.
+        network: an ``nn.Module``.
+        example: a batch of inputs as an array.
+        name: of the registered model.
+        card: what a user has to know, in Markdown.
+        files: to go with it.
+
+    Returns:
+        Its version.
+    """
+    import mlflow
+    import torch
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    with torch.no_grad():
+        output = network(torch.from_numpy(example)).numpy()
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
+        outputs=Schema([TensorSpec(output.dtype, (-1, *output.shape[1:]))]),
+    )
+    mlflow.set_experiment(experiment_id=experiment)  # where MLflow puts the model, whose run it asks about later
+    with tempfile.TemporaryDirectory() as folder:
+        beside = [Path(folder) / CARD, Path(folder) / EXAMPLE]
+        beside[0].write_text(card, encoding="utf-8")
+        beside[1].write_text(json.dumps(output.tolist()), encoding="utf-8")
+        info = Model.log(
+            artifact_path=None,
+            name="model",
+            flavor=mlflow.pytorch,
+            run_id=run,
+            registered_model_name=name,
+            pytorch_model=network,
+            input_example=example,
+            signature=signature,
+            serialization_format="pt2",
+            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "numpy"],
+            extra_files=[str(path) for path in (*beside, *files)],
+        )
+    return str(info.registered_model_version)
+
+
+def describe(name: str, version: str, card: str) -> None:
+    """Give a registered version its description, of which MLflow keeps 5,000 characters, and the alias ``newest``."""
+    from mlflow import MlflowClient
+
+    MlflowClient().update_model_version(name, version, description=card[:5000])
+    MlflowClient().set_registered_model_alias(name, NEWEST, version)

@@ -1,0 +1,245 @@
+"""Where runs are: experiments by model, and a pipeline's run above those of its steps."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pfs_core.errors import UserError
+from pfs_core.files import plain_name
+from pfs_core.progress import say
+from pfs_core.tracking import outbox as mail
+from pfs_core.tracking.outbox import Outbox, Parcel, brief_requests, plain, refusal, server, unsent
+
+PIPELINE_TAG, PIPELINE_URL_TAG = "kfp.pipeline_run_id", "kfp.pipeline_run_url"
+STEP_TAG, INPUTS_TAG = "pfs.step", "pfs.inputs"
+PARENT_TAG = "mlflow.parentRunId"
+EXPERIMENT = "pfs"
+"""What experiments are called before the model's name, and what has no model."""
+INHERITED = ("model", "budget", "seed", "dataset")
+"""Tags (after ``pfs.``) that a step takes from its pipeline's run."""
+
+
+def tracked() -> bool:
+    """Whether the environment says where runs go."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID"))
+
+
+def milliseconds() -> int:
+    """Now, as MLflow counts."""
+    return time.time_ns() // 1_000_000
+
+
+def tags_of(about: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of a run: ``pfs.KEY`` for what it is about, the method, commit and image, and MLflow's own.
+
+    Args:
+        about: such as model, budget, seed and dataset; what is empty is left out.
+    """
+    from mlflow.tracking.context.registry import resolve_tags
+
+    tags = {"method": "pfs", "image": os.environ.get("PFS_IMAGE", ""), "git_commit": git_commit(), **about}
+    found = {f"pfs.{key}": str(value) for key, value in tags.items() if value not in ("", None)}
+    return resolve_tags(found | ({"mlflow.source.git.commit": git_commit()} if git_commit() else {}))
+
+
+@cache
+def git_commit() -> str:
+    """The commit of the current folder; empty if it is in no repository, or git is not installed."""
+    if not (git := shutil.which("git")):
+        return ""
+    done = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def experiment_name(model: str = "") -> str:
+    """``MLFLOW_EXPERIMENT_NAME``, else one a model.
+
+    >>> experiment_name("torchvision:resnet18")
+    'pfs-torchvision-resnet18'
+    """
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or (f"{EXPERIMENT}-{plain_name(model)}" if model else EXPERIMENT)
+
+
+def make_experiment(artifact_root: Path, model: str = "") -> None:
+    """Make the experiment of a model, if there is none, with its artifacts below a local folder."""
+    import mlflow
+
+    if mlflow.get_tracking_uri().startswith("sqlite:"):
+        experiment_id(model, artifact_root.as_uri())
+
+
+def experiment_id(model: str = "", artifacts: str | None = None) -> str:
+    """The id of the experiment of a model, made if there is none yet."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client, name = MlflowClient(), experiment_name(model)
+    if (found := client.get_experiment_by_name(name)) is None:
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        try:
+            return client.create_experiment(name, artifact_location=artifacts, tags=kind)
+        except MlflowException:  # another process was quicker
+            if (found := client.get_experiment_by_name(name)) is None:
+                raise
+    return found.experiment_id
+
+
+def find(experiments: list[str], tags: Mapping[str, str], started: int = 0) -> Any:
+    """The oldest run with these tags, or None. ``started``: its start, in milliseconds, if that is known."""
+    from mlflow import MlflowClient
+
+    conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    conditions += [f"attributes.start_time = {started}"] * bool(started)
+    order = ["attributes.start_time ASC"]
+    runs = MlflowClient().search_runs(experiments, " and ".join(conditions), max_results=1, order_by=order)
+    return runs[0] if runs else None
+
+
+def find_pipeline(pipeline: str) -> Any:
+    """A pipeline's run, or None; its experiment is that of its model, which not every step knows."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    if given := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        found = [experiment] if (experiment := client.get_experiment_by_name(given)) else []
+    else:
+        found = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
+    experiments = [experiment.experiment_id for experiment in found]
+    return find(experiments, {PIPELINE_TAG: pipeline, STEP_TAG: "pipeline"}) if experiments else None
+
+
+def pipeline_run(pipeline: str, name: str = "", about: Mapping[str, Any] = {}, started: int | None = None) -> Any:
+    """A pipeline's run, made if there is none yet."""
+    from mlflow import MlflowClient
+
+    if found := find_pipeline(pipeline):
+        return found
+    tags = {**tags_of(about), PIPELINE_TAG: pipeline, STEP_TAG: "pipeline"}
+    if ui := os.environ.get("KFP_UI_URL"):
+        tags[PIPELINE_URL_TAG] = f"{ui.rstrip('/')}/#/runs/details/{pipeline}"
+    experiment = experiment_id(about.get("model", ""))
+    return MlflowClient().create_run(experiment, started, tags, run_name=name or pipeline)
+
+
+def log_params(run: str, values: Mapping[str, Any]) -> None:
+    """Log parameters. One that the run has with another value keeps it, and a line says so: MLflow changes none."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Param
+    from mlflow.exceptions import MlflowException
+
+    def log(params: list[Param]) -> None:
+        MlflowClient().log_batch(run, params=params)
+
+    params = [Param(key, str(value)) for key, value in values.items()]
+    try:
+        log(params)
+    except MlflowException as e:
+        if unsent(e) or not refusal(e):
+            raise
+        for param in params:
+            try:
+                log([param])
+            except MlflowException as single:
+                if unsent(single) or not (reason := refusal(single)):
+                    raise
+                say(f"MLflow keeps the parameter {param.key} as it is: {reason}")
+
+
+def open_first(outbox: Outbox, parcel: Parcel) -> None:
+    """Open a run now, or have ``outbox`` do it before all else when the server answers.
+
+    Raises:
+        UserError: the server refuses it.
+    """
+    start = time.monotonic()
+    try:
+        parcel.send()
+    except Exception as e:
+        if reason := refusal(e):
+            raise UserError(
+                f"MLflow{server()} refuses the run ({reason}); check address, login and experiment"
+            ) from None
+        if not unsent(e):
+            raise
+        outbox.pause(time.monotonic() - start)
+        outbox.post(parcel)
+
+
+def open_pipeline(name: str, params: Mapping[str, Any], about: Mapping[str, Any] = {}) -> str:
+    """Make the parent run of the pipeline that ``KFP_RUN_ID`` names, with its parameters.
+
+    Args:
+        name: of the run.
+        params: of the pipeline.
+        about: as in :func:`tags_of`; the model names the experiment.
+
+    Returns:
+        Its id, or "" without tracking and where the server does not answer: the steps then make it. Under KFP's plugin
+        it is the run that the plugin made.
+
+    Raises:
+        UserError: the server refuses it.
+    """
+    given, pipeline = os.environ.get("MLFLOW_RUN_ID"), os.environ.get("KFP_RUN_ID")
+    if not tracked() or not (given or pipeline):
+        return ""
+    from mlflow import MlflowClient
+
+    ids, started, outbox = [], milliseconds(), Outbox()
+
+    def make() -> None:
+        if given:
+            run_id = MlflowClient().get_run(given).data.tags.get(PARENT_TAG, given)
+            for key, value in tags_of(about).items():
+                MlflowClient().set_tag(run_id, key, value)
+        else:
+            run_id = pipeline_run(str(pipeline), name, about, started).info.run_id
+        ids.append(run_id)
+
+    with brief_requests():
+        open_first(outbox, Parcel("the pipeline's run", make, opens=True))
+        outbox.post(Parcel("its parameters", lambda: log_params(ids[0], params)))
+        outbox.close(mail.LAST_EFFORT_SECONDS)
+    return ids[0] if ids else ""
+
+
+def close_pipeline(succeeded: bool) -> None:
+    """End the parent run with its true status, and the steps that were cut off as failed.
+
+    A step of a pipeline that succeeded has succeeded too, even if it could not tell the server.
+
+    Nothing happens without tracking, where the run has ended already, and under KFP's plugin, which does it itself.
+    """
+    pipeline = os.environ.get("KFP_RUN_ID")
+    if not pipeline or not os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID"):
+        return
+    from mlflow import MlflowClient
+
+    outbox = Outbox()
+
+    def end() -> None:
+        if (parent := find_pipeline(pipeline)) is None:
+            return
+        unfinished = f"tags.`{PIPELINE_TAG}` = '{pipeline}' and attributes.status = 'RUNNING'"
+        for run in MlflowClient().search_runs([parent.info.experiment_id], unfinished):
+            MlflowClient().set_terminated(run.info.run_id, "FINISHED" if succeeded else "FAILED")
+
+    with brief_requests():
+        outbox.post(Parcel("how the pipeline ended", end))
+        outbox.close(mail.LAST_EFFORT_SECONDS)
+
+
+def page(experiment: str, run_id: str) -> str:
+    """The address of a run's page, without credentials; empty where the store is no server."""
+    import mlflow
+
+    uri = urlsplit(mlflow.get_tracking_uri())
+    if uri.scheme not in ("http", "https"):
+        return ""
+    return plain(f"{mlflow.get_tracking_uri().rstrip('/')}/#/experiments/{experiment}/runs/{run_id}")

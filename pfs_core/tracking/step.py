@@ -1,0 +1,277 @@
+"""A step's run: what it logs, and how it finds the run that an earlier try of it has opened."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pfs_core.progress import first_process
+from pfs_core.tracking import outbox as mail
+from pfs_core.tracking.outbox import Outbox, Parcel
+from pfs_core.tracking.runs import (
+    INHERITED,
+    INPUTS_TAG,
+    PARENT_TAG,
+    PIPELINE_TAG,
+    STEP_TAG,
+    experiment_id,
+    find,
+    log_params,
+    milliseconds,
+    open_first,
+    page,
+    pipeline_run,
+    tags_of,
+    tracked,
+)
+from pfs_core.tracking.system import SystemMetrics
+
+FAILED_EFFORT_SECONDS = 10.0
+"""How long what waits is tried after a step failed: a pod that is stopped has 30 seconds, and a checkpoint to write."""
+
+
+class StepRun:
+    """What a step logs. This base class logs nothing: it stands for tracking that is switched off."""
+
+    id = ""
+    """MLflow's id of the run; empty as long as the server does not answer."""
+    url = ""
+    """The page of the pipeline's run, where the server has pages."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log parameters; their names should start with the step's."""
+
+    def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Log the finite numbers among ``values``, as a point of a curve where ``step`` is given."""
+
+    def row(self, values: Mapping[str, Any], at: str = "epoch") -> None:
+        """Log a row of a history: a point of each curve, at its epoch or step, unless it is there already."""
+        self.metrics({k: v for k, v in values.items() if k not in ("epoch", "step")}, step=values[at])
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Log the finite numbers among ``values`` on the pipeline's run, where the run table shows them."""
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """Log a file, or all files of a folder, which have to stay until the step ends."""
+
+    def dataset(self, uri: str, fingerprint: str, context: str) -> None:
+        """Log a dataset as an input of the run."""
+
+    def model(self, model: Any, example: Any, name: str, card: str = "", files: Sequence[str | Path] = ()) -> str:
+        """Log and register a network (:func:`pfs_core.tracking.model.log_model`).
+
+        Returns:
+            ``name/version``, or "" without tracking and where the server does not answer for a minute.
+        """
+        return ""
+
+
+class _MlflowRun(StepRun):
+    """A step's run in MLflow. Only opening it raises; what cannot be sent later waits.
+
+    Args:
+        step: its name.
+        params: what its result follows from.
+        about: what the run's name says beside the step's.
+        tags: as in :func:`pfs_core.tracking.runs.tags_of`.
+        watch: whether CPU, memory and GPU are logged while it runs.
+
+    Raises:
+        UserError: the server refuses to open it.
+    """
+
+    def __init__(
+        self, step: str, params: Mapping[str, Any], about: str, tags: Mapping[str, Any], watch: bool = False
+    ) -> None:
+        self._step, self._about, self._tags, self._digest = step, about, tags, _digest(params)
+        self._started = milliseconds()
+        self._parent = ""
+        self._earlier = False
+        self._logged: dict[str, set[int]] = {}
+        self._outbox = Outbox()
+        self._system = SystemMetrics(watch)
+        open_first(self._outbox, Parcel(f"the run of {step}", self._open, opens=True))
+        self.params(params)
+        self._watch()
+
+    def _open(self) -> None:
+        from mlflow import MlflowClient
+
+        client = MlflowClient()
+        pipeline = os.environ.get("KFP_RUN_ID", "")
+        tags = {STEP_TAG: self._step, INPUTS_TAG: self._digest}
+        if given := os.environ.get("MLFLOW_RUN_ID"):  # made by the KFP plugin: take it, choose no experiment
+            run = client.get_run(given)
+            parent, experiment = run.data.tags.get(PARENT_TAG, ""), run.info.experiment_id
+            for key, value in {**tags_of(self._tags), STEP_TAG: self._step}.items():
+                client.set_tag(given, key, value)
+        elif pipeline:
+            above = pipeline_run(pipeline, about=self._tags, started=self._started)
+            parent, experiment = above.info.run_id, above.info.experiment_id
+            tags |= {PIPELINE_TAG: pipeline}
+            run = find([experiment], tags)
+            tags |= {PARENT_TAG: parent, **_inherited(above, self._tags)}
+        else:
+            parent, experiment = "", experiment_id(self._tags.get("model", ""))
+            run = find([experiment], tags, self._started)  # made by a call whose answer was lost
+        self._earlier = run is not None
+        if run is None:
+            name = f"{self._step} {self._about}".strip()
+            run = client.create_run(experiment, self._started, {**tags_of(self._tags), **tags}, run_name=name)
+        else:
+            client.update_run(run.info.run_id, status="RUNNING")
+        self.id, self._parent = run.info.run_id, parent
+        self._experiment, self.url = experiment, page(experiment, parent or self.id)
+
+    def _post(self, what: str, send: Any, points: list[Any] | None = None) -> None:
+        self._outbox.post(Parcel(what, send, points or []))
+        self._watch()
+
+    def _watch(self) -> None:
+        if self.id and self._outbox.answers:
+            self._system.watch(self.id, self._earlier)
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        values = dict(values)
+        if values:
+            self._post("parameters", lambda: log_params(self.id, values))
+
+    def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        points = _points(values, step)
+        if points:
+            self._post("metrics", lambda: self._send(points), points)
+
+    def _send(self, points: list[Any]) -> None:
+        from mlflow import MlflowClient
+
+        new = [p for p in points if p.step not in self._steps(p.key)] if self._earlier else points
+        MlflowClient().log_batch(self.id, metrics=new)  # the same point again, time included, is one point
+
+    def _steps(self, key: str) -> set[int]:
+        """The points of a curve that an earlier try of the step has logged."""
+        if key not in self._logged:
+            from mlflow import MlflowClient
+
+            earlier = MlflowClient().get_metric_history(self.id, key)
+            self._logged[key] = {point.step for point in earlier if point.timestamp < self._started}
+        return self._logged[key]
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        from mlflow import MlflowClient
+
+        points = _points(values)
+
+        def send() -> None:
+            if self._parent:
+                MlflowClient().log_batch(self._parent, metrics=points)
+
+        if points:
+            self._post("summary", send, points)
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        from mlflow import MlflowClient
+
+        def send() -> None:
+            client = MlflowClient()
+            client.get_run(self.id)
+            with mail.long_requests():
+                (client.log_artifacts if Path(path).is_dir() else client.log_artifact)(self.id, str(path), folder)
+
+        self._post(f"{path}", send)
+
+    def dataset(self, uri: str, fingerprint: str, context: str) -> None:
+        from mlflow import MlflowClient
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.entities import DatasetInput, InputTag
+
+        name, source = uri.rsplit("/", 1)[-1], CodeDatasetSource(tags={"uri": uri})
+        dataset = MetaDataset(source, name=name, digest=fingerprint[:36])  # type: ignore[abstract]
+        given = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
+        self._post("the dataset", lambda: MlflowClient().log_inputs(self.id, [given]))
+
+    def model(self, model: Any, example: Any, name: str, card: str = "", files: Sequence[str | Path] = ()) -> str:
+        from mlflow import MlflowClient
+
+        from pfs_core.tracking.model import describe, log_model
+
+        versions: list[str] = []
+
+        def send() -> None:
+            MlflowClient().get_run(self.id)
+            with mail.long_requests():
+                versions.append(log_model(self.id, self._experiment, model, example, name, card, files))
+
+        self._post(f"the network {name}", send)
+        self._post(f"the description of {name}", lambda: describe(name, versions[0], card))
+        self._outbox.flush(mail.LAST_EFFORT_SECONDS)
+        return f"{name}/{versions[0]}" if versions else ""
+
+    def close(self, status: str, seconds: float) -> None:
+        """End the run; send what waits for so many seconds at most, and say in a line what is left."""
+        from mlflow import MlflowClient
+
+        ended = milliseconds()
+        self._system.finish()
+        self._post(f"that the run {status.lower()}", lambda: MlflowClient().set_terminated(self.id, status, ended))
+        self._outbox.close(seconds)
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers among ``values``, as Python floats (what KFP and MLflow accept without failing)."""
+    scalars = {k: v for k, v in values.items() if hasattr(v, "__float__") and getattr(v, "ndim", 0) == 0}
+    return {k: float(v) for k, v in scalars.items() if math.isfinite(v)}
+
+
+@contextlib.contextmanager
+def step_run(
+    step: str, params: Mapping[str, Any] = {}, about: str = "", tags: Mapping[str, Any] = {}, watch: bool = False
+) -> Iterator[StepRun]:
+    """Open the run of a step, or the one that an earlier try of it opened, and log its parameters.
+
+    Of several processes that train together, the first one does. Where the server does not answer, the step goes on,
+    and the run is opened when it does, with the start that it should have.
+
+    Args:
+        step: its name, e.g. ``search`` or ``retrain/pruned``.
+        params: what its result follows from; names start with the step's.
+        about: what the run's name says beside the step's, e.g. ``resnet20 macs=0.5``.
+        tags: model, budget, seed, dataset, method, as far as the step knows them.
+        watch: whether CPU, memory and GPU are logged while it runs (``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` decides
+            where it is set).
+
+    Raises:
+        UserError: the server refuses to open the run.
+    """
+    if not first_process() or not tracked():
+        yield StepRun()
+        return
+    with mail.brief_requests():
+        run = _MlflowRun(step, params, about, tags, watch)
+        try:
+            yield run
+        except BaseException:
+            run.close("FAILED", FAILED_EFFORT_SECONDS)
+            raise
+        run.close("FINISHED", mail.LAST_EFFORT_SECONDS)
+
+
+def _inherited(above: Any, own: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of the pipeline's run that its steps share; of several budgets, a step has its own."""
+    keys = [key for key in INHERITED if key != "budget" or not own.get(key)]
+    return {f"pfs.{key}": above.data.tags[f"pfs.{key}"] for key in keys if f"pfs.{key}" in above.data.tags}
+
+
+def _points(values: Mapping[str, Any], step: int | None = None) -> list[Any]:
+    from mlflow.entities import Metric
+
+    now = milliseconds()
+    return [Metric(key, value, now, step or 0) for key, value in finite(values).items()]
+
+
+def _digest(params: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode()).hexdigest()[:16]

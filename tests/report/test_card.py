@@ -1,0 +1,37 @@
+"""The model card says what the folders of the run say."""
+
+import dataclasses
+
+from pfs_core.report.card import FILES, model_card, model_files
+
+
+def test_the_card_has_what_a_user_needs(results):
+    card = model_card(results, "pfs-resnet20")
+    pruned = next(row for row in results.table() if row["network"] == "pruned")
+    low, high = pruned["test_accuracy_interval"]
+    for text in (
+        "macs=0.5",
+        results.split["fingerprint"],
+        f"{pruned['macs']:,}",
+        f"{pruned['params']:,}",
+        f"{pruned['test_accuracy']:.2%} [{low:.2%}, {high:.2%}]",
+        f"{pruned['latency_ratio']:.3f}",
+        "[N, 1, 8, 8], pixels in 0-255",
+        "0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
+        'load_model("models:/pfs-resnet20@newest")',
+    ):
+        assert text in card, text
+
+
+def test_a_thousand_classes_fit_in_mlflows_description(results):
+    many = dataclasses.replace(results, split={**results.split, "class_names": [f"class {i}" for i in range(1000)]})
+    card = model_card(many, "pfs-resnet50")
+    assert "class 19, ... (`metrics.json` has all)" in card
+    assert "class 20" not in card
+    assert len(card) < 5000
+
+
+def test_the_files_of_the_card_exist(results):
+    files = model_files(results)
+    assert [path.name for path in files] == [name for name in FILES if (results.model_dir / name).exists()]
+    assert {"model.safetensors", "structure.json", "metrics.json"} <= {path.name for path in files}
