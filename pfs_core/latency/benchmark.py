@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pfs_core.baselines import dense, expanded
 from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, write_json
-from pfs_core.latency.machine import load, machine, noise
+from pfs_core.latency.machine import disturbance, machine, noise, processor_seconds
 from pfs_core.latency.memory import peak_memory
 from pfs_core.latency.networks import write_network
 from pfs_core.latency.protocol import cores, loaded_and_interleaved, quiet
@@ -58,7 +58,7 @@ def benchmark(
     """
     check_out(out, "latency")
     networks = with_references(structures)
-    started, clock = load(), time.perf_counter()
+    started, clock = processor_seconds(), time.perf_counter()
     measurements: list[dict[str, Any]] = []
     tables = []
     skipped = {runtime: reason for runtime in recipe.runtimes if (reason := missing(runtime))}
@@ -86,7 +86,7 @@ def benchmark(
         if not measurements:
             raise UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
         _add_memory(measurements, folders)
-    ended = load()
+    disturbed = disturbance(started, processor_seconds(), time.perf_counter() - clock)
     info: dict[str, Any] = {
         "schema": SCHEMA,
         "models": {n: {**s.cost.model_dump(), "file_mib": file_mib[n]} for n, s in networks.items()},
@@ -95,9 +95,8 @@ def benchmark(
         "dtype": "float32",
         "pinned": hasattr(os, "sched_setaffinity"),
         "machine": machine(),
-        "load_1min": started["load_1min"],
-        "steal_seconds": ended["steal_seconds"] - started["steal_seconds"],
-        "noisy": noise(started, ended, time.perf_counter() - clock),
+        "disturbance_cores": disturbed,
+        "noisy": noise(disturbed, os.cpu_count() or 1),
         "recipe": recipe.model_dump(),
         "seed": seed,
     }

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,33 @@ def machine() -> dict[str, Any]:
     }
 
 
-def load() -> dict[str, float]:
-    """Load average of the last minute, and seconds of processor time stolen from this machine since it started."""
-    return {"load_1min": os.getloadavg()[0], "steal_seconds": getattr(psutil.cpu_times(), "steal", 0.0)}
+def processor_seconds() -> dict[str, float]:
+    """Seconds of processor time, all cores together: used on this machine, by this process, stolen from the machine."""
+    times, own = psutil.cpu_times(), os.times()
+    return {
+        "used": sum(getattr(times, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq")),
+        "own": own.user + own.system + own.children_user + own.children_system,
+        "stolen": getattr(times, "steal", 0.0),
+    }
 
 
-def noise(before: dict[str, float], after: dict[str, float], seconds: float) -> list[str]:
-    """What disturbed a measurement of so many seconds between two :func:`load`: a reason each, none if it was quiet."""
-    cores = os.cpu_count() or 1
-    stolen = (after["steal_seconds"] - before["steal_seconds"]) / (seconds * cores)
+def disturbance(before: Mapping[str, float], after: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """What others did in the seconds between two :func:`processor_seconds`, in cores.
+
+    Returns:
+        ``others``, the cores that other processes kept busy, and ``stolen``, those that other virtual machines took.
+    """
+    taken = {kind: after[kind] - before[kind] for kind in before}
+    return {"others": max(taken["used"] - taken["own"], 0.0) / seconds, "stolen": taken["stolen"] / seconds}
+
+
+def noise(found: Mapping[str, float], cores: int) -> list[str]:
+    """What disturbed a measurement on a machine of so many cores: a reason each, none if it was quiet."""
     reasons = []
-    if before["load_1min"] > 0.5 * cores:
-        reasons.append(f"it was at work before: a load of {before['load_1min']:.1f} on {cores} cores")
-    if stolen > 0.01:
-        reasons.append(f"{stolen:.0%} of its time was stolen by other virtual machines")
+    if found["others"] > 0.1 * cores:
+        reasons.append(f"other processes used {found['others']:.1f} of its {cores} cores")
+    if found["stolen"] > 0.01 * cores:
+        reasons.append(f"{found['stolen'] / cores:.0%} of its time was stolen by other virtual machines")
     return reasons
 
 
