@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 import uuid
 
@@ -29,6 +30,19 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("pfs")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; without one on the PATH no page is opened."""
+    from playwright.sync_api import sync_playwright
+
+    if not (chromium := shutil.which("chromium")):
+        pytest.skip("no chromium on the PATH")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -30,8 +30,13 @@ LAST_EFFORT_SECONDS, RETRY_SECONDS = 60.0, 3.0
 """How long, and how often, what waits is tried at the end of a step."""
 MAX_POINTS = 1000
 """MLflow's limit of a batch."""
-REQUESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""MLflow's own patience, of minutes, would hold the step up. In seconds; the outbox tries again."""
+REQUESTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""MLflow's own patience, of minutes, would hold the step up: seconds, the outbox tries again. And it would print the
+address of each run with the login that the store's address may hold."""
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """The pages in a real browser: nothing is asked of the network, nothing is hidden, nothing sticks out."""
 
 import re
-import shutil
 
 import pytest
 
@@ -10,19 +9,6 @@ from pfs_core.report.comparison import write_comparison
 from pfs_core.report.graph import write_picture
 from tests.report.colours import contrast
 from tests.report.test_report import FIGURES
-
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH: the pages are not opened")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,10 @@ def server(a_server, at):
 
 
 def lines(capsys):
-    return [line for line in capsys.readouterr().out.splitlines() if "MLflow" in line]
+    """What was said of MLflow; the login that is part of the server's address is never printed."""
+    said = capsys.readouterr()
+    assert "hidden" not in said.out + said.err
+    return [line for line in said.out.splitlines() if "MLflow" in line]
 
 
 def rows(*epochs):
