@@ -67,7 +67,7 @@ def check(folder: Path, uri: str) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    runs = client.search_runs([client.get_experiment_by_name("pfs").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("pfs-resnet20").experiment_id])
     steps = sorted(run.data.tags["pfs.step"] for run in runs)
     expected = ["extract", "latency", "pipeline", "report", "retrain/dense", "retrain/pruned", "search", "split"]
     assert steps == expected, steps
