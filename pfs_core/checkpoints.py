@@ -56,6 +56,8 @@ class Checkpoints:
         self._writing: Future[None] | None = None
         self._terminated = False
         self._handler: Any = None
+        self._earlier = {"seconds": 0.0, "processor_seconds": 0.0}
+        self._began = _clocks()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -73,7 +75,15 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole, on the CPU; None if there is none."""
         data = self._ranks.from_first(self._newest() if self._ranks.rank == 0 else None)
-        return None if data is None else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if data is None:
+            return None
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        self._earlier = state.pop("spent")
+        return state
+
+    def spent(self) -> dict[str, float]:
+        """``seconds`` and ``processor_seconds`` that the step has taken, in this try and those that it goes on from."""
+        return {key: self._earlier[key] + now - self._began[key] for key, now in _clocks().items()}
 
     def _newest(self) -> bytes | None:
         """The newest checkpoint that is whole."""
@@ -105,7 +115,7 @@ class Checkpoints:
         self._saved = time.monotonic()
         if self._ranks.rank == 0:
             buffer = io.BytesIO()
-            torch.save(dict(state), buffer)
+            torch.save({**state, "spent": self.spent()}, buffer)
             if self._writing:
                 self._writing.result()
             self._writing = self._writer.submit(self._write, step, buffer.getvalue())
@@ -136,6 +146,37 @@ class Checkpoints:
             return [entry for entry in self.storage.files() if entry.path.endswith(".pt")]
         except UserError:
             return []  # none yet; what is really wrong shows at the first write
+
+
+class Stage:
+    """Checkpoints of one of several stages that a step goes through.
+
+    Args:
+        kept: those of the step.
+        number: of the stage, rising.
+        before: what the earlier stages left; it goes with each state of this one.
+        state: what the stage goes on from, or None.
+    """
+
+    def __init__(self, kept: Checkpoints, number: int, before: Mapping[str, Any], state: dict[str, Any] | None) -> None:
+        self._kept, self._number, self._before, self._state = kept, number, before, state
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that the stage goes on from; None at its start."""
+        return self._state
+
+    def due(self, step: int) -> bool:
+        """As :meth:`Checkpoints.due`."""
+        return self._kept.due(step)
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """As :meth:`Checkpoints.save`."""
+        self._kept.save(self._number * 10**9 + step, {"number": self._number, "before": self._before, "stage": state})
+
+
+def _clocks() -> dict[str, float]:
+    times = os.times()
+    return {"seconds": time.monotonic(), "processor_seconds": times.user + times.system}
 
 
 def _digest(data: bytes) -> str:

@@ -68,7 +68,7 @@ def extract_structures(
         "provenance": provenance,
     }
     structures = {
-        "pruned": extract(graph, scores, budget, model=spec, policy=policy, seed=seed, **how),
+        "pruned": extract(graph, scores, budget, model=spec, method=info["method"], policy=policy, seed=seed, **how),
         "uniform": uniform(graph, budget, model=spec, **how),
         "dense": dense(graph, budget, model=spec),
     }

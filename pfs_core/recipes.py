@@ -44,16 +44,9 @@ class SplitRecipe(Config):
         return scale
 
 
-class SearchRecipe(Config):
-    """Learning the gates on frozen random weights."""
+class ChannelsRecipe(Config):
+    """Which channels a structure is chosen from."""
 
-    epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=128, ge=2)
-    lr: float = Field(default=0.01, gt=0)
-    gamma: float = Field(default=0.5, ge=0)
-    """Weight of the regulariser (mean gate - target ratio)^2."""
-    target_ratio: float | None = Field(default=None, gt=0, le=1)
-    """The regulariser's r; None takes the budget's fraction."""
     expand: float = Field(default=1.25, ge=1.0, le=8.0)
     """Factor on the prunable widths before the search."""
     expand_stream: float | None = Field(default=None, ge=1.0, le=8.0)
@@ -63,6 +56,19 @@ class SearchRecipe(Config):
     placement: Literal["last", "official"] = "last"
     """Gates at the last BatchNorm before channels are mixed, or, as the paper's released code, at the first."""
     precision: Precision = "auto"
+
+
+class SearchRecipe(ChannelsRecipe):
+    """Pruning from Scratch: learning the gates on frozen random weights."""
+
+    method: Literal["pfs"] = "pfs"
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=128, ge=2)
+    lr: float = Field(default=0.01, gt=0)
+    gamma: float = Field(default=0.5, ge=0)
+    """Weight of the regulariser (mean gate - target ratio)^2."""
+    target_ratio: float | None = Field(default=None, gt=0, le=1)
+    """The regulariser's r; None takes the budget's fraction."""
     compile: bool = False
     """Use torch.compile (with CUDA graphs on a GPU): quicker steps after some minutes of compiling."""
     evaluate_every: int | None = Field(default=None, ge=1)
@@ -71,6 +77,80 @@ class SearchRecipe(Config):
     """End the search when at most this share of the channels within the budget changes between evaluations."""
     settled_evaluations: int = Field(default=3, ge=1)
     """How many evaluations in a row must say so."""
+
+
+class UniformRecipe(ChannelsRecipe):
+    """One factor for every prunable width."""
+
+    method: Literal["uniform"] = "uniform"
+
+
+class RandomRecipe(ChannelsRecipe):
+    """Widths drawn at random, then brought to the budget; another seed is another draw."""
+
+    method: Literal["random"] = "random"
+    lowest: float = Field(default=0.1, gt=0, lt=1)
+    """Each group's share of its channels is drawn between this and 1."""
+
+
+class TrainedRecipe(ChannelsRecipe):
+    """Methods that start from a trained network: SGD with a multi-step schedule."""
+
+    expand: float = Field(default=1.0, ge=1.0, le=8.0)
+    """Factor on the prunable widths; these methods prune the published network."""
+    epochs: int = Field(default=160, ge=1)
+    """Of the training."""
+    batch_size: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.1, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    """Fractions of the training at which the rate falls to a tenth."""
+
+
+class SlimmingRecipe(TrainedRecipe):
+    """Network Slimming (Liu et al. 2017): training with an L1 penalty on BatchNorm's scales, then a global cut."""
+
+    method: Literal["network_slimming"] = "network_slimming"
+    sparsity: float = Field(default=1e-5, ge=0)
+    """The penalty's weight; 1e-4 is usual for VGG on CIFAR, 1e-5 for ResNets."""
+    initial_scale: float = Field(default=0.5, gt=0)
+    """Of the penalised scales."""
+    rounds: int = Field(default=1, ge=1)
+    """Times that the network is trained and cut; the earlier cuts lie evenly, as factors, before the budget."""
+
+
+class AmcRecipe(TrainedRecipe):
+    """AMC (He et al. 2018): an agent that learns, episode by episode, how much each group of a trained net keeps."""
+
+    method: Literal["amc"] = "amc"
+    episodes: int = Field(default=800, ge=1)
+    warmup_episodes: int = Field(default=100, ge=1)
+    """Of them, that act at random."""
+    lowest: float = Field(default=0.2, gt=0, lt=1)
+    """The smallest share of its channels that a group may keep."""
+    actor_lr: float = Field(default=1e-4, gt=0)
+    critic_lr: float = Field(default=1e-3, gt=0)
+    noise: float = Field(default=0.5, gt=0)
+    """Standard deviation of the noise on actions after the warm-up."""
+    noise_decay: float = Field(default=0.95, gt=0, le=1)
+    """Factor on it an episode."""
+    reward_rows: int | None = Field(default=None, ge=1)
+    """Validation rows that a candidate is judged on; None takes all."""
+    recalibrate: int = Field(default=512, ge=0)
+    """Training images that BatchNorm's statistics of a candidate are taken from; 0 leaves those of the trained net."""
+
+    @field_validator("warmup_episodes")
+    @classmethod
+    def _fewer(cls, warmup: int, info: ValidationInfo) -> int:
+        if warmup > info.data.get("episodes", warmup):
+            raise ValueError("must be at most search.episodes")
+        return warmup
+
+
+MethodRecipe = SearchRecipe | UniformRecipe | RandomRecipe | SlimmingRecipe | AmcRecipe
+"""How a structure is chosen: the settings of the search, by ``method``."""
+METHODS = ("pfs", "uniform", "random", "network_slimming", "amc")
 
 
 class ExtractRecipe(Config):
@@ -183,13 +263,21 @@ class Recipe(Config):
 
     split: SplitRecipe = SplitRecipe()
     search: SearchRecipe = SearchRecipe()
+    uniform: UniformRecipe = UniformRecipe()
+    random: RandomRecipe = RandomRecipe()
+    network_slimming: SlimmingRecipe = SlimmingRecipe()
+    amc: AmcRecipe = AmcRecipe()
     extract: ExtractRecipe = ExtractRecipe()
     retrain: RetrainRecipe
     latency: LatencyRecipe = LatencyRecipe()
 
     def stage(self, name: str, changes: Mapping[str, Any]) -> Any:
-        """The configuration of one stage with ``changes`` applied."""
-        return getattr(self, name).updated(changes, name)
+        """The configuration of one stage with ``changes`` applied; that of ``search`` is of the method they name."""
+        method = changes.get("method", "pfs") if name == "search" else "pfs"
+        if method not in METHODS:
+            raise UserError(f"search.method: {method!r} is not known; known: {', '.join(METHODS)}")
+        start = name if method == "pfs" else method
+        return getattr(self, start).updated(changes, name)
 
 
 _IMAGENET_SPLIT = SplitRecipe(validation_per_class=50, image_size=224)
@@ -240,6 +328,8 @@ def fast() -> Recipe:
     """
     return Recipe(
         search=SearchRecipe(epochs=5, evaluate_every=100, settled=0.1),
+        network_slimming=SlimmingRecipe(epochs=15),
+        amc=AmcRecipe(epochs=15, episodes=100, warmup_episodes=25, reward_rows=1000),
         retrain=RetrainRecipe(
             epochs=15, schedule="cosine", warmup_epochs=1, scratch_b=False, train_on_validation=False
         ),
@@ -250,6 +340,8 @@ def demo() -> Recipe:
     """Seconds on a laptop with the embedded digits; shows the machinery, proves nothing."""
     return Recipe(
         search=SearchRecipe(epochs=40, batch_size=64),
+        network_slimming=SlimmingRecipe(epochs=20),
+        amc=AmcRecipe(epochs=20, episodes=60, warmup_episodes=20),
         retrain=RetrainRecipe(epochs=20, batch_size=64, schedule="cosine", scratch_b=False, train_on_validation=False),
         latency=LatencyRecipe(max_seconds=8.0, threads=(1,)),
     )

@@ -71,8 +71,12 @@ def search(
     seed: int = 0,
     profile: bool = False,
 ) -> dict:
-    """Write the ``gates`` folder of ``model``; returns the kept evaluation. With ``profile``, only time some steps."""
-    from pfs_core.search import search as search_gates
+    """Write the ``gates`` folder of ``model`` by the method that ``settings`` name (``pfs`` if they name none).
+
+    Returns:
+        What it found, in numbers. With ``profile``, some steps of ``pfs`` are only timed.
+    """
+    from pfs_core.baselines.choose import choose
     from pfs_core.spec import Budget, ModelSpec
 
     data = split_info(split_dir)
@@ -80,17 +84,22 @@ def search(
     spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(dict(model_settings or {}))}, "model")
     goal = Budget.from_text(budget)
     if profile:
+        if config.method != "pfs":
+            raise UserError(f"--profile is of search.method=pfs, not of {config.method}")
         from pfs_core.search.profiling import profile_search
 
         return profile_search(spec, split_dir, out, goal, config, seed)
     inputs = {"model": model, "model_settings": spec.kwargs, "split": data["fingerprint"], "budget": str(goal)}
     params = prefixed("search", {**inputs, "seed": seed, **config.model_dump()})
-    tags = {"model": model, "budget": goal, "seed": seed, "dataset": data["dataset"]}
+    tags = {"model": model, "budget": goal, "seed": seed, "dataset": data["dataset"], "method": config.method}
     with step_run("search", params, f"{model} {goal}", tags, watch=True) as run:
-        record = partial(run.row, at="step" if config.evaluate_every else "epoch")
-        info = search_gates(spec, split_dir, out, goal, config, seed, record)
-        result = {key: info[key] for key in ("validation_accuracy", "nonzero", "kept_epoch", "steps", "seconds")}
+        along = "episode" if config.method == "amc" else "step" if getattr(config, "evaluate_every", None) else "epoch"
+        info = choose(spec, split_dir, out, goal, config, seed, partial(run.row, at=along))
+        known = ("validation_accuracy", "pretrained_accuracy", "nonzero", "kept_epoch", "steps", "seconds")
+        result = {key: info[key] for key in known if key in info}
         result |= prefixed("peak_memory_mib", info["peak_memory_mib"])
+        for stage, cost in info["cost"].items():
+            result |= prefixed(stage, cost)
         run.metrics(prefixed("kept", result))
         run.artifact(out, "gates")
     return finite(result)
@@ -153,7 +162,7 @@ def retrain(
         else:
             info = train(loaded, split_dir, out, config, seed, record=run.row)
         result = {key: info[key] for key in ("test_accuracy", "macs", "params", "epochs", "seconds")}
-        result |= prefixed("peak_memory_mib", info["peak_memory_mib"])
+        result |= prefixed("peak_memory_mib", info["peak_memory_mib"]) | prefixed("retrain", info["cost"]["retrain"])
         run.metrics(result)
         run.artifact(out, "model")
     return finite(result)

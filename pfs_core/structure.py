@@ -108,9 +108,8 @@ class Structure(Config):
 
     @property
     def network(self) -> str:
-        """What to call it beside others: ``pruned`` where a search chose it, else the method's name."""
-        method = str(self.chosen_by.get("method", ""))
-        return "pruned" if method == "pfs" else method
+        """What to call it beside others: ``pruned`` where it was cut from gates, else the method's name."""
+        return "pruned" if "threshold" in self.chosen_by else str(self.chosen_by.get("method", ""))
 
     @property
     def title(self) -> str:
@@ -139,6 +138,7 @@ def extract(
     budget: Budget,
     *,
     model: ModelSpec,
+    method: str = "pfs",
     policy: str = "inner",
     channel_multiple: int = 1,
     floor: float = 0.0,
@@ -156,6 +156,7 @@ def extract(
         gates: float [expanded width] for each prunable group ([expanded width / blocks] where it has ``blocks``).
         budget: relative to the unexpanded network.
         model: the network, with the expansion it was searched at.
+        method: that found the gates, for the record.
         policy: for the record.
         channel_multiple: kept widths are multiples of this.
         floor: the share of its unexpanded width that every prunable group keeps at least.
@@ -170,7 +171,7 @@ def extract(
     check_gates(graph, gates, expanded)
     widths, threshold = cut(graph, gates, budget, expanded, channel_multiple, floor, price)
     chosen_by = {
-        "method": "pfs",
+        "method": method,
         "threshold": threshold,
         "policy": policy,
         "channel_multiple": channel_multiple,

@@ -3,37 +3,29 @@
 loss = cross_entropy(f(x; frozen weights, gates), y) + gamma * (mean gate - r)^2
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-import pfs_core
-from pfs_core.channels import resize, trace
 from pfs_core.checkpoints import Checkpoints
-from pfs_core.cut import check_reachable
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
-from pfs_core.device import memory_text, peak_memory, pick_device, resolve_precision, reuse_memory
-from pfs_core.errors import UserError
-from pfs_core.files import check_out, publish, read_json, require_result, write_json
-from pfs_core.models import build_model
+from pfs_core.device import pick_device, resolve_precision
+from pfs_core.files import check_out
 from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import SearchRecipe
 from pfs_core.search.evaluations import Evaluations
+from pfs_core.search.folder import write_gates
 from pfs_core.search.network import GatedNetwork
+from pfs_core.search.start import Start, start
 from pfs_core.spec import Budget, ModelSpec
+from pfs_core.spent import stage_cost
 from pfs_core.training.advance import Progress
 from pfs_core.training.evaluate import accuracy, predict
 
-SCHEMA = "pfs.gates/1"
 ADVICE = "a lower search.lr or search.precision=fp32"
 
 
@@ -69,11 +61,10 @@ def search(
     """
     check_out(out, "search")
     data = load_split(split, pick_device())
-    spec, network, evaluations = prepare(spec, data, budget, recipe, seed)
-    started = time.perf_counter()
+    begun, network, evaluations = prepare(spec, data, budget, recipe, seed)
     key = {
         "step": "search",
-        "model": spec.model_dump(mode="json"),
+        "model": begun.spec.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
         "budget": str(budget),
         "seed": seed,
@@ -81,65 +72,35 @@ def search(
         "device": data.device.type,
     }
     with Checkpoints(out, key) as kept:
-        learn_gates(network, evaluations, data, recipe, seed, record, kept)
+        images = learn_gates(network, evaluations, data, recipe, seed, record, kept)
     best = evaluations.best or {**evaluations.rows[-1], "gates": network.by_group()}
-    info = {
-        "schema": SCHEMA,
-        "model": spec.model_dump(mode="json"),
-        "recipe": recipe.model_dump(),
-        "budget": str(budget),
+    facts = {
         "target_ratio": evaluations.target,
         "precision": network.precision,
-        "device": str(data.device),
-        "seed": seed,
         "kept_epoch": best["epoch"],
         "kept_step": best["step"],
         "steps": evaluations.rows[-1]["step"],
         "validation_accuracy": best["val_accuracy"],
         "nonzero": best["nonzero"],
-        "split_fingerprint": data.info["fingerprint"],
-        "pfs_version": pfs_core.__version__,
-        "seconds": time.perf_counter() - started,
-        "peak_memory_mib": peak_memory(data.device),
     }
-    with publish(out, "search") as folder:
-        save_file(best["gates"], folder / "gates.safetensors")
-        pq.write_table(pa.Table.from_pylist(evaluations.rows), folder / "history.parquet")
-        write_json(folder / "search.json", info)
+    evaluated = len(evaluations.rows) * len(data.part("validation").labels)
+    cost = {"search": stage_cost(data.device, kept.spent(), images + evaluated, images)}
+    info = write_gates(out, begun, data, budget, recipe, seed, best["gates"], evaluations.rows, cost, facts)
     kept.clear()
-    say(
-        f"search {spec.name}  {info['nonzero']:.1%} of the gates above 0 at step {info['kept_step']:,}  "
-        f"{info['seconds']:.0f} s  {memory_text(info['peak_memory_mib'])}"
-    )
+    say(f"search {info['nonzero']:.1%} of the gates of step {info['kept_step']:,} are above 0")
     return info
 
 
 def prepare(
     spec: ModelSpec, data: ImageSplit, budget: Budget, recipe: SearchRecipe, seed: int
-) -> tuple[ModelSpec, GatedNetwork, Evaluations]:
-    """The spec as the data and the recipe have it, its expanded network with gates, and what will be known of them."""
-    spec = spec.updated(
-        {
-            "num_classes": data.num_classes,
-            "input_shape": data.input_shape,
-            "expand": recipe.expand,
-            "expand_stream": recipe.expand_stream,
-        },
-        "model",
-    )
-    torch.manual_seed(seed)
-    model = build_model(spec)
-    graph = trace(model, spec.input_shape, recipe.policy, recipe.placement)
-    widths = graph.expanded(spec.expand, spec.expand_stream)
-    budget = budget.in_macs
-    check_reachable(graph, widths, budget)
+) -> tuple[Start, GatedNetwork, Evaluations]:
+    """The expanded network, the same with gates, and what will be known of them."""
+    begun = start(spec, data, budget, recipe, seed)
+    graph, widths, budget = begun.graph, begun.widths, begun.budget
     target = recipe.target_ratio or min(1.0, budget.fraction(getattr(graph.cost(), budget.metric)))
-    model = resize(model, graph, widths).to(data.device)
-    if data.device.type == "cpu":
-        reuse_memory()
     precision = resolve_precision(recipe.precision, data.device)
-    network = GatedNetwork(model, graph.at(widths), precision, recipe.lr, recipe.compile)
-    return spec, network, Evaluations(graph, widths, budget, target, recipe)
+    network = GatedNetwork(begun.model, graph.at(widths), precision, recipe.lr, recipe.compile)
+    return begun, network, Evaluations(graph, widths, budget, target, recipe)
 
 
 def learn_gates(
@@ -150,8 +111,8 @@ def learn_gates(
     seed: int,
     record: Record,
     kept: Checkpoints | None = None,
-) -> None:
-    """The loop itself; it fills ``evaluations``.
+) -> int:
+    """The loop itself; it fills ``evaluations`` and returns the number of images learned from.
 
     Raises:
         UserError: the loss is no longer finite.
@@ -183,11 +144,12 @@ def learn_gates(
                 say(f"search {_line(row, steps, recipe)}  left {left(progress.step, total)}")
                 if evaluations.settled():
                     say(f"search ends after step {progress.step:,} of {total:,}: the structure has settled")
-                    return
+                    return progress.images
             if kept and kept.due(progress.step):
                 progress.check([network.gates.values], "search", ADVICE)
                 parts = {"network": network.state(), "evaluations": evaluations.state()}
                 kept.save(progress.step, progress.state() | parts)
+    return progress.images
 
 
 def evaluate(network: GatedNetwork, progress: Progress, normalise: Normalise, validation: Images) -> dict[str, Any]:
@@ -213,12 +175,3 @@ def _line(row: dict[str, Any], steps: int, recipe: SearchRecipe) -> str:
         f"epoch {epochs}/{recipe.epochs}  loss {row['loss']:.4f}  mean gate {row['mean_gate']:.3f}  "
         f"non-zero {row['nonzero']:.3f}  moved {row['moved']:.3f}  validation accuracy {row['val_accuracy']:.4f}"
     )
-
-
-def load_gates(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The gates a group and the content of ``search.json``; UserError if ``folder`` is not a gates folder."""
-    folder = require_result(folder, "search", "pfs search --model M --split DIR OUT")
-    info = read_json(folder / "search.json")
-    if info.get("schema") != SCHEMA:
-        raise UserError(f"{folder / 'search.json'} has schema {info.get('schema')!r}; expected {SCHEMA!r}")
-    return load_file(folder / "gates.safetensors"), info

@@ -50,7 +50,7 @@ class StepRun:
 
     def row(self, values: Mapping[str, Any], at: str = "epoch") -> None:
         """Log a row of a history: a point of each curve, at its epoch or step, unless it is there already."""
-        self.metrics({k: v for k, v in values.items() if k not in ("epoch", "step")}, step=values[at])
+        self.metrics({k: v for k, v in values.items() if k not in ("epoch", "step", "episode")}, step=values[at])
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Log the finite numbers among ``values`` on the pipeline's run, where the run table shows them."""

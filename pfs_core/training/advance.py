@@ -16,6 +16,7 @@ class Progress:
     Attributes:
         epoch: the epoch that is to be done, or goes on, from 1.
         step: optimiser steps done.
+        images: that they were computed from.
 
     Args:
         device: where the loop computes.
@@ -27,6 +28,7 @@ class Progress:
         self._ranks = ranks
         self.epoch = 1
         self.step = 0
+        self.images = 0
         self._device = device
         self._random = random
         self._at_start = random.get_state()
@@ -54,6 +56,7 @@ class Progress:
         self._finite_steps = self._finite_steps + self._sums.isfinite().all()
         self._rows += rows
         self._batches += 1
+        self.images += rows
         self.step += 1
 
     def means(self) -> list[float]:
@@ -90,6 +93,7 @@ class Progress:
         return {
             "epoch": self.epoch,
             "step": self.step,
+            "images": self._ranks.gathered(torch.tensor(self.images)),
             "batches": self._batches,
             "rows": self._ranks.gathered(torch.tensor(self._rows)),
             "sums": self._ranks.gathered(self._sums.cpu()),
@@ -104,6 +108,7 @@ class Progress:
         rank = self._ranks.rank
         mine = slice(rank, None, self._ranks.world)
         self._batches, self._rows = state["batches"], int(sum(state["rows"][mine]))
+        self.images = int(sum(state["images"][mine]))
         self._sums = sum(state["sums"][mine], torch.zeros_like(state["sums"][0])).to(self._device)
         self._random.set_state(state["at_start"])
         self._at_start = state["at_start"]

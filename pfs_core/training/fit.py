@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pfs_core.checkpoints import Checkpoints
+from pfs_core.checkpoints import Checkpoints, Stage
 from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
@@ -36,11 +36,15 @@ class Fitted:
         last: the weights after the last epoch, by the network's own names, on the CPU.
         best: the validation with the highest accuracy: ``epoch``, ``val_accuracy`` and ``weights``; None without one.
         history: a row an epoch.
+        images: that were trained on, by this process; each went forward and backward.
+        validated: images that went forward only, of all processes.
     """
 
     last: dict[str, Tensor]
     best: dict[str, Any] | None
     history: list[dict[str, Any]]
+    images: int
+    validated: int
 
 
 def fit(
@@ -51,12 +55,15 @@ def fit(
     epochs: int,
     seed: int,
     record: Record,
-    kept: Checkpoints | None = None,
+    kept: Checkpoints | Stage | None = None,
     ranks: Ranks = ALONE,
+    before_step: Callable[[], None] | None = None,
+    advice: str = ADVICE,
 ) -> Fitted:
     """Train ``model``, on the device of ``data``, for so many epochs; UserError where it diverges.
 
-    ``name`` is what the lines of progress call it.
+    ``name`` is what the lines of progress call it, ``advice`` what to try where it diverges. ``before_step`` may change
+    the gradients of the parameters of ``model`` before each step.
 
     Several processes train on their shares of every batch, with the mean of their gradients.
     """
@@ -82,13 +89,15 @@ def fit(
         lr = lr if done else optimisation.lr
         for batch, target in training.epoch(recipe.batch_size, random, done):
             sums = backward(trained, forward, batch, target, recipe, ranks.world)
+            if before_step:
+                before_step()
             optimisation.step()
             progress.add(sums, len(target))
             if kept and kept.due(progress.step):
-                progress.check(optimisation.watched, "training", ADVICE)
+                progress.check(optimisation.watched, "training", advice)
                 state = {"history": history, "best": best, "lr": lr}
                 kept.save(progress.step, progress.state() | optimisation.state() | state)
-        progress.check(optimisation.watched, "training", ADVICE)
+        progress.check(optimisation.watched, "training", advice)
         loss, train_accuracy = progress.means()
         row = {"epoch": epoch, "loss": loss, "train_accuracy": train_accuracy, "lr": lr}
         if not recipe.train_on_validation:
@@ -101,7 +110,8 @@ def fit(
         history.append(row)
         record(row)
         say(_line(name, row, epochs, left))
-    return Fitted(copied(optimisation.network), best, history)
+    validations = sum(row.get("val_accuracy") is not None for row in history)
+    return Fitted(copied(optimisation.network), best, history, progress.images, validations * len(validation.labels))
 
 
 def prepared(
@@ -209,6 +219,6 @@ def copied(network: nn.Module) -> dict[str, Tensor]:
 def _line(network: str, row: dict[str, Any], epochs: int, left: TimeLeft) -> str:
     validation = f"  validation accuracy {row['val_accuracy']:.4f}" if row.get("val_accuracy") is not None else ""
     return (
-        f"retrain {network} epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
+        f"{network} epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
         f"train accuracy {row['train_accuracy']:.4f}{validation}  left {left(row['epoch'], epochs)}"
     )

@@ -1,6 +1,5 @@
 """The fourth step: a structure trained from scratch."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, require_result, write_json
 from pfs_core.progress import Record, ignore, say
 from pfs_core.recipes import RetrainRecipe
+from pfs_core.spent import stage_cost
 from pfs_core.structure import Structure
 from pfs_core.training.evaluate import predict
 from pfs_core.training.fit import fit, training_parts
@@ -80,7 +80,6 @@ def _retrain(
     if ranks.rank:
         torch.manual_seed(seed + ranks.rank)  # dropout differs from process to process
     epochs = planned_epochs(structure, recipe)
-    started = time.perf_counter()
     key = {
         "step": "retrain",
         "structure": structure.model_dump(mode="json"),
@@ -90,7 +89,8 @@ def _retrain(
         "device": data.device.type,
     }
     with Checkpoints(out, key, ranks) as kept:
-        fitted = fit(model, structure.network, data, recipe, epochs, seed, record, kept, ranks)
+        fitted = fit(model, f"retrain {structure.network}", data, recipe, epochs, seed, record, kept, ranks)
+    spent, images = kept.spent(), int(ranks.sum(torch.tensor(fitted.images, device=data.device)))
     weights = {"last": fitted.last}
     if fitted.best:
         weights["best"] = fitted.best.pop("weights")
@@ -102,7 +102,8 @@ def _retrain(
         "epochs": epochs,
         "processes": ranks.world,
         "seed": seed,
-        "seconds": time.perf_counter() - started,
+        "seconds": spent["seconds"],
+        "cost": {"retrain": stage_cost(data.device, spent, images + fitted.validated, images)},
         "peak_memory_mib": peak_memory(data.device),
     }
     if ranks.rank == 0:

@@ -1,0 +1,70 @@
+"""One entry for every way of choosing a structure; each ends in a ``gates`` folder."""
+
+from pathlib import Path
+from typing import Any
+
+from pfs_core.baselines.amc import allocate
+from pfs_core.baselines.chosen import Chosen
+from pfs_core.baselines.random import random_gates
+from pfs_core.baselines.slimming import slim
+from pfs_core.checkpoints import Checkpoints
+from pfs_core.cut import equal_gates
+from pfs_core.data import ImageSplit, load_split
+from pfs_core.device import pick_device, resolve_precision
+from pfs_core.files import check_out
+from pfs_core.progress import Record, ignore
+from pfs_core.recipes import AmcRecipe, MethodRecipe, RandomRecipe, SearchRecipe, SlimmingRecipe
+from pfs_core.search.folder import write_gates
+from pfs_core.search.loop import search
+from pfs_core.search.start import Start, start
+from pfs_core.spec import Budget, ModelSpec
+from pfs_core.spent import stage_cost
+
+
+def choose(
+    spec: ModelSpec,
+    split: str | Path,
+    out: str | Path,
+    budget: Budget,
+    recipe: MethodRecipe,
+    seed: int = 0,
+    record: Record = ignore,
+) -> dict[str, Any]:
+    """Write the ``gates`` folder by the method of ``recipe``; arguments and result as :func:`pfs_core.search.search`.
+
+    Raises:
+        UserError: as there, and where the method cannot be used with this network or budget.
+    """
+    if isinstance(recipe, SearchRecipe):
+        return search(spec, split, out, budget, recipe, seed, record)
+    check_out(out, "search")
+    data = load_split(split, pick_device())
+    begun = start(spec, data, budget, recipe, seed)
+    key = {
+        "step": "search",
+        "model": begun.spec.model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
+        "budget": str(budget),
+        "seed": seed,
+        "split": data.info["fingerprint"],
+        "device": data.device.type,
+    }
+    with Checkpoints(out, key) as kept:
+        found = _chosen(begun, data, recipe, seed, record, kept)
+    cost = found.cost or {"search": stage_cost(data.device, kept.spent(), 0, 0)}
+    facts = {"precision": resolve_precision(recipe.precision, data.device), **found.facts}
+    info = write_gates(out, begun, data, budget, recipe, seed, found.gates, found.history, cost, facts)
+    kept.clear()
+    return info
+
+
+def _chosen(
+    begun: Start, data: ImageSplit, recipe: MethodRecipe, seed: int, record: Record, kept: Checkpoints
+) -> Chosen:
+    if isinstance(recipe, AmcRecipe):
+        return allocate(begun, data, recipe, seed, record, kept)
+    if isinstance(recipe, SlimmingRecipe):
+        return slim(begun, data, recipe, seed, record, kept)
+    if isinstance(recipe, RandomRecipe):
+        return Chosen(random_gates(begun.graph, begun.widths, recipe.lowest, seed))
+    return Chosen(equal_gates(begun.graph, begun.widths))

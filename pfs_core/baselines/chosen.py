@@ -1,0 +1,40 @@
+"""What the methods that a search is compared with have in common."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from pfs_core.recipes import RetrainRecipe, TrainedRecipe
+
+
+class Chosen(NamedTuple):
+    """What a method found.
+
+    Attributes:
+        gates: ``{group: float32 [gates]}`` in [0, 1]; the largest will be kept.
+        history: a row an epoch or episode.
+        cost: :func:`pfs_core.spent.stage_cost` of each of its stages.
+        facts: what else it has to say.
+    """
+
+    gates: Mapping[str, Tensor]
+    history: Sequence[Mapping[str, Any]] = ()
+    cost: Mapping[str, Mapping[str, Any]] = {}
+    facts: Mapping[str, Any] = {}
+
+
+def as_training(recipe: TrainedRecipe) -> RetrainRecipe:
+    """The training that a method starts with, on the training rows alone, as the loop takes it."""
+    return RetrainRecipe(
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=False,
+        weight_decay=recipe.weight_decay,
+        milestones=recipe.milestones,
+        precision=recipe.precision,
+        scratch_b=False,
+        train_on_validation=False,
+    )
