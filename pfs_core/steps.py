@@ -35,9 +35,10 @@ def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
     check_request(request)
     content = content_of(request["dataset"])
     if opens_run:
-        name = " ".join([request["model"], *request["budgets"], f"seed {request['seed']}"])
-        budgets = " ".join(request["budgets"])
-        tags = {key: request[key] for key in ("model", "seed", "dataset")} | {"budget": budgets}
+        method = request["search_settings"].get("method", "pfs")
+        words = [request["model"], *request["budgets"], *([method] * (method != "pfs")), f"seed {request['seed']}"]
+        name, budgets = " ".join(words), " ".join(request["budgets"])
+        tags = {key: request[key] for key in ("model", "seed", "dataset")} | {"budget": budgets, "method": method}
         open_pipeline(name, {**request, "budgets": budgets}, tags)
     return content
 
@@ -110,13 +111,14 @@ def extract(gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", se
     from pfs_core.extraction import extract_structures
     from pfs_core.files import require_result, sha256
     from pfs_core.recipes import ExtractRecipe
+    from pfs_core.search import load_gates
     from pfs_core.spec import Budget
 
     config = ExtractRecipe.parse(dict(settings or {}), "extract")
     goal = Budget.from_text(budget)
     gates = sha256(require_result(gates_dir, "search", "pfs search --model M --split DIR OUT") / "gates.safetensors")
     params = prefixed("extract", {"gates": gates, "budget": str(goal), **config.model_dump()})
-    with step_run("extract", params, str(goal), {"budget": goal}) as run:
+    with step_run("extract", params, str(goal), {"budget": goal, "method": load_gates(gates_dir)[1]["method"]}) as run:
         pruned = extract_structures(gates_dir, out, goal, config)["pruned"]
         result = {
             **pruned.cost.model_dump(),
@@ -153,7 +155,7 @@ def retrain(
     loaded = Structure.load(structure)
     inputs = {"network": loaded.network, "structure": sha256(structure), "split": data["fingerprint"]}
     params = prefixed("retrain", {**inputs, "seed": seed, **config.model_dump()})
-    tags = {**about(loaded), "seed": seed, "dataset": data["dataset"], "method": loaded.chosen_by["method"]}
+    tags = {**about(loaded), "seed": seed, "dataset": data["dataset"]}
     with step_run(f"retrain/{loaded.network}", params, loaded.title, tags, watch=not train_job) as run:
         if train_job:
             job = TrainJob.parse(whole_numbers(dict(train_job)), "train_job")
@@ -321,7 +323,7 @@ def structure_file(structures_dir: str | Path, network: str) -> Path:
 def about(structure: "Structure") -> dict[str, str]:
     """What a run on a structure is about (:func:`pfs_core.tracking.runs.tags_of`)."""
     model, _, budget = structure.title.rpartition(" ")
-    return {"model": model, "budget": budget}
+    return {"model": model, "budget": budget, "method": structure.chosen_by["method"]}
 
 
 def confusion(model_dir: str | Path) -> tuple[list[str], list[list[int]]]:

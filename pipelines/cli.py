@@ -47,7 +47,16 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command(
-        "run", run, "the whole pipeline on this machine", "model", "dataset", "budget", "recipe", "set", "seed"
+        "run",
+        run,
+        "the whole pipeline on this machine",
+        "model",
+        "dataset",
+        "budget",
+        "method",
+        "recipe",
+        "set",
+        "seed",
     )
     sub.add_argument("--compare", default="", metavar="NETWORKS", help="also train: dense, uniform or dense,uniform")
     sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
@@ -71,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("split", split, "step 1: choose training, validation and test rows", "recipe", "set", "seed")
     sub.add_argument("dataset", metavar="DATASET", help="digits, a folder, s3:// prefix or torchvision:CIFAR10")
     _out(sub)
-    sub = command("search", search, "step 2: learn the gates", "model", "budget", "recipe", "set", "seed")
+    sub = command("search", search, "step 2: learn the gates", "model", "budget", "method", "recipe", "set", "seed")
     _folder(sub, "--split", "output of pfs split")
     sub.add_argument("--profile", action="store_true", help="only time some steps, and show where the time goes")
     _out(sub)
@@ -104,12 +113,14 @@ def _seed(text: str) -> int:
 
 
 NETWORK = "see pfs models; or torchvision:NAME, package.module:factory, or a .yaml or .json spec file"
+METHODS = "pfs (default), uniform, random, network_slimming or amc"
 RECIPES = "demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or imagenet-resnet"
 OPTIONS: dict[str, tuple[str, dict]] = {
     "MODEL": ("model", {"metavar": "MODEL", "help": NETWORK}),
     "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": f"{NETWORK}; default resnet20"}),
     "dataset": ("--dataset", {"default": "digits", "help": "digits (default), a folder, s3:// or torchvision:CIFAR10"}),
     "budget": ("--budget", {"default": "macs=0.5", "help": "macs=0.5 (default), params=0.4, latency=0.6, macs=20M"}),
+    "method": ("--method", {"default": "", "metavar": "NAME", "help": METHODS}),
     "recipe": ("--recipe", {"default": "", "help": f"{RECIPES}; default by dataset"}),
     "set": (
         "--set",
@@ -137,6 +148,7 @@ def run(a: argparse.Namespace) -> int:
     from pipelines.run import run_pipeline
 
     settings = parse_settings(a.settings, ("model", *STAGES))
+    settings["search"] = _with_method(a.method, settings["search"])
     name, settings["model"] = _model(a.model, settings["model"])
     local = a.dataset if a.dataset == "digits" or not Path(a.dataset).exists() else str(Path(a.dataset).absolute())
     arguments = {
@@ -286,8 +298,16 @@ def search(a: argparse.Namespace) -> None:
     from pfs_core import steps
 
     settings = steps.parse_settings(a.settings, ("search", "model"))
+    settings["search"] = _with_method(a.method, settings["search"])
     name, kwargs = _model(a.model, settings["model"])
     steps.search(name, a.split, a.out, a.budget, a.recipe, settings["search"], kwargs, a.seed, a.profile)
+
+
+def _with_method(method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the search with ``--method`` among them."""
+    if method and settings.get("method", method) != method:
+        raise UserError(f"--method {method} and search.method={settings['method']} disagree; give one of them")
+    return {"method": method, **settings} if method else settings
 
 
 def extract(a: argparse.Namespace) -> None:

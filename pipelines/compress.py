@@ -58,7 +58,8 @@ def define(place: Placement = Placement()) -> Any:
             registered_model: Name in the MLflow Model Registry; empty for pfs- and the network's name.
             model_settings: Keyword arguments of the network, e.g. {"width": 32}.
             split_settings: Changes to the recipe's split settings.
-            search_settings: Changes to the recipe's search settings, e.g. {"epochs": 5}.
+            search_settings: Changes to the recipe's search settings, e.g. {"epochs": 5}; {"method": "network_slimming"}
+                (or amc, random, uniform) chooses the structure in another way.
             extract_settings: Changes to the recipe's extract settings, e.g. {"channel_multiple": 8}.
             retrain_settings: Changes to the recipe's retrain settings, e.g. {"epochs": 20}.
             latency_settings: Changes to the recipe's latency settings.

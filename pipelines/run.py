@@ -57,7 +57,9 @@ def new_folder(store: Path, arguments: dict[str, Any]) -> Path:
         raise UserError(f"--out {store} is a file; name a folder for the runs")
     check_parents(store / "run")
     dataset = Path(arguments["dataset"]).name
-    parts = (plain_name(arguments["model"]), dataset, arguments["budget"], f"seed{arguments['seed']}")
+    method = arguments["search_settings"].get("method", "pfs")
+    parts = [plain_name(arguments["model"]), dataset, arguments["budget"], *([method] * (method != "pfs"))]
+    parts.append(f"seed{arguments['seed']}")
     name = re.sub(r"[^\w.-]+", "", "-".join(parts).replace("=", ""))
     for attempt in ("", *(f"-{i}" for i in range(2, 100))):
         folder = (store / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}{attempt}").absolute()

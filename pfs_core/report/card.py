@@ -25,8 +25,8 @@ def model_card(results: Results, name: str) -> str:
     lines = [
         f"# {name}",
         "",
-        f"The network `{results.spec.name}`, cut to the budget `{results.title.rpartition(' ')[2]}` by Pruning from "
-        "Scratch: its widths were found by gates on random weights, then it was trained from scratch.",
+        f"The network `{results.spec.name}`, cut to the budget `{results.title.rpartition(' ')[2]}` by "
+        f"{results.method}, then trained from scratch.",
         "",
         f"- **Input**: float32, [N, {', '.join(map(str, results.spec.input_shape))}], pixels in 0-255; the "
         "normalisation is part of the network.",

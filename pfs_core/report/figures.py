@@ -113,6 +113,43 @@ def search_curves(ax: Axes, results: Results) -> str:
     )
 
 
+def sparse_training_curve(ax: Axes, results: Results) -> str:
+    """Validation accuracy over the epochs of Network Slimming's training."""
+    rows = results.search_history
+    ax.plot([row["epoch"] for row in rows], [row["val_accuracy"] for row in rows], marker=".", color=COLOURS["pruned"])
+    ax.set_xlabel("epoch of the training with the penalty")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set_ylabel("validation accuracy")
+    first, last = rows[0]["val_accuracy"], rows[-1]["val_accuracy"]
+    return f"Over {len(rows)} epochs the validation accuracy goes from {first:.1%} to {last:.1%}."
+
+
+def rewards(ax: Axes, results: Results) -> str:
+    """What AMC's agent earned in each episode, and the best until then."""
+    rows = results.search_history
+    places = [row["episode"] for row in rows]
+    ax.plot(places, [row["reward"] for row in rows], linestyle="", marker=".", color=_FIXED, label="an episode")
+    ax.plot(places, [row["best_reward"] for row in rows], color=COLOURS["pruned"], label="best so far")
+    warm = results.search["recipe"]["warmup_episodes"]
+    ax.axvline(warm + 0.5, color=INK, linewidth=1, linestyle="--", label="end of the random episodes")
+    ax.set_xlabel("episode")
+    ax.set_ylabel("accuracy of the cut network")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
+    at_random = rows[min(warm, len(rows)) - 1]["best_reward"]
+    return (
+        f"The best of {warm} random episodes keeps {at_random:.1%} accuracy without training, "
+        f"the best of all {len(rows)} keeps {rows[-1]['best_reward']:.1%}."
+    )
+
+
+SEARCH_CURVES: dict[str, Callable[[Axes, Results], str]] = {
+    "mean_gate": search_curves,
+    "train_accuracy": sparse_training_curve,
+    "reward": rewards,
+}
+"""What is drawn of a search, by a column that its history has."""
+
+
 def training_curves(ax: Axes, results: Results) -> str:
     """Accuracy over the retraining: on validation rows where they were held out, else on training rows."""
     words = []

@@ -42,7 +42,9 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
         rows=page_cells(summary["table"]),
         drawings=_drawings(results),
         measurements=[_measurement_cells(found) for found in results.latency["measurements"]],
+        step_header=STEP_HEADER,
         steps=_step_cells(results),
+        search=_search_words(results),
         lost=[_lost_cells(row) for row in results.lost_most()],
         balance=balance_words(results.split["rows_per_class"]),
         commands=commands(results),
@@ -64,6 +66,7 @@ _CLASSES = 30
 HEADER = ("network", "MACs", "parameters", "test accuracy [95%]", "epochs", "p50 latency", "ratio to dense [95%]")
 PAGE_HEADER = (*HEADER[:5], "p50 latency, ms [95%]", HEADER[6], "file, MiB")
 """A page has room for more than a terminal."""
+STEP_HEADER = ("step", "time", "of processors or GPU", "images forward", "and backward", "on", "peak memory")
 
 
 def _drawings(results: Results) -> dict[str, list[tuple[str, str, str, bool]]]:
@@ -75,9 +78,13 @@ def _drawings(results: Results) -> dict[str, list[tuple[str, str, str, bool]]]:
 
     quoted = results.quoted
     alike = [m for m in results.latency["measurements"] if all(m[k] == quoted[k] for k in ("threads", "batch"))]
-    search = [drawn("Gates after the search", figures.gate_histogram), drawn("The search", figures.search_curves)]
-    if "closed" in results.search_history[0] and len(results.search_history) > 1:
-        search.insert(1, drawn("How the gates part", figures.polarisation))
+    search = [drawn("Gates after the search", figures.gate_histogram)]
+    columns = results.search_history[0] if results.search_history else {}
+    if "closed" in columns and len(results.search_history) > 1:
+        search.append(drawn("How the gates part", figures.polarisation))
+    for column, plot in figures.SEARCH_CURVES.items():
+        if column in columns:
+            search.append(drawn("The search", plot))
     classes = results.split["class_names"]
     groups = {
         "Where the channels went": [
@@ -122,19 +129,51 @@ def _doubts(found: Mapping[str, Any]) -> list[str]:
 
 
 def _step_cells(results: Results) -> list[tuple[str, ...]]:
-    """What each step that computes took: seconds, on what, and its peak memory where it was recorded."""
+    """A row of ``STEP_HEADER`` for each step that computes; older runs do not have all of it."""
     done = [("search", results.search), *((f"retraining, {name}", m) for name, m in results.metrics.items())]
-    rows = [
-        (
-            name,
-            f"{info['seconds']:,.0f} s",
-            f"{info['device']}, {info['precision']}",
-            ", ".join(f"{mib:,} MiB {where}" for where, mib in info.get("peak_memory_mib", {}).items()) or "-",
-        )
-        for name, info in done
-    ]
+    rows = []
+    for name, info in done:
+        for stage, cost in (info.get("cost") or {"": {"seconds": info["seconds"]}}).items():
+            rows.append(
+                (
+                    "training before the search" if stage == "pretrain" else name,
+                    *(f"{cost[key]:,.0f} s" if key in cost else "-" for key in ("seconds", "device_seconds")),
+                    *(f"{cost[key]:,}" if key in cost else "-" for key in ("forward_images", "backward_images")),
+                    f"{info['device']}, {info['precision']}",
+                    ", ".join(f"{mib:,} MiB {where}" for where, mib in info.get("peak_memory_mib", {}).items()) or "-",
+                )
+            )
     timed = results.samples_table.nanoseconds
-    return [*rows, (f"benchmark, {len(timed):,} timed runs", f"{timed.sum() / 1e9:,.0f} s", "cpu, float32", "-")]
+    measured = (f"{timed.sum() / 1e9:,.0f} s", "-", f"{len(timed):,}", "0", "cpu, float32", "-")
+    return [*rows, ("benchmark, what was timed", *measured)]
+
+
+def _search_words(results: Results) -> str:
+    """How the structure was chosen, in a line."""
+    info, history = results.search, results.search_history
+    recipe, where = info["recipe"], f"expansion {results.spec.expand}, policy {info['recipe']['policy']}"
+    match info["method"]:
+        case "pfs":
+            early = history[-1]["epoch"] < recipe["epochs"]
+            ended = f" (ended in epoch {history[-1]['epoch']}: the structure had settled)" if early else ""
+            return (
+                f"{results.method}: {recipe['epochs']} epochs{ended} on frozen random weights, {where}, target ratio "
+                f"{info['target_ratio']}, seed {info['seed']}; gates of epoch {info['kept_epoch']} "
+                f"(step {info['kept_step']}) kept"
+            )
+        case "network_slimming":
+            return (
+                f"{results.method}: {recipe['rounds']} x {recipe['epochs']} epochs of training with an L1 penalty of "
+                f"{recipe['sparsity']} on the scales of BatchNorms, to a validation accuracy of "
+                f"{info['validation_accuracy']:.1%}, {where}, seed {info['seed']}"
+            )
+        case "amc":
+            return (
+                f"{results.method}: {recipe['epochs']} epochs of training to a validation accuracy of "
+                f"{info['pretrained_accuracy']:.1%}, then {recipe['episodes']} episodes; the best cut keeps "
+                f"{info['validation_accuracy']:.1%} without training, {where}, seed {info['seed']}"
+            )
+    return f"{results.method}: no search, {where}, seed {info['seed']}"
 
 
 def _lost_cells(row: Mapping[str, Any]) -> tuple[str, ...]:

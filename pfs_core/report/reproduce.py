@@ -14,9 +14,12 @@ def commands(results: Results) -> list[str]:
     """A line a step; settings are named where they are not the default ones of the dataset."""
     split, search = results.split, results.search
     pruned = results.structures["pruned"]
-    usual = recipe(default_recipe(split["dataset"])).model_dump(mode="json")
+    defaults = recipe(default_recipe(split["dataset"]))
+    usual = defaults.model_dump(mode="json")
+    usual["search"] = defaults.stage("search", {"method": search["method"]}).model_dump(mode="json")
     budget = Budget(metric=pruned.budget.metric, target=pruned.budget.target)
     model = [f"--set=model.{key}={_text(value)}" for key, value in results.spec.kwargs.items()]
+    method = [f"--method={search['method']}"] if search["method"] != "pfs" else []
     extract = {key: pruned.chosen_by[key] for key in ("channel_multiple", "floor")}
     if model_of := pruned.provenance.get("latency_model"):
         extract |= {key: model_of[key] for key in ("runtime", "threads")}
@@ -24,7 +27,7 @@ def commands(results: Results) -> list[str]:
         ["pfs", "split", split["dataset"], "split", *_seed(split), *_changes("split", split["recipe"], usual)],
         [
             *("pfs", "search", "--model", results.spec.name, "--split", "split", "--budget", search["budget"]),
-            *("gates", *_seed(search), *model, *_changes("search", search["recipe"], usual)),
+            *("gates", *_seed(search), *model, *method, *_changes("search", search["recipe"], usual)),
         ],
         [
             "pfs",

@@ -21,6 +21,15 @@ from pfs_core.structure import Structure
 NETWORKS = ("dense", "uniform", "pruned")
 """Order of the table's rows."""
 
+METHOD_NAMES = {
+    "pfs": "Pruning from Scratch",
+    "uniform": "one factor for all widths",
+    "random": "random widths",
+    "network_slimming": "Network Slimming",
+    "amc": "AMC",
+}
+"""What the ways of choosing a structure are called."""
+
 RUNTIME_NAMES = {
     "onnxruntime": "ONNX Runtime",
     "eager": "PyTorch",
@@ -50,6 +59,11 @@ class Results:
     def spec(self) -> ModelSpec:
         """The network that was searched."""
         return self.structures["pruned"].model
+
+    @property
+    def method(self) -> str:
+        """How the structure was chosen, in words."""
+        return METHOD_NAMES[self.search["method"]]
 
     @property
     def title(self) -> str:
@@ -112,6 +126,7 @@ class Results:
     def figures(self) -> dict[str, Any]:
         """The final figures by a flat name, as the run table of MLflow sorts and compares them."""
         out: dict[str, Any] = {"search_seconds": self.search["seconds"]}
+        out |= {f"{stage}_seconds": cost["seconds"] for stage, cost in self.search["cost"].items()}
         for row in self.table():
             for key in ("macs", "params", "test_accuracy", "p50_ms", "latency_ratio"):
                 if row[key] is not None:
@@ -131,7 +146,7 @@ class Results:
         rows = {row["network"]: row for row in self.table()}
         pruned = rows["pruned"]
         parts = [
-            f"{self.spec.name} pruned to {pruned['macs']:,} MACs, {pruned['macs'] / rows['dense']['macs']:.1%} of the "
+            f"{self.spec.name} pruned by {self.method} to {pruned['macs']:,} MACs, {pruned['macs'] / rows['dense']['macs']:.1%} of the "
             f"dense network's {rows['dense']['macs']:,}",
             f"test accuracy {_accuracy(pruned)} on {self.metrics['pruned']['test_rows']:,} images"
             + "".join(f", {n} {_accuracy(rows[n])}" for n in ("dense", "uniform") if n in self.metrics),

@@ -77,4 +77,4 @@ def load_gates(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     info = read_json(folder / "search.json")
     if info.get("schema") != SCHEMA:
         raise UserError(f"{folder / 'search.json'} has schema {info.get('schema')!r}; expected {SCHEMA!r}")
-    return load_file(folder / "gates.safetensors"), info
+    return load_file(folder / "gates.safetensors"), {"method": "pfs", "cost": {}, **info}  # older ones are all of pfs

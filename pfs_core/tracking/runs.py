@@ -21,7 +21,7 @@ STEP_TAG, INPUTS_TAG = "pfs.step", "pfs.inputs"
 PARENT_TAG = "mlflow.parentRunId"
 EXPERIMENT = "pfs"
 """What experiments are called before the model's name, and what has no model."""
-INHERITED = ("model", "budget", "seed", "dataset")
+INHERITED = ("model", "budget", "seed", "dataset", "method")
 """Tags (after ``pfs.``) that a step takes from its pipeline's run."""
 
 
@@ -43,7 +43,7 @@ def tags_of(about: Mapping[str, Any]) -> dict[str, str]:
     """
     from mlflow.tracking.context.registry import resolve_tags
 
-    tags = {"method": "pfs", "image": os.environ.get("PFS_IMAGE", ""), "git_commit": git_commit(), **about}
+    tags = {"image": os.environ.get("PFS_IMAGE", ""), "git_commit": git_commit(), **about}
     found = {f"pfs.{key}": str(value) for key, value in tags.items() if value not in ("", None)}
     return resolve_tags(found | ({"mlflow.source.git.commit": git_commit()} if git_commit() else {}))
 

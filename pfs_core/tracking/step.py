@@ -261,8 +261,8 @@ def step_run(
 
 
 def _inherited(above: Any, own: Mapping[str, Any]) -> dict[str, str]:
-    """The tags of the pipeline's run that its steps share; of several budgets, a step has its own."""
-    keys = [key for key in INHERITED if key != "budget" or not own.get(key)]
+    """The tags of the pipeline's run that its steps share; a step may have a budget and a method of its own."""
+    keys = [key for key in INHERITED if key not in ("budget", "method") or not own.get(key)]
     return {f"pfs.{key}": above.data.tags[f"pfs.{key}"] for key in keys if f"pfs.{key}" in above.data.tags}
 
 

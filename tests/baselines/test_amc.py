@@ -1,0 +1,113 @@
+"""AMC's agent learns where the best allocation is, and its judge measures what a cut network does."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pfs_core.baselines.amc import Judge, input_norms, learn
+from pfs_core.baselines.ddpg import Agent
+from pfs_core.baselines.walk import Walk
+from pfs_core.channels import slice_weights, trace
+from pfs_core.data import load_split
+from pfs_core.data.augment import Normalise
+from pfs_core.models import build_model
+from pfs_core.recipes import AmcRecipe
+from pfs_core.spec import Budget, ModelSpec
+
+
+def three_groups():
+    def block(inputs, outputs):
+        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    return nn.Sequential(
+        *block(1, 12), *block(12, 12), *block(12, 12), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10)
+    )
+
+
+VALUE = {"0": 0.1, "3": 0.2, "6": 0.7}
+"""What a group is worth: the last one most, so that an even allocation is far from the best."""
+
+
+def reward(widths):
+    return sum(worth * (widths[name] / 12) ** 0.5 for name, worth in VALUE.items())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_agent_beats_chance_and_comes_near_the_best_allocation(seed):
+    model = three_groups()
+    graph = trace(model, (1, 8, 8))
+    budget = Budget(target=0.4)
+    recipe = AmcRecipe(episodes=140, warmup_episodes=40, lowest=0.2)
+    walk = Walk(model, graph, graph.widths(), budget, recipe.lowest)
+    best, history = learn(walk, reward, recipe, seed, lambda row: None)
+    earned = np.array([row["reward"] for row in history])
+    at_random, last = earned[:40], earned[-20:]
+    assert last.mean() > at_random.mean() + at_random.std()
+    allowed = [dict(zip(VALUE, widths, strict=True)) for widths in product(range(3, 13), repeat=3)]
+    limit = budget.limit(graph.cost().macs)
+    known = max(reward(widths) for widths in allowed if graph.cost(graph.widths() | widths).macs <= limit)
+    assert best["reward"] == pytest.approx(reward(best["widths"]))
+    assert at_random.max() <= best["reward"] <= known + 1e-9
+    assert known - best["reward"] < 0.25 * (known - at_random.mean())
+
+
+def test_actions_stay_in_their_range():
+    random = torch.Generator().manual_seed(0)
+    agent = Agent(10, 0.2, 1e-4, 1e-3, 100, random)
+    state = [0.5] * 10
+    noisy = [agent.act(state, 0.5) for _ in range(200)]
+    assert 0.2 <= min(noisy) < max(noisy) <= 1
+    assert np.std(noisy) > 0.1
+    assert agent.act(state, 0.0) == agent.act(state, 0.0)
+
+
+def test_every_step_is_remembered_with_the_reward_of_its_episode():
+    agent = Agent(2, 0.2, 1e-4, 1e-3, 5, torch.Generator().manual_seed(0))
+    agent.remember([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], [0.7, 0.8, 0.9], 0.25)
+    expected = [
+        [0.1, 0.2, 0.7, 0.25, 0.3, 0.4, 0.0],
+        [0.3, 0.4, 0.8, 0.25, 0.5, 0.6, 0.0],
+        [0.5, 0.6, 0.9, 0.25, 0.5, 0.6, 1.0],
+    ]
+    torch.testing.assert_close(agent._steps[:3], torch.tensor(expected))
+    agent.remember([[0.0, 0.0]] * 3, [1.0] * 3, 0.5)
+    assert (agent._filled, agent._next) == (5, 1)  # the oldest step is gone
+
+
+def test_the_judge_measures_the_cut_network(digits):
+    torch.manual_seed(0)
+    data = load_split(digits)
+    model = build_model(ModelSpec(name="resnet20", input_shape=(1, 8, 8), kwargs={"width": 4}))
+    graph = trace(model, (1, 8, 8))
+    judge = Judge(model, graph, data, AmcRecipe(recalibrate=0, precision="fp32"))
+    widths = {group.name: max(1, group.width // 2) for group in graph.prunable()}
+    norms = input_norms(model, graph)
+    kept = {name: norms[name].topk(width).indices.sort().values for name, width in widths.items()}
+    cut = slice_weights(model, graph, kept).eval()
+    images = data.part("validation")
+    normalise = Normalise(data.info, data.device, torch.contiguous_format)
+    with torch.no_grad():
+        right = torch.cat([cut(normalise(batch)).argmax(1) for batch in images.in_order(500)]) == images.labels
+    assert judge(widths) == pytest.approx(right.double().mean().item())
+    assert judge.images == len(images.labels)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    Judge(model, graph, data, AmcRecipe(recalibrate=64, reward_rows=30))(widths)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_norm_of_a_channel_is_that_of_what_reads_it():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(96, 10)
+    )
+    graph = trace(model, (1, 8, 8))
+    with torch.no_grad():
+        model[3].weight.fill_(0)
+        model[3].weight[:3, 1] = 2.0  # the second input of the first half
+        model[3].weight[3:, 0] = -1.0  # and the first of the second
+    norms = input_norms(model, graph)["0"]
+    per_channel = torch.tensor([0.0, 3 * 9 * 2.0, 3 * 9 * 1.0, 0.0])
+    group = graph.group("0")
+    torch.testing.assert_close(norms, per_channel.view(group.blocks, group.gate_count).sum(0))
