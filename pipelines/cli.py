@@ -46,18 +46,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(flag, **settings)
         return sub
 
-    sub = command(
-        "run",
-        run,
-        "the whole pipeline on this machine",
-        "model",
-        "dataset",
-        "budget",
-        "method",
-        "recipe",
-        "set",
-        "seed",
-    )
+    options = ("model", "dataset", "budget", "method", "recipe", "set", "seed")
+    sub = command("run", run, "the whole pipeline on this machine", *options)
     sub.add_argument("--compare", default="", metavar="NETWORKS", help="also train: dense, uniform or dense,uniform")
     sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
     sub.add_argument("--out", type=Path, default=Path("pfs-runs"), metavar="DIR", help="runs folder (default pfs-runs)")

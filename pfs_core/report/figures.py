@@ -131,7 +131,7 @@ def rewards(ax: Axes, results: Results) -> str:
     ax.plot(places, [row["reward"] for row in rows], linestyle="", marker=".", color=_FIXED, label="an episode")
     ax.plot(places, [row["best_reward"] for row in rows], color=COLOURS["pruned"], label="best so far")
     warm = results.search["recipe"]["warmup_episodes"]
-    ax.axvline(warm + 0.5, color=INK, linewidth=1, linestyle="--", label="end of the random episodes")
+    ax.axvline(warm + 0.5, color=INK, linewidth=1, linestyle="--", label="end of warm-up")
     ax.set_xlabel("episode")
     ax.set_ylabel("accuracy of the cut network")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)

@@ -146,8 +146,8 @@ class Results:
         rows = {row["network"]: row for row in self.table()}
         pruned = rows["pruned"]
         parts = [
-            f"{self.spec.name} pruned by {self.method} to {pruned['macs']:,} MACs, {pruned['macs'] / rows['dense']['macs']:.1%} of the "
-            f"dense network's {rows['dense']['macs']:,}",
+            f"{self.spec.name} pruned by {self.method} to {pruned['macs']:,} MACs, "
+            f"{pruned['macs'] / rows['dense']['macs']:.1%} of the dense network's {rows['dense']['macs']:,}",
             f"test accuracy {_accuracy(pruned)} on {self.metrics['pruned']['test_rows']:,} images"
             + "".join(f", {n} {_accuracy(rows[n])}" for n in ("dense", "uniform") if n in self.metrics),
         ]
