@@ -99,9 +99,10 @@ def search(
         known = ("validation_accuracy", "pretrained_accuracy", "nonzero", "kept_epoch", "steps", "seconds")
         result = {key: info[key] for key in known if key in info}
         result |= prefixed("peak_memory_mib", info["peak_memory_mib"])
+        costs: dict[str, Any] = {}
         for stage, cost in info["cost"].items():
-            result |= prefixed(stage, cost)
-        run.metrics(prefixed("kept", result))
+            costs |= prefixed(stage, cost)
+        run.metrics(prefixed("kept", result) | costs)
         run.artifact(out, "gates")
     return finite(result)
 

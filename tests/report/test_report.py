@@ -211,3 +211,45 @@ def test_run_without_its_pruned_network_is_refused(digits, gates, structures, mo
 def test_text_table_is_aligned():
     lines = text_table(("network", "MACs"), [("dense", "1,000"), ("pruned", "5")])
     assert lines == ["network   MACs", "dense    1,000", "pruned       5"]
+
+
+SEARCHES = {
+    "network_slimming": (
+        {"epochs": 3, "rounds": 1, "sparsity": 1e-5},
+        {"validation_accuracy": 0.75},
+        [{"epoch": e, "train_accuracy": 0.5, "val_accuracy": e / 4} for e in (1, 2, 3)],
+        "Over 3 epochs the validation accuracy goes from 25.0% to 75.0%",
+        "an L1 penalty of 1e-05",
+    ),
+    "amc": (
+        {"epochs": 3, "episodes": 4, "warmup_episodes": 2},
+        {"validation_accuracy": 0.5, "pretrained_accuracy": 0.9},
+        [{"episode": e, "reward": r, "best_reward": b} for e, r, b in ((1, 0.1, 0.1), (2, 0.3, 0.3), (3, 0.5, 0.5))],
+        "The best of 2 random episodes keeps 30.0% accuracy without training, the best of all 3 keeps 50.0%",
+        "to a validation accuracy of 90.0%, then 4 episodes",
+    ),
+    "random": ({}, {}, [], "Of 117 gates", "random widths: no search"),
+}
+"""Settings, facts and history of a search, a figure's words, and how the search is described."""
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+def test_a_report_says_how_another_method_has_chosen(results, tmp_path, method):
+    settings, facts, history, drawn, described = SEARCHES[method]
+    cost = {"seconds": 12.0, "device_seconds": 21.0, "forward_images": 1500, "backward_images": 1000}
+    stages = {"pretrain": cost, "search": cost} if method == "amc" else {"search": cost}
+    search = {**results.search, "method": method, "cost": stages, **facts}
+    search["recipe"] = recipe("demo").stage("search", {"method": method, **settings}).model_dump(mode="json")
+    summary = write_report(dataclasses.replace(results, search=search, search_history=history), tmp_path / "report")
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert f"pruned by {results_method(method)} to" in summary["verdict"]
+    assert described in html
+    assert re.sub(r"\d+ gates", "117 gates", html).count(drawn) == 1
+    assert f"--method={method}" in html
+    assert ("training before the search" in html) == (method == "amc")
+    assert "<td>1,500</td><td>1,000</td>" in html
+    assert summary["figures"]["search_seconds"] == 12
+
+
+def results_method(method):
+    return {"network_slimming": "Network Slimming", "amc": "AMC", "random": "random widths"}[method]
