@@ -260,7 +260,7 @@ def compare(
         run.artifact(out, "comparison")
         versions = [_registered(run, results, name) for results in budgets]
         figures = {
-            f"{row['budget'].replace('=', '-') or 'dense'}.{key}": row[key]
+            f"{row['name'].replace('=', '-') or 'dense'}.{key}": row[key]
             for row in summary["rows"]
             for key in ("test_accuracy", "macs", "params", "p50_ms", "latency_ratio")
         }
@@ -270,7 +270,7 @@ def compare(
         if any(versions):
             run.params({"compare.registered_models": versions})
     for row in summary["rows"]:
-        say(f"{row['budget'] or 'dense':<12} {row['macs']:>13,} MACs  test accuracy {row['test_accuracy']:.2%}")
+        say(f"{row['name'] or 'dense':<12} {row['macs']:>13,} MACs  test accuracy {row['test_accuracy']:.2%}")
     return finite(figures)
 
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,16 +84,21 @@ def parser() -> argparse.ArgumentParser:
     sub = command("benchmark", benchmark, "step 5: CPU latency beside the dense network", "set", "seed")
     sub.add_argument("--structure", action="append", required=True, metavar="FILE", help="a structure file; repeatable")
     _out(sub)
-    sub = command(
-        "report",
-        report,
-        "step 6: the page of a run folder",
-    )
+    _add_page_commands(command)
+    add_cluster_commands(command)
+    return top
+
+
+def _add_page_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    sub = command("report", report, "step 6: the page of a run folder")
     sub.add_argument("run", type=Path, metavar="RUNDIR", help="folder with split, gates, structures, model-*, latency")
     sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
     _out(sub)
-    add_cluster_commands(command)
-    return top
+    sub = command("compare", compare, "several run folders on one page: budgets, methods, seeds")
+    sub.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUNDIR", help="folder of a finished run; seeds are averaged"
+    )
+    _out(sub)
 
 
 def _seed(text: str) -> int:
@@ -331,6 +336,20 @@ def report(a: argparse.Namespace) -> None:
         raise UserError(f"{a.run} is not a folder; name the folder of a finished run")
     models = sorted(a.run.glob("model-*"))
     steps.report(a.run / "split", a.run / "gates", a.run / "structures", models, a.run / "latency", a.out, a.register)
+
+
+def compare(a: argparse.Namespace) -> None:
+    """``pfs compare``."""
+    from pfs_core.files import check_out
+    from pfs_core.report.comparison import load_runs, write_comparison
+    from pfs_core.report.page import text_table
+
+    check_out(a.out, "comparison")
+    write_comparison(load_runs(a.runs), a.out)
+    lines = (a.out / "comparison.md").read_text(encoding="utf-8").splitlines()
+    header, _, *rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    print("\n".join(text_table(header, rows)))
+    print(f"\ncomparison  {a.out / 'comparison.html'}")
 
 
 if __name__ == "__main__":

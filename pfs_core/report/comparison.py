@@ -1,4 +1,4 @@
-"""Several budgets of one network beside each other: a page, a table for spreadsheets and figures for programs."""
+"""Budgets, methods and seeds of one network beside each other: a page, and tables for people and programs."""
 
 import csv
 import io
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from scipy.stats import t as student
 
 from pfs_core.drawing import STYLE, render_page, svg_text
 from pfs_core.errors import UserError
@@ -58,32 +60,71 @@ def _measured(latency_dir: str | Path) -> tuple[int, int]:
     return pruned["macs"], pruned["params"]
 
 
-def write_comparison(budgets: Sequence[Results], out: str | Path, mlflow_page: str = "") -> dict[str, Any]:
+def load_runs(folders: Sequence[str | Path]) -> list[Results]:
+    """The results of finished runs of one network on one dataset, the largest network first.
+
+    Raises:
+        UserError: a folder is no finished run, or it is of another network or dataset than the first.
+    """
+    found = []
+    for folder in map(Path, folders):
+        models = sorted(path for path in folder.glob("model-*") if path.is_dir())
+        split, gates, structures, latency = (folder / name for name in ("split", "gates", "structures", "latency"))
+        found.append(load_results(split, gates, structures, models, latency))
+        for what, of in (("network", _network), ("dataset", lambda results: results.split["dataset"])):
+            if of(found[-1]) != of(found[0]):
+                raise UserError(f"{folder} is of the {what} {of(found[-1])}, {folders[0]} of {of(found[0])}")
+    return sorted(found, key=lambda results: -results.structures["pruned"].cost.macs)
+
+
+def _network(results: Results) -> str:
+    spec = results.spec
+    return f"{spec.name} {spec.kwargs} for {'x'.join(map(str, spec.input_shape))}"
+
+
+def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str = "") -> dict[str, Any]:
     """Write the comparison as HTML, CSV, LaTeX, Markdown and JSON to ``out``, and each report below it.
+
+    Runs of one budget and method that differ in their seeds are one row, of means with Student's 95% intervals.
+
+    Args:
+        runs: of one network.
+        out: the folder to write.
+        mlflow_page: a link to what made it.
 
     Returns:
         The content of ``comparison.json``.
     """
-    dense = budgets[0].table()[0]
-    rows = [{"budget": "", **dense}] + [{"budget": _budget(results), **_pruned(results)} for results in budgets]
+    kind, groups = _grouped(runs)
+    rows = [_pooled([_row(results, "pruned", name) for results in group]) for name, group in groups.items()]
+    dense: dict[int, dict[str, Any]] = {}
+    for results in runs:
+        if "dense" in results.metrics:
+            dense.setdefault(results.metrics["dense"]["seed"], _row(results, "dense", ""))
+    rows = [_pooled(list(dense.values())), *rows] if dense else rows
     best = front(rows)
     summary: dict[str, Any] = {
         "schema": SCHEMA,
-        "model": budgets[0].spec.name,
+        "model": runs[0].spec.name,
         "rows": [{**row, "on_front": row in best} for row in rows],
     }
-    header = ["budget", *PAGE_HEADER[1:]]
-    cells = [[_name(row), *texts[1:]] for row, texts in zip(rows, page_cells(rows), strict=True)]
-    title = f"{budgets[0].spec.name} at {len(budgets)} budgets"
+    header = [kind, *PAGE_HEADER[1:], "seeds", "search, s"]
+    cells = [
+        [_name(row), *texts[1:], str(row["seeds"]), f"{row['search_seconds']:,.0f}" if row["name"] else "-"]
+        for row, texts in zip(rows, page_cells(rows), strict=True)
+    ]
+    title = f"{runs[0].spec.name} by {kind}"
     lines = [f"# {title}", "", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(texts) + " |" for texts in cells]
     lines += ["", f"[This run in MLflow]({mlflow_page})"] * bool(mlflow_page)
     with publish(out, "comparison") as folder:
-        for results in budgets:
-            write_report(results, folder / plain_name(_budget(results)))
-        values = {"title": title, "header": header, "cells": cells, "svg": _drawing(rows), "first": budgets[0]}
-        values["words"] = _words(rows)
-        values["runtime"] = RUNTIME_NAMES[budgets[0].quoted["runtime"]]
+        for name, group in groups.items():
+            for results in group:
+                seed = f"-seed{results.metrics['pruned']['seed']}" * (len(group) > 1)
+                write_report(results, folder / f"{plain_name(name)}{seed}")
+        values = {"title": title, "header": header, "cells": cells, "svg": _drawing(rows), "first": runs[0]}
+        values |= {"words": _words(rows), "notes": _notes(runs, rows), "kind": kind}
+        values["runtime"] = RUNTIME_NAMES[runs[0].quoted["runtime"]]
         page = render_page(__package__, "comparison.html", **values)
         (folder / "comparison.html").write_text(page, encoding="utf-8")
         (folder / "comparison.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -107,12 +148,80 @@ def front(rows: Sequence[dict[str, Any]], cost: str = "macs") -> list[dict[str, 
     ]
 
 
+def _grouped(runs: Sequence[Results]) -> tuple[str, dict[str, list[Results]]]:
+    """What the runs differ in (``budget``, ``method`` or ``network``), and the runs by what they are called so.
+
+    Raises:
+        UserError: two runs are of one budget, method and seed.
+    """
+    keys = [(results.search["method"], _budget(results)) for results in runs]
+    methods, budgets = ({key[i] for key in keys} for i in (0, 1))
+    kind = "budget" if len(methods) == 1 else "method" if len(budgets) == 1 else "network"
+    groups: dict[str, list[Results]] = {}
+    for (method, budget), results in zip(keys, runs, strict=True):
+        name = {"budget": budget, "method": method, "network": f"{method} {budget}"}[kind]
+        groups.setdefault(name, []).append(results)
+    for name, group in groups.items():
+        seeds = [results.metrics["pruned"]["seed"] for results in group]
+        if len(set(seeds)) < len(seeds):
+            raise UserError(f"two runs are of {name} and seed {max(seeds, key=seeds.count)}; give one of them")
+    return kind, groups
+
+
 def _budget(results: Results) -> str:
     return results.title.rpartition(" ")[2]
 
 
-def _pruned(results: Results) -> dict[str, Any]:
-    return next(row for row in results.table() if row["network"] == "pruned")
+def _row(results: Results, network: str, name: str) -> dict[str, Any]:
+    """The figures of a network of a run; ``name`` is that of its row."""
+    about = (_budget(results), results.search["method"], results.search["seconds"]) if name else ("", "", None)
+    row = next(row for row in results.table() if row["network"] == network)
+    return {"name": name, **dict(zip(("budget", "method", "search_seconds"), about, strict=True)), **row}
+
+
+_INTERVALS = {
+    "test_accuracy": "test_accuracy_interval",
+    "p50_ms": "p50_interval_ms",
+    "latency_ratio": "latency_ratio_interval",
+}
+
+
+def _pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One row of several seeds: means, and Student's 95% interval of them where there is more than one."""
+    out = {**rows[0], "seeds": len(rows)}
+    if len(rows) == 1:
+        return out
+    for key in ("macs", "params", "epochs", "p50_ms", "latency_ratio", "test_accuracy", "file_mib", "search_seconds"):
+        if all(row[key] is not None for row in rows):
+            mean = float(np.mean([row[key] for row in rows]))
+            out[key] = round(mean) if isinstance(rows[0][key], int) else mean
+    for key, interval in _INTERVALS.items():
+        if out[key] is not None:
+            values = [row[key] for row in rows]
+            reach = student.ppf(0.975, len(rows) - 1) * np.std(values, ddof=1) / np.sqrt(len(rows))
+            out[interval] = [out[key] - float(reach), out[key] + float(reach)]
+    if ratio := out["latency_ratio_interval"]:
+        low, high = ratio
+        out["latency_verdict"] = "faster" if high < 1 else "slower" if low > 1 else "no measurable difference"
+    return out
+
+
+def _notes(runs: Sequence[Results], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What has to be known to read the table."""
+    first = runs[0]
+    searches = {results.structures["pruned"].provenance["gates_sha256"] for results in runs}
+    made = (
+        f"One search of {first.spec.name} at {first.spec.expand}x its widths, aimed at {first.search['budget']}, "
+        "cut at every budget; each network was trained from scratch with the same settings."
+        if len(searches) == 1
+        else "Every network was chosen and trained from scratch in a run of its own."
+    )
+    accuracy = (
+        f"Accuracy intervals of one seed are Wilson's over the {first.metrics['pruned']['test_rows']} test images and "
+        "do not cover the spread between trainings"
+    )
+    several = "; those of several seeds are Student's, over the seeds" if any(row["seeds"] > 1 for row in rows) else ""
+    return [made, f"{accuracy}{several}."]
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -155,7 +264,7 @@ def _words(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _name(row: dict[str, Any]) -> str:
-    return row["budget"] or "dense"
+    return row["name"] or "dense"
 
 
 def _drawing(rows: Sequence[dict[str, Any]]) -> str:
@@ -180,7 +289,7 @@ def _scatter(ax: Axes, rows: Sequence[dict[str, Any]], key: str, label: str) -> 
             yerr=_away(value, row["test_accuracy_interval"]),
             fmt="o",
             fillstyle="full" if row in best else "none",
-            color=COLOURS["pruned" if row["budget"] else "dense"],
+            color=COLOURS["pruned" if row["name"] else "dense"],
             capsize=3,
         )
         ax.annotate(_name(row), (place, value), xytext=(6, 4), textcoords="offset points", fontsize=7)

@@ -4,10 +4,13 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 
 import pytest
 
-from pfs_core.report.comparison import front, latex_table, write_comparison
+from pfs_core.errors import UserError
+from pfs_core.report.comparison import front, latex_table, load_runs, write_comparison
+from pipelines.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +26,10 @@ def folder(results, tmp_path_factory):
 
 def test_latex_says_what_the_table_says(folder):
     lines = (folder / "comparison.tex").read_text().splitlines()
-    assert lines[:2] == [r"\begin{tabular}{lrrrrrrr}", r"\toprule"]
+    assert lines[:2] == [r"\begin{tabular}{lrrrrrrrrr}", r"\toprule"]
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
-    assert {len(row) for row in rows} == {8}
+    assert {len(row) for row in rows} == {10}
     assert [row[0] for row in rows] == ["budget", "dense", "macs=0.5", "macs=0.6"]
     stated = json.loads((folder / "comparison.json").read_text())["rows"]
     for row, texts in zip(stated, rows[1:], strict=True):
@@ -70,3 +73,66 @@ def test_the_figure_says_its_numbers_and_fronts_in_words(folder):
     best = ", ".join(row["budget"] or "dense" for row in rows if row["on_front"])
     assert f"by MACs: {best};" in words
     assert html.count('<th scope="row">') == len(rows)
+
+
+def a_run(results, method="pfs", seed=0, accuracy=0.5):
+    """The same results as if another method or seed had led to them."""
+    metrics = {
+        name: {**found, "seed": seed, "test_accuracy": accuracy + 0.1 * (name == "dense")}
+        for name, found in results.metrics.items()
+    }
+    history = [] if method == "random" else results.search_history
+    search = {**results.search, "method": method, "seconds": 10.0 * (seed + 1)}
+    return dataclasses.replace(results, search=search, search_history=history, metrics=metrics)
+
+
+def test_seeds_of_a_method_are_one_row_with_students_interval(results, tmp_path):
+    runs = [a_run(results, "pfs", seed, accuracy) for seed, accuracy in enumerate((0.50, 0.54, 0.52))]
+    summary = write_comparison([*runs, a_run(results, "random", 0, 0.4)], tmp_path / "out")
+    dense, pfs, random = summary["rows"]
+    assert [(row["name"], row["seeds"]) for row in summary["rows"]] == [("", 3), ("pfs", 3), ("random", 1)]
+    assert pfs["test_accuracy"] == pytest.approx(0.52)
+    assert pfs["test_accuracy_interval"] == pytest.approx([0.52 - 0.04968, 0.52 + 0.04968], abs=1e-5)  # 4.303 * 0.02/√3
+    assert (dense["test_accuracy"], pfs["search_seconds"]) == (pytest.approx(0.62), pytest.approx(20))
+    assert random["test_accuracy_interval"] == results.metrics["pruned"]["test_accuracy_interval"]
+    assert pfs["latency_ratio_interval"] == pytest.approx([pfs["latency_ratio"]] * 2)
+    html = (tmp_path / "out" / "comparison.html").read_text()
+    assert "<h1>resnet20 by method</h1>" in html
+    assert "those of several seeds are Student&#39;s, over the seeds" in html
+    folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert folders == ["pfs-seed0", "pfs-seed1", "pfs-seed2", "random"]
+
+
+def test_the_same_run_twice_is_refused(results, tmp_path):
+    with pytest.raises(UserError, match="two runs are of macs=0.5 and seed 0; give one of them"):
+        write_comparison([a_run(results), a_run(results)], tmp_path / "out")
+
+
+@pytest.fixture
+def run_folder(digits, gates, structures, models, latency, tmp_path):
+    """As ``pfs run`` leaves it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    found = {"split": digits, "gates": gates, "structures": structures, "latency": latency}
+    for name, source in {**found, "model-pruned": models[0], "model-dense": models[1]}.items():
+        shutil.copytree(source, folder / name)
+    return folder
+
+
+def test_run_folders_are_compared_by_a_command(run_folder, tmp_path, capsys):
+    assert main(["compare", str(run_folder), str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["budget", "MACs", "parameters"]
+    assert [line.split()[0] for line in lines[1:3]] == ["dense", "macs=0.5"]
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"][1]["seeds"] == 1
+    assert main(["compare", str(tmp_path), str(tmp_path / "new")]) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_runs_of_two_datasets_are_not_compared(run_folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run_folder, other)
+    split = json.loads((other / "split" / "split.json").read_text())
+    (other / "split" / "split.json").write_text(json.dumps({**split, "dataset": "letters"}))
+    with pytest.raises(UserError, match="other is of the dataset letters, .*run of digits"):
+        load_runs([run_folder, other])
