@@ -199,7 +199,8 @@ def _pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if out[key] is not None:
             values = [row[key] for row in rows]
             reach = student.ppf(0.975, len(rows) - 1) * np.std(values, ddof=1) / np.sqrt(len(rows))
-            out[interval] = [out[key] - float(reach), out[key] + float(reach)]
+            top = 1.0 if key == "test_accuracy" else np.inf
+            out[interval] = [max(out[key] - float(reach), 0.0), min(out[key] + float(reach), top)]
     if ratio := out["latency_ratio_interval"]:
         low, high = ratio
         out["latency_verdict"] = "faster" if high < 1 else "slower" if low > 1 else "no measurable difference"

@@ -103,6 +103,11 @@ def test_seeds_of_a_method_are_one_row_with_students_interval(results, tmp_path)
     assert folders == ["pfs-seed0", "pfs-seed1", "pfs-seed2", "random"]
 
 
+def test_no_interval_leaves_what_an_accuracy_can_be(results, tmp_path):
+    runs = [a_run(results, "pfs", seed, accuracy) for seed, accuracy in enumerate((0.2, 0.95))]
+    assert write_comparison(runs, tmp_path / "out")["rows"][1]["test_accuracy_interval"] == [0.0, 1.0]
+
+
 def test_the_same_run_twice_is_refused(results, tmp_path):
     with pytest.raises(UserError, match="two runs are of macs=0.5 and seed 0; give one of them"):
         write_comparison([a_run(results), a_run(results)], tmp_path / "out")
