@@ -21,6 +21,7 @@ from pfs_core.errors import UserError
 from pfs_core.folded_norm import fold_norms
 from pfs_core.progress import Record, TimeLeft, say
 from pfs_core.recipes import RetrainRecipe
+from pfs_core.strided import subsample_first
 from pfs_core.training.advance import Progress
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.optimise import Optimisation, micro_batches
@@ -129,7 +130,7 @@ def prepared(
     precision = resolve_precision(recipe.precision, data.device)
     if data.device.type == "cpu":
         reuse_memory()
-        model = fold_norms(model)
+        model = subsample_first(fold_norms(model))
     if recipe.sync_bn and ranks.world > 1:
         model = with_shared_statistics(model, data.device)
     model.to(memory_format=torch.channels_last).train()
