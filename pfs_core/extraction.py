@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pfs_core.baselines import dense, uniform
@@ -12,6 +13,8 @@ from pfs_core.channels import ChannelGraph
 from pfs_core.cut import Price, cut
 from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, sha256, write_json
+from pfs_core.kept_weights import FILE as KEPT
+from pfs_core.kept_weights import kept_weights
 from pfs_core.latency.learning import MULTIPLES, fastest_multiple, latency_model
 from pfs_core.latency.model import LatencyModel
 from pfs_core.progress import say
@@ -31,6 +34,8 @@ def extract_structures(
     recipe: ExtractRecipe = ExtractRecipe(),
 ) -> dict[str, Structure]:
     """Cut the gates at the budget and write ``structure.json``, ``uniform.json`` and ``dense.json`` to ``out``.
+
+    Where the method trained a network, ``kept.safetensors`` has the weights of it that the cut keeps.
 
     A latency budget is one of this machine: what layers take here is measured first
     (:func:`pfs_core.latency.learning.latency_model`), and kept beside the structures as ``latency_model.json``.
@@ -75,6 +80,8 @@ def extract_structures(
     with publish(out, "structure") as folder:
         if model:
             write_json(folder / "latency_model.json", model.model_dump(mode="json", by_alias=True))
+        if kept := kept_weights(Path(gates), spec, graph, scores, structures["pruned"].widths):
+            save_file(kept, folder / KEPT)
         for name, structure in structures.items():
             structure.save(folder / FILES[name])
     for name, structure in structures.items():

@@ -16,13 +16,17 @@ def check(request: Mapping[str, Any]) -> None:
     from pfs_core.data.source import check_dataset
     from pfs_core.extraction import FILES
     from pfs_core.models import build_model
-    from pfs_core.recipes import default_recipe, recipe
+    from pfs_core.recipes import TrainedRecipe, default_recipe, recipe
     from pfs_core.spec import Budget, ModelSpec
     from pfs_core.steps import STAGES, whole_numbers
 
     config = recipe(request["recipe"] or default_recipe(request["dataset"]))
-    for stage in STAGES:
-        config.stage(stage, request[f"{stage}_settings"])
+    stages = {stage: config.stage(stage, request[f"{stage}_settings"]) for stage in STAGES}
+    if stages["retrain"].start == "kept" and not isinstance(stages["search"], TrainedRecipe):
+        raise UserError(
+            f"retrain.start=kept goes on from trained weights, and search.method={stages['search'].method} trains "
+            "none; choose network_slimming or amc, or leave it out"
+        )
     if not request["budgets"]:
         raise UserError('no budget is given; give at least one, e.g. ["macs=0.5"]')
     for budget in request["budgets"]:
@@ -32,5 +36,9 @@ def check(request: Mapping[str, Any]) -> None:
     for network in request["networks"]:
         if network not in FILES:
             raise UserError(f"unknown network {network!r} to train; known: {', '.join(FILES)}")
+    if stages["retrain"].start == "kept" and list(request["networks"]) != ["pruned"]:
+        raise UserError(
+            "retrain.start=kept fine-tunes the pruned network; train dense and uniform in a run of their own"
+        )
     if "pruned" not in request["networks"]:
         raise UserError(f'networks {list(request["networks"])} leave out "pruned", which is what the run is for')

@@ -167,9 +167,11 @@ class ExtractRecipe(Config):
 
 
 class RetrainRecipe(Config):
-    """Training from a fresh initialisation with SGD."""
+    """Training with SGD."""
 
     epochs: int = Field(ge=1)
+    start: Literal["fresh", "kept"] = "fresh"
+    """``kept`` fine-tunes: the pruned network starts from what it keeps of the network that its method trained."""
     batch_size: int = Field(default=128, ge=2)
     """Images of an optimiser step, of all processes together."""
     accumulate: int = Field(default=1, ge=1)

@@ -148,22 +148,26 @@ def retrain(
     from pfs_core.cluster.manifest import TrainJob
     from pfs_core.cluster.retrain import retrain_on_cluster
     from pfs_core.files import sha256
+    from pfs_core.kept_weights import kept_file
     from pfs_core.structure import Structure
+    from pfs_core.training.retrain import fine_tuned
     from pfs_core.training.retrain import retrain as train
 
     data = split_info(split_dir)
     config = chosen(recipe_name, data["dataset"]).stage("retrain", settings or {})
     loaded = Structure.load(structure)
+    initial = kept_file(structure) if fine_tuned(loaded, config) else None
     inputs = {"network": loaded.network, "structure": sha256(structure), "split": data["fingerprint"]}
+    inputs |= {"initial": sha256(initial)} if initial else {}
     params = prefixed("retrain", {**inputs, "seed": seed, **config.model_dump()})
     tags = {**about(loaded), "seed": seed, "dataset": data["dataset"]}
     with step_run(f"retrain/{loaded.network}", params, loaded.title, tags, watch=not train_job) as run:
         if train_job:
             job = TrainJob.parse(whole_numbers(dict(train_job)), "train_job")
             inputs = {"recipe": recipe_name, "settings": dict(settings or {}), "seed": seed}
-            info = retrain_on_cluster(job, Path(structure), Path(split_dir), Path(out), inputs, run.id)
+            info = retrain_on_cluster(job, Path(structure), Path(split_dir), Path(out), inputs, run.id, initial)
         else:
-            info = train(loaded, split_dir, out, config, seed, record=run.row)
+            info = train(loaded, split_dir, out, config, seed, run.row, initial)
         result = {key: info[key] for key in ("test_accuracy", "macs", "params", "epochs", "seconds")}
         result |= prefixed("peak_memory_mib", info["peak_memory_mib"]) | prefixed("retrain", info["cost"]["retrain"])
         run.metrics(result)

@@ -69,6 +69,7 @@ def define(place: Placement = Placement()) -> Any:
                 model=model,
                 dataset=dataset,
                 budgets=budgets,
+                networks=["pruned", "dense"],
                 recipe=recipe,
                 seed=seed,
                 model_settings=model_settings,

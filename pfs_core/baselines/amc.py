@@ -21,6 +21,7 @@ from pfs_core.cut import check_reachable
 from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
 from pfs_core.device import autocast, resolve_precision
+from pfs_core.kept_weights import Trained
 from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import AmcRecipe
 from pfs_core.search.start import Start
@@ -66,7 +67,9 @@ def allocate(begun: Start, data: ImageSplit, recipe: AmcRecipe, seed: int, recor
         "search": stage_cost(data.device, kept.spent(), forward, 0, before["spent"]),
     }
     facts = {"validation_accuracy": best["reward"], "pretrained_accuracy": before["accuracy"]}
-    return Chosen(_as_gates(best["widths"], judge.norms, begun.graph), history, cost, facts)
+    gates = _as_gates(best["widths"], judge.norms, begun.graph)
+    every = {name: torch.arange(len(scores)) for name, scores in gates.items()}
+    return Chosen(gates, history, cost, facts, Trained(before["weights"], every))
 
 
 def learn(

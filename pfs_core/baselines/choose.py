@@ -53,7 +53,7 @@ def choose(
         found = _chosen(begun, data, recipe, seed, record, kept)
     cost = found.cost or {"search": stage_cost(data.device, kept.spent(), 0, 0)}
     facts = {"precision": resolve_precision(recipe.precision, data.device), **found.facts}
-    info = write_gates(out, begun, data, budget, recipe, seed, found.gates, found.history, cost, facts)
+    info = write_gates(out, begun, data, budget, recipe, seed, found.gates, found.history, cost, facts, found.trained)
     kept.clear()
     return info
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from pfs_core.kept_weights import Trained
 from pfs_core.recipes import RetrainRecipe, TrainedRecipe
 
 
@@ -16,12 +17,14 @@ class Chosen(NamedTuple):
         history: a row an epoch or episode.
         cost: :func:`pfs_core.spent.stage_cost` of each of its stages.
         facts: what else it has to say.
+        trained: the network that it trained, where it did.
     """
 
     gates: Mapping[str, Tensor]
     history: Sequence[Mapping[str, Any]] = ()
     cost: Mapping[str, Mapping[str, Any]] = {}
     facts: Mapping[str, Any] = {}
+    trained: Trained | None = None
 
 
 def as_training(recipe: TrainedRecipe) -> RetrainRecipe:

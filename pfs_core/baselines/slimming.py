@@ -17,6 +17,7 @@ from pfs_core.checkpoints import Checkpoints, Stage
 from pfs_core.cut import cut
 from pfs_core.data import ImageSplit
 from pfs_core.errors import UserError
+from pfs_core.kept_weights import Trained
 from pfs_core.progress import Record, say
 from pfs_core.recipes import SlimmingRecipe
 from pfs_core.search.start import Start
@@ -78,7 +79,8 @@ def slim(
             say(f"search network_slimming {each}/{recipe.rounds} is cut to {goal}")
     spent = {"search": stage_cost(data.device, kept.spent(), images + validated, images)}
     gates = {name: scores.clamp(min=0) for name, scores in gates.items()}
-    return Chosen(gates, history, spent, {"validation_accuracy": history[-1]["val_accuracy"], "epochs": len(history)})
+    facts = {"validation_accuracy": history[-1]["val_accuracy"], "epochs": len(history)}
+    return Chosen(gates, history, spent, facts, Trained(fitted.last, left))
 
 
 def _record_from(record: Record, offset: int, row: Mapping[str, Any]) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pfs_core import steps
 from pfs_core.checkpoints import ROOT
-from pfs_core.cluster.shared import JOB, get_folder, put_folder, read_file
+from pfs_core.cluster.shared import JOB, get_file, get_folder, put_folder
+from pfs_core.kept_weights import FILE as KEPT
 from pfs_core.progress import first_process, user_errors
 from pfs_core.storage import open_storage
 
@@ -44,11 +45,10 @@ def fetch(address: str, inputs: Path) -> None:
     if (inputs / JOB).exists():
         return
     inputs.mkdir(parents=True, exist_ok=True)
-    (inputs / "structure.json").write_bytes(read_file(address, "structure.json"))
+    for name in ("structure.json", KEPT):
+        get_file(address, name, inputs)
     get_folder(f"{address}/split", inputs / "split", "split")
-    aside = inputs / f".{JOB}"
-    aside.write_bytes(read_file(address, JOB))
-    aside.rename(inputs / JOB)
+    get_file(address, JOB, inputs)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,13 @@ from pfs_core.storage import open_storage
 
 
 def retrain_on_cluster(
-    job: TrainJob, structure: Path, split: Path, out: Path, settings: Mapping[str, Any], run_id: str = ""
+    job: TrainJob,
+    structure: Path,
+    split: Path,
+    out: Path,
+    settings: Mapping[str, Any],
+    run_id: str = "",
+    initial: Path | None = None,
 ) -> dict[str, Any]:
     """Train a structure on the nodes of a cluster and write the ``model`` folder.
 
@@ -29,6 +35,7 @@ def retrain_on_cluster(
         out: the folder to write.
         settings: ``recipe``, ``settings`` and ``seed`` of :func:`pfs_core.steps.retrain`.
         run_id: the MLflow run that the training is recorded in; empty for a new one.
+        initial: the weights that it starts from, if not fresh ones.
 
     Returns:
         The content of ``metrics.json``.
@@ -40,9 +47,10 @@ def retrain_on_cluster(
     check_out(out, "metrics")
     program = {"version": pfs_core.__version__, "image": job.image}
     inputs = {"structure": sha256(structure), "split": sha256(split / COMPLETE), **program, **settings}
+    inputs |= {"initial": sha256(initial)} if initial else {}
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     address = f"{job.shared.rstrip('/')}/{key}"
-    put_job(open_storage(address), structure, split, settings)
+    put_job(open_storage(address), structure, split, settings, initial)
     follow(Cluster(job.namespace), manifest(job, f"pfs-retrain-{key}", address, run_id))
     get_folder(f"{address}/model", out, "metrics")
     return read_json(out / "metrics.json")

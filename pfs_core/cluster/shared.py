@@ -8,6 +8,7 @@ from typing import Any
 
 from pfs_core.errors import UserError
 from pfs_core.files import COMPLETE, publish
+from pfs_core.kept_weights import FILE as KEPT
 from pfs_core.storage import Storage, open_storage
 
 JOB = "job.json"
@@ -31,17 +32,25 @@ def get_folder(address: str, out: Path, kind: str) -> None:
                 target.write_bytes(storage.read(entry))
 
 
-def put_job(storage: Storage, structure: Path, split: Path, settings: Mapping[str, Any]) -> None:
+def put_job(
+    storage: Storage, structure: Path, split: Path, settings: Mapping[str, Any], initial: Path | None = None
+) -> None:
     """Write the inputs of a retraining, ``job.json``, the settings, last; where that is there, all are there."""
     with contextlib.suppress(UserError):  # nothing is there yet
         if any(entry.path == JOB for entry in storage.files()):
             return
     storage.write("structure.json", structure)
+    if initial:
+        storage.write(KEPT, initial)
     put_folder(storage, "split", split)
     storage.write(JOB, json.dumps(dict(settings)).encode())
 
 
-def read_file(address: str, name: str) -> bytes:
-    """A file below an address."""
+def get_file(address: str, name: str, folder: Path) -> None:
+    """Copy a file below an address into a folder; it is there when it is whole, and not if it is not at the address."""
     storage = open_storage(address)
-    return storage.read(next(entry for entry in storage.files() if entry.path == name))
+    for entry in storage.files():
+        if entry.path == name:
+            aside = folder / f".{name}"
+            aside.write_bytes(storage.read(entry))
+            aside.rename(folder / name)

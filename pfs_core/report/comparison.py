@@ -211,11 +211,12 @@ def _notes(runs: Sequence[Results], rows: Sequence[dict[str, Any]]) -> list[str]
     """What has to be known to read the table."""
     first = runs[0]
     searches = {results.structures["pruned"].provenance["gates_sha256"] for results in runs}
+    trained = " or ".join(sorted({results.training for results in runs}))
     made = (
         f"One search of {first.spec.name} at {first.spec.expand}x its widths, aimed at {first.search['budget']}, "
-        "cut at every budget; each network was trained from scratch with the same settings."
+        f"cut at every budget; each network was {trained} with the same settings."
         if len(searches) == 1
-        else "Every network was chosen and trained from scratch in a run of its own."
+        else f"Every network was chosen and {trained} in a run of its own."
     )
     accuracy = (
         f"Accuracy intervals of one seed are Wilson's over the {first.metrics['pruned']['test_rows']} test images and "

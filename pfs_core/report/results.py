@@ -66,6 +66,12 @@ class Results:
         return METHOD_NAMES[self.search["method"]]
 
     @property
+    def training(self) -> str:
+        """How the pruned network was trained, in words."""
+        kept = self.metrics["pruned"]["recipe"].get("start") == "kept"
+        return "fine-tuned from the weights that it keeps" if kept else "trained from scratch"
+
+    @property
     def title(self) -> str:
         """The network and the budget that it was cut to."""
         return self.structures["pruned"].title

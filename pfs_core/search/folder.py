@@ -14,6 +14,7 @@ from pfs_core.data import ImageSplit
 from pfs_core.device import memory_text, peak_memory
 from pfs_core.errors import UserError
 from pfs_core.files import publish, read_json, require_result, write_json
+from pfs_core.kept_weights import Trained, save_trained
 from pfs_core.progress import say
 from pfs_core.recipes import MethodRecipe
 from pfs_core.search.start import Start
@@ -33,6 +34,7 @@ def write_gates(
     history: Sequence[Mapping[str, Any]],
     cost: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, Any],
+    trained: Trained | None = None,
 ) -> dict[str, Any]:
     """Write ``gates.safetensors``, ``history.parquet`` and ``search.json``; returns the content of the last.
 
@@ -47,6 +49,7 @@ def write_gates(
         history: a row an epoch, evaluation or episode; may be empty.
         cost: :func:`pfs_core.spent.stage_cost` of each stage.
         facts: what else the method has to say, for ``search.json``.
+        trained: the network that the method trained, for fine-tuning.
     """
     info = {
         "schema": SCHEMA,
@@ -65,6 +68,8 @@ def write_gates(
     }
     with publish(out, "search") as folder:
         save_file(dict(gates), folder / "gates.safetensors")
+        if trained:
+            save_trained(folder, trained)
         pq.write_table(pa.Table.from_pylist([dict(row) for row in history]), folder / "history.parquet")
         write_json(folder / "search.json", info)
     say(f"search {start.spec.name}  {info['seconds']:.0f} s  {memory_text(info['peak_memory_mib'])}")

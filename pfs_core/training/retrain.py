@@ -1,4 +1,4 @@
-"""The fourth step: a structure trained from scratch."""
+"""The fourth step: a structure trained, from scratch unless it is to be fine-tuned."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from pfs_core.deployable import try_onnx
 from pfs_core.device import memory_text, peak_memory, pick_device, resolve_precision
 from pfs_core.distributed import ALONE, Ranks, joined
 from pfs_core.errors import UserError
-from pfs_core.files import check_out, publish, require_result, write_json
+from pfs_core.files import check_out, publish, require_result, sha256, write_json
 from pfs_core.progress import Record, ignore, say
 from pfs_core.recipes import RetrainRecipe
 from pfs_core.spent import stage_cost
@@ -37,8 +37,11 @@ def retrain(
     recipe: RetrainRecipe,
     seed: int = 0,
     record: Record = ignore,
+    initial: Path | None = None,
 ) -> dict[str, Any]:
     """Train ``structure`` from a fresh initialisation, test it once and write the ``model`` folder.
+
+    With ``recipe.start`` ``kept`` the pruned network starts from ``initial``, other networks are trained as ever.
 
     ``model.safetensors`` has the weights that were tested (``recipe.keep``) under the network's own names,
     ``model.onnx`` the same network with its normalisation in front (pixels 0-255 to logits), where ONNX can say it,
@@ -53,6 +56,7 @@ def retrain(
         recipe: see :class:`RetrainRecipe`.
         seed: of the initial weights and of the order of the images.
         record: called with every row of the history.
+        initial: weights of the structure, as safetensors (:mod:`pfs_core.kept_weights`).
 
     Returns:
         The content of ``metrics.json``.
@@ -63,7 +67,7 @@ def retrain(
     check_out(out, "metrics")
     device = pick_device()
     with joined(device) as ranks:
-        metrics = _retrain(structure, load_split(split, device), Path(out), recipe, seed, record, ranks)
+        metrics = _retrain(structure, load_split(split, device), Path(out), recipe, seed, record, ranks, initial)
     say(
         f"retrain {structure.network}  test accuracy {metrics['test_accuracy']:.4f} of "
         f"{metrics['test_rows']:,} images  {memory_text(metrics['peak_memory_mib'])}"
@@ -72,11 +76,22 @@ def retrain(
 
 
 def _retrain(
-    structure: Structure, data: ImageSplit, out: Path, recipe: RetrainRecipe, seed: int, record: Record, ranks: Ranks
+    structure: Structure,
+    data: ImageSplit,
+    out: Path,
+    recipe: RetrainRecipe,
+    seed: int,
+    record: Record,
+    ranks: Ranks,
+    initial: Path | None,
 ) -> dict[str, Any]:
     check_fits(structure, data)
     torch.manual_seed(seed)
-    model = structure.build().to(data.device)
+    model = structure.build()
+    initial = initial if fine_tuned(structure, recipe) else None
+    if initial:
+        load_initial(model, initial)
+    model.to(data.device)
     if ranks.rank:
         torch.manual_seed(seed + ranks.rank)  # dropout differs from process to process
     epochs = planned_epochs(structure, recipe)
@@ -87,6 +102,7 @@ def _retrain(
         "seed": seed,
         "split": data.info["fingerprint"],
         "device": data.device.type,
+        "initial": sha256(initial) if initial else "",
     }
     with Checkpoints(out, key, ranks) as kept:
         fitted = fit(model, f"retrain {structure.network}", data, recipe, epochs, seed, record, kept, ranks)
@@ -118,6 +134,19 @@ def _retrain(
     kept.clear()
     ranks.wait()
     return metrics
+
+
+def fine_tuned(structure: Structure, recipe: RetrainRecipe) -> bool:
+    """Whether the recipe has this structure start from weights that it keeps."""
+    return recipe.start == "kept" and structure.network == "pruned"
+
+
+def load_initial(model: nn.Module, path: Path) -> None:
+    """Load weights to start from; UserError if they are of another structure."""
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError:
+        raise UserError(f"{path} has the weights of another structure; extract it again") from None
 
 
 def _facts(structure: Structure, data: ImageSplit, recipe: RetrainRecipe) -> dict[str, Any]:
