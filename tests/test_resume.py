@@ -164,7 +164,17 @@ def test_checkpoints_in_a_bucket(digits, tmp_path, monkeypatch, every_step, buck
     assert searched(digits, tmp_path / "second") == whole
 
 
+CHOOSE = """
+from pfs_core.baselines.choose import choose
+from pfs_core.recipes import recipe
+from pfs_core.spec import Budget, ModelSpec
+settings = {"epochs": 2, "batch_size": 256, "precision": "fp32"} | CHANGES
+changed = recipe("demo").stage("search", settings)
+choose(ModelSpec(name="resnet20", kwargs={"width": 4}), sys.argv[1], sys.argv[2], Budget(target=0.5), changed)
+"""
 STEPS = {
+    "network_slimming": 'CHANGES = {"method": "network_slimming", "rounds": 2}' + CHOOSE,
+    "amc": 'CHANGES = {"method": "amc", "episodes": 12, "warmup_episodes": 4, "recalibrate": 64}' + CHOOSE,
     "search": """
 from pfs_core.recipes import SearchRecipe
 from pfs_core.search import search
@@ -244,9 +254,9 @@ def killed_until_done(digits, out, step, structure, more=""):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", ["", DIES_AT_A_RENAME], ids=["anywhere", "between write and rename"])
-@pytest.mark.parametrize("step", ["search", "retrain"])
+@pytest.mark.parametrize("step", STEPS)
 def test_a_step_that_is_killed_again_and_again_ends_as_one_that_was_not(digits, structures, tmp_path, step, more):
-    searched(digits, tmp_path / "whole") if step == "search" else retrained(digits, structures, tmp_path / "whole")
+    assert started(digits, tmp_path / "whole", step, structures / "structure.json").wait() == 0
     kills = killed_until_done(digits, tmp_path / "out", step, structures / "structure.json", more)
     assert kills >= 4
     results = [path for path in (tmp_path / "whole").iterdir() if path.suffix in (".safetensors", ".parquet")]

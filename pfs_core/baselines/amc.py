@@ -67,7 +67,7 @@ def allocate(begun: Start, data: ImageSplit, recipe: AmcRecipe, seed: int, recor
         "search": stage_cost(data.device, kept.spent(), forward, 0, before["spent"]),
     }
     facts = {"validation_accuracy": best["reward"], "pretrained_accuracy": before["accuracy"]}
-    gates = _as_gates(best["widths"], judge.norms, begun.graph)
+    gates = _as_gates(walk.gates(best["widths"]), judge.norms)
     every = {name: torch.arange(len(scores)) for name, scores in gates.items()}
     return Chosen(gates, history, cost, facts, Trained(before["weights"], every))
 
@@ -84,14 +84,14 @@ def learn(
 
     Args:
         walk: the groups.
-        reward: of the widths of the prunable groups.
+        reward: of the widths of all groups, at the budget.
         recipe: see :class:`AmcRecipe`.
         seed: of the agent.
         record: called with every row of the history.
         kept: the state on the way.
 
     Returns:
-        The best ``reward`` with its ``widths``, and a row an episode.
+        The best ``reward`` with the ``widths`` that the agent chose for it, and a row an episode.
     """
     count = len(walk.groups)
     random = torch.Generator().manual_seed(seed)
@@ -116,7 +116,7 @@ def learn(
             last = walk.share(chosen)
             states.append(seen)
             actions.append(last)
-        earned = reward(chosen)
+        earned = reward(walk.filled(chosen))
         agent.remember(states, actions, earned)
         if not at_random:
             for _ in walk.groups:
@@ -153,20 +153,19 @@ class Judge:
         self._model, self._graph, self._device = model.eval(), graph, data.device
         self._precision = resolve_precision(recipe.precision, data.device)
         self._normalise = Normalise(data.info, data.device, torch.channels_last)
-        validation = data.part("validation")
-        rows = min(recipe.reward_rows or len(validation.labels), len(validation.labels))
-        self._labels = validation.labels[:rows]
-        self._batches = _first(validation, rows)
-        self._calibration = _first(data.part("train"), recipe.recalibrate)
-        self.images = rows + sum(map(len, self._calibration))
+        judging = data.sample("validation", recipe.reward_rows or len(data.parts["validation"]))
+        self._labels, self._batches = judging.labels, list(judging.in_order(_BATCH))
+        calibrating = data.sample("train", recipe.recalibrate)
+        self._calibration = list(calibrating.in_order(_BATCH)) if recipe.recalibrate else []
+        self.images = len(self._labels) + sum(map(len, self._calibration))
         self.norms = input_norms(model, graph)
 
     @torch.no_grad()
     def __call__(self, widths: Mapping[str, int]) -> float:
         """The accuracy at these widths of the prunable groups."""
         kept = {
-            name: self.norms[name].argsort(descending=True, stable=True)[: width // self._graph.group(name).blocks]
-            for name, width in widths.items()
+            name: norms.argsort(descending=True, stable=True)[: widths[name] // self._graph.group(name).blocks]
+            for name, norms in self.norms.items()
         }
         cut = slice_weights(self._model, self._graph, {name: part.sort().values for name, part in kept.items()})
         cut.to(memory_format=torch.channels_last)
@@ -176,17 +175,6 @@ class Judge:
             cut.eval()
             predictions = torch.cat([cut(self._normalise(batch)).argmax(1) for batch in self._batches])
         return accuracy(predictions, self._labels)
-
-
-def _first(images: Any, rows: int) -> list[Tensor]:
-    """The first images of a part, as they are, in batches."""
-    batches: list[Tensor] = []
-    if rows:
-        for batch in images.in_order(_BATCH):
-            batches.append(batch[: rows - sum(map(len, batches))])
-            if sum(map(len, batches)) == rows:
-                break
-    return batches
 
 
 @torch.no_grad()
@@ -218,15 +206,6 @@ def _input_sizes(module: Any) -> Tensor:
     return weight.reshape(groups, len(weight) // groups, weight.shape[1], -1).sum((1, 3)).flatten()
 
 
-def _as_gates(widths: Mapping[str, int], norms: Mapping[str, Tensor], graph: ChannelGraph) -> dict[str, Tensor]:
-    """Gates that a cut at the budget keeps in the order: what ``widths`` keep, then all others, evenly.
-
-    What the agent left of the budget is so given back to all groups.
-    """
-    gates = {}
-    for group in graph.prunable():
-        ranks = norms[group.name].argsort(descending=True, stable=True).argsort()
-        count = len(ranks)
-        inside = ranks < widths[group.name] // group.blocks
-        gates[group.name] = torch.where(inside, 1.0, 0.5) - 0.5 * ranks / count
-    return gates
+def _as_gates(falling: Mapping[str, Tensor], norms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gates of each group given to its channels by their norms, the largest gate to the largest norm."""
+    return {name: gates[norms[name].argsort(descending=True, stable=True).argsort()] for name, gates in falling.items()}

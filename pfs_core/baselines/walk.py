@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
+from pfs_core.baselines.proportions import proportional_gates
 from pfs_core.channels import ChannelGraph
-from pfs_core.cut import closed_form, smallest
+from pfs_core.cut import closed_form, cut, smallest
 from pfs_core.spec import Budget
 
 STATE = 10
@@ -36,7 +37,7 @@ class Walk:
         self.groups = [group.name for group in graph.prunable()]
         self._least = smallest(graph, expanded, floor=lowest)
         self._price = closed_form(graph, budget.metric)
-        self._limit = budget.limit(self._price.dense)
+        self._budget, self._limit = budget, budget.limit(self._price.dense)
         self._fixed = _fixed_features(model, graph, expanded)
         self._macs = graph.cost(expanded).macs
         self._behind = [self._share_behind(i) for i in range(len(self.groups))]
@@ -74,6 +75,15 @@ class Walk:
         """The share of its channels that the last group with a width keeps."""
         name = self.groups[len(chosen) - 1]
         return chosen[name] / self._expanded[name]
+
+    def gates(self, chosen: Mapping[str, int]) -> dict[str, Tensor]:
+        """Falling gates of each group, of which a cut at any budget keeps widths in the proportions of ``chosen``."""
+        shares = {name: width / self._expanded[name] for name, width in chosen.items()}
+        return proportional_gates(self._graph, self._expanded, shares)
+
+    def filled(self, chosen: Mapping[str, int]) -> dict[str, int]:
+        """The widths of all groups at the budget: what a choice leaves of it goes to all groups in proportion."""
+        return cut(self._graph, self.gates(chosen), self._budget, self._expanded)[0]
 
     def _share_behind(self, place: int) -> float:
         later = {name: self._least[name] for name in self.groups[place + 1 :]}

@@ -55,7 +55,15 @@ class ImageSplit:
 
     def part(self, *names: str, rank: int = 0, world: int = 1) -> Images:
         """The images of one part, or of several as one: the share of process ``rank`` of ``world``."""
-        rows = np.concatenate([self.parts[name] for name in names])
+        return self._images(np.concatenate([self.parts[name] for name in names]), rank, world)
+
+    def sample(self, name: str, count: int) -> Images:
+        """So many images of a part, or all that it has: the same ones every time, drawn whatever order they are in."""
+        rows = self.parts[name]
+        drawn = np.random.default_rng(0).permutation(len(rows))[:count]
+        return self._images(rows[np.sort(drawn)])
+
+    def _images(self, rows: np.ndarray, rank: int = 0, world: int = 1) -> Images:
         augmentation = self.info["augmentation"]
         if self.images is not None:
             index = torch.from_numpy(rows).to(self.device)
