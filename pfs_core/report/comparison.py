@@ -85,7 +85,7 @@ def _network(results: Results) -> str:
 def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str = "") -> dict[str, Any]:
     """Write the comparison as HTML, CSV, LaTeX, Markdown and JSON to ``out``, and each report below it.
 
-    Runs of one budget and method that differ in their seeds are one row, of means with Student's 95% intervals.
+    Runs that differ in their seeds alone are one row, of means.
 
     Args:
         runs: of one network.
@@ -94,7 +94,11 @@ def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str 
 
     Returns:
         The content of ``comparison.json``.
+
+    Raises:
+        UserError: latencies were measured in several ways, or two runs differ in nothing.
     """
+    check_latencies(runs)
     kind, groups = _grouped(runs)
     rows = [_pooled([_row(results, "pruned", name) for results in group]) for name, group in groups.items()]
     dense: dict[int, dict[str, Any]] = {}
@@ -108,9 +112,9 @@ def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str 
         "model": runs[0].spec.name,
         "rows": [{**row, "on_front": row in best} for row in rows],
     }
-    header = [kind, *PAGE_HEADER[1:], "seeds", "search, s"]
+    header = [kind, *PAGE_HEADER[1:], "seeds", *_SEARCH.values()]
     cells = [
-        [_name(row), *texts[1:], str(row["seeds"]), f"{row['search_seconds']:,.0f}" if row["name"] else "-"]
+        [_name(row), *texts[1:], str(row["seeds"]), *(_amount(row[key]) for key in _SEARCH)]
         for row, texts in zip(rows, page_cells(rows), strict=True)
     ]
     title = f"{runs[0].spec.name} by {kind}"
@@ -151,21 +155,49 @@ def front(rows: Sequence[dict[str, Any]], cost: str = "macs") -> list[dict[str, 
 def _grouped(runs: Sequence[Results]) -> tuple[str, dict[str, list[Results]]]:
     """What the runs differ in (``budget``, ``method`` or ``network``), and the runs by what they are called so.
 
+    Where runs of one budget and method were made with several settings, the names say in which these differ.
+
     Raises:
-        UserError: two runs are of one budget, method and seed.
+        UserError: two runs differ in nothing.
     """
     keys = [(results.search["method"], _budget(results)) for results in runs]
     methods, budgets = ({key[i] for key in keys} for i in (0, 1))
     kind = "budget" if len(methods) == 1 else "method" if len(budgets) == 1 else "network"
     groups: dict[str, list[Results]] = {}
-    for (method, budget), results in zip(keys, runs, strict=True):
+    for key, results in zip(keys, runs, strict=True):
+        method, budget = key
         name = {"budget": budget, "method": method, "network": f"{method} {budget}"}[kind]
-        groups.setdefault(name, []).append(results)
+        alike = [_settings(other) for other, others in zip(runs, keys, strict=True) if others == key]
+        own = _settings(results)
+        differing = [setting for setting in own if any(other.get(setting) != own[setting] for other in alike)]
+        groups.setdefault(", ".join([name, *(f"{s}={own[s]}" for s in differing)]), []).append(results)
     for name, group in groups.items():
         seeds = [results.metrics["pruned"]["seed"] for results in group]
         if len(set(seeds)) < len(seeds):
             raise UserError(f"two runs are of {name} and seed {max(seeds, key=seeds.count)}; give one of them")
     return kind, groups
+
+
+def _settings(results: Results) -> dict[str, Any]:
+    """All settings that a pruned network and its accuracy follow from, but for the seed."""
+    stages = {"search": results.search["recipe"], "retrain": results.metrics["pruned"]["recipe"]}
+    chosen_by = results.structures["pruned"].chosen_by
+    stages["extract"] = {key: chosen_by.get(key) for key in ("channel_multiple", "floor")}
+    return {f"{stage}.{key}": value for stage, settings in stages.items() for key, value in settings.items()}
+
+
+def check_latencies(runs: Sequence[Results]) -> None:
+    """Raise UserError unless the latencies that are quoted were all measured in one way."""
+    ways = [
+        f"{RUNTIME_NAMES[quoted['runtime']]}, batch {quoted['batch']}, {quoted['threads']} thread(s)"
+        for quoted in (results.quoted for results in runs)
+    ]
+    for way, results in zip(ways, runs, strict=True):
+        if way != ways[0]:
+            raise UserError(
+                f"latencies cannot be compared: {runs[0].title} was measured in {ways[0]}, {results.title} in {way}; "
+                "benchmark them with the same latency settings"
+            )
 
 
 def _budget(results: Results) -> str:
@@ -174,11 +206,30 @@ def _budget(results: Results) -> str:
 
 def _row(results: Results, network: str, name: str) -> dict[str, Any]:
     """The figures of a network of a run; ``name`` is that of its row."""
-    about = (_budget(results), results.search["method"], results.search["seconds"]) if name else ("", "", None)
+    about = (_budget(results), results.search["method"]) if name else ("", "")
     row = next(row for row in results.table() if row["network"] == network)
-    return {"name": name, **dict(zip(("budget", "method", "search_seconds"), about, strict=True)), **row}
+    spent = dict.fromkeys(_SEARCH)
+    if name:
+        stages = results.search["cost"].values()
+        spent["search_seconds"] = results.search["seconds"]
+        for key in ("device_seconds", "forward_images", "backward_images"):
+            spent[f"search_{key}"] = sum(stage[key] for stage in stages) if stages else None
+    return {"name": name, **dict(zip(("budget", "method"), about, strict=True)), **spent, **row}
 
 
+def _amount(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+_SEARCH = {
+    "search_seconds": "search, s",
+    "search_device_seconds": "on devices, s",
+    "search_forward_images": "images forward",
+    "search_backward_images": "images backward",
+}
+"""What choosing the structure took, training before it included; devices are the GPU, or all processors."""
+
+_MEANS = ("macs", "params", "epochs", "p50_ms", "latency_ratio", "test_accuracy", "file_mib")
 _INTERVALS = {
     "test_accuracy": "test_accuracy_interval",
     "p50_ms": "p50_interval_ms",
@@ -187,20 +238,25 @@ _INTERVALS = {
 
 
 def _pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One row of several seeds: means, and Student's 95% interval of them where there is more than one."""
+    """One row of several seeds: means, with intervals.
+
+    An interval is Student's 95% one over the seeds; where that is narrower than the mean of the seeds' own (the same
+    images test all of them, and one machine measures them), it reaches as far as that does.
+    """
     out = {**rows[0], "seeds": len(rows)}
     if len(rows) == 1:
         return out
-    for key in ("macs", "params", "epochs", "p50_ms", "latency_ratio", "test_accuracy", "file_mib", "search_seconds"):
+    for key in (*_MEANS, *_SEARCH):
         if all(row[key] is not None for row in rows):
             mean = float(np.mean([row[key] for row in rows]))
             out[key] = round(mean) if isinstance(rows[0][key], int) else mean
     for key, interval in _INTERVALS.items():
         if out[key] is not None:
             values = [row[key] for row in rows]
-            reach = student.ppf(0.975, len(rows) - 1) * np.std(values, ddof=1) / np.sqrt(len(rows))
+            reach = float(student.ppf(0.975, len(rows) - 1) * np.std(values, ddof=1) / np.sqrt(len(rows)))
+            low, high = (float(np.mean([row[interval][end] for row in rows])) for end in (0, 1))
             top = 1.0 if key == "test_accuracy" else np.inf
-            out[interval] = [max(out[key] - float(reach), 0.0), min(out[key] + float(reach), top)]
+            out[interval] = [max(min(out[key] - reach, low), 0.0), min(max(out[key] + reach, high), top)]
     if ratio := out["latency_ratio_interval"]:
         low, high = ratio
         out["latency_verdict"] = "faster" if high < 1 else "slower" if low > 1 else "no measurable difference"
@@ -222,8 +278,14 @@ def _notes(runs: Sequence[Results], rows: Sequence[dict[str, Any]]) -> list[str]
         f"Accuracy intervals of one seed are Wilson's over the {first.metrics['pruned']['test_rows']} test images and "
         "do not cover the spread between trainings"
     )
-    several = "; those of several seeds are Student's, over the seeds" if any(row["seeds"] > 1 for row in rows) else ""
-    return [made, f"{accuracy}{several}."]
+    several = "; those of several seeds are Student's over the seeds, and no narrower than the mean of their own"
+    machines = sorted({results.latency["machine"]["cpu"] for results in runs})
+    elsewhere = f"Latencies were measured on several machines: {'; '.join(machines)}. Compare their ratios only."
+    return [
+        made,
+        f"{accuracy}{several * any(row['seeds'] > 1 for row in rows)}.",
+        *([elsewhere] if len(machines) > 1 else []),
+    ]
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -26,10 +26,10 @@ def folder(results, tmp_path_factory):
 
 def test_latex_says_what_the_table_says(folder):
     lines = (folder / "comparison.tex").read_text().splitlines()
-    assert lines[:2] == [r"\begin{tabular}{lrrrrrrrrr}", r"\toprule"]
+    assert lines[:2] == [r"\begin{tabular}{lrrrrrrrrrrrr}", r"\toprule"]
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
-    assert {len(row) for row in rows} == {10}
+    assert {len(row) for row in rows} == {13}
     assert [row[0] for row in rows] == ["budget", "dense", "macs=0.5", "macs=0.6"]
     stated = json.loads((folder / "comparison.json").read_text())["rows"]
     for row, texts in zip(stated, rows[1:], strict=True):
@@ -78,11 +78,16 @@ def test_the_figure_says_its_numbers_and_fronts_in_words(folder):
 def a_run(results, method="pfs", seed=0, accuracy=0.5):
     """The same results as if another method or seed had led to them."""
     metrics = {
-        name: {**found, "seed": seed, "test_accuracy": accuracy + 0.1 * (name == "dense")}
+        name: {**found, "seed": seed, "test_accuracy": right, "test_accuracy_interval": [right - 0.01, right + 0.01]}
         for name, found in results.metrics.items()
+        for right in [accuracy + 0.1 * (name == "dense")]
     }
     history = [] if method == "random" else results.search_history
-    search = {**results.search, "method": method, "seconds": 10.0 * (seed + 1)}
+    cost = {
+        stage: {"seconds": 5.0, "device_seconds": 7.0, "forward_images": 300, "backward_images": 200}
+        for stage in ("pretrain", "search")
+    }
+    search = {**results.search, "method": method, "seconds": 10.0 * (seed + 1), "cost": cost}
     return dataclasses.replace(results, search=search, search_history=history, metrics=metrics)
 
 
@@ -94,13 +99,51 @@ def test_seeds_of_a_method_are_one_row_with_students_interval(results, tmp_path)
     assert pfs["test_accuracy"] == pytest.approx(0.52)
     assert pfs["test_accuracy_interval"] == pytest.approx([0.52 - 0.04968, 0.52 + 0.04968], abs=1e-5)  # 4.303 * 0.02/√3
     assert (dense["test_accuracy"], pfs["search_seconds"]) == (pytest.approx(0.62), pytest.approx(20))
-    assert random["test_accuracy_interval"] == results.metrics["pruned"]["test_accuracy_interval"]
-    assert pfs["latency_ratio_interval"] == pytest.approx([pfs["latency_ratio"]] * 2)
+    assert random["test_accuracy_interval"] == pytest.approx([0.39, 0.41])
+    assert (pfs["search_device_seconds"], pfs["search_forward_images"], pfs["search_backward_images"]) == (14, 600, 400)
+    assert dense["search_device_seconds"] is None
     html = (tmp_path / "out" / "comparison.html").read_text()
     assert "<h1>resnet20 by method</h1>" in html
-    assert "those of several seeds are Student&#39;s, over the seeds" in html
+    assert "those of several seeds are Student&#39;s over the seeds" in html
     folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert folders == ["pfs-seed0", "pfs-seed1", "pfs-seed2", "random"]
+
+
+def test_seeds_that_agree_by_chance_have_no_narrower_interval_than_each(results, tmp_path):
+    """All seeds are tested with the same images and measured on the same machine."""
+    ratio = results.quoted["ratios_to_dense"]["pruned"]
+    wide = {**ratio, "ratio": 0.99, "interval": [0.95, 1.03], "verdict": "no measurable difference"}
+    quoted = {**results.quoted, "ratios_to_dense": {**results.quoted["ratios_to_dense"], "pruned": wide}}
+    latency = {**results.latency, "measurements": [quoted, *results.latency["measurements"][1:]]}
+    runs = [dataclasses.replace(a_run(results, "pfs", seed), latency=latency) for seed in (0, 1)]
+    row = write_comparison(runs, tmp_path / "out")["rows"][1]
+    assert row["test_accuracy_interval"] == pytest.approx([0.49, 0.51])
+    assert row["latency_ratio_interval"] == pytest.approx([0.95, 1.03])
+    assert row["latency_verdict"] == "no measurable difference"
+
+
+def with_settings(run, **changes):
+    pruned = run.metrics["pruned"]
+    changed = {**pruned, "recipe": {**pruned["recipe"], **changes}}
+    return dataclasses.replace(run, metrics={**run.metrics, "pruned": changed})
+
+
+def test_runs_with_other_settings_are_not_seeds_of_each_other(results, tmp_path):
+    runs = [a_run(results, seed=0), a_run(results, seed=1), with_settings(a_run(results, seed=0), start="kept", lr=0.5)]
+    summary = write_comparison(runs, tmp_path / "out")
+    lr = results.metrics["pruned"]["recipe"]["lr"]
+    usual, other = f"macs=0.5, retrain.start=fresh, retrain.lr={lr}", "macs=0.5, retrain.start=kept, retrain.lr=0.5"
+    assert [(row["name"], row["seeds"]) for row in summary["rows"][1:]] == [(usual, 2), (other, 1)]
+    html = (tmp_path / "out" / "comparison.html").read_text()
+    assert "fine-tuned from the weights that it keeps or trained from scratch" in html
+
+
+def test_latencies_that_were_measured_in_two_ways_are_not_compared(results, tmp_path):
+    quoted = {**results.quoted, "threads": 7}
+    other = dataclasses.replace(results, latency={**results.latency, "measurements": [quoted]})
+    with pytest.raises(UserError, match=r"measured in .* 1 thread\(s\), .* 7 thread\(s\); benchmark them"):
+        write_comparison([a_run(results, seed=0), a_run(other, seed=1)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_interval_leaves_what_an_accuracy_can_be(results, tmp_path):
