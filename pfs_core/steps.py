@@ -43,6 +43,39 @@ def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
     return content
 
 
+def plan_comparison(
+    model: str,
+    dataset: str,
+    budget: str,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    recipe_name: str = "",
+    settings: Mapping[str, Settings] | None = None,
+) -> list[dict[str, Any]]:
+    """Check what a comparison of methods asks for beside :func:`check`, and open its run in MLflow.
+
+    Returns:
+        ``method``, ``seed`` and the search's ``settings``, for each method and seed.
+    """
+    from pfs_core.tracking import open_pipeline
+
+    for what, values in (("method", methods), ("seed", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise UserError(f"name each {what} once, and at least one (got {list(values)})")
+    settings = settings or {}
+    for method in settings:
+        if method not in methods:
+            raise UserError(f"method_settings are of {method!r}, which is none of the methods {list(methods)}")
+    changes = {method: {**settings.get(method, {}), "method": method} for method in methods}
+    for method in methods:
+        chosen(recipe_name, dataset).stage("search", changes[method])
+    words = " ".join(methods)
+    tags = {"model": model, "dataset": dataset, "budget": budget, "method": words}
+    more = {"recipe": recipe_name, "seeds": " ".join(map(str, seeds)), "method_settings": settings}
+    open_pipeline(f"compare {model} {budget}", {**tags, **more}, tags)
+    return [{"method": method, "seed": seed, "settings": changes[method]} for method in methods for seed in seeds]
+
+
 def split(
     dataset: str, out: str | Path, recipe_name: str = "", settings: Settings | None = None, seed: int = 0
 ) -> dict:
@@ -253,7 +286,7 @@ def compare(
 ) -> dict:
     """Write the ``comparison`` folder of several budgets, log and register the pruned networks; returns the figures."""
     from pfs_core.files import COMPLETE, plain_name, sha256
-    from pfs_core.report.comparison import load_budgets, write_comparison
+    from pfs_core.report.comparison import figures_of, load_budgets, write_comparison
 
     budgets = load_budgets(split_dir, gates_dir, structures_dirs, model_dirs, latency_dirs, dense_dir)
     name = registered_name or f"pfs-{plain_name(budgets[0].spec.name)}"
@@ -263,19 +296,37 @@ def compare(
         summary = write_comparison(budgets, out, run.url)
         run.artifact(out, "comparison")
         versions = [_registered(run, results, name) for results in budgets]
-        figures = {
-            f"{row['name'].replace('=', '-') or 'dense'}.{key}": row[key]
-            for row in summary["rows"]
-            for key in ("test_accuracy", "macs", "params", "p50_ms", "latency_ratio")
-        }
-        figures["search_seconds"] = budgets[0].search["seconds"]
-        run.metrics(finite(figures))
-        run.summary(finite(figures))
+        figures = finite({**figures_of(summary["rows"]), "search_seconds": budgets[0].search["seconds"]})
+        run.metrics(figures)
+        run.summary(figures)
         if any(versions):
             run.params({"compare.registered_models": versions})
-    for row in summary["rows"]:
-        say(f"{row['name'] or 'dense':<12} {row['macs']:>13,} MACs  test accuracy {row['test_accuracy']:.2%}")
-    return finite(figures)
+    return figures
+
+
+def compare_methods(
+    split_dir: str | Path,
+    gates_dirs: Sequence[str | Path],
+    structures_dirs: Sequence[str | Path],
+    model_dirs: Sequence[str | Path],
+    latency_dirs: Sequence[str | Path],
+    dense_dirs: Sequence[str | Path],
+    out: str | Path,
+) -> dict:
+    """Write the ``comparison`` folder of several methods and seeds; returns the figures."""
+    from pfs_core.files import COMPLETE, sha256
+    from pfs_core.report.comparison import figures_of, load_methods, write_comparison
+
+    runs = load_methods(split_dir, gates_dirs, structures_dirs, model_dirs, latency_dirs, dense_dirs)
+    params = {"compare.models": [sha256(Path(folder) / COMPLETE) for folder in model_dirs]}
+    tags = {"model": runs[0].spec.name, "dataset": runs[0].split["dataset"]}
+    with step_run("compare", params, runs[0].spec.name, tags) as run:
+        summary = write_comparison(runs, out, run.url)
+        run.artifact(out, "comparison")
+        figures = finite(figures_of(summary["rows"]))
+        run.metrics(figures)
+        run.summary(figures)
+    return figures
 
 
 def _registered(run: StepRun, results: "Results", name: str) -> str:

@@ -9,12 +9,13 @@ from kfp import compiler
 
 import pfs_core
 from pfs_core.recipes import RECIPES
-from pipelines import compress, compress_new_models, pareto
+from pipelines import compare, compress, compress_new_models, pareto
 from pipelines.pools import Placement
 
 PIPELINES: dict[str, Callable[[Placement], Any]] = {
     "compress": compress.define,
     "pareto": pareto.define,
+    "compare": compare.define,
     "compress_new_models": compress_new_models.define,
 }
 CHOICES = {"recipe": ["", *RECIPES], "gpu_type": ["nvidia.com/gpu", "amd.com/gpu"]}

@@ -16,9 +16,12 @@ from scipy.stats import t as student
 from pfs_core.drawing import STYLE, render_page, svg_text
 from pfs_core.errors import UserError
 from pfs_core.files import plain_name, publish, read_json, require_result, write_json
+from pfs_core.progress import say
 from pfs_core.report.figures import COLOURS
 from pfs_core.report.page import PAGE_HEADER, page_cells, write_report
 from pfs_core.report.results import RUNTIME_NAMES, Results, load_results
+from pfs_core.search import load_gates
+from pfs_core.structure import Structure
 
 SCHEMA = "pfs.comparison/1"
 _COSTS = {"macs": "MACs", "params": "parameters", "p50_ms": "milliseconds an image, median"}
@@ -53,6 +56,33 @@ def load_budgets(
             raise UserError(f"{folder} has no trained and measured network; retrain and benchmark its structure.json")
         out.append(load_results(split_dir, gates_dir, folder, [models[0], dense_dir], latencies[0]))
     return sorted(out, key=lambda results: -results.structures["pruned"].cost.macs)
+
+
+def load_methods(
+    split_dir: str | Path,
+    gates_dirs: Sequence[str | Path],
+    structures_dirs: Sequence[str | Path],
+    model_dirs: Sequence[str | Path],
+    latency_dirs: Sequence[str | Path],
+    dense_dirs: Sequence[str | Path],
+) -> list[Results]:
+    """The results of every method and seed, each beside the dense network of its seed.
+
+    Gates, models and latencies find their structure by what they are of, whatever the order of the folders.
+
+    Raises:
+        UserError: a folder is missing, or something is of none of the structures.
+    """
+    searches = {(info["method"], info["seed"]): path for path in gates_dirs for info in [load_gates(path)[1]]}
+    dense = {read_json(Path(path) / "metrics.json")["seed"]: path for path in dense_dirs}
+    out = []
+    for folder in structures_dirs:
+        chosen_by = Structure.load(Path(folder) / "structure.json").chosen_by
+        key = chosen_by["method"], chosen_by["seed"]
+        if key not in searches or key[1] not in dense:
+            raise UserError(f"{folder} is by {key[0]} with seed {key[1]}, of which the gates or the dense network lack")
+        out += load_budgets(split_dir, searches[key], [folder], model_dirs, latency_dirs, dense[key[1]])
+    return out
 
 
 def _measured(latency_dir: str | Path) -> tuple[int, int]:
@@ -136,6 +166,14 @@ def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str 
         (folder / "comparison.csv").write_text(_csv(summary["rows"]), encoding="utf-8")
         write_json(folder / "comparison.json", summary)
     return summary
+
+
+def figures_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of every row by a flat name, for MLflow; each is also said in a line."""
+    keys = ("test_accuracy", "macs", "params", "p50_ms", "latency_ratio", "search_device_seconds")
+    for row in rows:
+        say(f"{_name(row):<18} {row['macs']:>13,} MACs  test accuracy {row['test_accuracy']:.2%}")
+    return {f"{_name(row).replace('=', '-')}.{key}": row[key] for row in rows for key in keys if row[key] is not None}
 
 
 def front(rows: Sequence[dict[str, Any]], cost: str = "macs") -> list[dict[str, Any]]:

@@ -1,0 +1,158 @@
+"""One model, one budget, several methods and seeds: the paper's comparison, on a user's own model and data."""
+
+from typing import Any, List
+
+from kfp import dsl
+
+from components import (
+    benchmark_latency,
+    check_request,
+    close_run,
+    compare_methods,
+    extract_structure,
+    plan_comparison,
+    retrain,
+    search_gates,
+    split_data,
+)
+from pipelines.pools import Placement, Pools, with_pools
+
+DESCRIPTION = """Several ways of choosing a structure beside each other: *Pruning from Scratch*, Network Slimming, AMC,
+random and uniform widths, at one budget, with several seeds. Every structure is trained from scratch alike.
+
+The page of the step **Compare** shows accuracy, size and latency with intervals, and what each choice cost."""
+
+
+def define(place: Placement = Placement()) -> Any:
+    """The ``compare`` pipeline, with its steps on the pools of ``place``."""
+
+    @dsl.pipeline(name="compare", display_name="Compare methods", description=DESCRIPTION)
+    @with_pools
+    def compare(
+        model: str = "resnet20",
+        dataset: str = "digits",
+        budget: str = "macs=0.5",
+        methods: List[str] = ["pfs", "uniform", "random", "network_slimming", "amc"],
+        seeds: List[int] = [0, 1],
+        split_seed: int = 0,
+        recipe: str = "",
+        model_settings: dict = {},
+        method_settings: dict = {},
+        split_settings: dict = {},
+        extract_settings: dict = {},
+        retrain_settings: dict = {},
+        latency_settings: dict = {},
+        pools: Pools = Pools(),
+    ) -> None:
+        """Compare ways of choosing a structure.
+
+        Args:
+            model: Name of the network, e.g. resnet20, torchvision:resnet18 or package.module:factory.
+            dataset: digits, or a folder or s3:// prefix of Parquet files with columns image and label, of a folder of
+                images a class, of IDX files or of CIFAR's Python files.
+            budget: A share of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or a count: macs=20M.
+            methods: Any of pfs, uniform, random, network_slimming and amc.
+            seeds: Of the random weights, the choice and the training; every method is run with each.
+            split_seed: Of the split, which all share.
+            recipe: Settings of every step: demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or
+                imagenet-resnet; empty for what suits the dataset.
+            model_settings: Keyword arguments of the network, e.g. {"width": 32}.
+            method_settings: Changes to the recipe's search settings, by method, e.g. {"amc": {"episodes": 200}}.
+            split_settings: Changes to the recipe's split settings.
+            extract_settings: Changes to the recipe's extract settings, e.g. {"channel_multiple": 8}.
+            retrain_settings: Changes to the recipe's retrain settings, e.g. {"epochs": 20}.
+            latency_settings: Changes to the recipe's latency settings.
+        """
+        closing = place.cpu(close_run(), pools, hours=1).set_display_name("Close the run").set_caching_options(False)
+        with dsl.ExitHandler(closing, name="Compare methods"):
+            check = check_request(
+                model=model,
+                dataset=dataset,
+                budgets=[budget],
+                networks=["pruned", "dense"],
+                recipe=recipe,
+                model_settings=model_settings,
+                split_settings=split_settings,
+                extract_settings=extract_settings,
+                retrain_settings=retrain_settings,
+                latency_settings=latency_settings,
+                opens_run=False,
+            )
+            place.cpu(check, pools, hours=1).set_display_name("Check the request").set_caching_options(False)
+            plan = plan_comparison(
+                model=model,
+                dataset=dataset,
+                budget=budget,
+                methods=methods,
+                seeds=seeds,
+                recipe=recipe,
+                method_settings=method_settings,
+            )
+            plan.after(check)
+            place.cpu(plan, pools, hours=1).set_display_name("Plan the comparison").set_caching_options(False)
+            split = split_data(
+                dataset=dataset,
+                recipe=recipe,
+                settings=split_settings,
+                seed=split_seed,
+                fingerprint=check.output,
+            )
+            split.after(plan)
+            place.cpu(split, pools).set_display_name("Split data")
+            with dsl.ParallelFor(plan.output, name="Each method and seed", parallelism=place.parallelism) as arm:
+                search = search_gates(
+                    model=model,
+                    split=split.outputs["split"],
+                    budget=budget,
+                    recipe=recipe,
+                    settings=arm.settings,
+                    model_settings=model_settings,
+                    seed=arm.seed,
+                )
+                place.gpu(search, pools, hours=168).set_display_name("Choose a structure")
+                extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
+                place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
+                training = retrain(
+                    structures=extraction.outputs["structures"],
+                    split=split.outputs["split"],
+                    recipe=recipe,
+                    settings=retrain_settings,
+                    seed=arm.seed,
+                )
+                place.gpu(training, pools, hours=168).set_display_name("Train from scratch")
+                latency = benchmark_latency(
+                    structures=extraction.outputs["structures"], recipe=recipe, settings=latency_settings
+                )
+                place.latency(latency, pools).set_display_name("Benchmark CPU latency")
+            reference = search_gates(
+                model=model,
+                split=split.outputs["split"],
+                budget=budget,
+                recipe=recipe,
+                settings={"method": "uniform"},
+                model_settings=model_settings,
+            )
+            place.cpu(reference, pools, hours=1).set_display_name("Uniform gates")
+            unpruned = extract_structure(gates=reference.outputs["gates"], budget=budget)
+            place.latency(unpruned, pools, cached=True).set_display_name("Dense structure")
+            with dsl.ParallelFor(seeds, name="Dense network, each seed", parallelism=place.parallelism) as seed:
+                dense = retrain(
+                    structures=unpruned.outputs["structures"],
+                    split=split.outputs["split"],
+                    network="dense",
+                    recipe=recipe,
+                    settings=retrain_settings,
+                    seed=seed,
+                )
+                place.gpu(dense, pools, hours=168).set_display_name("Train the dense network")
+            comparison = compare_methods(
+                split=split.outputs["split"],
+                gates=dsl.Collected(search.outputs["gates"]),
+                structures=dsl.Collected(extraction.outputs["structures"]),
+                models=dsl.Collected(training.outputs["model"]),
+                latencies=dsl.Collected(latency.outputs["latency"]),
+                dense=dsl.Collected(dense.outputs["model"]),
+            )
+            place.cpu(comparison, pools, hours=1).set_display_name("Compare")
+
+    return compare
