@@ -69,6 +69,9 @@ class SearchRecipe(ChannelsRecipe):
     """Weight of the regulariser (mean gate - target ratio)^2."""
     target_ratio: float | None = Field(default=None, gt=0, le=1)
     """The regulariser's r; None takes the budget's fraction."""
+    pretrain_epochs: int = Field(default=0, ge=0)
+    """Of training before the search, as Network Slimming's without its penalty; 0, the method, searches on random
+    weights."""
     compile: bool = False
     """Use torch.compile (with CUDA graphs on a GPU): quicker steps after some minutes of compiling."""
     evaluate_every: int | None = Field(default=None, ge=1)

@@ -79,6 +79,21 @@ def test_a_search_goes_on_where_it_was_stopped(digits, tmp_path, monkeypatch, ev
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
+@pytest.mark.parametrize("step", [1 * 10**9 + 6, 2 * 10**9 + 7])
+def test_a_search_on_trained_weights_goes_on(digits, tmp_path, monkeypatch, every_step, step):
+    """In the training that goes before it, and after that."""
+    recipe, budget = SEARCH.updated({"pretrain_epochs": 1}, "search"), Budget(target=0.5)
+    search(NARROW, digits, tmp_path / "whole", budget, recipe)
+    searched(digits, tmp_path / "random")
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(Stopped):
+            search(NARROW, digits, tmp_path / "out", budget, recipe)
+    search(NARROW, digits, tmp_path / "out", budget, recipe)
+    gates = [(tmp_path / name / "gates.safetensors").read_bytes() for name in ("whole", "out", "random")]
+    assert gates[0] == gates[1] != gates[2]
+
+
 @pytest.mark.parametrize("step", [7, 12, 13])
 def test_a_search_that_has_lost_channels_goes_on(digits, tmp_path, monkeypatch, every_step, step):
     monkeypatch.setattr(network, "EVERY", 4)

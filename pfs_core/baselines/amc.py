@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from pfs_core.baselines.chosen import Chosen, as_training
+from pfs_core.baselines.chosen import Chosen
 from pfs_core.baselines.ddpg import Agent
 from pfs_core.baselines.walk import STATE, Walk
 from pfs_core.channels import ChannelGraph, slice_weights
@@ -22,12 +22,12 @@ from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
 from pfs_core.device import autocast, resolve_precision
 from pfs_core.kept_weights import Trained
-from pfs_core.progress import Record, TimeLeft, ignore, say
+from pfs_core.progress import Record, TimeLeft, say
 from pfs_core.recipes import AmcRecipe
 from pfs_core.search.start import Start
 from pfs_core.spent import stage_cost
 from pfs_core.training.evaluate import accuracy
-from pfs_core.training.fit import fit
+from pfs_core.training.first import as_training, train_first
 
 ADVICE = "a lower search.lr or search.precision=fp32"
 _BATCH = 500
@@ -40,36 +40,19 @@ def allocate(begun: Start, data: ImageSplit, recipe: AmcRecipe, seed: int, recor
         UserError: the budget cannot be reached with every group at ``recipe.lowest``, or the training diverged.
     """
     check_reachable(begun.graph, begun.widths, begun.budget, floor=recipe.lowest)
-    state = kept.load()
-    if state and state["number"] == 2:
-        before = state["before"]
-    else:
-        stage = Stage(kept, 1, {}, state["stage"] if state else None)
-        training = as_training(recipe)
-        fitted = fit(
-            begun.model, "search amc, training,", data, training, recipe.epochs, seed, ignore, stage, advice=ADVICE
-        )
-        images, validated = fitted.images, fitted.validated
-        before = {
-            "weights": fitted.last,
-            "cost": stage_cost(data.device, kept.spent(), images + validated, images),
-            "spent": kept.spent(),
-            "accuracy": fitted.history[-1]["val_accuracy"],
-        }
-    begun.model.load_state_dict(before["weights"])
+    first = train_first(begun.model, "search amc, training,", data, as_training(recipe), seed, kept, ADVICE)
     judge = Judge(begun.model, begun.graph.at(begun.widths), data, recipe)
     walk = Walk(begun.model, begun.graph, begun.widths, begun.budget, recipe.lowest)
-    stage = Stage(kept, 2, before, state["stage"] if state and state["number"] == 2 else None)
-    best, history = learn(walk, judge, recipe, seed, record, stage)
+    best, history = learn(walk, judge, recipe, seed, record, first.next)
     forward = recipe.episodes * judge.images
     cost = {
-        "pretrain": before["cost"],
-        "search": stage_cost(data.device, kept.spent(), forward, 0, before["spent"]),
+        "pretrain": first.cost,
+        "search": stage_cost(data.device, kept.spent(), forward, 0, first.spent),
     }
-    facts = {"validation_accuracy": best["reward"], "pretrained_accuracy": before["accuracy"]}
+    facts = {"validation_accuracy": best["reward"], "pretrained_accuracy": first.accuracy}
     gates = _as_gates(walk.gates(best["widths"]), judge.norms)
     every = {name: torch.arange(len(scores)) for name, scores in gates.items()}
-    return Chosen(gates, history, cost, facts, Trained(before["weights"], every))
+    return Chosen(gates, history, cost, facts, Trained(first.weights, every))
 
 
 def learn(

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from pfs_core.kept_weights import Trained
-from pfs_core.recipes import RetrainRecipe, TrainedRecipe
 
 
 class Chosen(NamedTuple):
@@ -25,19 +24,3 @@ class Chosen(NamedTuple):
     cost: Mapping[str, Mapping[str, Any]] = {}
     facts: Mapping[str, Any] = {}
     trained: Trained | None = None
-
-
-def as_training(recipe: TrainedRecipe) -> RetrainRecipe:
-    """The training that a method starts with, on the training rows alone, as the loop takes it."""
-    return RetrainRecipe(
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=False,
-        weight_decay=recipe.weight_decay,
-        milestones=recipe.milestones,
-        precision=recipe.precision,
-        scratch_b=False,
-        train_on_validation=False,
-    )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pfs_core.baselines.chosen import Chosen, as_training
+from pfs_core.baselines.chosen import Chosen
 from pfs_core.channels import ChannelGraph, slice_weights
 from pfs_core.checkpoints import Checkpoints, Stage
 from pfs_core.cut import cut
@@ -23,6 +23,7 @@ from pfs_core.recipes import SlimmingRecipe
 from pfs_core.search.start import Start
 from pfs_core.spec import Budget
 from pfs_core.spent import stage_cost
+from pfs_core.training.first import as_training
 from pfs_core.training.fit import fit
 
 ADVICE = "a lower search.lr or search.precision=fp32"

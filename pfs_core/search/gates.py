@@ -21,7 +21,7 @@ class _Piece(NamedTuple):
 class Gates:
     """One number in [0, 1] a prunable channel (or a set of channels that come and go together), all 1 at first.
 
-    A gate multiplies the initial scale of the BatchNorms that gate its group; their shift is 0 and stays so. Where
+    A gate multiplies the initial scale of the BatchNorms that gate its group, and their shift where it is not 0. Where
     another layer gates the group, its output is multiplied. Every parameter of the model is frozen. A gate of 0
     therefore removes the channel.
 
@@ -31,7 +31,7 @@ class Gates:
         sizes: gates a group.
 
     Args:
-        model: the network; its parameters are frozen and the shifts of its BatchNorms set to 0, in place.
+        model: the network; its parameters are frozen, in place.
         graph: its channel graph.
 
     Raises:
@@ -48,7 +48,7 @@ class Gates:
         self._scales: dict[str, tuple[Tensor, list[_Piece]]] = {}
         self._outputs: dict[str, list[_Piece]] = {}
         self._factors: dict[str, Tensor] = {}
-        _freeze(model)
+        model.requires_grad_(False)
         device = next(model.parameters()).device
         self.values = torch.ones(sum(self.sizes), device=device, requires_grad=True)
         of = {group.name: group for group in graph.groups}
@@ -68,12 +68,14 @@ class Gates:
             ]
             if axis.role == "norm" and module.weight is not None:
                 self._scales[f"{axis.module}.weight"] = (module.weight.detach().clone(), pieces)
+                if module.bias is not None and module.bias.any():
+                    self._scales[f"{axis.module}.bias"] = (module.bias.detach().clone(), pieces)
             else:
                 self._outputs[axis.module] = pieces
                 module.register_forward_hook(self._multiply(axis.module))
 
     def scales(self) -> dict[str, Tensor]:
-        """The gated BatchNorm scales ``{parameter: [channels]}`` for ``torch.func.functional_call``.
+        """The gated BatchNorm scales, and shifts, ``{parameter: [channels]}`` for ``torch.func.functional_call``.
 
         The factors of the outputs that are gated are renewed at the same time.
         """
@@ -114,11 +116,3 @@ def _factor(pieces: list[_Piece], parts: tuple[Tensor, ...]) -> Tensor:
             factor = factor.repeat(blocks)
         factors.append(factor if repeat == 1 else factor.repeat_interleave(repeat))
     return factors[0] if len(factors) == 1 else torch.cat(factors)
-
-
-def _freeze(model: nn.Module) -> None:
-    """Stop gradients to every parameter, and set the shift of normalisations that can gate to 0."""
-    model.requires_grad_(False)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.affine:
-            nn.init.zeros_(module.bias)

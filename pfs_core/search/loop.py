@@ -9,14 +9,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from pfs_core.checkpoints import Checkpoints
+from pfs_core.checkpoints import Checkpoints, Stage
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
 from pfs_core.device import pick_device, resolve_precision
 from pfs_core.files import check_out
 from pfs_core.progress import Record, TimeLeft, ignore, say
-from pfs_core.recipes import SearchRecipe
+from pfs_core.recipes import SearchRecipe, TrainedRecipe
 from pfs_core.search.evaluations import Evaluations
 from pfs_core.search.folder import write_gates
 from pfs_core.search.network import GatedNetwork
@@ -25,6 +25,7 @@ from pfs_core.spec import Budget, ModelSpec
 from pfs_core.spent import stage_cost
 from pfs_core.training.advance import Progress
 from pfs_core.training.evaluate import accuracy, predict
+from pfs_core.training.first import as_training, train_first
 
 ADVICE = "a lower search.lr or search.precision=fp32"
 
@@ -61,7 +62,7 @@ def search(
     """
     check_out(out, "search")
     data = load_split(split, pick_device())
-    begun, network, evaluations = prepare(spec, data, budget, recipe, seed)
+    begun = start(spec, data, budget, recipe, seed)
     key = {
         "step": "search",
         "model": begun.spec.model_dump(mode="json"),
@@ -72,7 +73,12 @@ def search(
         "device": data.device.type,
     }
     with Checkpoints(out, key) as kept:
-        images = learn_gates(network, evaluations, data, recipe, seed, record, kept)
+        first = None
+        if recipe.pretrain_epochs:
+            training = as_training(TrainedRecipe(epochs=recipe.pretrain_epochs, precision=recipe.precision))
+            first = train_first(begun.model, "search, training,", data, training, seed, kept, ADVICE)
+        network, evaluations = gated(begun, data, recipe)
+        images = learn_gates(network, evaluations, data, recipe, seed, record, first.next if first else kept)
     best = evaluations.best or {**evaluations.rows[-1], "gates": network.by_group()}
     facts = {
         "target_ratio": evaluations.target,
@@ -84,7 +90,8 @@ def search(
         "nonzero": best["nonzero"],
     }
     evaluated = len(evaluations.rows) * len(data.part("validation").labels)
-    cost = {"search": stage_cost(data.device, kept.spent(), images + evaluated, images)}
+    cost = {"pretrain": first.cost} if first else {}
+    cost["search"] = stage_cost(data.device, kept.spent(), images + evaluated, images, first.spent if first else None)
     info = write_gates(out, begun, data, budget, recipe, seed, best["gates"], evaluations.rows, cost, facts)
     kept.clear()
     say(f"search {info['nonzero']:.1%} of the gates of step {info['kept_step']:,} are above 0")
@@ -96,11 +103,16 @@ def prepare(
 ) -> tuple[Start, GatedNetwork, Evaluations]:
     """The expanded network, the same with gates, and what will be known of them."""
     begun = start(spec, data, budget, recipe, seed)
+    return begun, *gated(begun, data, recipe)
+
+
+def gated(begun: Start, data: ImageSplit, recipe: SearchRecipe) -> tuple[GatedNetwork, Evaluations]:
+    """The expanded network with gates, and what will be known of them."""
     graph, widths, budget = begun.graph, begun.widths, begun.budget
     target = recipe.target_ratio or min(1.0, budget.fraction(getattr(graph.cost(), budget.metric)))
     precision = resolve_precision(recipe.precision, data.device)
     network = GatedNetwork(begun.model, graph.at(widths), precision, recipe.lr, recipe.compile)
-    return begun, network, Evaluations(graph, widths, budget, target, recipe)
+    return network, Evaluations(graph, widths, budget, target, recipe)
 
 
 def learn_gates(
@@ -110,7 +122,7 @@ def learn_gates(
     recipe: SearchRecipe,
     seed: int,
     record: Record,
-    kept: Checkpoints | None = None,
+    kept: Checkpoints | Stage | None = None,
 ) -> int:
     """The loop itself; it fills ``evaluations`` and returns the number of images learned from.
 

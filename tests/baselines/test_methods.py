@@ -207,12 +207,15 @@ def test_the_cost_of_a_method_is_what_it_looked_at(narrow, digits, digits_data, 
     train, validation = (len(digits_data.parts[part]) for part in ("train", "validation"))
     for method in METHODS:
         chosen(method, narrow, digits, tmp_path / method)
-    cost = {method: read_json(tmp_path / method / "search.json")["cost"] for method in METHODS}
+    trained = brief("pfs").updated({"pretrain_epochs": 1}, "search")
+    choose(narrow, digits, tmp_path / "pfs trained", HALF, trained)
+    cost = {path.name: read_json(path / "search.json")["cost"] for path in tmp_path.iterdir()}
     counted = {
         method: {stage: (spent["forward_images"], spent["backward_images"]) for stage, spent in stages.items()}
         for method, stages in cost.items()
     }
     assert counted == {
+        "pfs trained": {"pretrain": (train + validation, train), "search": (2 * (train + validation), 2 * train)},
         "pfs": {"search": (2 * (train + validation), 2 * train)},
         "uniform": {"search": (0, 0)},
         "random": {"search": (0, 0)},

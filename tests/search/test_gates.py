@@ -81,13 +81,34 @@ def test_a_gate_of_zero_removes_its_channel(network):
     assert difference(masked, model(x)) > 1e-3
 
 
-def test_freezing_stops_gradients_and_clears_shifts():
+def test_parameters_are_frozen_as_they_are():
     model = build_model("resnet20")
     torch.nn.init.ones_(model.bn1.bias)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     Gates(model, trace(model, SHAPE_3))
     assert not any(p.requires_grad for p in model.parameters())
-    assert (model.bn1.bias == 0).all()
-    assert (model.bn1.weight == 1).all()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_gate_takes_the_shift_along():
+    """A trained network's shifts are not 0: a masked channel is an absent one all the same."""
+    torch.manual_seed(0)
+    model = build_model("resnet20").double().eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.bias)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    graph = trace(model, SHAPE_3)
+    gates = Gates(model, graph)
+    with torch.no_grad():
+        gates.values[::3] = 0
+    kept = {name: values.nonzero().flatten() for name, values in gates.by_group().items()}
+    scales = {name: scale.double() for name, scale in gates.scales().items()}
+    assert {name.rpartition(".")[2] for name in scales} == {"weight", "bias"}
+    x = torch.randn(4, *SHAPE_3, dtype=torch.float64)
+    masked = functional_call(model, scales, (x,))
+    assert difference(masked, slice_weights(model, graph, kept)(x)) < 1e-10
+    assert difference(masked, model(x)) > 1e-3
 
 
 def test_the_gradient_reaches_the_gates_alone():
