@@ -124,7 +124,8 @@ class Placement:
             task.set_accelerator_type(pools.gpu_type).set_accelerator_limit(pools.gpu_count)
             kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=_SHARED_MEMORY)  # noqa: S108
             _nodes(task, pools.gpu_node_selector, pools.gpu_tolerations)
-            task.set_retry(RETRIES, backoff_duration="60s", backoff_factor=2, backoff_max_duration="1800s")
+            within = (hours * (RETRIES + 1) + 1) * HOUR  # from the first start on, for all tries and the waits
+            task.set_retry(RETRIES, backoff_duration="60s", backoff_factor=2, backoff_max_duration=f"{within}s")
             self._surroundings(task, pools, hours)
         return task
 

@@ -143,9 +143,13 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
     return True
 
 
-def give_back(reason: str) -> None:
-    """End the claims that this run still has: what it could not finish is requested again, or failed in the end."""
-    run = _run()
+def give_back(reason: str) -> int:
+    """End the claims that this run still has: what it could not finish is requested again, or failed in the end.
+
+    Returns:
+        How many there were.
+    """
+    run, ended = _run(), 0
     for name, version in _versions(CLAIMED):
         tags = VersionTags(name, version)
         claim = Claim(tags, run, 0)
@@ -157,6 +161,8 @@ def give_back(reason: str) -> None:
         except UserError:
             tags.write(STATE, FAILED)
         claim.drop()
+        ended += 1
+    return ended
 
 
 def _count(tags: VersionTags, reason: str) -> None:
