@@ -320,8 +320,8 @@ def finish_request(request: Mapping[str, Any], report_dir: str | Path, claim_hou
 
 
 ENDED = {"SUCCEEDED": True, "COMPLETE": True, "RUNNING": None}
-"""Whether a pipeline in this state has succeeded, as kfp.local and as Kubeflow's driver write it. The driver leaves RUNNING
-where it lost count: a loop over nothing, steps from the cache alone, a pod that was killed for its memory."""
+"""Whether a pipeline in this state has succeeded, as kfp.local and as Kubeflow's driver write it. The driver leaves
+RUNNING where it lost count: a loop over nothing, steps from the cache alone, a pod that was killed for its memory."""
 
 
 def close(state: str, gives_back: bool = False) -> None:

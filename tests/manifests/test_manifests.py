@@ -13,10 +13,11 @@ from kubeflow_trainer_api.models import TrainerV1alpha1ClusterTrainingRuntime
 
 from pfs_core.cluster import launch
 from pfs_core.cluster.manifest import GROUP, PLURAL
+from pfs_core.environment import SECRETS
 from pipelines.compiled import load_package
 from pipelines.packages import PIPELINES
 from pipelines.parameters import run_parameters
-from pipelines.pools import CONFIG, SECRETS
+from pipelines.pools import CONFIG
 from tests.manifests.kustomize import build, containers, pods, same_form
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"

@@ -12,9 +12,10 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 import components
+from pfs_core.environment import SECRETS
 from pipelines.local import run
 from pipelines.packages import CHOICES, PIPELINES, compile_all, compile_one, write_resources
-from pipelines.pools import CONFIG, RETRIES, SECRETS, Placement
+from pipelines.pools import CONFIG, RETRIES, USER, Placement
 
 GOLDEN = Path(__file__).parent / "golden"
 TRAINS = {"search-gates", "retrain", "retrain-2"}
@@ -150,6 +151,22 @@ def test_steps_that_train_are_tried_again_with_growing_waits(tasks):
     for name, task in tasks.items():
         assert task.retry_policy.max_retry_count == (RETRIES if name in TRAINS else 0), name
     assert tasks["retrain"].retry_policy.backoff_factor > 1
+
+
+def test_all_tries_fit_into_the_time_for_retries(tasks, spec, platform):
+    """Kubeflow counts it from the first start on, and ends what is still running then."""
+    for name in TRAINS & set(tasks):
+        policy = tasks[name].retry_policy
+        timeout = platform[spec.components[tasks[name].component_ref.name].executor_label.removeprefix("exec-")]
+        waits = sum(policy.backoff_duration.seconds * policy.backoff_factor**i for i in range(RETRIES))
+        needed = timeout.active_deadline_seconds * (RETRIES + 1) + waits
+        assert policy.backoff_max_duration.seconds >= needed, name
+
+
+def test_every_step_is_the_images_user_and_never_root(platform):
+    for name, config in platform.items():
+        assert config.security_context.run_as_non_root is True, name
+        assert config.security_context.run_as_user == USER, name
 
 
 def test_what_must_happen_in_every_run_is_never_cached(spec, tasks):
