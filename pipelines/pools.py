@@ -16,7 +16,7 @@ from components.base import IMAGE
 from pfs_core.environment import SECRETS, SERVERS
 
 CONFIG = (*SERVERS, "PFS_CHECKPOINTS", "KFP_UI_URL")
-"""Variables from the keys of that name in the ConfigMap, as ``SECRETS`` are from the secret; what is missing is left out."""
+"""Variables from the keys of that name in the ConfigMap, ``SECRETS`` from the secret; what is missing is left out."""
 USER = 1000
 """Of the image."""
 HOUR = 3600

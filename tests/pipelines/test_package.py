@@ -163,6 +163,15 @@ def test_all_tries_fit_into_the_time_for_retries(tasks, spec, platform):
         assert policy.backoff_max_duration.seconds >= needed, name
 
 
+def test_a_claim_lasts_longer_than_every_step_of_its_model(tmp_path):
+    path = compile_one("compress_new_models", tmp_path / "package.yaml")
+    pipeline, platform = yaml.safe_load_all(path.read_text())
+    steps = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    seconds = sum(int(step["activeDeadlineSeconds"]) for step in steps.values())
+    hours = pipeline["root"]["inputDefinitions"]["parameters"]["claim_hours"]["defaultValue"]
+    assert hours * 3600 > seconds
+
+
 def test_every_step_is_the_images_user_and_never_root(platform):
     for name, config in platform.items():
         assert config.security_context.run_as_non_root is True, name
