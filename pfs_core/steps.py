@@ -39,7 +39,8 @@ def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
         words = [request["model"], *request["budgets"], *([method] * (method != "pfs")), f"seed {request['seed']}"]
         name, budgets = " ".join(words), " ".join(request["budgets"])
         tags = {key: request[key] for key in ("model", "seed", "dataset")} | {"budget": budgets, "method": method}
-        open_pipeline(name, {**request, "budgets": budgets}, tags)
+        given = {key: value for key, value in request.items() if key != "search_budget" or value}
+        open_pipeline(name, {**given, "budgets": budgets}, tags)
     return content
 
 

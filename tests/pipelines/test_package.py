@@ -205,6 +205,19 @@ def test_resources_for_gitops_are_the_packages(tmp_path):
         assert (version["spec"]["pipelineSpec"], version["spec"]["platformSpec"]) == (spec, platform)
 
 
+def test_another_package_is_another_version_for_gitops(tmp_path):
+    named = []
+    for place, drop_downs in ((Placement(), False), (Placement(), False), (Placement(data_volume="x"), True)):
+        paths = write_resources(tmp_path, "team-a", place, drop_downs)
+        versions = [list(yaml.safe_load_all(path.read_text()))[1] for path in paths]
+        named.append([version["metadata"]["name"] for version in versions])
+    assert named[0] == named[1]
+    assert not set(named[0]) & set(named[2])
+    parameters = versions[0]["spec"]["pipelineSpec"]["root"]["inputDefinitions"]["parameters"]
+    assert parameters["recipe"]["literals"] == CHOICES["recipe"]
+    assert len(list(tmp_path.iterdir())) == len(paths)  # nothing else is left there
+
+
 def test_drop_downs_are_an_option(tmp_path):
     for path in compile_all(tmp_path, drop_downs=True):
         parameters = next(yaml.safe_load_all(path.read_text()))["root"]["inputDefinitions"]["parameters"]
