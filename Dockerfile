@@ -36,5 +36,9 @@ COPY --from=build /opt/pfs /opt/pfs
 ENV PATH=/opt/pfs/bin:$PATH PYTHONUNBUFFERED=1 MPLCONFIGDIR=/tmp/matplotlib
 USER 1000
 WORKDIR /home/pfs
-RUN python -c "import boto3, kfp.kubernetes, kubernetes, mlflow, pipelines.packages, psycopg2, sklearn, torchvision" \
+RUN python -c "import importlib, pkgutil; \
+    import boto3, jinja2, kfp.kubernetes, kubernetes, matplotlib, mlflow, numpy, onnx, onnxruntime, onnxscript, PIL, \
+    psutil, psycopg2, pyarrow, pydantic, safetensors, scipy, sklearn, torch, torchvision, yaml; \
+    [importlib.import_module(m.name) for p in ('pfs_core', 'components', 'pipelines') \
+     for m in pkgutil.walk_packages(importlib.import_module(p).__path__, p + '.')]" \
     && pip check && pfs cost resnet20 --json && test "$(pfs --version)" = "pfs ${VERSION}"

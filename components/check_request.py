@@ -19,6 +19,7 @@ def check_request(
     extract_settings: dict = {},
     retrain_settings: dict = {},
     latency_settings: dict = {},
+    search_budget: str = "",
     opens_run: bool = True,
 ) -> str:
     """Check what can be checked before a GPU is asked for, and open the run in MLflow.
@@ -36,6 +37,7 @@ def check_request(
         extract_settings: Changes to the recipe's `extract` settings.
         retrain_settings: Changes to the recipe's `retrain` settings.
         latency_settings: Changes to the recipe's `latency` settings.
+        search_budget: What the search aims at; empty where `budgets` has one.
         opens_run: Whether the run in MLflow is this network's alone.
 
     Returns:
@@ -48,6 +50,7 @@ def check_request(
         "model": model,
         "dataset": dataset,
         "budgets": budgets,
+        "search_budget": search_budget,
         "networks": networks,
         "recipe": recipe,
         "seed": seed,

@@ -13,11 +13,8 @@ def close_run(status: PipelineTaskFinalStatus, gives_back: bool = False):
         status: How the steps ended.
         gives_back: Whether requests that the run has claimed and could not finish become free again.
     """
+    from pfs_core import steps
     from pfs_core.progress import user_errors
-    from pfs_core.registry.work import give_back
-    from pfs_core.tracking import close_pipeline
 
-    close_pipeline(status.state == "SUCCEEDED")
-    if gives_back:
-        with user_errors():
-            give_back("the run ended without a result")
+    with user_errors():
+        steps.close(status.state, gives_back)

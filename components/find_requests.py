@@ -6,7 +6,7 @@ from components.base import component
 
 
 @component
-def find_requests(limit: int = 5, claim_hours: float = 72.0, request_files: str = "") -> List[dict]:
+def find_requests(limit: int = 5, claim_hours: float = 240.0, request_files: str = "") -> List[dict]:
     """Claim the model versions that ask to be compressed, the oldest first.
 
     Args:

@@ -6,7 +6,7 @@ from components.base import component
 
 
 @component
-def finish_request(request: dict, report: Input[Artifact], claim_hours: float = 72.0):
+def finish_request(request: dict, report: Input[Artifact], claim_hours: float = 240.0):
     """Tie the result to its source in the model registry, and accept it if it passes the gate that was asked for.
 
     Args:

@@ -11,7 +11,8 @@ def check(request: Mapping[str, Any]) -> None:
 
     Args:
         request: a pipeline's arguments: ``model``, ``model_settings``, ``dataset``, ``budgets``, ``recipe``,
-            ``networks`` and the settings of every stage, e.g. ``search_settings``.
+            ``networks`` and the settings of every stage, e.g. ``search_settings``; ``search_budget`` where there are
+            several budgets.
     """
     from pfs_core.data.source import check_dataset
     from pfs_core.extraction import FILES
@@ -29,8 +30,15 @@ def check(request: Mapping[str, Any]) -> None:
         )
     if not request["budgets"]:
         raise UserError('no budget is given; give at least one, e.g. ["macs=0.5"]')
-    for budget in request["budgets"]:
-        Budget.from_text(budget)
+    budgets = [Budget.from_text(text) for text in request["budgets"]]
+    for i, budget in enumerate(budgets):
+        if budget in budgets[:i]:
+            raise UserError(f"budget {budget} is given twice")
+    if not request.get("search_budget") and len(budgets) > 1:
+        raise UserError("search_budget is empty; say what the one search for several budgets aims at, e.g. macs=0.5")
+    goal = Budget.from_text(request.get("search_budget") or request["budgets"][0])
+    if stages["search"].method == "amc" and budgets != [goal]:
+        raise UserError(f"search.method=amc finds widths for {goal} alone; run compress once for each budget")
     build_model(ModelSpec(name=request["model"], kwargs=whole_numbers(dict(request["model_settings"]))))
     check_dataset(request["dataset"])
     for network in request["networks"]:

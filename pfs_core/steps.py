@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pfs_core.errors import UserError
 from pfs_core.progress import say
 from pfs_core.recipes import Recipe, default_recipe, recipe
-from pfs_core.tracking import StepRun, finite, step_run
+from pfs_core.tracking import StepRun, finite, mark_finished, step_run
 
 if TYPE_CHECKING:
     from pfs_core.report import Results
@@ -39,7 +39,8 @@ def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
         words = [request["model"], *request["budgets"], *([method] * (method != "pfs")), f"seed {request['seed']}"]
         name, budgets = " ".join(words), " ".join(request["budgets"])
         tags = {key: request[key] for key in ("model", "seed", "dataset")} | {"budget": budgets, "method": method}
-        open_pipeline(name, {**request, "budgets": budgets}, tags)
+        given = {key: value for key, value in request.items() if key != "search_budget" or value}
+        open_pipeline(name, {**given, "budgets": budgets}, tags)
     return content
 
 
@@ -269,6 +270,7 @@ def report(
         run.summary(prefixed(label, figures) if label else figures)
         if version:
             run.params({"report.registered_model": version})
+    mark_finished()
     for line in [*text_table(HEADER, table_cells(summary["table"])), "", summary["verdict"]]:
         say(line)
     return finite(figures)
@@ -301,6 +303,7 @@ def compare(
         run.summary(figures)
         if any(versions):
             run.params({"compare.registered_models": versions})
+    mark_finished()
     return figures
 
 
@@ -326,6 +329,7 @@ def compare_methods(
         figures = finite(figures_of(summary["rows"]))
         run.metrics(figures)
         run.summary(figures)
+    mark_finished()
     return figures
 
 
@@ -354,7 +358,9 @@ def find_requests(limit: int, claim_hours: float, files: str = "") -> list[dict[
     open_pipeline("compress new models", {"limit": limit, "claim_hours": claim_hours, "request_files": files})
     if files:
         register_files(files, os.environ.get("KFP_RUN_ID", ""))
-    return find(limit, claim_hours)
+    found = find(limit, claim_hours)
+    mark_finished()  # what is left to do is in the claims
+    return found
 
 
 def finish_request(request: Mapping[str, Any], report_dir: str | Path, claim_hours: float) -> bool:
@@ -364,6 +370,24 @@ def finish_request(request: Mapping[str, Any], report_dir: str | Path, claim_hou
 
     summary = read_json(Path(report_dir) / "report.json")
     return finish(whole_numbers(dict(request)), summary["registered"], summary["figures"], claim_hours)
+
+
+ENDED = {"SUCCEEDED": True, "COMPLETE": True, "RUNNING": None}
+"""Whether a pipeline in this state has succeeded, as kfp.local and as Kubeflow's driver write it. The driver leaves
+RUNNING where it lost count: a loop over nothing, steps from the cache alone, a pod that was killed for its memory."""
+
+
+def close(state: str, gives_back: bool = False) -> None:
+    """End the pipeline's run in MLflow, and with ``gives_back`` the claims of what it could not finish."""
+    from pfs_core.registry.work import give_back
+    from pfs_core.tracking import close_pipeline
+
+    succeeded = ENDED.get(state, False)
+    try:
+        if gives_back and give_back("the run ended without a result"):
+            succeeded = False
+    finally:
+        close_pipeline(succeeded)
 
 
 def structure_file(structures_dir: str | Path, network: str) -> Path:

@@ -80,6 +80,7 @@ def _run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter; repeatable")
     sub.add_argument("--params", type=Path, metavar="FILE", help="parameters in a .yaml or .json file; --param wins")
     sub.add_argument("--experiment", default="pfs", metavar="NAME", help="where runs are listed (default pfs)")
+    sub.add_argument("--service-account", default="", metavar="NAME", help="of the pods (default: Kubeflow's own)")
     _package_options(sub)
 
 
@@ -110,15 +111,20 @@ def compile_packages(a: argparse.Namespace) -> None:
     place, drop_downs = _placed(a)
     from pipelines.packages import compile_all, write_resources
 
-    written = write_resources(a.out, a.kubernetes, place) if a.kubernetes else compile_all(a.out, place, drop_downs)
+    if a.kubernetes:
+        written = write_resources(a.out, a.kubernetes, place, drop_downs)
+    else:
+        written = compile_all(a.out, place, drop_downs)
     for path in written:
         print(path)
 
 
 def submit(a: argparse.Namespace) -> int:
     """``pfs submit``."""
-    if a.upload and (a.wait or a.no_cache or a.run_name or a.param or a.params):
-        raise UserError("--upload starts no run; leave out --wait, --no-cache, --run-name, --param and --params")
+    if a.upload and (a.wait or a.no_cache or a.run_name or a.param or a.params or a.service_account):
+        raise UserError(
+            "--upload starts no run; leave out --wait, --no-cache, --run-name, --param, --params and --service-account"
+        )
     placed = _placed(a)
     from pipelines import submit as steps
     from pipelines.client import Client
@@ -136,9 +142,9 @@ def submit(a: argparse.Namespace) -> int:
             experiment = steps.experiment_id(client, a.experiment)
             name = a.run_name or f"{package.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
             if a.no_cache:
-                run = steps.start_uncached(client, package, experiment, name, parameters)
+                run = steps.start_uncached(client, package, experiment, name, parameters, a.service_account)
             else:
-                run = steps.start(client, version, experiment, name, parameters)
+                run = steps.start(client, version, experiment, name, parameters, a.service_account)
             facts |= {"experiment_id": experiment, "run_id": run, "link": client.link(f"runs/details/{run}")}
             print(f"run {run}\n{facts['link']}", flush=True)
         if a.wait:
@@ -182,7 +188,9 @@ def create(a: argparse.Namespace) -> None:
         client = Client(a.endpoint, a.namespace)
         version = _uploaded(client, package, facts)
         experiment = experiment_id(client, a.experiment)
-        made = schedule.create(client, a.name, cron, version, experiment, parameters, a.max_concurrency, a.paused)
+        made = schedule.create(
+            client, a.name, cron, version, experiment, parameters, a.max_concurrency, a.paused, a.service_account
+        )
         facts |= {"experiment_id": experiment, "recurring_run_id": made}
         facts["link"] = client.link(f"recurringrun/details/{made}")
         print(f"schedule {a.name}: {cron} {_ZONE}{', paused' if a.paused else ''}\n{facts['link']}")

@@ -1,6 +1,5 @@
 """A compiled pipeline as a thing to look at before it is sent."""
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +10,8 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-import pfs_core
 from pfs_core.errors import UserError, did_you_mean, one_line
-from pipelines.packages import PIPELINES, compile_one
+from pipelines.packages import PIPELINES, compile_one, package_version
 from pipelines.pools import Placement
 
 
@@ -41,8 +39,8 @@ class Package:
 
     @property
     def version(self) -> str:
-        """The version of pfs and a digest of the bytes: other bytes have another one."""
-        return f"{pfs_core.__version__}-{hashlib.sha256(self.data).hexdigest()[:12]}"
+        """What it is called among the pipeline's versions (:func:`pipelines.packages.package_version`)."""
+        return package_version(self.data)
 
     @property
     def parameters(self) -> dict[str, dict[str, Any]]:

@@ -72,7 +72,7 @@ def define(place: Placement = Placement()) -> Any:
     @with_pools
     def compress_new_models(
         limit: int = 5,
-        claim_hours: float = 72.0,
+        claim_hours: float = 240.0,
         request_files: str = "",
         search_settings: dict = {},
         retrain_settings: dict = {},

@@ -1,5 +1,6 @@
 """Pipeline packages: the YAML that the Kubeflow UI and its API take."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,30 +47,42 @@ def compile_one(name: str, path: Path, place: Placement = Placement(), drop_down
     return path
 
 
-def write_resources(folder: Path, namespace: str, place: Placement = Placement()) -> list[Path]:
+def package_version(data: bytes) -> str:
+    """The version of pfs and a digest of the package: another image, or anything else that differs, has another one."""
+    return f"{pfs_core.__version__}-{hashlib.sha256(data).hexdigest()[:12]}"
+
+
+def write_resources(
+    folder: Path, namespace: str, place: Placement = Placement(), drop_downs: bool = False
+) -> list[Path]:
     """Write every pipeline as the Pipeline and PipelineVersion resources that Kubeflow takes from Kubernetes.
 
-    Versions are named after that of pfs: a new one makes other resources.
+    Versions are named after their packages (:func:`package_version`): Kubeflow changes none that it has.
 
     Args:
         folder: made if it is not there.
         namespace: of the resources.
         place: where steps run.
+        drop_downs: as for :func:`compile_all`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, define in PIPELINES.items():
         resource = name.replace("_", "-")
+        path, aside = folder / f"{name}-resources.yaml", folder / f".{name}.partial.yaml"
+        package = compile_one(name, aside, place, drop_downs).read_bytes()
         options = compiler.KubernetesManifestOptions(
             pipeline_name=resource,
-            pipeline_version_name=f"{resource}-{pfs_core.__version__}",
+            pipeline_version_name=f"{resource}-{package_version(package)}",
             namespace=namespace,
             include_pipeline_manifest=True,
         )
-        path, aside = folder / f"{name}-resources.yaml", folder / f".{name}.partial.yaml"
         compiler.Compiler().compile(
             define(place), str(aside), kubernetes_manifest_options=options, kubernetes_manifest_format=True
         )
+        pipeline, version = yaml.safe_load_all(aside.read_text())
+        version["spec"]["pipelineSpec"] = next(yaml.safe_load_all(package))
+        aside.write_text(yaml.safe_dump_all([pipeline, version]))
         paths.append(aside.replace(path))
     return paths
 

@@ -58,7 +58,7 @@ def define(place: Placement = Placement()) -> Any:
             model_settings: Keyword arguments of the network, e.g. {"width": 32}.
             split_settings: Changes to the recipe's split settings.
             search_settings: Changes to the recipe's search settings, e.g. {"epochs": 5}; {"method": "network_slimming"}
-                (or amc, random, uniform) chooses the structure in another way.
+                (or random, uniform) chooses the structure in another way.
             extract_settings: Changes to the recipe's extract settings, e.g. {"channel_multiple": 8}.
             retrain_settings: Changes to the recipe's retrain settings, e.g. {"epochs": 20}.
             latency_settings: Changes to the recipe's latency settings.
@@ -69,6 +69,7 @@ def define(place: Placement = Placement()) -> Any:
                 model=model,
                 dataset=dataset,
                 budgets=budgets,
+                search_budget=search_budget,
                 networks=["pruned", "dense"],
                 recipe=recipe,
                 seed=seed,

@@ -13,26 +13,12 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from components.base import IMAGE
+from pfs_core.environment import SECRETS, SERVERS
 
-CONFIG = (
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_S3_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL",
-    "AWS_DEFAULT_REGION",
-    "AWS_REQUEST_CHECKSUM_CALCULATION",
-    "PFS_CHECKPOINTS",
-    "KFP_UI_URL",
-)
-"""Variables from the keys of that name in the ConfigMap; keys that it lacks are left out."""
-SECRETS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-)
-"""Variables from the keys of that name in the secret; keys that it lacks are left out."""
+CONFIG = (*SERVERS, "PFS_CHECKPOINTS", "KFP_UI_URL")
+"""Variables from the keys of that name in the ConfigMap, ``SECRETS`` from the secret; what is missing is left out."""
+USER = 1000
+"""Of the image."""
 HOUR = 3600
 RETRIES = 3
 _SHARED_MEMORY = "8Gi"
@@ -124,7 +110,8 @@ class Placement:
             task.set_accelerator_type(pools.gpu_type).set_accelerator_limit(pools.gpu_count)
             kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=_SHARED_MEMORY)  # noqa: S108
             _nodes(task, pools.gpu_node_selector, pools.gpu_tolerations)
-            task.set_retry(RETRIES, backoff_duration="60s", backoff_factor=2, backoff_max_duration="1800s")
+            within = (hours * (RETRIES + 1) + 1) * HOUR  # from the first start on, for all tries and the waits
+            task.set_retry(RETRIES, backoff_duration="60s", backoff_factor=2, backoff_max_duration=f"{within}s")
             self._surroundings(task, pools, hours)
         return task
 
@@ -148,6 +135,7 @@ class Placement:
 
     def _surroundings(self, task: dsl.PipelineTask, pools: Pools, hours: int) -> None:
         kubernetes.set_timeout(task, hours * HOUR)
+        kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
         kubernetes.use_config_map_as_env(task, pools.config_map, {key: key for key in CONFIG}, optional=True)
         kubernetes.use_secret_as_env(task, pools.secret, {key: key for key in SECRETS}, optional=True)
         kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")

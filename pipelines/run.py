@@ -130,8 +130,10 @@ def print_paths(folder: Path, store: Path) -> None:
     print(f"report     {shown / 'report' / 'report.html'}")
     print(f"structure  {shown / 'structures' / 'structure.json'}")
     print(f"model      {shown / 'model-pruned'}")
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        print(f"MLflow     {os.environ['MLFLOW_TRACKING_URI']}")
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        from pfs_core.tracking.outbox import plain
+
+        print(f"MLflow     {plain(uri)}")
     else:
         option = "" if store == Path("pfs-runs") else f" --out {store}"
         here = Path(sys.executable).with_name("pfs")

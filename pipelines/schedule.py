@@ -17,6 +17,7 @@ def create(
     parameters: dict[str, Any],
     max_concurrency: int = 1,
     paused: bool = False,
+    service_account: str = "",
 ) -> str:
     """Make a recurring run of a version of a pipeline, in place of those of its name; returns its id.
 
@@ -31,6 +32,7 @@ def create(
         parameters: of every run.
         max_concurrency: how many of its runs may be going on at once, 1 to 10.
         paused: leave it paused.
+        service_account: of the pods; empty for Kubeflow's own.
 
     Raises:
         UserError, ServerError: a request failed; the message says what is there now.
@@ -46,6 +48,7 @@ def create(
         pipeline_id=version.pipeline_id,
         version_id=version.version_id,
         enabled=False,
+        service_account=service_account or None,
     )
     made_id = client.has(made, "recurring_run_id").recurring_run_id
     try:

@@ -84,21 +84,39 @@ def experiment_id(client: Client, name: str) -> str:
     return client.has(experiment, "experiment_id").experiment_id
 
 
-def start(client: Client, version: Uploaded, experiment: str, name: str, parameters: dict[str, Any]) -> str:
-    """Start a run of a version in an experiment (its id); returns the run's id."""
+def start(
+    client: Client, version: Uploaded, experiment: str, name: str, parameters: dict[str, Any], service_account: str = ""
+) -> str:
+    """Start a run of a version in an experiment (its id); returns the run's id.
+
+    Its pods have Kubeflow's own service account where none is named.
+    """
     with quiet():
         run = client.run_pipeline(
-            experiment, name, params=parameters, pipeline_id=version.pipeline_id, version_id=version.version_id
+            experiment,
+            name,
+            params=parameters,
+            pipeline_id=version.pipeline_id,
+            version_id=version.version_id,
+            service_account=service_account or None,
         )
     return client.has(run, "run_id").run_id
 
 
-def start_uncached(client: Client, package: Package, experiment: str, name: str, parameters: dict[str, Any]) -> str:
+def start_uncached(
+    client: Client, package: Package, experiment: str, name: str, parameters: dict[str, Any], service_account: str = ""
+) -> str:
     """Start a run that carries its package with it, the cache off: that of a version cannot be changed."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "package.yaml"
         path.write_bytes(package.uncached())
-        run = client.run_pipeline(experiment, name, params=parameters, pipeline_package_path=str(path))
+        run = client.run_pipeline(
+            experiment,
+            name,
+            params=parameters,
+            pipeline_package_path=str(path),
+            service_account=service_account or None,
+        )
     return client.has(run, "run_id").run_id
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds the image, unless it is there, and runs pfs in it: whole, with a root that cannot be written, and a container a
-# step. With Docker, or with podman: DOCKER=podman DOCKER_HOST=unix:///run/podman/podman.sock IMAGE=localhost/pfs-python:0.1.0
+# Builds the image, or takes the one that IMAGE names, and runs pfs in it: whole, with a root that cannot be written, and a
+# container a step. With Docker, or with podman: DOCKER=podman DOCKER_HOST=unix:///run/podman/podman.sock
 set -euo pipefail
 cd "$(dirname "$0")/.."
 docker=${DOCKER:-docker}
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pfs_core/__init__.py)
-image=${IMAGE:-pfs-python:$version}
-"$docker" image inspect "$image" >/dev/null 2>&1 || "$docker" build --build-arg "VERSION=$version" -t "$image" .
+image=${IMAGE:-localhost/pfs-python:$version}
+[ -n "${IMAGE:-}" ] || "$docker" build --build-arg "VERSION=$version" -t "$image" .
 "$docker" run --rm --read-only --tmpfs /tmp --workdir /tmp "$image" \
   pfs run --set model.width=4 --set search.epochs=1 --set retrain.epochs=1 --set latency.max_seconds=1
 folder=$(mktemp -d)

@@ -2,25 +2,18 @@
 
 import os
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from pfs_core.environment import SECRETS, SERVERS
+from pfs_core.errors import UserError
 from pfs_core.spec import Config
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 MANAGER = "pfs.kubeflow.org/launcher"
-PASSED_ON = (
-    "AWS_ENDPOINT_URL",
-    "AWS_DEFAULT_REGION",
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_S3_ENDPOINT_URL",
-    "KFP_RUN_ID",
-    "PFS_CHECKPOINT_SECONDS",
-)
-"""Variables of the launcher that the nodes get too; none of them is a secret."""
-SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-"""Variables that come from the keys of that name in the secret; keys that it lacks are left out."""
+PASSED_ON = (*SERVERS, "KFP_RUN_ID", "PFS_CHECKPOINT_SECONDS")
+"""Variables of the launcher that the nodes get too; ``SECRETS`` come from the secret, as far as it has them."""
 
 
 class TrainJob(Config):
@@ -55,7 +48,15 @@ def manifest(job: TrainJob, name: str, address: str, run_id: str = "") -> dict[s
         name: of the TrainJob.
         address: where its inputs are.
         run_id: the MLflow run that the training is recorded in; empty for a new one.
+
+    Raises:
+        UserError: MLflow's address holds a login, which anybody who sees the TrainJob could read.
     """
+    if "@" in urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).netloc:
+        raise UserError(
+            "MLFLOW_TRACKING_URI holds a login, which TrainJobs would show; put it into the secret as "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
     env: list[dict[str, Any]] = [{"name": key, "value": os.environ[key]} for key in PASSED_ON if os.environ.get(key)]
     env += [{"name": "MLFLOW_RUN_ID", "value": run_id}] * bool(run_id)
     for key in SECRETS * bool(job.secret):

@@ -7,6 +7,9 @@ before it by name, it withdraws; else it waits until the others have withdrawn o
 Of two claimants the second to write reads after both have written: it sees the first, and cannot take what it sees. So
 the two never hold at once, whatever the order of their steps, as long as no claim expires while its owner is between
 reading and writing. Of claimants that all see each other the first by name stays, so somebody gets it.
+
+Asking lasts for minutes only, so that a claimant that dies meanwhile is in nobody's way. A claim that cannot be read
+has expired.
 """
 
 import json
@@ -16,7 +19,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 PREFIX = "pfs.claim."
+ASKING_FOR = timedelta(minutes=2)
 ASKING, HELD = "asking", "held"
+EXPIRED = datetime.min.replace(tzinfo=UTC)
 LOOKS, EVERY = 20, 0.5
 """How often, and every how many seconds, a claimant looks at others that ask too before it gives up."""
 
@@ -58,17 +63,21 @@ class Claim:
         now: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._tags, self._run, self._hours, self._now, self._sleep = tags, run, hours, now, sleep
+        self._tags, self._run, self._hours, self._now, self._sleep = tags, run, timedelta(hours=hours), now, sleep
 
     def take(self) -> bool:
-        """Whether the thing is this run's now. It stays so for a run that has it already."""
-        if self.held():
+        """Whether the thing is this run's now. A run that has it already has it for ``hours`` from now."""
+        mine = _claims(self._tags.read()).get(self._run)
+        if mine and mine[0] == HELD and mine[1] > self._now():
+            self._write(HELD, self._hours)
             return True
-        self._write(ASKING)
+        expires = self._write(ASKING, ASKING_FOR)
         for _ in range(LOOKS):
             others = self._others()
+            if self._now() >= expires:
+                break
             if not others:
-                self._write(HELD)
+                self._write(HELD, self._hours)
                 return True
             if HELD in others.values() or min(others) < self._run:
                 break
@@ -79,16 +88,17 @@ class Claim:
     def held(self) -> bool:
         """Whether this run has the claim and nobody has taken it over since it expired."""
         claims = _claims(self._tags.read())
-        mine = claims.get(self._run)
-        return mine is not None and mine[0] == HELD and HELD not in self._others().values()
+        state, _ = claims.pop(self._run, ("", EXPIRED))
+        return state == HELD and not any(other == HELD and end > self._now() for other, end in claims.values())
 
     def drop(self) -> None:
         """Give it back."""
         self._tags.delete(PREFIX + self._run)
 
-    def _write(self, state: str) -> None:
-        expires = self._now() + timedelta(hours=self._hours)
+    def _write(self, state: str, lasts: timedelta) -> datetime:
+        expires = self._now() + lasts
         self._tags.write(PREFIX + self._run, json.dumps({"state": state, "expires": expires.isoformat()}))
+        return expires
 
     def _others(self) -> dict[str, str]:
         """The states of the other claims, by run; those that have expired are removed."""
@@ -105,9 +115,13 @@ class Claim:
 
 def _claims(tags: Mapping[str, str]) -> dict[str, tuple[str, datetime]]:
     """State and end of every claim, by run."""
-    found = {}
-    for key, text in tags.items():
-        if key.startswith(PREFIX):
-            value = json.loads(text)
-            found[key.removeprefix(PREFIX)] = value["state"], datetime.fromisoformat(value["expires"])
-    return found
+    return {key.removeprefix(PREFIX): _parsed(text) for key, text in tags.items() if key.startswith(PREFIX)}
+
+
+def _parsed(text: str) -> tuple[str, datetime]:
+    try:
+        value = json.loads(text)
+        state, expires = value["state"], datetime.fromisoformat(value["expires"])
+    except (ValueError, TypeError, KeyError):
+        return "", EXPIRED
+    return (state, expires) if state in (ASKING, HELD) and expires.tzinfo else ("", EXPIRED)

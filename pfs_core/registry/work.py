@@ -4,11 +4,12 @@ The states of a version are in its tag ``pfs.compress``: ``requested`` by a user
 ``failed``.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pfs_core.errors import UserError
+from pfs_core.errors import UserError, one_line
 from pfs_core.progress import say
 from pfs_core.registry.claims import Claim
 from pfs_core.registry.request import (
@@ -28,6 +29,7 @@ from pfs_core.tracking import PIPELINE_TAG
 ACCEPTED = "accepted"
 """The alias of the newest result that passed its gate."""
 MAX_ATTEMPTS = 3
+MAX_HOURS = 24 * 366
 SOURCE, RESULT, GATE = "pfs.source", "pfs.pruned", "pfs.gate"
 
 
@@ -56,47 +58,66 @@ def find(limit: int, claim_hours: float) -> list[dict[str, Any]]:
     """Claim up to ``limit`` requests for this pipeline run (``KFP_RUN_ID``), the oldest first.
 
     A request that cannot be carried out is marked ``failed``. One whose claim has expired, because its run vanished, is
-    taken over; after ``MAX_ATTEMPTS`` such runs it is marked ``failed``. A run that asks again gets what it has.
+    taken over; after ``MAX_ATTEMPTS`` such runs it is marked ``failed``. A run that asks again gets what it has. What
+    is wrong with one version does not keep the others waiting.
 
     Returns:
         The fields of :class:`Request`, ``source`` (``models:/NAME/VERSION``) and ``registered_model``, the name that
         the result gets.
 
     Raises:
-        UserError: there is no MLflow server or no pipeline run.
+        UserError: there is no MLflow server or no pipeline run, or a number is out of range.
     """
-    run = _run()
+    if limit < 0:
+        raise UserError(f"limit {limit} is out of range; from 0 up")
+    run, hours = _run(), _hours(claim_hours)
     found: list[dict[str, Any]] = []
     for name, version in _versions(REQUESTED, CLAIMED):
         if len(found) == limit:
             break
-        source, tags = f"models:/{name}/{version}", VersionTags(name, version)
-        claim = Claim(tags, run, claim_hours)
-        if not claim.take():
-            continue
-        state = tags.read()
-        if state.get(STATE) not in (REQUESTED, CLAIMED):  # another run has finished it meanwhile
-            claim.drop()
-            continue
-        try:
-            if state[STATE] == CLAIMED and state.get(RUN) != run:
-                _count(tags, f"run {state.get(RUN)} vanished")
-            request = Request.of_tags(state, source)
-            request.check()
-        except UserError as e:
-            say(f"{source} cannot be compressed: {e}")
-            tags.write(REASON, str(e)[:500])
-            tags.write(STATE, FAILED)
-            claim.drop()
-            continue
-        tags.write(RUN, run)
-        tags.write(LINK, _link(run))
-        tags.write(STATE, CLAIMED)
-        say(f"{source}: {request.model} on {request.dataset} to {request.budget}")
-        found.append({**request.model_dump(exclude_none=True), "source": source, "registered_model": f"{name}-pruned"})
+        with _unless_deleted(name, version):
+            if request := _claimed(name, version, run, hours):
+                found.append(request)
     if not found:
         say("nothing to compress")
     return found
+
+
+def _claimed(name: str, version: str, run: str, hours: float) -> dict[str, Any] | None:
+    """What to do for a version that is this run's now; None if it is another's, or nothing can be done."""
+    source, tags = f"models:/{name}/{version}", VersionTags(name, version)
+    claim = Claim(tags, run, hours)
+    if not claim.take():
+        return None
+    state = tags.read()
+    if state.get(STATE) not in (REQUESTED, CLAIMED):  # another run has finished it meanwhile
+        claim.drop()
+        return None
+    if state[STATE] == REQUESTED and _attempts(state) >= MAX_ATTEMPTS:  # it had failed, and is asked for again
+        tags.delete(ATTEMPTS)
+    if state[STATE] == CLAIMED and state.get(RUN) != run:
+        reason = f"run {state.get(RUN)} vanished"
+        if _count(tags, reason) == FAILED:
+            say(f"{source} cannot be compressed: {reason}, and it was the last of {MAX_ATTEMPTS} attempts")
+            tags.write(STATE, FAILED)
+            claim.drop()
+            return None
+    tags.write(RUN, run)
+    tags.write(LINK, _link(run))
+    try:
+        request = Request.of_tags(state, source)
+        request.check()
+    except Exception as e:
+        refused = isinstance(e, UserError)
+        reason = str(e) if refused else one_line(e)
+        say(f"{source} cannot be compressed: {reason}")
+        next_state = _count(tags, reason)
+        tags.write(STATE, FAILED if refused else next_state)
+        claim.drop()
+        return None
+    tags.write(STATE, CLAIMED)
+    say(f"{source}: {request.model} on {request.dataset} to {request.budget}")
+    return {**request.model_dump(exclude_none=True), "source": source, "registered_model": f"{name}-pruned"}
 
 
 def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, float], claim_hours: float) -> bool:
@@ -109,21 +130,27 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
         claim_hours: as for :func:`find`.
 
     Returns:
-        Whether the claim was still this run's; if not, nothing is changed.
+        Whether the version is this run's, or free, as it is where the run ended and this step is tried again; if it is
+        another's, nothing is changed.
 
     Raises:
-        UserError: the result was not registered.
+        UserError: the result was not registered, or ``claim_hours`` is out of range.
     """
     from mlflow import MlflowClient
 
     run = _run()
     name, _, version = request["source"].removeprefix("models:/").rpartition("/")
     tags = VersionTags(name, version)
-    claim = Claim(tags, run, claim_hours)
-    if tags.read().get(STATE) == DONE and tags.read().get(RUN) == run:  # this step is tried again
-        return True
-    if not claim.held():
+    claim = Claim(tags, run, _hours(claim_hours))
+    if not claim.take():
         say(f"{request['source']} was claimed by another run meanwhile; its tags are left as they are")
+        return False
+    state = tags.read()
+    if state.get(STATE) == DONE:
+        claim.drop()
+        if state.get(RUN) == run:  # this step is tried again
+            return True
+        say(f"{request['source']} was finished by another run meanwhile; its tags are left as they are")
         return False
     if not registered:
         raise UserError(f"the result of {request['source']} is not in the registry; set MLFLOW_TRACKING_URI")
@@ -136,37 +163,68 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
     if not refusal:
         MlflowClient().set_registered_model_alias(result_name, ACCEPTED, result_version)
     tags.write(RESULT, f"models:/{registered}")
-    tags.delete(REASON)
+    for key in (REASON, ATTEMPTS):
+        tags.delete(key)
+    tags.write(RUN, run)
+    tags.write(LINK, _link(run))
     tags.write(STATE, DONE)
     claim.drop()
     say(f"{request['source']} is done: models:/{registered}, {f'not accepted: {refusal}' if refusal else 'accepted'}")
     return True
 
 
-def give_back(reason: str) -> None:
-    """End the claims that this run still has: what it could not finish is requested again, or failed in the end."""
-    run = _run()
-    for name, version in _versions(CLAIMED):
-        tags = VersionTags(name, version)
-        claim = Claim(tags, run, 0)
-        if tags.read().get(RUN) != run or not claim.held():
-            continue
-        try:
-            _count(tags, reason)
-            tags.write(STATE, REQUESTED)
-        except UserError:
-            tags.write(STATE, FAILED)
-        claim.drop()
+def give_back(reason: str) -> int:
+    """End the claims that this run still has: what it could not finish is requested again, or failed in the end.
+
+    Returns:
+        How many there were.
+    """
+    run, ended = _run(), 0
+    for name, version in _versions(REQUESTED, CLAIMED):  # a run may be stopped between its claim and the new state
+        with _unless_deleted(name, version):
+            tags = VersionTags(name, version)
+            claim = Claim(tags, run, 0)
+            if claim.held():
+                tags.write(STATE, _count(tags, reason))
+                claim.drop()
+                ended += 1
+    return ended
 
 
-def _count(tags: VersionTags, reason: str) -> None:
-    """Count an attempt that came to nothing; UserError if it was the last."""
+def _count(tags: VersionTags, reason: str) -> str:
+    """Count an attempt that came to nothing; returns the state that follows."""
     state = tags.read()
-    attempts = int(state.get(ATTEMPTS, "0")) + 1
+    attempts = _attempts(state) + 1
     tags.write(ATTEMPTS, str(attempts))
     tags.write(REASON, f"{reason} {state.get(LINK, '')}".strip()[:500])
-    if attempts >= MAX_ATTEMPTS:
-        raise UserError(f"{reason}; {attempts} attempts came to nothing")
+    return FAILED if attempts >= MAX_ATTEMPTS else REQUESTED
+
+
+def _attempts(state: Mapping[str, str]) -> int:
+    """How many attempts a version's tags tell of; none where they make no sense."""
+    try:
+        return max(0, int(state.get(ATTEMPTS, "0")))
+    except ValueError:
+        return 0
+
+
+def _hours(claim_hours: float) -> float:
+    if not 0 < claim_hours <= MAX_HOURS:
+        raise UserError(f"claim_hours {claim_hours} is out of range; above 0, up to {MAX_HOURS}")
+    return claim_hours
+
+
+@contextlib.contextmanager
+def _unless_deleted(name: str, version: str) -> Iterator[None]:
+    """Pass over a version that was deleted since it was listed."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as e:
+        if e.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        say(f"models:/{name}/{version} has been deleted")
 
 
 def _versions(*states: str) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ What a server that is down cannot take waits in an :class:`pfs_core.tracking.out
 work succeeds without it.
 """
 
-from pfs_core.tracking.runs import PIPELINE_TAG, close_pipeline, make_experiment, open_pipeline, page
+from pfs_core.tracking.runs import PIPELINE_TAG, close_pipeline, make_experiment, mark_finished, open_pipeline, page
 from pfs_core.tracking.step import StepRun, finite, step_run
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "close_pipeline",
     "finite",
     "make_experiment",
+    "mark_finished",
     "open_pipeline",
     "page",
     "step_run",

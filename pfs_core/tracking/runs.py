@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from pfs_core.tracking.outbox import Outbox, Parcel, brief_requests, plain, refu
 
 PIPELINE_TAG, PIPELINE_URL_TAG = "kfp.pipeline_run_id", "kfp.pipeline_run_url"
 STEP_TAG, INPUTS_TAG = "pfs.step", "pfs.inputs"
+FINISHED_TAG = "pfs.finished"
+"""On the pipeline's run, once its last step has done its work."""
 PARENT_TAG = "mlflow.parentRunId"
 EXPERIMENT = "pfs"
 """What experiments are called before the model's name, and what has no model."""
@@ -209,29 +211,52 @@ def open_pipeline(name: str, params: Mapping[str, Any], about: Mapping[str, Any]
     return ids[0] if ids else ""
 
 
-def close_pipeline(succeeded: bool) -> None:
+def mark_finished() -> None:
+    """Note on the parent run that the last step has done its work, for :func:`close_pipeline`."""
+
+    def mark(parent: Any) -> None:
+        from mlflow import MlflowClient
+
+        MlflowClient().set_tag(parent.info.run_id, FINISHED_TAG, "yes")
+
+    _to_pipeline("that the last step is done", mark)
+
+
+def close_pipeline(succeeded: bool | None) -> None:
     """End the parent run with its true status, and the steps that were cut off as failed.
 
     A step of a pipeline that succeeded has succeeded too, even if it could not tell the server.
 
     Nothing happens without tracking, where the run has ended already, and under KFP's plugin, which does it itself.
+
+    Args:
+        succeeded: None where nobody knows: then it has if its last step did (:func:`mark_finished`).
     """
+
+    def end(parent: Any) -> None:
+        from mlflow import MlflowClient
+
+        done = FINISHED_TAG in parent.data.tags if succeeded is None else succeeded
+        unfinished = f"tags.`{PIPELINE_TAG}` = '{os.environ['KFP_RUN_ID']}' and attributes.status = 'RUNNING'"
+        for run in MlflowClient().search_runs([parent.info.experiment_id], unfinished):
+            MlflowClient().set_terminated(run.info.run_id, "FINISHED" if done else "FAILED")
+
+    _to_pipeline("how the pipeline ended", end)
+
+
+def _to_pipeline(what: str, send: Callable[[Any], None]) -> None:
+    """Do something with the parent run, where it is ours and there is one."""
     pipeline = os.environ.get("KFP_RUN_ID")
     if not pipeline or not os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID"):
         return
-    from mlflow import MlflowClient
-
     outbox = Outbox()
 
-    def end() -> None:
-        if (parent := find_pipeline(pipeline)) is None:
-            return
-        unfinished = f"tags.`{PIPELINE_TAG}` = '{pipeline}' and attributes.status = 'RUNNING'"
-        for run in MlflowClient().search_runs([parent.info.experiment_id], unfinished):
-            MlflowClient().set_terminated(run.info.run_id, "FINISHED" if succeeded else "FAILED")
+    def deliver() -> None:
+        if parent := find_pipeline(pipeline):
+            send(parent)
 
     with brief_requests():
-        outbox.post(Parcel("how the pipeline ended", end))
+        outbox.post(Parcel(what, deliver))
         outbox.close(mail.LAST_EFFORT_SECONDS)
 
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
-from pfs_core.cluster.manifest import PASSED_ON, SECRETS, TrainJob, manifest
+from pfs_core.cluster.manifest import PASSED_ON, TrainJob, manifest
+from pfs_core.environment import SECRETS
 from pfs_core.errors import UserError
 
 names = st.text("abcz", min_size=1, max_size=5)
@@ -54,6 +55,13 @@ def test_secrets_go_by_reference(monkeypatch):
     assert not any(f"value of {key}" in text for key in SECRETS)
     assert all(f"value of {key}" in text for key in PASSED_ON)
     assert all(json.dumps({"name": "store", "key": key, "optional": True}) in text for key in SECRETS)
+
+
+def test_an_address_with_a_login_is_refused(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hidden@mlflow.example")
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI holds a login") as refused:
+        manifest(TrainJob(shared="s3://b/p", image="i", secret="store"), "n", "s3://b/p/1")
+    assert "hidden" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,13 @@ def request(**changes):
         ({"model": "resnet21"}, "did you mean resnet20?"),
         ({"budgets": ["macs=0.5", "macs=2"]}, "macs=2"),
         ({"budgets": []}, "no budget is given"),
+        ({"budgets": ["macs=0.5", "macs=0.50"], "search_budget": "macs=0.5"}, "budget macs=0.5 is given twice"),
+        ({"budgets": ["macs=0.5", "macs=0.3"]}, "search_budget is empty"),
+        ({"budgets": ["macs=0.5", "macs=0.3"], "search_budget": "half"}, "budget 'half' is not understood"),
+        (
+            {"budgets": ["macs=0.3"], "search_budget": "macs=0.5", "search_settings": {"method": "amc"}},
+            "search.method=amc finds widths for macs=0.5 alone",
+        ),
         ({"networks": ["pruned", "thin"]}, "unknown network 'thin' to train"),
         ({"networks": ["dense"]}, 'leave out "pruned"'),
         ({"recipe": "cifar"}, "unknown recipe 'cifar'"),

@@ -13,10 +13,11 @@ from kubeflow_trainer_api.models import TrainerV1alpha1ClusterTrainingRuntime
 
 from pfs_core.cluster import launch
 from pfs_core.cluster.manifest import GROUP, PLURAL
+from pfs_core.environment import SECRETS
 from pipelines.compiled import load_package
-from pipelines.packages import PIPELINES
+from pipelines.packages import PIPELINES, write_resources
 from pipelines.parameters import run_parameters
-from pipelines.pools import CONFIG, SECRETS
+from pipelines.pools import CONFIG
 from tests.manifests.kustomize import build, containers, pods, same_form
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -102,7 +103,8 @@ def check_restricted(pod):
         assert not any("hostPort" in port for port in container.get("ports", []))
 
 
-def test_pods_are_restricted(objects):
+def test_pods_are_restricted(overlay, objects):
+    assert bool(pods(objects)) == (overlay == "laptop")
     for pod in pods(objects):
         check_restricted(pod)
         assert pod["automountServiceAccountToken"] is False
@@ -119,6 +121,40 @@ def test_the_training_runtime_is_restricted_and_trainers_own_model_takes_it_whol
     (job,) = RUNTIME["spec"]["template"]["spec"]["replicatedJobs"]
     assert job["name"] == "node"  # what TrainJobs patch, and what the launcher looks at
     assert f"'{job['name']}'" in Path(launch.__file__).read_text().replace('"', "'")
+
+
+def test_every_server_is_called_by_those_who_need_it_only(overlay, objects):
+    policies = [document for document in objects if document["kind"] == "NetworkPolicy"]
+    servers = {d["metadata"]["name"]: d["spec"] for d in objects if d["kind"] == "Service"}
+    assert bool(servers) == (overlay == "laptop")
+    for name, service in servers.items():
+        (policy,) = (p["spec"] for p in policies if p["spec"]["podSelector"] == {"matchLabels": service["selector"]})
+        (rule,) = policy["ingress"]
+        assert all(caller["podSelector"]["matchLabels"] for caller in rule["from"]), name
+        assert [port["port"] for port in rule["ports"]] == [port["port"] for port in service["ports"]], name
+
+
+@pytest.mark.parametrize("keys", [{}, {"AWS_ACCESS_KEY_ID": "me"}, {"AWS_SECRET_ACCESS_KEY": "hidden"}])
+def test_the_object_store_does_not_start_without_keys(keys):
+    store = MANIFESTS / "overlays" / "laptop" / "object-store.yaml"
+    (container,) = containers(list(yaml.safe_load_all(store.read_text())))
+    environment = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", **keys}
+    command = [*container["command"], *container["args"]]
+    environment["PATH"] = "/usr/bin:/bin"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "is empty in secret.env" in done.stderr
+    assert "entrypoint" not in done.stderr
+
+
+def test_defaults_for_containers_are_not_for_a_namespace_that_others_use(overlay, objects):
+    assert any(document["kind"] == "LimitRange" for document in objects) == (overlay == "cloud-gpu")
+
+
+def test_the_pipelines_for_gitops_are_those_that_compile_writes(manifests):
+    write_resources(manifests / "pipelines", "team-a")
+    built = build(manifests / "pipelines")
+    assert [document["kind"] for document in built] == ["Pipeline", "PipelineVersion"] * len(PIPELINES)
 
 
 def test_images_have_tags(objects):

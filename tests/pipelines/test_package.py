@@ -12,9 +12,10 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 import components
+from pfs_core.environment import SECRETS
 from pipelines.local import run
 from pipelines.packages import CHOICES, PIPELINES, compile_all, compile_one, write_resources
-from pipelines.pools import CONFIG, RETRIES, SECRETS, Placement
+from pipelines.pools import CONFIG, RETRIES, USER, Placement
 
 GOLDEN = Path(__file__).parent / "golden"
 TRAINS = {"search-gates", "retrain", "retrain-2"}
@@ -152,6 +153,31 @@ def test_steps_that_train_are_tried_again_with_growing_waits(tasks):
     assert tasks["retrain"].retry_policy.backoff_factor > 1
 
 
+def test_all_tries_fit_into_the_time_for_retries(tasks, spec, platform):
+    """Kubeflow counts it from the first start on, and ends what is still running then."""
+    for name in TRAINS & set(tasks):
+        policy = tasks[name].retry_policy
+        timeout = platform[spec.components[tasks[name].component_ref.name].executor_label.removeprefix("exec-")]
+        waits = sum(policy.backoff_duration.seconds * policy.backoff_factor**i for i in range(RETRIES))
+        needed = timeout.active_deadline_seconds * (RETRIES + 1) + waits
+        assert policy.backoff_max_duration.seconds >= needed, name
+
+
+def test_a_claim_lasts_longer_than_every_step_of_its_model(tmp_path):
+    path = compile_one("compress_new_models", tmp_path / "package.yaml")
+    pipeline, platform = yaml.safe_load_all(path.read_text())
+    steps = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    seconds = sum(int(step["activeDeadlineSeconds"]) for step in steps.values())
+    hours = pipeline["root"]["inputDefinitions"]["parameters"]["claim_hours"]["defaultValue"]
+    assert hours * 3600 > seconds
+
+
+def test_every_step_is_the_images_user_and_never_root(platform):
+    for name, config in platform.items():
+        assert config.security_context.run_as_non_root is True, name
+        assert config.security_context.run_as_user == USER, name
+
+
 def test_what_must_happen_in_every_run_is_never_cached(spec, tasks):
     never = {"benchmark-latency", "check-request", "close-run", "find-requests", "finish-request", "plan-comparison"}
     for name, task in tasks.items():
@@ -177,6 +203,19 @@ def test_resources_for_gitops_are_the_packages(tmp_path):
         assert {pipeline["metadata"]["namespace"], version["metadata"]["namespace"]} == {"team-a"}
         spec, platform = yaml.safe_load_all(package.read_text())
         assert (version["spec"]["pipelineSpec"], version["spec"]["platformSpec"]) == (spec, platform)
+
+
+def test_another_package_is_another_version_for_gitops(tmp_path):
+    named = []
+    for place, drop_downs in ((Placement(), False), (Placement(), False), (Placement(data_volume="x"), True)):
+        paths = write_resources(tmp_path, "team-a", place, drop_downs)
+        versions = [list(yaml.safe_load_all(path.read_text()))[1] for path in paths]
+        named.append([version["metadata"]["name"] for version in versions])
+    assert named[0] == named[1]
+    assert not set(named[0]) & set(named[2])
+    parameters = versions[0]["spec"]["pipelineSpec"]["root"]["inputDefinitions"]["parameters"]
+    assert parameters["recipe"]["literals"] == CHOICES["recipe"]
+    assert len(list(tmp_path.iterdir())) == len(paths)  # nothing else is left there
 
 
 def test_drop_downs_are_an_option(tmp_path):

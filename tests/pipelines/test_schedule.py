@@ -35,6 +35,15 @@ def test_a_schedule_starts_the_version_with_its_parameters(capsys, api, package)
     assert facts["link"] == f"{api.endpoint}/#/recurringrun/details/{schedule['recurring_run_id']}"
 
 
+def test_the_service_account_is_kubeflows_unless_one_is_named(api, package):
+    assert create(package) == 0
+    [schedule] = api.schedules.values()
+    assert not schedule.get("service_account")
+    assert create(package, "--service-account", "pfs") == 0
+    [schedule] = api.schedules.values()
+    assert schedule["service_account"] == "pfs"
+
+
 def test_one_run_at_a_time_is_the_default(api, package):
     assert create(package) == 0
     assert [schedule["max_concurrency"] for schedule in api.schedules.values()] == [1]

@@ -47,6 +47,13 @@ def test_a_run_starts_from_the_uploaded_version_with_its_parameters(capsys, api,
     assert facts["link"] == f"{api.endpoint}/#/runs/details/{facts['run_id']}"
 
 
+@pytest.mark.parametrize("flags", [(), ("--no-cache",)])
+def test_the_service_account_is_kubeflows_unless_one_is_named(capsys, api, package, flags):
+    assert not api.runs[submitted(capsys, package, *TEXT, *flags)["run_id"]].get("service_account")
+    facts = submitted(capsys, package, *TEXT, *flags, "--service-account", "pfs")
+    assert api.runs[facts["run_id"]]["service_account"] == "pfs"
+
+
 def test_every_pipeline_of_the_project_can_be_submitted_by_name(capsys, api):
     for name in PIPELINES:
         facts = submitted(capsys, name)

@@ -4,12 +4,13 @@ import itertools
 import json
 import threading
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfs_core.registry.claims import LOOKS, PREFIX, Claim
+from pfs_core.registry.claims import ASKING_FOR, LOOKS, PREFIX, Claim
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -30,7 +31,12 @@ class Memory:
         self.tags.pop(key, None)
 
     def holders(self):
-        return [key for key, text in self.tags.items() if json.loads(text)["state"] == "held"]
+        claims = {key: json.loads(text) for key, text in self.tags.items()}
+        return [
+            key
+            for key, claim in claims.items()
+            if claim["state"] == "held" and datetime.fromisoformat(claim["expires"]) > START
+        ]
 
 
 class Stepped:
@@ -71,9 +77,10 @@ class Stepped:
         self.memory.delete(key)
 
 
-def raced(runs, order):
+def raced(runs, order, tags):
     """The claimants after they made their steps in this order, and then in turns until all are through."""
     memory = Memory()
+    memory.tags = dict(tags)
     claimants = {run: Stepped(memory, run) for run in runs}
     for run in itertools.chain(order, itertools.cycle(runs)):
         if all(claimant.over for claimant in claimants.values()):
@@ -84,8 +91,8 @@ def raced(runs, order):
     raise AssertionError("unreachable")
 
 
-def check_one_winner(runs, order):
-    memory, claimants = raced(runs, order)
+def check_one_winner(runs, order, tags=MappingProxyType({})):
+    memory, claimants = raced(runs, order, tags)
     winners = [run for run, claimant in claimants.items() if claimant.result]
     assert len(winners) == 1
     assert memory.holders() == [PREFIX + winners[0]]
@@ -146,6 +153,82 @@ def test_a_claimant_that_died_asking_is_waited_for_and_then_left():
     assert len(waits) == LOOKS
     assert list(memory.tags) == [PREFIX + "z"]
     assert claim(memory, "a", lambda: START + timedelta(hours=1)).take()
+
+
+def test_asking_lasts_for_minutes_however_long_the_claim_would():
+    memory, clock = Memory(), Clock()
+
+    class Killed(Memory):
+        def read(self):
+            if self.tags:
+                raise KeyboardInterrupt
+            return super().read()
+
+    dying = Killed()
+    with pytest.raises(KeyboardInterrupt):
+        Claim(dying, "b", 1000, clock, lambda seconds: None).take()
+    memory.tags = dying.tags
+    assert not claim(memory, "c", clock).take()
+    clock.time += ASKING_FOR
+    assert claim(memory, "c", clock).take()
+
+
+def test_a_claimant_that_asked_for_too_long_takes_nothing():
+    memory, clock = Memory(), Clock()
+
+    class Slow(Memory):
+        def write(self, key, value):
+            super().write(key, value)
+            clock.time += ASKING_FOR
+
+    slow = Slow()
+    assert not claim(slow, "a", clock).take()
+    assert slow.tags == memory.tags == {}
+
+
+def test_taking_again_renews_the_claim():
+    memory, clock = Memory(), Clock()
+    for _ in range(3):
+        assert claim(memory, "a", clock).take()
+        clock.time += timedelta(minutes=59)
+        assert not claim(memory, "b", clock).take()
+
+
+def test_an_expired_claim_is_taken_anew_by_its_owner_if_nobody_was_quicker():
+    memory, clock = Memory(), Clock()
+    assert claim(memory, "a", clock).take()
+    clock.time += timedelta(hours=2)
+    assert claim(memory, "a", clock).take()
+    assert not claim(memory, "b", clock).take()
+
+
+@pytest.mark.parametrize("order", [*itertools.product("ab", repeat=8)], ids="".join)
+def test_an_expired_claim_has_one_winner_too(order):
+    expired = json.dumps({"state": "held", "expires": (START - timedelta(hours=1)).isoformat()})
+    check_one_winner("ab", order, {PREFIX + "a": expired})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        "null",
+        '{"state": "held"}',
+        '{"state": "held", "expires": 3}',
+        '{"state": "held", "expires": "soon"}',
+        '{"state": "held", "expires": "2030-01-01T00:00:00"}',
+        '{"state": ["held"], "expires": "2030-01-01T00:00:00+00:00"}',
+        '{"state": "mine", "expires": "2030-01-01T00:00:00+00:00"}',
+    ],
+)
+def test_a_claim_that_cannot_be_read_has_expired(text):
+    memory = Memory()
+    memory.write(PREFIX + "b", text)
+    assert not claim(memory, "b").held()
+    assert claim(memory, "a").take()
+    assert list(memory.tags) == [PREFIX + "a"]
 
 
 def test_other_tags_are_left_alone():

@@ -113,6 +113,8 @@ def test_a_request_that_cannot_be_carried_out_fails_alone(wrong, says, ask, tags
     found = tags(*bad)
     assert found["pfs.compress"] == "failed"
     assert says in found["pfs.compress_error"]
+    assert (found["pfs.compress_run"], found["pfs.compress_attempts"]) == ("run-1", "1")
+    assert found["pfs.compress_link"] == "kfp.pipeline_run_id=run-1"
     assert not [key for key in found if key.startswith(claims.PREFIX)]
 
 
@@ -149,6 +151,134 @@ def test_only_what_passes_the_gate_is_accepted(gate, figures, verdict, ask, tags
     assert tags(*registered.split("/"))["pfs.gate"] == verdict
     aliases = registry.get_registered_model(f"{name}-pruned").aliases
     assert bool(aliases) == (verdict == "passed")
+    assert tags(name, version)["pfs.compress"] == "done"
+
+
+def test_what_breaks_the_check_is_tried_again_and_keeps_no_other_waiting(ask, tags, monkeypatch):
+    bad, good = ask(seed="7"), ask()
+
+    def check(request):
+        if request.seed == 7:
+            raise MemoryError("too wide")
+
+    monkeypatch.setattr(work.Request, "check", check)
+    for attempt, state in enumerate(["requested"] * (MAX_ATTEMPTS - 1) + ["failed"], 1):
+        monkeypatch.setenv("KFP_RUN_ID", f"try-{attempt}")
+        assert f"models:/{bad[0]}/{bad[1]}" not in sources(find(5, 1))
+        assert tags(*bad)["pfs.compress"] == state
+        assert "MemoryError: too wide" in tags(*bad)["pfs.compress_error"]
+    assert tags(*good)["pfs.compress"] == "claimed"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"claim.run-9": ""},
+        {"claim.run-9": "{}"},
+        {"claim.run-9": '{"state": "held", "expires": "2099-01-01"}'},
+        {"compress_attempts": ""},
+        {"compress_attempts": "many"},
+        {"compress_attempts": "-7"},
+    ],
+    ids=str,
+)
+def test_tags_that_make_no_sense_stop_nothing(odd, ask, tags):
+    bad, good = ask(**odd), ask()
+    assert len(find(5, 1)) == 2
+    give_back("the run ended without a result")
+    for version in (bad, good):
+        assert (tags(*version)["pfs.compress"], tags(*version)["pfs.compress_attempts"]) == ("requested", "1")
+
+
+def test_a_version_that_is_deleted_meanwhile_is_passed_over(ask, registry, monkeypatch):
+    gone, good = ask(), ask()
+    listed = list(work._versions("requested"))
+    registry.delete_model_version(*gone)
+    monkeypatch.setattr(work, "_versions", lambda *states: listed)
+    assert sources(find(5, 1)) == [f"models:/{good[0]}/{good[1]}"]
+    assert give_back("the run ended without a result") == 1
+
+
+@pytest.mark.parametrize(("limit", "hours"), [(-1, 1), (5, 0), (5, -1), (5, float("nan")), (5, 1e9)])
+def test_numbers_out_of_range_are_refused(limit, hours, ask):
+    ask()
+    with pytest.raises(UserError, match="is out of range"):
+        find(limit, hours)
+
+
+def test_a_run_that_died_between_claim_and_state_gives_back_what_it_had(ask, tags, monkeypatch):
+    version = ask()
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(work.Request, "of_tags", die)
+        with pytest.raises(KeyboardInterrupt):
+            find(5, 1)
+    assert tags(*version)["pfs.compress"] == "requested"
+    assert give_back("the run ended without a result") == 1
+    assert not [key for key in tags(*version) if key.startswith(claims.PREFIX)]
+    monkeypatch.setenv("KFP_RUN_ID", "run-2")
+    assert len(find(5, 1)) == 1
+
+
+def test_a_step_killed_after_its_last_tag_leaves_no_claim_when_it_is_tried_again(ask, tags, result, monkeypatch):
+    name, version = ask()
+    (request,) = find(5, 1)
+    registered = result(name)
+    with monkeypatch.context() as dying:
+        dying.setattr(claims.Claim, "drop", lambda self: None)
+        finish(request, registered, FIGURES, 1)
+    assert [key for key in tags(name, version) if key.startswith(claims.PREFIX)]
+    assert finish(request, registered, FIGURES, 1)
+    assert not [key for key in tags(name, version) if key.startswith(claims.PREFIX)]
+
+
+def test_what_had_failed_has_all_its_attempts_when_it_is_asked_for_again(ask, tags, registry):
+    name, version = ask(compress_attempts=str(MAX_ATTEMPTS))
+    assert len(find(5, 1)) == 1
+    give_back("the run ended without a result")
+    assert (tags(name, version)["pfs.compress"], tags(name, version)["pfs.compress_attempts"]) == ("requested", "1")
+
+
+def test_a_result_ends_the_count_of_attempts(ask, tags, result, monkeypatch):
+    name, version = ask()
+    find(5, 1)
+    give_back("the run ended without a result")
+    (request,) = find(5, 1)
+    finish(request, result(name), FIGURES, 1)
+    assert not {"pfs.compress_attempts", "pfs.compress_error"} & set(tags(name, version))
+
+
+def test_a_step_that_is_tried_again_after_the_run_gave_back_finishes(ask, tags, result):
+    """Retry in Kubeflow's UI."""
+    name, version = ask()
+    (request,) = find(5, 1)
+    give_back("the run ended without a result")
+    assert finish(request, result(name), FIGURES, 1)
+    assert tags(name, version)["pfs.compress"] == "done"
+
+
+def test_what_another_run_finished_meanwhile_is_left_alone(ask, tags, result, monkeypatch, capsys):
+    name, version = ask()
+    (request,) = find(5, 1)
+    give_back("the run ended without a result")
+    monkeypatch.setenv("KFP_RUN_ID", "run-2")
+    (taken,) = find(5, 1)
+    assert finish(taken, result(name), FIGURES, 1)
+    monkeypatch.setenv("KFP_RUN_ID", "run-1")
+    assert not finish(request, result(name), FIGURES, 1)
+    assert "finished by another run" in capsys.readouterr().out
+    assert tags(name, version)["pfs.compress_run"] == "run-2"
+    assert not [key for key in tags(name, version) if key.startswith(claims.PREFIX)]
+
+
+def test_a_claim_that_expired_and_nobody_wanted_is_no_hindrance(ask, tags, result, later):
+    name, version = ask()
+    (request,) = find(5, 1)
+    later(2)
+    assert finish(request, result(name), FIGURES, 1)
     assert tags(name, version)["pfs.compress"] == "done"
 
 
