@@ -213,8 +213,9 @@ def settle(log):
 
 
 def test_the_address_of_mlflow_is_shown_without_its_login(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hidden@mlflow.example/team")
-    mlflow.set_tracking_uri(None)
+    address = "https://me:hidden@mlflow.example/team"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: address)
     print_paths(tmp_path / "run", tmp_path)
     shown = capsys.readouterr().out
     assert "MLflow     https://mlflow.example/team\n" in shown
