@@ -20,6 +20,14 @@ from pipelines.pools import CONFIG, RETRIES, USER, Placement
 GOLDEN = Path(__file__).parent / "golden"
 TRAINS = {"search-gates", "retrain", "retrain-2"}
 MEASURES = {"benchmark-latency", "extract-structure", "extract-structure-2"}
+KINDS = {
+    pipeline_spec_pb2.ParameterType.STRING: "string_value",
+    pipeline_spec_pb2.ParameterType.NUMBER_INTEGER: "number_value",
+    pipeline_spec_pb2.ParameterType.NUMBER_DOUBLE: "number_value",
+    pipeline_spec_pb2.ParameterType.BOOLEAN: "bool_value",
+    pipeline_spec_pb2.ParameterType.LIST: "list_value",
+    pipeline_spec_pb2.ParameterType.STRUCT: "struct_value",
+}
 RUN_TIME = re.compile(r"^\{\{\$\.inputs\.parameters\['pipelinechannel--(\w+)'\]\}\}$")
 
 
@@ -90,7 +98,16 @@ def test_every_step_runs_in_the_tagged_image(containers):
 def test_every_input_is_described_and_has_a_default_of_its_type(spec):
     for name, parameter in spec.root.input_definitions.parameters.items():
         assert parameter.description, name
-        assert parameter.HasField("default_value"), name
+        assert parameter.default_value.WhichOneof("kind") == KINDS[parameter.parameter_type], name
+
+
+def test_no_input_at_any_depth_may_be_missing_without_a_default(spec):
+    for component in (spec.root, *spec.components.values()):
+        for name, parameter in component.input_definitions.parameters.items():
+            filled_in = parameter.parameter_type == pipeline_spec_pb2.ParameterType.TASK_FINAL_STATUS
+            if parameter.is_optional and not filled_in:
+                assert parameter.default_value.WhichOneof("kind") == KINDS[parameter.parameter_type], name
+        assert not [name for name, artifact in component.input_definitions.artifacts.items() if artifact.is_optional]
 
 
 def test_every_component_describes_all_it_takes(spec):

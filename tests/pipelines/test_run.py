@@ -21,6 +21,7 @@ from pfs_core.files import COMPLETE
 from pfs_core.report.card import FILES
 from pfs_core.structure import Structure
 from pfs_core.training.retrain import load_model
+from pipelines.run import print_paths
 from tests.data.folders import images, png, write
 
 SETTINGS = (
@@ -209,3 +210,13 @@ def settle(log):
     while size != log.stat().st_size:
         size = log.stat().st_size
         time.sleep(2)
+
+
+def test_the_address_of_mlflow_is_shown_without_its_login(tmp_path, capsys, monkeypatch):
+    address = "https://me:hidden@mlflow.example/team"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: address)
+    print_paths(tmp_path / "run", tmp_path)
+    shown = capsys.readouterr().out
+    assert "MLflow     https://mlflow.example/team\n" in shown
+    assert "hidden" not in shown
