@@ -11,7 +11,7 @@ def check(request: Mapping[str, Any]) -> None:
 
     Args:
         request: a pipeline's arguments: ``model``, ``model_settings``, ``dataset``, ``budgets``, ``recipe``,
-            ``networks`` and the settings of every stage, e.g. ``search_settings``.
+            ``networks``, ``registered_model`` if it has one, and the settings of every stage, e.g. ``search_settings``.
     """
     from pfs_core.data.source import check_dataset
     from pfs_core.extraction import FILES
@@ -29,6 +29,9 @@ def check(request: Mapping[str, Any]) -> None:
         )
     if not request["budgets"]:
         raise UserError('no budget is given; give at least one, e.g. ["macs=0.5"]')
+    name = request.get("registered_model", "")
+    if any(sign in name for sign in "/:"):
+        raise UserError(f"the model registry takes no name with / or : in it ({name!r}); choose another")
     for budget in request["budgets"]:
         Budget.from_text(budget)
     build_model(ModelSpec(name=request["model"], kwargs=whole_numbers(dict(request["model_settings"]))))
