@@ -13,6 +13,7 @@ def check(request: Mapping[str, Any]) -> None:
         request: a pipeline's arguments: ``model``, ``model_settings``, ``dataset``, ``budgets``, ``recipe``,
             ``networks`` and the settings of every stage, e.g. ``search_settings``; ``search_budget`` where there are
             several budgets.
+            ``networks``, ``registered_model`` if it has one, and the settings of every stage, e.g. ``search_settings``.
     """
     from pfs_core.data.source import check_dataset
     from pfs_core.extraction import FILES
@@ -39,6 +40,9 @@ def check(request: Mapping[str, Any]) -> None:
     goal = Budget.from_text(request.get("search_budget") or request["budgets"][0])
     if stages["search"].method == "amc" and budgets != [goal]:
         raise UserError(f"search.method=amc finds widths for {goal} alone; run compress once for each budget")
+    name = request.get("registered_model", "")
+    if any(sign in name for sign in "/:"):
+        raise UserError(f"the model registry takes no name with / or : in it ({name!r}); choose another")
     build_model(ModelSpec(name=request["model"], kwargs=whole_numbers(dict(request["model_settings"]))))
     check_dataset(request["dataset"])
     for network in request["networks"]:

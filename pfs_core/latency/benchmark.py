@@ -17,9 +17,9 @@ from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, write_json
 from pfs_core.latency.machine import disturbance, machine, noise, processor_seconds
 from pfs_core.latency.memory import peak_memory
-from pfs_core.latency.networks import write_network
+from pfs_core.latency.networks import read_network, write_network
 from pfs_core.latency.protocol import cores, loaded_and_interleaved, quiet
-from pfs_core.latency.runtimes import RUNTIMES, Run, missing
+from pfs_core.latency.runtimes import RUNTIMES, Run, missing, run_eager
 from pfs_core.latency.statistics import paired_ratio, summary
 from pfs_core.onnx_file import agree
 from pfs_core.progress import say
@@ -141,7 +141,7 @@ def _measured(
 
     with quiet(threads):
         for name, run in load().items():
-            expected = RUNTIMES["eager"](folders[name], images, threads)()
+            expected = run_eager(read_network(folders[name]), images, threads)()
             if not agree(np.asarray(run()), np.asarray(expected)):
                 raise UserError(f"it computes something else than PyTorch for the {name} network")
         return loaded_and_interleaved(load, recipe, seed)
@@ -149,7 +149,7 @@ def _measured(
 
 def _statistics(samples: Mapping[str, np.ndarray], loads: np.ndarray) -> dict[str, Any]:
     ratios = {name: paired_ratio(samples[name], samples["dense"], loads) for name in samples if name != "dense"}
-    return {"models": {name: summary(values) for name, values in samples.items()}, "ratios_to_dense": ratios}
+    return {"models": {name: summary(values, loads) for name, values in samples.items()}, "ratios_to_dense": ratios}
 
 
 def _add_memory(measurements: Sequence[dict[str, Any]], folders: Mapping[str, Path]) -> None:

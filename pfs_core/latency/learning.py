@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def latency_model(
     """The model of a network on this machine, from the cache if it was measured before.
 
     The cache is ``$PFS_CACHE`` or ``~/.cache/pfs``; a file belongs to the machine, the versions of the runtimes, the
-    network with its expansion and what is pruned of it, and the arguments here.
+    network's layers with its expansion and what is pruned of it, and the arguments here.
 
     Args:
         spec: the network, with the expansion that it was searched at.
@@ -54,8 +55,7 @@ def latency_model(
     expanded = graph.expanded(spec.expand, spec.expand_stream)
     here = machine()
     prunable = [group.name for group in graph.prunable()]
-    key = [_VERSION, here, spec.model_dump(mode="json"), prunable, runtime, threads, channel_multiple, seed]
-    path = _cache() / f"latency-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]}.json"
+    path = _cached("latency", here, spec, graph, prunable, runtime, threads, channel_multiple, seed)
     if path.exists():
         found = LatencyModel.parse(read_json(path), str(path))
         say(f"latency model of {spec.name} in {runtime} read from {path}")
@@ -83,9 +83,7 @@ def latency_model(
         f"latency model  dense {dense_ms:.3f} ms, error {model.error_median:.1%} (median) and {model.error_p90:.1%} "
         f"(p90) on {TESTED} structures that it was not fitted to"
     )
-    with contextlib.suppress(OSError):  # a cache is no must
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, model.model_dump(mode="json", by_alias=True))
+    _keep(path, model.model_dump(mode="json", by_alias=True))
     return model
 
 
@@ -93,6 +91,8 @@ def fastest_multiple(
     spec: ModelSpec, graph: ChannelGraph, candidates: Mapping[int, Mapping[str, int]], runtime: str, threads: int
 ) -> int:
     """The channel multiple whose structure is the fastest here; the smallest of those that are within 3% of it.
+
+    What was measured is kept as a latency model is, so that the same request gives the same structure again.
 
     Args:
         spec: the network.
@@ -103,8 +103,14 @@ def fastest_multiple(
     """
     if reason := missing(runtime):
         raise UserError(f"channel_multiple=auto in {runtime} cannot be measured here: {reason}")
-    with _stopwatch(spec, graph, runtime, min(threads, len(cores()))) as watch:
-        ratios = {multiple: watch.ratio(widths) for multiple, widths in candidates.items()}
+    threads = min(threads, len(cores()))
+    path = _cached("multiple", machine(), spec, graph, list(candidates.items()), runtime, threads)
+    if path.exists():
+        ratios = {int(multiple): ratio for multiple, ratio in read_json(path).items()}
+    else:
+        with _stopwatch(spec, graph, runtime, threads) as watch:
+            ratios = {multiple: watch.ratio(widths) for multiple, widths in candidates.items()}
+        _keep(path, {str(multiple): ratio for multiple, ratio in ratios.items()})
     best = min(ratios.values())
     chosen = min(multiple for multiple, ratio in ratios.items() if ratio <= best * (1 + _TIE))
     found = ", ".join(f"{multiple}: {ratio:.3f}" for multiple, ratio in ratios.items())
@@ -138,5 +144,14 @@ def _stopwatch(spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int)
         yield Stopwatch(build_model(spec).eval(), graph, runtime, threads)
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("PFS_CACHE") or Path.home() / ".cache" / "pfs")
+def _cached(kind: str, here: Mapping[str, Any], spec: ModelSpec, graph: ChannelGraph, *more: Any) -> Path:
+    """The file of a measurement; its name is a digest of all that it depends on."""
+    key = [_VERSION, here, spec.model_dump(mode="json"), [asdict(term) for term in graph.terms], *more]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(os.environ.get("PFS_CACHE") or Path.home() / ".cache" / "pfs") / f"{kind}-{digest}.json"
+
+
+def _keep(path: Path, values: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # a cache is no must
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, values)

@@ -1,8 +1,10 @@
 """What a latency figure depends on besides the network."""
 
+import importlib.util
 import os
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ _FLAGS = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8
 
 
 def machine() -> dict[str, Any]:
-    """CPU model, relevant flags, governor, cores, memory and versions of this machine."""
+    """CPU model, relevant flags, governor, cores, memory and versions of this machine, those of its runtimes too."""
     info = _first_cpu()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return {
@@ -25,6 +27,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **{name: version(name) for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)},
     }
 
 

@@ -17,10 +17,15 @@ def median_interval(values: np.ndarray, resamples: int = 1000, seed: int = 0) ->
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def summary(samples: Samples) -> dict[str, Any]:
-    """Minimum, quantiles and median's interval in milliseconds, and ``flags`` for what looks wrong."""
+def summary(samples: Samples, loads: np.ndarray | None = None) -> dict[str, Any]:
+    """Minimum, quantiles and median's interval in milliseconds, and ``flags`` for what looks wrong.
+
+    Args:
+        samples: of a network.
+        loads: as in :func:`paired_ratio`.
+    """
     ms = samples / 1e6
-    low, high = median_interval(ms)
+    low, high = _interval(ms, loads)
     p50, p90, p99 = np.quantile(ms, [0.5, 0.9, 0.99])
     return {
         "rounds": len(ms),
@@ -36,6 +41,8 @@ def summary(samples: Samples) -> dict[str, Any]:
 def paired_ratio(samples: Samples, reference: Samples, loads: np.ndarray | None = None) -> dict[str, Any]:
     """Median over rounds of ``samples / reference`` with its interval; ``verdict`` is what the interval allows.
 
+    The verdict is that of the interval as it is printed, with three decimals.
+
     Args:
         samples: of a network.
         reference: of another, in the same rounds.
@@ -43,13 +50,19 @@ def paired_ratio(samples: Samples, reference: Samples, loads: np.ndarray | None 
             the mean of the loads' medians too: rounds alone do not show what differs from load to load.
     """
     ratios = samples / reference
-    low, high = median_interval(ratios)
-    if loads is not None:
-        medians = [float(np.median(ratios[loads == load])) for load in np.unique(loads)]
-        spread = t.ppf(0.975, len(medians) - 1) * np.std(medians, ddof=1) / np.sqrt(len(medians))
-        low, high = min(low, float(np.mean(medians) - spread)), max(high, float(np.mean(medians) + spread))
-    verdict = "faster" if high < 1 else "slower" if low > 1 else "no measurable difference"
+    low, high = _interval(ratios, loads)
+    verdict = "faster" if round(high, 3) < 1 else "slower" if round(low, 3) > 1 else "no measurable difference"
     return {"ratio": float(np.median(ratios)), "interval": [low, high], "verdict": verdict}
+
+
+def _interval(values: np.ndarray, loads: np.ndarray | None) -> tuple[float, float]:
+    low, high = median_interval(values)
+    if loads is None or len(np.unique(loads)) == 1:
+        return low, high
+    medians = [float(np.median(values[loads == load])) for load in np.unique(loads)]
+    spread = float(t.ppf(0.975, len(medians) - 1) * np.std(medians, ddof=1) / np.sqrt(len(medians)))
+    mean = float(np.mean(medians))
+    return min(low, mean - spread), max(high, mean + spread)
 
 
 def flags(ms: np.ndarray) -> list[str]:

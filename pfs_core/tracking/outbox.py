@@ -6,8 +6,11 @@ call waits. Or it *refuses* what it is asked (:func:`refusal`): asking again wou
 - the first call of a step, which opens its run, raises UserError: nothing is computed yet, and a wrong address or login
   would leave hours of training without a record;
 - a login that is refused later (401, 403) waits like an outage, since tokens are renewed;
-- anything else that is refused later, such as a point for a run that somebody has deleted, is left out, and a line says
-  so once a kind.
+- anything else that fails later, such as a point for a run that somebody has deleted, is left out, and a line says so
+  once a kind.
+
+Files go to an artifact store, which may fail while the server answers (:class:`StoreError`): what it does not take
+steps aside for the rest, is tried again at the end, and is then left out with a line.
 """
 
 import contextlib
@@ -28,6 +31,8 @@ SLOW_SECONDS, SHARE = 1.0, 20
 """A call that took longer than this is followed by a pause so long that calls take 1/20 of the step's time."""
 LAST_EFFORT_SECONDS, RETRY_SECONDS = 60.0, 3.0
 """How long, and how often, what waits is tried at the end of a step."""
+STORE_TRIES = 3
+"""How often a file is given to an artifact store that does not take it."""
 MAX_POINTS = 1000
 """MLflow's limit of a batch."""
 REQUESTS = {
@@ -39,6 +44,10 @@ REQUESTS = {
 address of each run with the login that the store's address may hold."""
 
 
+class StoreError(Exception):
+    """The artifact store does not take a file, while the server answers; the message names the store and its reason."""
+
+
 @dataclass
 class Parcel:
     """A call to the server.
@@ -48,12 +57,14 @@ class Parcel:
         send: sends it; may be called again after it failed.
         points: of curves that it sends, if it does; later ones are added while it waits.
         opens: whether nothing can be sent without it.
+        tries: how often the artifact store did not take it.
     """
 
     what: str
     send: Callable[[], None]
     points: list[Any] = field(default_factory=list)
     opens: bool = False
+    tries: int = 0
 
 
 class Outbox:
@@ -61,6 +72,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._waiting: deque[Parcel] = deque()
+        self._aside: list[Parcel] = []
         self._not_before = 0.0
         self._refused: set[str] = set()
         self._closed = False
@@ -82,14 +94,28 @@ class Outbox:
         self.flush()
 
     def flush(self, seconds: float = 0) -> bool:
-        """Send what waits; where the server does not answer, try for so many seconds. Returns whether all is sent."""
+        """Send what waits; where the server does not answer, try for so many seconds. Returns whether all is sent.
+
+        What the artifact store did not take before is tried again only where there are ``seconds``.
+        """
         end = time.monotonic() + seconds
-        while self._waiting:
+        while self._waiting or (seconds and self._aside):
+            if not self._waiting:
+                if time.monotonic() + RETRY_SECONDS > end:
+                    return False
+                time.sleep(RETRY_SECONDS)
+                self._waiting, self._aside = deque(self._aside), []
             if not seconds and time.monotonic() < self._not_before:
                 return False
             parcel, start = self._waiting[0], time.monotonic()
             try:
                 parcel.send()
+            except StoreError as e:
+                parcel.tries += 1
+                if parcel.tries < STORE_TRIES:
+                    self._aside.append(parcel)
+                else:
+                    say(f"MLflow lacks {parcel.what}: {e}")
             except Exception as e:
                 if unsent(e):
                     self.pause(time.monotonic() - start)
@@ -97,15 +123,13 @@ class Outbox:
                         return False
                     time.sleep(RETRY_SECONDS)
                     continue
-                if not (reason := refusal(e)):
-                    raise
-                self._refuse(parcel, reason)
+                self._refuse(parcel, refusal(e) or plain(one_line(e))[:300])
             else:
                 took = time.monotonic() - start
                 self._not_before = time.monotonic() + (SHARE * took if took > SLOW_SECONDS else 0)
             if self._waiting:
                 self._waiting.popleft()
-        return True
+        return not self._aside
 
     def pause(self, took: float) -> None:
         """Do not try again for a while, after a try that took so many seconds and failed."""
@@ -117,14 +141,16 @@ class Outbox:
         self._refused.add(parcel.what)
         if parcel.opens:
             self._waiting.clear()
+            self._aside.clear()
             self._closed = True
 
     def close(self, seconds: float) -> None:
         """Send what waits, trying for so many seconds; say in one line what could not be sent."""
         if self.flush(seconds):
             return
-        points = sum(len(parcel.points) for parcel in self._waiting)
-        whats = dict.fromkeys(parcel.what for parcel in self._waiting if not parcel.points)
+        left_over = [*self._waiting, *self._aside]
+        points = sum(len(parcel.points) for parcel in left_over)
+        whats = dict.fromkeys(parcel.what for parcel in left_over if not parcel.points)
         left = ", ".join([*([f"{points} points of curves"] * bool(points)), *whats])
         say(f"MLflow{server()} does not answer; what was computed is whole, but MLflow lacks: {left}")
         self._closed = True
@@ -180,14 +206,24 @@ def brief_requests(settings: dict[str, str] = REQUESTS) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def long_requests() -> Iterator[None]:
-    """Within :func:`brief_requests`: let files take their time, after a call that shows that the server answers."""
+def storing(store: str) -> Iterator[None]:
+    """Within :func:`brief_requests`: let files take their time, after a call that shows that the server answers.
+
+    Raises:
+        StoreError: the artifact store at the address ``store`` fails in any way that is no refusal by the server.
+    """
     key = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     ours = os.environ.get(key) == REQUESTS[key]
     if ours:
         os.environ[key] = "120"
     try:
         yield
+    except Exception as e:
+        if refusal(e) and not unsent(e):
+            raise
+        uri = urlsplit(store)
+        place = f"{uri.scheme}://{uri.netloc.rpartition('@')[2]}"
+        raise StoreError(f"the artifact store {place} does not take it ({plain(one_line(e))[:300]})") from e
     finally:
         if ours:
             os.environ[key] = REQUESTS[key]

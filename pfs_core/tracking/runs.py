@@ -52,7 +52,9 @@ def tags_of(about: Mapping[str, Any]) -> dict[str, str]:
 
 @cache
 def git_commit() -> str:
-    """The commit of the current folder; empty if it is in no repository, or git is not installed."""
+    """``PFS_GIT_COMMIT``, as an image says it of itself, else the commit of the current folder; empty without one."""
+    if given := os.environ.get("PFS_GIT_COMMIT"):
+        return given
     if not (git := shutil.which("git")):
         return ""
     done = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S603
@@ -129,6 +131,14 @@ def pipeline_run(pipeline: str, name: str = "", about: Mapping[str, Any] = {}, s
     return MlflowClient().create_run(experiment, started, tags, run_name=name or pipeline)
 
 
+def set_tags(run: str, values: Mapping[str, str]) -> None:
+    """Give a run tags, in place of what it has of these names."""
+    from mlflow import MlflowClient
+    from mlflow.entities import RunTag
+
+    MlflowClient().log_batch(run, tags=[RunTag(key, value) for key, value in values.items()])
+
+
 def log_params(run: str, values: Mapping[str, Any]) -> None:
     """Log parameters. One that the run has with another value keeps it, and a line says so: MLflow changes none."""
     from mlflow import MlflowClient
@@ -198,8 +208,8 @@ def open_pipeline(name: str, params: Mapping[str, Any], about: Mapping[str, Any]
     def make() -> None:
         if given:
             run_id = MlflowClient().get_run(given).data.tags.get(PARENT_TAG, given)
-            for key, value in tags_of(about).items():
-                MlflowClient().set_tag(run_id, key, value)
+            MlflowClient().update_run(run_id, name=name)
+            set_tags(run_id, {**tags_of(about), STEP_TAG: "pipeline"})
         else:
             run_id = pipeline_run(str(pipeline), name, about, started).info.run_id
         ids.append(run_id)

@@ -25,6 +25,7 @@ from pfs_core.tracking.runs import (
     open_first,
     page,
     pipeline_run,
+    set_tags,
     tags_of,
     tracked,
 )
@@ -103,12 +104,13 @@ class _MlflowRun(StepRun):
 
         client = MlflowClient()
         pipeline = os.environ.get("KFP_RUN_ID", "")
-        tags = {STEP_TAG: self._step, INPUTS_TAG: self._digest}
+        tags, name = {STEP_TAG: self._step, INPUTS_TAG: self._digest}, f"{self._step} {self._about}".strip()
         if given := os.environ.get("MLFLOW_RUN_ID"):  # made by the KFP plugin: take it, choose no experiment
             run = client.get_run(given)
             parent, experiment = run.data.tags.get(PARENT_TAG, ""), run.info.experiment_id
-            for key, value in {**tags_of(self._tags), STEP_TAG: self._step}.items():
-                client.set_tag(given, key, value)
+            inherited = _inherited(client.get_run(parent), self._tags) if parent else {}
+            client.update_run(given, name=name)
+            set_tags(given, {**tags_of(self._tags), **inherited, STEP_TAG: self._step})
         elif pipeline:
             above = pipeline_run(pipeline, about=self._tags, started=self._started)
             parent, experiment = above.info.run_id, above.info.experiment_id
@@ -120,7 +122,6 @@ class _MlflowRun(StepRun):
             run = find([experiment], tags, self._started)  # made by a call whose answer was lost
         self._earlier = run is not None
         if run is None:
-            name = f"{self._step} {self._about}".strip()
             run = client.create_run(experiment, self._started, {**tags_of(self._tags), **tags}, run_name=name)
         else:
             client.update_run(run.info.run_id, status="RUNNING")
@@ -141,8 +142,12 @@ class _MlflowRun(StepRun):
             self._post("parameters", lambda: log_params(self.id, values))
 
     def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        from mlflow import MlflowClient
+
         points = _points(values, step)
-        if points:
+        if points and step is None:
+            self._post("figures", lambda: MlflowClient().log_batch(self.id, metrics=points), points)
+        elif points:
             self._post("metrics", lambda: self._send(points), points)
 
     def _send(self, points: list[Any]) -> None:
@@ -177,8 +182,7 @@ class _MlflowRun(StepRun):
 
         def send() -> None:
             client = MlflowClient()
-            client.get_run(self.id)
-            with mail.long_requests():
+            with mail.storing(client.get_run(self.id).info.artifact_uri):
                 (client.log_artifacts if Path(path).is_dir() else client.log_artifact)(self.id, str(path), folder)
 
         self._post(f"{path}", send)
@@ -202,12 +206,12 @@ class _MlflowRun(StepRun):
         versions: list[str] = []
 
         def send() -> None:
-            MlflowClient().get_run(self.id)
-            with mail.long_requests():
-                versions.append(log_model(self.id, self._experiment, model, example, name, card, files))
+            if not versions:
+                with mail.storing(MlflowClient().get_run(self.id).info.artifact_uri):
+                    versions.append(log_model(self.id, self._experiment, model, example, name, card, files))
+            describe(name, versions[0], card)
 
         self._post(f"the network {name}", send)
-        self._post(f"the description of {name}", lambda: describe(name, versions[0], card))
         self._outbox.flush(mail.LAST_EFFORT_SECONDS)
         return f"{name}/{versions[0]}" if versions else ""
 

@@ -5,15 +5,18 @@ import math
 import os
 
 import numpy as np
+import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from pfs_core.errors import UserError
 from pfs_core.files import read_json
-from pfs_core.latency import benchmark
+from pfs_core.latency import benchmark, runtimes
 from pfs_core.latency.benchmark import thread_counts, with_references
 from pfs_core.latency.machine import machine
+from pfs_core.latency.memory import peak_memory
+from pfs_core.latency.networks import write_network
 from pfs_core.latency.protocol import LOADS, quiet
 from pfs_core.latency.statistics import paired_ratio, summary
 from pfs_core.recipes import LatencyRecipe
@@ -86,17 +89,33 @@ def test_the_statistics_are_those_of_the_samples(measured, structures):
         dense = series(measured, "dense", **setting)
         for name in NETWORKS:
             stats = {key: value for key, value in found["models"][name].items() if key != "peak_memory_mib"}
-            assert stats == summary(series(measured, name, **setting))
+            assert stats == summary(series(measured, name, **setting), np.array(LOADED))
         for name, ratio in found["ratios_to_dense"].items():
             assert ratio == paired_ratio(series(measured, name, **setting), dense, np.array(LOADED))
 
 
-def test_a_larger_batch_takes_more_memory(measured):
-    info = read_json(measured / "latency.json")
-    if info["measurements"][0]["models"]["dense"]["peak_memory_mib"] is None:
+def test_peak_memory_grows_with_the_batch(structures, tmp_path):
+    write_network(Structure.load(structures / "dense.json"), tmp_path / "dense", 0)
+    job = {"runtime": "eager", "folder": str(tmp_path / "dense"), "threads": 1}
+    one, many = peak_memory([{**job, "batch": batch} for batch in (1, 1024)])
+    if one is None:
         pytest.skip("the system has no counter of a process's peak memory")
-    for found in info["measurements"]:
-        assert all(0 < stats["peak_memory_mib"] < 500 for stats in found["models"].values())
+    stream = 4 * 8 * 8 * 4 / 2**20
+    """MiB of an image's first activations: 4 channels of 8x8 float32; the input and the output are held at once."""
+    assert 0 < one < 100
+    assert 2 * 1023 * stream < many - one < 20 * 1023 * stream
+
+
+def test_a_runtime_that_computes_something_else_is_left_out(structures, tmp_path, monkeypatch):
+    """PyTorch's own folded networks too: they are compared with the network as it was trained."""
+
+    def twice(folder, images, threads):
+        run = runtimes.eager(folder, images, threads)
+        return lambda: 2 * run()
+
+    monkeypatch.setitem(runtimes.RUNTIMES, "eager", twice)
+    with pytest.raises(UserError, match="eager: it computes something else than PyTorch for the dense network"):
+        benchmark(load(structures, "structure"), tmp_path / "out", BRIEF)
 
 
 def test_the_size_of_a_file_is_that_of_its_weights(measured):
@@ -109,6 +128,7 @@ def test_the_conditions_are_recorded(measured):
     assert (info["dtype"], info["skipped"]) == ("float32", {})
     assert set(machine()) <= set(info["machine"])
     assert info["machine"]["torch"] == torch.__version__
+    assert info["machine"]["onnxruntime"] == onnxruntime.__version__
     assert LatencyRecipe.parse(info["recipe"], "recipe") == BRIEF
 
 

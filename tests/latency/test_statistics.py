@@ -107,6 +107,25 @@ def test_what_differs_from_load_to_load_is_in_the_interval(seed):
     assert paired_ratio(slower, other, loads)["verdict"] == "slower"
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_differs_from_load_to_load_is_in_the_medians_interval_too(seed):
+    """Loads that are 1% apart, where the rounds of each say 0.1%."""
+    loads = np.repeat(np.arange(5), 40)
+    place = 1 + np.random.default_rng(seed).normal(0, 0.01, 5)
+    low, high = summary((samples(seed, spread=0.001) * place[loads]).astype(np.int64), loads)["p50_interval_ms"]
+    medians = place * 1.0
+    assert low <= medians.mean() <= high
+    assert high - low > 2 * medians.std(ddof=1)
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.9993, "faster"), (0.9997, "no measurable difference")])
+def test_nothing_is_faster_whose_interval_is_printed_with_1(ratio, verdict):
+    reference = np.full(100, 10**9)
+    found = paired_ratio((reference * ratio).astype(np.int64), reference)
+    assert found["interval"][1] < 1
+    assert (f"{found['interval'][1]:.3f}", found["verdict"]) == (f"{ratio:.3f}", verdict)
+
+
 def test_loads_never_narrow_the_interval():
     loads = np.repeat(np.arange(5), 40)
     rounds = paired_ratio(samples(1), samples(2))["interval"]

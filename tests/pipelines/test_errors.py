@@ -61,6 +61,12 @@ def test_bad_input_shapes_are_refused(capsys, shape):
     refused(capsys, "cost", "resnet20", "--input", shape)
 
 
+def test_a_name_that_the_registry_does_not_take_is_refused_before_anything_starts(capsys, here):
+    line = refused(capsys, "run", "--register", "team/resnet20")
+    assert "takes no name with / or : in it ('team/resnet20')" in line
+    assert list(here.iterdir()) == []
+
+
 def test_unknown_dataset_is_refused(capsys, tmp_path):
     assert "use digits, or a folder" in refused(capsys, "split", "cifra10", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
 import pytest
+from botocore.exceptions import NoCredentialsError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
@@ -265,6 +266,63 @@ def test_a_login_that_is_refused_at_the_start_is_the_users_mistake(at):
         refusing.shutdown()
     assert "hidden" not in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.fixture
+def no_storing(monkeypatch):
+    """An artifact store without a login, on a server that answers; how often it was asked."""
+    asked = []
+
+    def refuse(self, *args, **kwargs):
+        asked.append(args)
+        raise NoCredentialsError
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", refuse)
+    monkeypatch.setattr("pfs_core.tracking.model.log_model", refuse)
+    monkeypatch.setattr(outbox, "RETRY_SECONDS", 0.05)
+    return asked
+
+
+def test_an_artifact_store_that_takes_nothing_holds_nothing_else_up(store, no_storing, capsys, tmp_path):
+    (tmp_path / "gates.json").write_text("{}")
+    with tracking.step_run("search") as run:
+        run.artifact(tmp_path / "gates.json")
+        run.metrics({"loss": 0.5}, step=1)
+        assert MlflowClient().get_run(run.id).data.metrics == {"loss": 0.5}
+    found = MlflowClient().get_run(run.id)
+    assert found.info.status == "FINISHED"
+    assert len(no_storing) == outbox.STORE_TRIES
+    (line,) = lines(capsys)
+    assert "gates.json: the artifact store" in line
+    assert "does not take it (NoCredentialsError" in line
+
+
+def test_a_network_that_cannot_be_stored_has_no_version_and_ends_nothing(store, no_storing, capsys):
+    with tracking.step_run("report") as run:
+        assert run.model(None, None, "pfs-resnet20") == ""
+    assert MlflowClient().get_run(run.id).info.status == "FINISHED"
+    assert "the network pfs-resnet20" in lines(capsys)[0]
+
+
+def test_a_network_whose_name_is_refused_has_no_version_and_ends_nothing(store, monkeypatch, capsys):
+    monkeypatch.setattr("pfs_core.tracking.model.log_model", lambda *a: MlflowClient().create_registered_model("a/b"))
+    with tracking.step_run("report") as run:
+        assert run.model(None, None, "a/b") == ""
+        run.metrics({"macs": 3})
+    found = MlflowClient().get_run(run.id)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"macs": 3.0})
+    assert "does not take the network a/b" in lines(capsys)[0]
+
+
+def test_an_error_that_nobody_knows_leaves_out_what_it_was_about(store, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise RuntimeError("the SDK of another cloud")
+
+    with tracking.step_run("search") as run, monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_inputs", fail)
+        run.dataset("digits", "0123", "split")
+    assert MlflowClient().get_run(run.id).info.status == "FINISHED"
+    assert "does not take the dataset: RuntimeError: the SDK of another cloud" in lines(capsys)[0]
 
 
 @pytest.mark.parametrize("code", ["INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"])

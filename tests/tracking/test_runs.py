@@ -133,6 +133,7 @@ def test_the_run_that_the_kfp_plugin_made_is_used(store, monkeypatch):
         run.summary({"macs": 3})
     assert client.get_run(given).data.params == {"extract.budget": "macs=0.5"}
     assert client.get_run(given).data.tags["pfs.step"] == "extract"
+    assert client.get_run(given).info.run_name == "extract"
     assert client.get_run(parent).data.metrics == {"macs": 3.0}
     monkeypatch.setenv("MLFLOW_RUN_ID", given)  # a run that is started takes it away
     assert tracking.open_pipeline("resnet20", {"model": "resnet20"}) == parent
@@ -140,6 +141,33 @@ def test_the_run_that_the_kfp_plugin_made_is_used(store, monkeypatch):
     tracking.close_pipeline(succeeded=False)
     assert client.get_run(parent).info.status == "RUNNING"  # the plugin ends it
     assert [e.name for e in client.search_experiments() if e.name == "pfs"] == []
+
+
+def test_runs_of_the_kfp_plugin_have_the_names_and_tags_of_ours(store, monkeypatch):
+    client = MlflowClient()
+    experiment = client.create_experiment("KFP-Default", (store / "artifacts").as_uri())
+    parent = client.create_run(experiment).info.run_id
+    tasks = [client.create_run(experiment, tags={"mlflow.parentRunId": parent}).info.run_id for _ in range(2)]
+    about = {"model": "resnet20", "budget": "macs=0.6 macs=0.4", "seed": 3, "dataset": "digits", "method": "pfs"}
+    monkeypatch.setenv("MLFLOW_RUN_ID", tasks[0])
+    tracking.open_pipeline("resnet20 seed 3", {}, about)
+    monkeypatch.setenv("MLFLOW_RUN_ID", tasks[1])
+    with tracking.step_run("extract", {}, "resnet20 macs=0.4", {"budget": "macs=0.4"}):
+        pass
+    above, step = client.get_run(parent), client.get_run(tasks[1])
+    assert above.info.run_name == "resnet20 seed 3"
+    assert step.info.run_name == "extract resnet20 macs=0.4"
+    expected = {f"pfs.{key}": str(value) for key, value in about.items()}
+    assert {**expected, "pfs.step": "pipeline"}.items() <= above.data.tags.items()
+    assert {**expected, "pfs.budget": "macs=0.4", "pfs.step": "extract"}.items() <= step.data.tags.items()
+
+
+def test_a_retry_replaces_the_final_figures(store):
+    parent = opened(store)
+    for accuracy in (0.5, 0.75):
+        with tracking.step_run("retrain/pruned") as run:
+            run.metrics({"test_accuracy": accuracy})
+    assert steps_of(parent)["retrain/pruned"].data.metrics == {"test_accuracy": 0.75}
 
 
 def test_history_rows_are_curves_over_the_epochs(store):
@@ -196,6 +224,7 @@ def test_the_run_table_filters_by_what_a_run_is_about(store, monkeypatch):
 
 def test_a_repository_in_the_working_folder_gives_the_commit(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PFS_GIT_COMMIT", raising=False)
     runs.git_commit.cache_clear()
     assert runs.git_commit() == ""
     assert "pfs.git_commit" not in runs.tags_of({})
@@ -207,3 +236,10 @@ def test_a_repository_in_the_working_folder_gives_the_commit(store, tmp_path, mo
     tags = runs.tags_of({"model": "resnet20"})
     runs.git_commit.cache_clear()
     assert tags["pfs.git_commit"] == tags["mlflow.source.git.commit"] == head
+
+
+def test_an_image_says_its_commit_itself(monkeypatch):
+    monkeypatch.setenv("PFS_GIT_COMMIT", "0123abc")
+    runs.git_commit.cache_clear()
+    assert runs.git_commit() == "0123abc"
+    runs.git_commit.cache_clear()
