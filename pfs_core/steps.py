@@ -288,7 +288,8 @@ def compare(
 ) -> dict:
     """Write the ``comparison`` folder of several budgets, log and register the pruned networks; returns the figures."""
     from pfs_core.files import COMPLETE, plain_name, sha256
-    from pfs_core.report.comparison import figures_of, load_budgets, write_comparison
+    from pfs_core.report.comparison import figures_of, write_comparison
+    from pfs_core.report.runs import load_budgets
 
     budgets = load_budgets(split_dir, gates_dir, structures_dirs, model_dirs, latency_dirs, dense_dir)
     name = registered_name or f"pfs-{plain_name(budgets[0].spec.name)}"
@@ -318,7 +319,8 @@ def compare_methods(
 ) -> dict:
     """Write the ``comparison`` folder of several methods and seeds; returns the figures."""
     from pfs_core.files import COMPLETE, sha256
-    from pfs_core.report.comparison import figures_of, load_methods, write_comparison
+    from pfs_core.report.comparison import figures_of, write_comparison
+    from pfs_core.report.runs import load_methods
 
     runs = load_methods(split_dir, gates_dirs, structures_dirs, model_dirs, latency_dirs, dense_dirs)
     params = {"compare.models": [sha256(Path(folder) / COMPLETE) for folder in model_dirs]}

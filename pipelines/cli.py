@@ -341,8 +341,9 @@ def report(a: argparse.Namespace) -> None:
 def compare(a: argparse.Namespace) -> None:
     """``pfs compare``."""
     from pfs_core.files import check_out
-    from pfs_core.report.comparison import load_runs, write_comparison
+    from pfs_core.report.comparison import write_comparison
     from pfs_core.report.page import text_table
+    from pfs_core.report.runs import load_runs
 
     check_out(a.out, "comparison")
     write_comparison(load_runs(a.runs), a.out)

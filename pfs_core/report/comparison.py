@@ -15,13 +15,11 @@ from scipy.stats import t as student
 
 from pfs_core.drawing import STYLE, render_page, svg_text
 from pfs_core.errors import UserError
-from pfs_core.files import plain_name, publish, read_json, require_result, write_json
+from pfs_core.files import plain_name, publish, write_json
 from pfs_core.progress import say
 from pfs_core.report.figures import COLOURS
 from pfs_core.report.page import PAGE_HEADER, page_cells, write_report
-from pfs_core.report.results import RUNTIME_NAMES, Results, load_results
-from pfs_core.search import load_gates
-from pfs_core.structure import Structure
+from pfs_core.report.results import RUNTIME_NAMES, Results
 
 SCHEMA = "pfs.comparison/1"
 _COSTS = {"macs": "MACs", "params": "parameters", "p50_ms": "milliseconds an image, median"}
@@ -29,87 +27,6 @@ _TEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 )
-
-
-def load_budgets(
-    split_dir: str | Path,
-    gates_dir: str | Path,
-    structures_dirs: Sequence[str | Path],
-    model_dirs: Sequence[str | Path],
-    latency_dirs: Sequence[str | Path],
-    dense_dir: str | Path,
-) -> list[Results]:
-    """The results of every budget, the largest network first.
-
-    Models and latencies find their structure by what they are of, whatever the order of the folders.
-
-    Raises:
-        UserError: a folder is missing, or no model or latency is of one of the structures.
-    """
-    out = []
-    for folder in structures_dirs:
-        structure = require_result(folder, "structure", "pfs extract --gates DIR OUT") / "structure.json"
-        cost = read_json(structure)["cost"]
-        models = [path for path in model_dirs if (Path(path) / "structure.json").read_bytes() == structure.read_bytes()]
-        latencies = [path for path in latency_dirs if _measured(path) == (cost["macs"], cost["params"])]
-        if not models or not latencies:
-            raise UserError(f"{folder} has no trained and measured network; retrain and benchmark its structure.json")
-        out.append(load_results(split_dir, gates_dir, folder, [models[0], dense_dir], latencies[0]))
-    return sorted(out, key=lambda results: -results.structures["pruned"].cost.macs)
-
-
-def load_methods(
-    split_dir: str | Path,
-    gates_dirs: Sequence[str | Path],
-    structures_dirs: Sequence[str | Path],
-    model_dirs: Sequence[str | Path],
-    latency_dirs: Sequence[str | Path],
-    dense_dirs: Sequence[str | Path],
-) -> list[Results]:
-    """The results of every method and seed, each beside the dense network of its seed.
-
-    Gates, models and latencies find their structure by what they are of, whatever the order of the folders.
-
-    Raises:
-        UserError: a folder is missing, or something is of none of the structures.
-    """
-    searches = {(info["method"], info["seed"]): path for path in gates_dirs for info in [load_gates(path)[1]]}
-    dense = {read_json(Path(path) / "metrics.json")["seed"]: path for path in dense_dirs}
-    out = []
-    for folder in structures_dirs:
-        chosen_by = Structure.load(Path(folder) / "structure.json").chosen_by
-        key = chosen_by["method"], chosen_by["seed"]
-        if key not in searches or key[1] not in dense:
-            raise UserError(f"{folder} is by {key[0]} with seed {key[1]}, of which the gates or the dense network lack")
-        out += load_budgets(split_dir, searches[key], [folder], model_dirs, latency_dirs, dense[key[1]])
-    return out
-
-
-def _measured(latency_dir: str | Path) -> tuple[int, int]:
-    pruned = read_json(Path(latency_dir) / "latency.json")["models"]["pruned"]
-    return pruned["macs"], pruned["params"]
-
-
-def load_runs(folders: Sequence[str | Path]) -> list[Results]:
-    """The results of finished runs of one network on one dataset, the largest network first.
-
-    Raises:
-        UserError: a folder is no finished run, or it is of another network or dataset than the first.
-    """
-    found = []
-    for folder in map(Path, folders):
-        models = sorted(path for path in folder.glob("model-*") if path.is_dir())
-        split, gates, structures, latency = (folder / name for name in ("split", "gates", "structures", "latency"))
-        found.append(load_results(split, gates, structures, models, latency))
-        for what, of in (("network", _network), ("dataset", lambda results: results.split["dataset"])):
-            if of(found[-1]) != of(found[0]):
-                raise UserError(f"{folder} is of the {what} {of(found[-1])}, {folders[0]} of {of(found[0])}")
-    return sorted(found, key=lambda results: -results.structures["pruned"].cost.macs)
-
-
-def _network(results: Results) -> str:
-    spec = results.spec
-    return f"{spec.name} {spec.kwargs} for {'x'.join(map(str, spec.input_shape))}"
 
 
 def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str = "") -> dict[str, Any]:

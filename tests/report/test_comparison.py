@@ -9,7 +9,8 @@ import shutil
 import pytest
 
 from pfs_core.errors import UserError
-from pfs_core.report.comparison import front, latex_table, load_runs, write_comparison
+from pfs_core.report.comparison import front, latex_table, write_comparison
+from pfs_core.report.runs import load_runs
 from pipelines.cli import main
 
 
