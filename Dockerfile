@@ -14,7 +14,7 @@ COPY requirements.txt .
 RUN python -m venv /opt/pfs \
     && if [ -n "$TORCH_INDEX" ]; then \
          grep -E '^torch(vision)?==' requirements.txt > torch.txt \
-         && grep -vE '^(torch|torchvision|triton|nvidia-.*|cuda-.*)==' requirements.txt > others.txt \
+         && grep -vE '^(torch|torchvision|triton|nvidia-(cu|nccl|nv).*|cuda-.*)==' requirements.txt > others.txt \
          && pip install --index-url "$TORCH_INDEX" -r torch.txt && pip install -r others.txt; \
        else pip install -r requirements.txt; fi
 COPY pyproject.toml README.md LICENSE ./

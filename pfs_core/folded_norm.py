@@ -8,6 +8,7 @@ shares of each channel are put together; the passes over the pixels are torch's 
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -62,19 +63,26 @@ def _pixels(x: Tensor) -> int:
 def _folds(x: Tensor) -> bool:
     """Whether folding is possible and of use."""
     pixels = _pixels(x)
-    fits = pixels > 1 and x.shape[2] * x.shape[3] % pixels == 0
+    fits = pixels > 1 and x.numel() // x.shape[1] % pixels == 0
     return fits and x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _folded(x: Tensor, pixels: int) -> Tensor:
-    """[N, C, H, W] as [N, pixels * C, H * W / pixels, 1], both channels_last, of the same memory."""
-    n, c, h, w = x.shape
-    return x.permute(0, 2, 3, 1).reshape(n, h * w // pixels, 1, pixels * c).permute(0, 3, 1, 2)
+    """[N, C, H, W] as [1, pixels * C, N * H * W / pixels, 1], both channels_last, of the same memory."""
+    channels = pixels * x.shape[1]
+    rows = x.numel() // channels
+    return x.as_strided((1, channels, rows, 1), (x.numel(), 1, channels, channels))
 
 
 def _unfolded(x: Tensor, like: Tensor) -> Tensor:
     """The same memory in the shape of ``like``; no view of ``x``, so that it may be changed in place."""
     return x.new_empty(0).set_(x.untyped_storage(), 0, like.shape, like.stride())
+
+
+def _repeated(parts: Iterable[Tensor], pixels: int) -> tuple[Tensor, ...]:
+    """Each [C] as [pixels * C]."""
+    parts = list(parts)
+    return torch.cat([part for part in parts for _ in range(pixels)]).view(len(parts), -1).unbind()
 
 
 class _FoldedBatchNorm(torch.autograd.Function):
@@ -88,14 +96,13 @@ class _FoldedBatchNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         pixels, channels = _pixels(x), x.shape[1]
         folded = _folded(x, pixels)
-        unused = weight.new_zeros(2, pixels * channels)  # given so that the statistics come in its precision
-        means, variances = _statistics(folded, unused[0], unused[1], 0.0)
-        means = means.view(pixels, channels)
-        mean = means.mean(0)
-        variance = variances.view(pixels, channels).mean(0) + means.var(0, correction=0)
-        whole = torch.stack([weight, bias, mean, variance]).repeat(1, pixels)
+        unused = weight.new_zeros(pixels * channels)  # given so that the statistics come in its precision
+        means, variances = (each.view(pixels, channels) for each in _statistics(folded, unused, unused, 0.0))
+        between, mean = torch.var_mean(means, 0, correction=0)
+        variance = variances.mean(0).add_(between)
+        whole = _repeated((weight, bias, mean, variance), pixels)
         out = _normalised(folded, *whole, False, 0.0, eps)[0]
-        ctx.save_for_backward(x, weight, variance, whole)
+        ctx.save_for_backward(x, weight, variance, whole[0], whole[2], whole[3])
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance)
         return _unfolded(out, x), mean, variance
@@ -107,15 +114,15 @@ class _FoldedBatchNorm(torch.autograd.Function):
         They are weight / deviation * (grad - mean(grad) - xhat * mean(grad * xhat)) for x, sum(grad * xhat) for the
         weight and sum(grad) for the bias. The kernel gives both sums and the first term.
         """
-        x, weight, variance, whole = ctx.saved_tensors
+        x, weight, variance, whole_weight, mean, whole_variance = ctx.saved_tensors
         pixels, channels, count = _pixels(x), x.shape[1], x.numel() // x.shape[1]
         folded, grads = _folded(x, pixels), _folded(grad.contiguous(memory_format=torch.channels_last), pixels)
-        whole_weight, _, mean, whole_variance = whole
         asked = [ctx.needs_input_grad[0], True, True]
         out, *sums = _backward(grads, folded, whole_weight, mean, whole_variance, None, None, False, ctx.eps, asked)
-        grad_weight, grad_bias = totals = torch.stack(sums).view(2, pixels, channels).sum(1)
+        grad_weight, grad_bias = (each.view(pixels, channels).sum(0) for each in sums)
         if not ctx.needs_input_grad[0]:
             return None, grad_weight, grad_bias, None
-        rest = (totals * (weight * torch.rsqrt(variance + ctx.eps) / -count)).repeat(1, pixels)
-        out += _normalised(folded, rest[0], rest[1], mean, whole_variance, False, 0.0, ctx.eps)[0]
+        factor = torch.rsqrt(variance + ctx.eps).mul_(weight).div_(-count)
+        scale, shift = _repeated((factor * grad_weight, factor * grad_bias), pixels)
+        out += _normalised(folded, scale, shift, mean, whole_variance, False, 0.0, ctx.eps)[0]
         return _unfolded(out, x), grad_weight, grad_bias, None

@@ -137,6 +137,7 @@ def search(
         for stage, cost in info["cost"].items():
             costs |= prefixed(stage, cost)
         run.metrics(prefixed("kept", result) | costs)
+        run.dataset(data["dataset"], data["fingerprint"], "search")
         run.artifact(out, "gates")
     return finite(result)
 
@@ -205,6 +206,7 @@ def retrain(
         result = {key: info[key] for key in ("test_accuracy", "macs", "params", "epochs", "seconds")}
         result |= prefixed("peak_memory_mib", info["peak_memory_mib"]) | prefixed("retrain", info["cost"]["retrain"])
         run.metrics(result)
+        run.dataset(data["dataset"], data["fingerprint"], "training")
         run.artifact(out, "model")
     return finite(result)
 

@@ -4,17 +4,9 @@ from typing import Any, List
 
 from kfp import dsl
 
-from components import (
-    benchmark_latency,
-    check_request,
-    close_run,
-    extract_structure,
-    report,
-    retrain,
-    search_gates,
-    split_data,
-)
-from pipelines.pools import Placement, Pools, with_pools
+from components import benchmark_latency, check_request, close_run, report, retrain, split_data
+from pipelines import find_structure
+from pipelines.pools import Placement, Pools, passed_on, with_pools
 
 DESCRIPTION = """Find a smaller network by *Pruning from Scratch*: learn one gate a channel on frozen random weights,
 cut at the budget, train the slim network from scratch, measure its CPU latency.
@@ -130,19 +122,19 @@ def stages(
     """The steps from split to report, in the pipeline that is being defined; returns the report's."""
     split = split_data(dataset=dataset, recipe=recipe, settings=split_settings, seed=seed, fingerprint=fingerprint)
     place.cpu(split, pools).set_display_name("Split data")
-    search = search_gates(
+    found = find_structure.define(place)(
         model=model,
         split=split.outputs["split"],
         budget=budget,
         recipe=recipe,
-        settings=search_settings,
-        model_settings=model_settings,
         seed=seed,
+        model_settings=model_settings,
+        search_settings=search_settings,
+        extract_settings=extract_settings,
+        **passed_on(pools),
     )
-    place.gpu(search, pools, hours=24).set_display_name("Search gates")
-    extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
-    place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
-    structures = extraction.outputs["structures"]
+    found.set_display_name("Find the structure")
+    structures = found.outputs["structures"]
     with dsl.ParallelFor(networks, name="Retrain each network", parallelism=place.parallelism) as network:
         training = retrain(
             structures=structures,
@@ -158,7 +150,7 @@ def stages(
     place.latency(latency, pools).set_display_name("Benchmark CPU latency")
     page = report(
         split=split.outputs["split"],
-        gates=search.outputs["gates"],
+        gates=found.outputs["gates"],
         structures=structures,
         models=dsl.Collected(training.outputs["model"]),
         latency=latency.outputs["latency"],

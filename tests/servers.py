@@ -17,6 +17,28 @@ def free_port():
 
 
 @contextlib.contextmanager
+def served(command, health, folder, env=None, seconds=90):
+    """What ``command`` serves, from when the address ``health`` answers; what it says is in ``folder/server.log``."""
+    with (
+        (folder / "server.log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, env=env, start_new_session=True) as server,
+    ):
+        try:
+            end = time.monotonic() + seconds
+            while True:
+                try:
+                    urllib.request.urlopen(health).close()
+                    break
+                except OSError:
+                    if time.monotonic() > end or server.poll() is not None:
+                        raise TimeoutError((folder / "server.log").read_text()) from None
+                    time.sleep(0.2)
+            yield
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)  # and its workers
+
+
+@contextlib.contextmanager
 def mlflow_server(folder, seconds=90, port=None):
     """The address of an MLflow server with its database and artifacts in ``folder``."""
     port = port or free_port()
@@ -28,20 +50,5 @@ def mlflow_server(folder, seconds=90, port=None):
         str(folder / "artifacts"),
     )
     command = [sys.executable, "-m", "mlflow", "server", *store, "--port", str(port), "--workers", "1"]
-    with (
-        (folder / "server.log").open("w") as log,
-        subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as server,
-    ):
-        try:
-            end = time.monotonic() + seconds
-            while True:
-                try:
-                    urllib.request.urlopen(f"{address}/health").close()
-                    break
-                except OSError:
-                    if time.monotonic() > end or server.poll() is not None:
-                        raise TimeoutError((folder / "server.log").read_text()) from None
-                    time.sleep(0.2)
-            yield address
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)  # and its workers
+    with served(command, f"{address}/health", folder, seconds=seconds):
+        yield address

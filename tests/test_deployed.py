@@ -2,29 +2,31 @@
 
 import json
 import os
-import site
+import re
 import subprocess
 import sys
 import venv
+from importlib import metadata
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
+import requests
 import torch
+from packaging.requirements import Requirement
 
 from pfs_core import tracking
 from pfs_core.deployable import deployable, example_images, try_onnx
 from pfs_core.models import build_model
 from pfs_core.spec import ModelSpec
+from tests.servers import free_port, served
 
 SPLIT = {"mean": [120.0, 110.0, 100.0], "std": [60.0, 61.0, 62.0], "input_shape": [3, 32, 32]}
-OURS = ("pfs", "__editable__", "__pycache__")
-
 FROM_MLFLOW = """
 import importlib.util, sys
 import mlflow, numpy as np, torch
-assert not any(importlib.util.find_spec(name) for name in ("pfs_core", "components", "pipelines"))
+assert not any(importlib.util.find_spec(name) for name in ("pfs_core", "components", "torchvision", "kfp", "boto3"))
 images = np.load("images.npy")
 network = mlflow.pytorch.load_model(sys.argv[1])
 np.save("pytorch.npy", network(torch.from_numpy(images)).detach().numpy())
@@ -72,36 +74,78 @@ def test_what_is_logged_lies_beside_the_model(deployed):
     assert not any(name.endswith((".pkl", ".pth", ".pickle")) for name in names)
 
 
-def without_us(folder, only=()):
-    """A Python whose packages are this one's without the project's, or ``only`` some of them."""
+def needed(*roots):
+    """The installed distributions that ``roots`` need, with themselves."""
+    found, todo = {}, list(roots)
+    while todo:
+        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
+        if name not in found:
+            found[name] = metadata.distribution(name)
+            asked = [Requirement(line) for line in found[name].requires or ()]
+            todo += [each.name for each in asked if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return found.values()
+
+
+def python_with(folder, *roots):
+    """A Python of its own that has only ``roots`` and what they need."""
     venv.create(folder, symlinks=True)
-    packages = Path(site.getsitepackages()[0])
     target = next((folder / "lib").glob("python3.*/site-packages"))
-    for path in packages.iterdir():
-        if not path.name.startswith(OURS) and (not only or path.name.split("-")[0].split(".")[0] in only):
-            (target / path.name).symlink_to(path)
+    for distribution in needed(*roots):
+        for name in {path.parts[0] for path in distribution.files if path.parts[0] not in ("..", "__pycache__")}:
+            if not (target / name).exists():
+                (target / name).symlink_to(distribution.locate_file(name))
     return folder / "bin" / Path(sys.executable).name
 
 
-@pytest.mark.parametrize(
-    ("code", "only", "outputs"),
-    [
-        (FROM_MLFLOW, (), ("pytorch", "pyfunc")),
-        (FROM_ONNX, ("numpy", "onnxruntime", "flatbuffers", "google", "packaging"), ("onnx",)),
-    ],
-    ids=["mlflow", "onnx"],
-)
-def test_it_predicts_the_same_without_the_project(deployed, tmp_path, code, only, outputs):
-    folder, model = deployed
-    example = json.loads((model / "input_example.json").read_text())
-    np.save(folder / "images.npy", np.asarray(example, dtype=np.float32))
-    python = without_us(tmp_path / "venv", only)
-    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
+def clean():
+    """The environment variables without those that would lead back to the project."""
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
+
+
+@pytest.fixture(scope="module")
+def images(deployed):
+    """The logged example."""
+    example = np.asarray(json.loads((deployed[1] / "input_example.json").read_text()), dtype=np.float32)
+    np.save(deployed[0] / "images.npy", example)
+    return example
+
+
+@pytest.fixture(scope="module")
+def expected(deployed):
+    """What was recorded for it; equal to what ours computes."""
+    recorded = json.loads((deployed[1] / "extra_files" / "example_output.json").read_text())
+    np.testing.assert_allclose(recorded, np.load(deployed[0] / "expected.npy"), rtol=1e-5)
+    return recorded
+
+
+@pytest.fixture(scope="module")
+def with_mlflow(tmp_path_factory):
+    return python_with(tmp_path_factory.mktemp("mlflow") / "venv", "mlflow", "torch")
+
+
+def predicted(python, code, folder, *arguments):
     done = subprocess.run(
-        [python, "-c", code, str(model)], cwd=folder, capture_output=True, text=True, env=clean, check=False
+        [python, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, env=clean(), check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    expected = json.loads((model / "extra_files" / "example_output.json").read_text())
-    np.testing.assert_allclose(expected, np.load(folder / "expected.npy"), rtol=1e-5)
-    for output in outputs:
-        np.testing.assert_allclose(np.load(folder / f"{output}.npy"), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_mlflow_and_torch_are_enough(deployed, images, expected, with_mlflow):
+    predicted(with_mlflow, FROM_MLFLOW, deployed[0], str(deployed[1]))
+    for output in ("pytorch", "pyfunc"):
+        np.testing.assert_allclose(np.load(deployed[0] / f"{output}.npy"), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_onnxruntime_is_enough(deployed, images, expected, tmp_path):
+    predicted(python_with(tmp_path / "venv", "onnxruntime"), FROM_ONNX, deployed[0])
+    np.testing.assert_allclose(np.load(deployed[0] / "onnx.npy"), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_mlflow_serves_it(deployed, images, expected, with_mlflow, tmp_path):
+    address = f"http://127.0.0.1:{free_port()}"
+    command = [with_mlflow, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command += ["--port", address.rpartition(":")[2], "--model-uri", deployed[1]]
+    with served(command, f"{address}/ping", tmp_path, clean()):
+        answer = requests.post(f"{address}/invocations", json={"inputs": images.tolist()}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    np.testing.assert_allclose(answer.json()["predictions"], expected, rtol=1e-3, atol=1e-5)

@@ -10,10 +10,11 @@ from torch.func import functional_call
 from pfs_core.channels import ChannelGraph, slice_weights
 from pfs_core.device import autocast, compiled
 from pfs_core.folded_norm import fold_norms
+from pfs_core.frozen_conv import freeze_convolutions
 from pfs_core.search.gates import Gates
 
-MULTIPLE = 8
-"""Widths shrink in steps of so many gates: kernels work on channels in vectors."""
+MULTIPLE = 2
+"""Widths shrink in steps of so many gates: what bf16 kernels multiply at once."""
 
 EVERY = 50
 """Steps between looks for channels that can leave."""
@@ -57,7 +58,7 @@ class GatedNetwork:
         self.left = torch.arange(sum(self.sizes))
 
     def _prepare(self) -> None:
-        model = self._model if self._compiled else fold_norms(self._model)
+        model = self._model if self._compiled else freeze_convolutions(fold_norms(self._model))
         self.module = model.to(memory_format=torch.channels_last).train()
         self.gates = Gates(self.module, self.graph)
         self._forward = compiled(self._eager) if self._compiled else self._eager
@@ -69,7 +70,7 @@ class GatedNetwork:
 
     def _eager(self, scales: dict[str, Tensor], images: Tensor) -> Tensor:
         with autocast(images.device, self.precision):
-            return functional_call(self.module, scales, (images,)).float()
+            return functional_call(self.module, scales, (images,), tie_weights=False).float()
 
     def mean(self) -> Tensor:
         """Mean over all gates of |gate|, with its gradient."""

@@ -1,5 +1,6 @@
 """``pfs run`` as a user runs it: a process of its own, the real kfp.local and a real MLflow store."""
 
+import contextlib
 import json
 import os
 import re
@@ -23,6 +24,9 @@ from pfs_core.structure import Structure
 from pfs_core.training.retrain import load_model
 from pipelines.run import print_paths
 from tests.data.folders import images, png, write
+from tests.report.opened import check_whole
+from tests.report.test_report import FIGURES
+from tests.servers import free_port, mlflow_server
 
 SETTINGS = (
     *("model.width=4", "search.epochs=1", "retrain.epochs=1"),
@@ -112,6 +116,16 @@ def test_mlflow_has_parameters_by_step_and_curves(runs):
     assert "pruned_test_accuracy" in runs["pipeline"].data.metrics
 
 
+def test_steps_that_read_images_say_which(finished, runs):
+    known = json.loads((finished[1] / "split" / "split.json").read_text())
+    inputs = {step: [each.dataset for each in run.inputs.dataset_inputs] for step, run in runs.items()}
+    assert {step for step, given in inputs.items() if given} == {"split", "search"} | {
+        f"retrain/{network}" for network in ("dense", "uniform", "pruned")
+    }
+    for given in filter(None, inputs.values()):
+        assert [(data.name, data.digest) for data in given] == [("digits", known["fingerprint"][:36])]
+
+
 def test_the_run_table_says_what_each_run_is_about(runs):
     assert runs["pipeline"].info.run_name == "resnet20 macs=0.5 seed 0"
     for step, run in runs.items():
@@ -146,6 +160,12 @@ def test_registered_model_computes_what_ours_does(finished, runs):
         assert torch.allclose(theirs(pixels), expected, atol=1e-5)
     predicted = mlflow.pyfunc.load_model("models:/pfs-resnet20/1").predict(pixels.numpy())
     np.testing.assert_allclose(predicted, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["alone", "framed"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_its_report_opens_whole_and_alone(browser, finished, width, way):
+    check_whole(browser, finished[1] / "report" / "report.html", len(FIGURES), width, way)
 
 
 def test_undecodable_image_ends_the_run_with_its_row(tmp_path):
@@ -202,6 +222,29 @@ def test_the_next_run_goes_on_where_a_killed_one_was(tmp_path):
     assert "search epoch 1/30" not in done.stdout
     assert "search epoch 30/30" in done.stdout
     assert list((tmp_path / "pfs-runs" / ".checkpoints").rglob("*.pt")) == []
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_and_comes_back_has_all_of_the_run(tmp_path):
+    port, epochs = free_port(), 30
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+    command = [*RUN, "--set", f"search.epochs={epochs}"]
+    with contextlib.ExitStack() as server:
+        server.enter_context(mlflow_server(tmp_path, port=port))
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout:
+                if line.startswith("search epoch 3/"):
+                    server.close()
+                if line.startswith("search epoch 8/"):
+                    server.enter_context(mlflow_server(tmp_path, port=port))
+        assert process.returncode == 0
+        mlflow.set_tracking_uri(environment["MLFLOW_TRACKING_URI"])
+        found = MlflowClient().search_runs([mlflow.get_experiment_by_name("pfs-resnet20").experiment_id])
+        assert {run.info.status for run in found} == {"FINISHED"}
+        (search,) = (run.info.run_id for run in found if run.data.tags["pfs.step"] == "search")
+        for curve in ("loss", "val_accuracy", "nonzero"):
+            steps = [point.step for point in MlflowClient().get_metric_history(search, curve)]
+            assert sorted(steps) == list(range(1, epochs + 1)), curve
 
 
 def settle(log):

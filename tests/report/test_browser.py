@@ -8,6 +8,7 @@ from pfs_core.report import write_report
 from pfs_core.report.comparison import write_comparison
 from pfs_core.report.graph import write_picture
 from tests.report.colours import contrast
+from tests.report.opened import Opened, check_whole
 from tests.report.test_report import FIGURES
 
 
@@ -22,47 +23,11 @@ def pages(results, digits, tmp_path_factory):
     return {**pages, "dataset": digits / "dataset.html"}
 
 
-class Opened:
-    """A page, what its console said and what it asked for beside itself."""
-
-    def __init__(self, browser, width, scheme="light"):
-        self.page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme).new_page()
-        self.said, self.asked = [], []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-
-
+@pytest.mark.parametrize("way", ["alone", "framed"])
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("name", ["report", "comparison", "graph", "dataset"])
-def test_a_page_opens_whole_and_alone(browser, pages, name, width):
-    opened = Opened(browser, width)
-    opened.page.goto(pages[name].as_uri())
-    assert opened.said == []
-    assert [url for url in opened.asked if not url.startswith("data:")] == [pages[name].as_uri()]
-    figures = opened.page.locator("figure")
-    assert figures.count() == (len(FIGURES) if name == "report" else 1)
-    for figure in figures.all():
-        box, drawing = figure.bounding_box(), figure.locator("svg").bounding_box()
-        assert 0 <= box["x"] <= box["x"] + box["width"] <= width
-        assert drawing["width"] > 250
-        assert drawing["height"] > 80
-        assert drawing["width"] <= box["width"] or figure.locator(".scroll").count()  # or it scrolls in its own box
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-@pytest.mark.parametrize("name", ["report", "comparison"])
-def test_a_page_opens_in_a_sandboxed_frame(browser, pages, name):
-    """As the Kubeflow UI shows it."""
-    opened = Opened(browser, 1280)
-    frame = "<iframe id='f' sandbox='allow-scripts' style='width:900px;height:800px'></iframe>"
-    opened.page.set_content(frame)
-    opened.page.evaluate("html => { document.getElementById('f').srcdoc = html }", pages[name].read_text())
-    inside = opened.page.frame_locator("#f")
-    inside.locator("figure svg").nth(len(FIGURES) - 1 if name == "report" else 0).wait_for()
-    assert inside.locator("h1").inner_text().startswith("resnet20 ")
-    assert opened.said == []
-    assert [url for url in opened.asked if not url.startswith("about:")] == []
+def test_a_page_opens_whole_and_alone(browser, pages, name, width, way):
+    check_whole(browser, pages[name], len(FIGURES) if name == "report" else 1, width, way)
 
 
 TEXTS = """() => {

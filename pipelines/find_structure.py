@@ -1,0 +1,49 @@
+"""From a split to the structures cut from it: the search and the extraction, one box in the UI's graph."""
+
+from typing import Any, NamedTuple
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input
+
+from components import extract_structure, search_gates
+from pipelines.pools import Placement, Pools, with_pools
+
+
+class Found(NamedTuple):
+    """The outputs."""
+
+    gates: Artifact
+    structures: Artifact
+
+
+def define(place: Placement) -> Any:
+    """The pipeline within a pipeline, with its steps on the pools of ``place``."""
+
+    @dsl.pipeline(name="find-structure")
+    @with_pools
+    def find_structure(
+        model: str,
+        split: Input[Dataset],
+        budget: str,
+        recipe: str,
+        seed: int,
+        model_settings: dict,
+        search_settings: dict,
+        extract_settings: dict,
+        pools: Pools = Pools(),
+    ) -> Found:
+        search = search_gates(
+            model=model,
+            split=split,
+            budget=budget,
+            recipe=recipe,
+            settings=search_settings,
+            model_settings=model_settings,
+            seed=seed,
+        )
+        place.gpu(search, pools, hours=24).set_display_name("Search gates")
+        extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
+        place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
+        return Found(search.outputs["gates"], extraction.outputs["structures"])
+
+    return find_structure
