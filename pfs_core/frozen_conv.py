@@ -6,6 +6,8 @@ kernels for channels_last read all weights again for every few pixels; those for
 input is, for frozen weights, such a convolution too.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +16,10 @@ from torch import Tensor, nn
 
 SMALL_MAP = 16
 """Pixels."""
-MANY_WEIGHTS = 1_500_000
+MANY_WEIGHTS = 900_000
 """What no longer fits into the caches of a core, in bf16."""
+BLOCK = 64
+"""Channels of which a multiple is quick in NCHW."""
 
 
 def freeze_convolutions(model: nn.Module) -> nn.Module:
@@ -37,42 +41,55 @@ class FrozenConv2d(nn.Conv2d):
             return super().forward(input)
         if 2 * height * width <= taps:
             pixels = input.permute(0, 2, 3, 1).flatten(1)
-            product = pixels.to(self.weight.dtype) @ self._matrix(height, width)
+            matrix = self._kept((height, width), partial(self._matrix, height, width))
+            product = pixels.to(self.weight.dtype) @ matrix
             return product.view(-1, height, width, self.out_channels).permute(0, 3, 1, 2)
         if self.weight.numel() >= MANY_WEIGHTS:
-            return _InNchw.apply(input.to(self.weight.dtype), self.weight, self.padding)
+            weights = self._kept("weights", self._in_nchw)
+            return _InNchw.apply(input.to(self.weight.dtype), *weights, self.out_channels, self.padding)
         return super().forward(input)
+
+    def _kept(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What ``make`` gave the first time: the weights stay as they are."""
+        known = self.__dict__.setdefault("_known", {})
+        if key not in known:
+            with torch.no_grad():
+                known[key] = make()
+        return known[key]
+
+    def _in_nchw(self) -> tuple[Tensor, Tensor]:
+        """The weights, and those of the convolution that gives the gradient of the input; in whole blocks."""
+        missing = [-channels % BLOCK for channels in (self.in_channels, self.out_channels)]
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, missing[0], 0, missing[1]))
+        return weight.contiguous(), weight.flip(2, 3).transpose(0, 1).contiguous()
 
     def _matrix(self, height: int, width: int) -> Tensor:
         """[H * W * C, H * W * C']: what the convolution makes of each unit vector."""
-        known = self.__dict__.setdefault("_matrices", {})
-        if (height, width) not in known:
-            rows = torch.eye(height * width * self.in_channels, dtype=self.weight.dtype)
-            images = rows.view(-1, height, width, self.in_channels).permute(0, 3, 1, 2)
-            with torch.no_grad():
-                out = F.conv2d(images, self.weight, None, 1, self.padding)
-            known[height, width] = out.permute(0, 2, 3, 1).flatten(1)
-        return known[height, width]
+        rows = torch.eye(height * width * self.in_channels, dtype=self.weight.dtype)
+        images = rows.view(-1, height, width, self.in_channels).permute(0, 3, 1, 2)
+        return F.conv2d(images, self.weight, None, 1, self.padding).permute(0, 2, 3, 1).flatten(1)
 
 
 class _InNchw(torch.autograd.Function):
-    """(x, weight, padding) to their convolution; both channels_last, and computed in NCHW."""
+    """(x, weight, flipped weight, channels, padding) to x's convolution; both channels_last, computed in NCHW."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.padding = padding
-        return _convolved(x, weight, padding)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, flipped: Tensor, channels: int, padding: tuple[int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(flipped)
+        ctx.channels, ctx.padding = x.shape[1], padding
+        return _convolved(x, weight, channels, padding)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return _convolved(grads[0], weight.flip(2, 3).transpose(0, 1), ctx.padding), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return _convolved(grads[0], *ctx.saved_tensors, ctx.channels, ctx.padding), None, None, None, None
 
 
-def _convolved(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-    out = F.conv2d(x.contiguous(), weight.contiguous(), None, 1, padding)
-    return out.contiguous(memory_format=torch.channels_last)
+def _convolved(x: Tensor, weight: Tensor, channels: int, padding: tuple[int, int]) -> Tensor:
+    """The first ``channels`` channels of the result; x has fewer than the weights, where these are padded."""
+    whole = F.pad(x.contiguous(), (0, 0, 0, 0, 0, weight.shape[1] - x.shape[1]))
+    return F.conv2d(whole, weight, None, 1, padding)[:, :channels].contiguous(memory_format=torch.channels_last)
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:

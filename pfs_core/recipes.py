@@ -287,6 +287,9 @@ class Recipe(Config):
 
 _IMAGENET_SPLIT = SplitRecipe(validation_per_class=50, image_size=224)
 _IMAGENET_SEARCH = SearchRecipe(epochs=1, batch_size=100, gamma=0.05, evaluate_every=500)
+_IMAGENET_TRAINING: dict[str, Any] = {"epochs": 90, "batch_size": 256, "milestones": (1 / 3, 2 / 3)}
+_IMAGENET_SLIMMING = SlimmingRecipe(**_IMAGENET_TRAINING)
+_IMAGENET_AMC = AmcRecipe(**_IMAGENET_TRAINING, reward_rows=3000)
 
 
 def cifar_sfp() -> Recipe:
@@ -304,6 +307,8 @@ def imagenet_mobilenet() -> Recipe:
     return Recipe(
         split=_IMAGENET_SPLIT,
         search=_IMAGENET_SEARCH,
+        network_slimming=_IMAGENET_SLIMMING,
+        amc=_IMAGENET_AMC,
         retrain=RetrainRecipe(
             epochs=300, batch_size=256, lr=0.05, nesterov=False, weight_decay=4e-5, schedule="cosine"
         ),
@@ -315,6 +320,8 @@ def imagenet_resnet() -> Recipe:
     return Recipe(
         split=_IMAGENET_SPLIT,
         search=_IMAGENET_SEARCH,
+        network_slimming=_IMAGENET_SLIMMING,
+        amc=_IMAGENET_AMC,
         retrain=RetrainRecipe(
             epochs=90,
             batch_size=256,

@@ -16,6 +16,7 @@ The page of the step **Report** has the result; **Compare networks** of several 
 
 def define(place: Placement = Placement()) -> Any:
     """The ``compress`` pipeline, with its steps on the pools of ``place``."""
+    find = find_structure.define(place)
 
     @dsl.pipeline(name="compress", display_name="Compress a network", description=DESCRIPTION)
     @with_pools
@@ -78,6 +79,7 @@ def define(place: Placement = Placement()) -> Any:
             stages(
                 place,
                 pools,
+                find,
                 fingerprint=check.output,
                 model=model,
                 dataset=dataset,
@@ -101,6 +103,7 @@ def define(place: Placement = Placement()) -> Any:
 def stages(
     place: Placement,
     pools: Pools,
+    find: Any,
     *,
     fingerprint: Any,
     model: Any,
@@ -119,10 +122,13 @@ def stages(
     train_job: Any,
     label: Any = "",
 ) -> dsl.PipelineTask:
-    """The steps from split to report, in the pipeline that is being defined; returns the report's."""
+    """The steps from split to report, in the pipeline that is being defined; returns the report's.
+
+    ``find`` is the pipeline of :mod:`pipelines.find_structure`: KFP wants it to be there before the one around it.
+    """
     split = split_data(dataset=dataset, recipe=recipe, settings=split_settings, seed=seed, fingerprint=fingerprint)
     place.cpu(split, pools).set_display_name("Split data")
-    found = find_structure.define(place)(
+    found = find(
         model=model,
         split=split.outputs["split"],
         budget=budget,

@@ -6,6 +6,7 @@ from kfp import dsl
 from kfp.dsl import Artifact
 
 from components import check_request, close_run, find_requests, finish_request
+from pipelines import find_structure
 from pipelines.compress import stages
 from pipelines.pools import Placement, Pools, passed_on, with_pools
 
@@ -17,6 +18,7 @@ Nothing to do is a run of seconds, without a GPU. Runs that overlap never take t
 
 def define(place: Placement = Placement()) -> Any:
     """The ``compress_new_models`` pipeline, with its steps on the pools of ``place``."""
+    find = find_structure.define(place)
 
     @dsl.pipeline(name="compress-one-model")
     @with_pools
@@ -49,6 +51,7 @@ def define(place: Placement = Placement()) -> Any:
         page = stages(
             place,
             pools,
+            find,
             fingerprint=check.output,
             model=model,
             dataset=dataset,

@@ -67,7 +67,7 @@ def test_it_says_how_a_map_is_computed(monkeypatch):
     """Tiny maps by a product, larger ones with many weights in NCHW, and the others by torch."""
     products, swapped = [], []
     monkeypatch.setattr(FrozenConv2d, "_matrix", lambda self, *size: products.append(size) or torch.zeros(1))
-    monkeypatch.setattr(frozen_conv, "_convolved", lambda x, weight, padding: swapped.append(x.shape[2:]) or x)
+    monkeypatch.setattr(frozen_conv, "_convolved", lambda x, *_: swapped.append(x.shape[2:]) or x)
     few, many = conv(8, 8, (3, 3), torch.float32), conv(512, 512, (3, 3), torch.float32)
     for side in (2, 4, 5):
         for module in (few, many):
@@ -90,8 +90,8 @@ def test_other_convolutions_stay_what_they_are(options):
     assert type(freeze_convolutions(nn.Sequential(module))[0]) is nn.Conv2d
 
 
-def test_what_is_kept_is_in_no_state(monkeypatch):
+def test_what_is_kept_is_in_no_state():
     module = frozen(conv(4, 6, (3, 3)))
     module(images(2, 4, 2, 2))
     assert list(module.state_dict()) == ["weight"]
-    assert module._matrices.keys() == {(2, 2)}
+    assert module._known.keys() == {(2, 2)}

@@ -35,6 +35,10 @@ def test_the_papers_imagenet(name):
     assert (found.search.epochs, found.search.batch_size, found.search.gamma, found.search.lr) == (1, 100, 0.05, 0.01)
     assert (found.retrain.batch_size, found.retrain.momentum, found.retrain.nesterov) == (256, 0.9, False)
     assert (found.retrain.scratch_b, found.retrain.train_on_validation) == (True, True)
+    for trained in (found.network_slimming, found.amc):  # as ResNets are trained there
+        assert (trained.epochs, trained.batch_size, trained.lr) == (90, 256, 0.1)
+        assert [round(m * trained.epochs) for m in trained.milestones] == [30, 60]
+    assert found.amc.reward_rows == 3000
 
 
 def test_the_papers_mobilenets():

@@ -22,7 +22,7 @@ class SeparableBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.conv2 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, channels, H / stride, W / stride]."""
@@ -45,7 +45,7 @@ class MobileNetV1(nn.Module):
         channels = max(8, int(STEM * width_mult))
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         blocks = []
         for published, stride in BLOCKS:
             width = max(8, int(published * width_mult))

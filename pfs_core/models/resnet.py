@@ -33,7 +33,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.shortcut: nn.Module = nn.Sequential()
         if stride != 1 and shortcut == "pad":
             self.shortcut = PadShortcut(in_channels, channels)
@@ -71,7 +71,7 @@ class CifarResNet(nn.Module):
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.layer1 = _stage(width, width, blocks, 1, shortcut)
         self.layer2 = _stage(width, 2 * width, blocks, 2, shortcut)
         self.layer3 = _stage(2 * width, 4 * width, blocks, 2, shortcut)

@@ -27,7 +27,11 @@ class VGG(nn.Module):
             if features:
                 features.append(nn.MaxPool2d(2))
             for _ in range(count):
-                features += [nn.Conv2d(channels, stage, 3, padding=1, bias=False), nn.BatchNorm2d(stage), nn.ReLU()]
+                features += [
+                    nn.Conv2d(channels, stage, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(stage),
+                    nn.ReLU(inplace=True),
+                ]
                 channels = stage
         self.features = nn.Sequential(*features)
         self.pool = nn.AdaptiveAvgPool2d(1)

@@ -17,6 +17,8 @@ from pfs_core.report.results import NETWORKS, Results
 COLOURS = {"dense": "#808080", "expanded": "#9a79c6", "uniform": "#d1810f", "pruned": "#2f7fc4"}
 COUNTED = 12
 """Up to so many classes a confusion matrix has room for its numbers."""
+NAMED, WORST = 30, 20
+"""Up to so many classes it has room for their names; of more it shows this many, those most often mistaken."""
 
 _LINES = {"dense": "-", "expanded": ":", "uniform": "--", "pruned": "-"}
 _FIXED, _BEHIND = "#9db4c8", "#80808040"
@@ -188,7 +190,21 @@ def confusion(ax: Axes, results: Results) -> str:
     """Test images of the pruned network by true and predicted class, as shares of the true class."""
     metrics = results.metrics["pruned"]
     counts, names = np.array(metrics["confusion_matrix"]), metrics["class_names"]
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    wrong = counts - np.diag(np.diag(counts))
+    mistaken = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")
+    shown = np.arange(len(names)) if len(names) <= NAMED else np.sort(mistaken[:WORST])
+    _matrix(ax, counts[np.ix_(shown, shown)], counts.sum(1)[shown], [names[i] for i in shown])
+    if not wrong.any():
+        return f"All {counts.sum():,} test images are taken for what they are."
+    row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+    of = f"{wrong[row, column]} of {counts[row].sum()} images of {names[row]}"
+    some = "" if len(shown) == len(names) else f" The drawing has the {len(shown)} classes most often mistaken."
+    return f"{wrong.sum():,} of {counts.sum():,} test images are mistaken, most often {of} for {names[column]}.{some}"
+
+
+def _matrix(ax: Axes, counts: np.ndarray, images: np.ndarray, names: list[str]) -> None:
+    """Images [true class, predicted class] as shares of ``images`` [true class]."""
+    shares = counts / np.maximum(images, 1)[:, None]
     ax.grid(visible=False)
     ax.pcolormesh(shares, cmap=SHARES, norm=PowerNorm(0.5, 0, 1), edgecolors="none")  # rare mistakes are seen
     ax.invert_yaxis()
@@ -200,12 +216,6 @@ def confusion(ax: Axes, results: Results) -> str:
     if len(names) <= COUNTED:
         for row, column in np.argwhere(counts > 0):
             ax.text(column + 0.5, row + 0.5, counts[row, column], ha="center", va="center", fontsize=7)
-    wrong = counts - np.diag(np.diag(counts))
-    if not wrong.any():
-        return f"All {counts.sum():,} test images are taken for what they are."
-    row, column = np.unravel_index(wrong.argmax(), wrong.shape)
-    of = f"{wrong[row, column]} of {counts[row].sum()} images of {names[row]}"
-    return f"{wrong.sum():,} of {counts.sum():,} test images are mistaken, most often {of} for {names[column]}."
 
 
 def _unit(results: Results) -> str:

@@ -60,8 +60,6 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
 
 
 _SMALL, _WIDE = (4.6, 2.9), (9.6, 3.6)
-_CLASSES = 30
-"""More classes than these make no readable figure."""
 
 HEADER = ("network", "MACs", "parameters", "test accuracy [95%]", "epochs", "p50 latency", "ratio to dense [95%]")
 PAGE_HEADER = (*HEADER[:5], "p50 latency, ms [95%]", HEADER[6], "file, MiB")
@@ -96,12 +94,11 @@ def _drawings(results: Results) -> dict[str, list[tuple[str, str, str, bool]]]:
         ],
         "Accuracy": [drawn("The retraining", figures.training_curves)],
     }
-    if len(classes) <= _CLASSES:
-        size = (4.6, 4.0) if len(classes) <= figures.COUNTED else (9.6, 7.6)
-        groups["Accuracy"].append(drawn("Mistakes of the pruned network", figures.confusion, size))
-        with mpl.rc_context(STYLE):
-            svg = svg_text(balance(classes, results.split["rows_per_class"]))
-        groups["Data"] = [("Images of each class", balance_words(results.split["rows_per_class"]), svg, True)]
+    size = (4.6, 4.0) if len(classes) <= figures.COUNTED else (9.6, 7.6)
+    groups["Accuracy"].append(drawn("Mistakes of the pruned network", figures.confusion, size))
+    with mpl.rc_context(STYLE):
+        svg = svg_text(balance(classes, results.split["rows_per_class"]))
+    groups["Data"] = [("Images of each class", balance_words(results.split["rows_per_class"]), svg, True)]
     return groups
 
 

@@ -107,22 +107,24 @@ def test_a_class_that_lost_says_how_many_images_that_is(results, tmp_path):
     assert "<dog>" not in html
 
 
-def test_many_classes_are_summed_up_in_a_line(results, tmp_path):
-    """No figure of 31 classes, whatever they are called."""
-    names = [f"$class_{i}$ & co" for i in range(31)]
-    rows = {"train": list(range(5, 36)), "test": [5] * 31}
-    eye = {**results.metrics["pruned"], "confusion_matrix": np.eye(31, dtype=int).tolist(), "class_names": names}
-    many = dataclasses.replace(
-        results,
-        metrics={"pruned": eye, "dense": eye},
-        split={**results.split, "class_names": names, "rows_per_class": rows},
-    )
+def test_of_many_classes_those_most_often_mistaken_are_drawn(results, tmp_path):
+    names = [f"$class_{i}$ & co" for i in range(60)]
+    counts = np.diag(np.full(60, 5))
+    for true, predicted in zip(range(0, 20, 2), range(1, 20, 2), strict=True):
+        counts[true + 30, predicted + 30] = 2 + true
+    metrics = {**results.metrics["pruned"], "confusion_matrix": counts.tolist(), "class_names": names}
+    split = {**results.split, "class_names": names, "rows_per_class": {"train": list(range(60)), "test": [5] * 60}}
+    many = dataclasses.replace(results, metrics={"pruned": metrics, "dense": metrics}, split=split)
+    svg, words = draw(confusion, many, (4.6, 4.0))
+    assert [svg.count(f"$class_{i}$ &amp; co</text>") for i in range(60)] == [2 * (30 <= i < 50) for i in range(60)]
+    mistakes = sum(2 + true for true in range(0, 20, 2))
+    assert words.startswith(f"{mistakes} of {300 + mistakes} test images are mistaken, most often 20 of 25 images of ")
+    assert words.endswith("The drawing has the 20 classes most often mistaken.")
     write_report(many, tmp_path / "many")
     html = (tmp_path / "many/report.html").read_text()
-    assert "Between 10 and 40 images a class, median 25." in html
-    assert "Mistakes of the pruned network" not in html
-    assert "Images of each class" not in html
-    assert "Classes that lost most" not in html
+    assert "Between 5 and 64 images a class, median 34." in html
+    assert html.count("<svg") == len(FIGURES)
+    assert len(html) < 3e6
 
 
 def test_thirty_classes_with_names_that_look_like_formulas_are_drawn(results):
