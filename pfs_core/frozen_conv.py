@@ -23,7 +23,7 @@ BLOCK = 64
 
 
 def freeze_convolutions(model: nn.Module) -> nn.Module:
-    """``model``, changed in place: convolutions of stride 1 that keep the size of a map choose how to compute."""
+    """``model``, changed in place: convolutions that keep the size of a map, but for 1x1, choose how to compute."""
     for module in model.modules():
         if type(module) is nn.Conv2d and _keeps_size(module) and module.bias is None and module.groups == 1:
             module.__class__ = FrozenConv2d
@@ -93,7 +93,7 @@ def _convolved(x: Tensor, weight: Tensor, channels: int, padding: tuple[int, int
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:
-    odd = all(size % 2 == 1 for size in conv.kernel_size)
+    odd = all(size % 2 == 1 for size in conv.kernel_size) and conv.kernel_size != (1, 1)
     padding = tuple(size // 2 for size in conv.kernel_size)
     plain = conv.padding_mode == "zeros" and conv.stride == conv.dilation == (1, 1)
     return odd and plain and conv.padding == padding

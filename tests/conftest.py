@@ -19,6 +19,7 @@ from tests.faulty import Faulty
 from tests.models.factories import FACTORIES
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same bytes are promised on one and the same device
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start: their threads would wait for each other
 torch.set_num_threads(1)  # networks this small only get slower with more
 
 settings.register_profile(
