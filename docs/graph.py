@@ -1,9 +1,11 @@
-"""Draws docs/graph.png: the pipelines as the Kubeflow UI groups them, read from compiled packages.
+"""Draws docs/graph.png: pipelines as the Kubeflow UI groups them, read from compiled packages.
 
-python docs/graph.py build/compress.yaml build/pareto.yaml build/compress_new_models.yaml
+    python docs/graph.py build/compress.yaml build/pareto.yaml --store sqlite:///pfs-runs/mlflow.db
+
+The steps of the first one have the times of the newest run of ``pfs run`` in an MLflow store.
 """
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,41 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 WIDTH, HEIGHT, GAP = 2.35, 0.5, 0.75
+STEPS = {
+    "split-data": "split",
+    "search-gates": "search",
+    "extract-structure": "extract",
+    "retrain": "retrain/",
+    "benchmark-latency": "latency",
+    "report": "report",
+}
+"""A task, and how the tag pfs.step of its runs begins."""
+
+
+def times(store: str) -> dict[str, str]:
+    """What each task of the newest run in a store took."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    runs = client.search_runs(experiments, "tags.`pfs.step` = 'pipeline' and attributes.status = 'FINISHED'")
+    steps = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{runs[0].info.run_id}'")
+    found = {}
+    for task, begins in STEPS.items():
+        spent = [s.info.end_time - s.info.start_time for s in steps if s.data.tags["pfs.step"].startswith(begins)]
+        seconds = ", ".join(f"{milliseconds / 1000:.0f}" for milliseconds in sorted(spent))
+        found[task] = f"{seconds} s"
+    return found
+
+
+def direct(tasks: dict[str, Any]) -> dict[str, set[str]]:
+    """The tasks that each one waits for, without those that another of them waits for anyway."""
+    before = {name: set(task.get("dependentTasks", [])) for name, task in tasks.items()}
+
+    def ancestors(name: str) -> set[str]:
+        return before[name].union(*map(ancestors, before[name]))
+
+    return {name: own - set().union(*map(ancestors, own)) for name, own in before.items()}
 
 
 def layers(tasks: dict[str, Any]) -> dict[str, int]:
@@ -27,7 +64,7 @@ def layers(tasks: dict[str, Any]) -> dict[str, int]:
 
 
 def draw(
-    ax: Axes, spec: dict[str, Any], dag: dict[str, Any], x: float, y: float, level: float = 0
+    ax: Axes, spec: dict[str, Any], dag: dict[str, Any], took: dict[str, str], x: float, y: float, level: float = 0
 ) -> tuple[float, float]:
     """Draw a graph with its upper left corner at x, y; returns its width and height."""
     tasks = dag["tasks"]
@@ -42,7 +79,7 @@ def draw(
         for name in rows[row]:
             component = spec["components"][tasks[name]["componentRef"]["name"]]
             if "dag" in component:
-                inner_width, inner_height = draw(ax, spec, component["dag"], left + 0.2, top - 0.45, level + 0.1)
+                inner_width, inner_height = draw(ax, spec, component["dag"], took, left + 0.2, top - 0.45, level + 0.1)
                 width, height = inner_width + 0.4, inner_height + 0.6
                 box(ax, left, top, width, height, "#f1f5f9", "#94a3b8", level)
                 ax.text(
@@ -51,15 +88,15 @@ def draw(
             else:
                 width, height = WIDTH, HEIGHT
                 box(ax, left, top, width, height, "#ffffff", "#1f6fb4", 3)
-                label = tasks[name]["taskInfo"]["name"]
-                ax.text(left + width / 2, top - height / 2, label, fontsize=8, ha="center", va="center", zorder=4)
+                label = tasks[name]["taskInfo"]["name"] + (f"\n{took[name]}" if name in took else "")
+                ax.text(left + width / 2, top - height / 2, label, fontsize=7.5, ha="center", va="center", zorder=4)
             places[name] = (left, top, width, height)
             left += width + 0.25
             tallest = max(tallest, height)
         widest = max(widest, left - 0.25 - x)
         top -= tallest + GAP - 0.35
-    for name, task in tasks.items():
-        for other in task.get("dependentTasks", []):
+    for name, waits_for in direct(tasks).items():
+        for other in sorted(waits_for):
             from_x, from_y, from_width, from_height = places[other]
             to_x, to_y, to_width, _ = places[name]
             ax.annotate(
@@ -79,12 +116,12 @@ def box(ax: Axes, x: float, y: float, width: float, height: float, fill: str, ed
     ax.add_patch(shape)
 
 
-def main(packages: list[str]) -> None:
+def main(packages: list[str], store: str) -> None:
     """Draw the packages side by side."""
     figure = Figure(figsize=(5.5 * len(packages), 6.2), layout="constrained")
-    for ax, package in zip(figure.subplots(1, len(packages)), packages, strict=True):
+    for i, (ax, package) in enumerate(zip(figure.subplots(1, len(packages)), packages, strict=True)):
         spec = next(yaml.safe_load_all(Path(package).read_text()))
-        width, height = draw(ax, spec, spec["root"]["dag"], 0, 0)
+        width, height = draw(ax, spec, spec["root"]["dag"], {} if i else times(store), 0, 0)
         ax.set_xlim(-0.1, width + 0.1)
         ax.set_ylim(-height - 0.1, 0.1)
         ax.set_aspect("equal")
@@ -94,4 +131,8 @@ def main(packages: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packages", nargs="+")
+    parser.add_argument("--store", required=True)
+    given = parser.parse_args()
+    main(given.packages, given.store)

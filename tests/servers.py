@@ -35,7 +35,8 @@ def served(command, health, folder, env=None, seconds=90):
                     time.sleep(0.2)
             yield
         finally:
-            os.killpg(server.pid, signal.SIGKILL)  # and its workers
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(server.pid, signal.SIGKILL)  # and its workers
 
 
 @contextlib.contextmanager

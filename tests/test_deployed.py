@@ -89,12 +89,16 @@ def needed(*roots):
 def python_with(folder, *roots):
     """A Python of its own that has only ``roots`` and what they need."""
     venv.create(folder, symlinks=True)
-    target = next((folder / "lib").glob("python3.*/site-packages"))
+    python, target = folder / "bin" / Path(sys.executable).name, next((folder / "lib").glob("python3.*/site-packages"))
     for distribution in needed(*roots):
+        for command in distribution.entry_points.select(group="console_scripts"):
+            script = folder / "bin" / command.name
+            script.write_text(f"#!{python}\nfrom {command.module} import {command.attr}\n{command.attr}()\n")
+            script.chmod(0o755)
         for name in {path.parts[0] for path in distribution.files if path.parts[0] not in ("..", "__pycache__")}:
             if not (target / name).exists():
                 (target / name).symlink_to(distribution.locate_file(name))
-    return folder / "bin" / Path(sys.executable).name
+    return python
 
 
 def clean():
@@ -145,7 +149,8 @@ def test_mlflow_serves_it(deployed, images, expected, with_mlflow, tmp_path):
     address = f"http://127.0.0.1:{free_port()}"
     command = [with_mlflow, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     command += ["--port", address.rpartition(":")[2], "--model-uri", deployed[1]]
-    with served(command, f"{address}/ping", tmp_path, clean()):
+    environment = {**clean(), "PATH": f"{with_mlflow.parent}:{os.environ['PATH']}"}
+    with served(command, f"{address}/ping", tmp_path, environment):
         answer = requests.post(f"{address}/invocations", json={"inputs": images.tolist()}, timeout=60)
     assert answer.status_code == 200, answer.text
     np.testing.assert_allclose(answer.json()["predictions"], expected, rtol=1e-3, atol=1e-5)

@@ -222,7 +222,8 @@ def test_resources_for_gitops_are_the_packages(tmp_path):
         assert (version["spec"]["pipelineSpec"], version["spec"]["platformSpec"]) == (spec, platform)
 
 
-def test_another_package_is_another_version_for_gitops(tmp_path):
+def test_another_package_is_another_version_for_gitops(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.packages.PIPELINES", {"compress": PIPELINES["compress"]})
     named = []
     for place, drop_downs in ((Placement(), False), (Placement(), False), (Placement(data_volume="x"), True)):
         paths = write_resources(tmp_path, "team-a", place, drop_downs)

@@ -165,7 +165,8 @@ def test_registered_model_computes_what_ours_does(finished, runs):
 @pytest.mark.parametrize("way", ["alone", "framed"])
 @pytest.mark.parametrize("width", [1280, 400])
 def test_its_report_opens_whole_and_alone(browser, finished, width, way):
-    check_whole(browser, finished[1] / "report" / "report.html", len(FIGURES), width, way)
+    shown = set(FIGURES) - {"Latency in ONNX Runtime", "How the gates part"}  # one runtime, one evaluation
+    check_whole(browser, finished[1] / "report" / "report.html", len(shown), width, way)
 
 
 def test_undecodable_image_ends_the_run_with_its_row(tmp_path):
@@ -195,7 +196,7 @@ def test_a_network_of_ones_own_runs_and_is_registered(nets):
     assert mlflow.pytorch.load_model("models:/pfs-nets-build/1")(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_killed_run_leaves_nothing_that_looks_whole(tmp_path, number):
     command = [*RUN, "--set", "search.epochs=10000"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
