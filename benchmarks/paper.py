@@ -1,7 +1,7 @@
 """The paper's comparison on CIFAR-10: every method cuts to one budget, and what it leaves is trained from scratch.
 
     python benchmarks/paper.py run --data DIR --out DIR --experiment resnet20 --seeds 0 1 --scale 0.05
-    python benchmarks/paper.py table --out DIR [--docs docs/results.md]
+    python benchmarks/paper.py table --out DIR [--docs PAGE]
 
 --data is a folder with train.parquet and test.parquet. What is done in --out is not done again, and what was stopped
 goes on where it was; several processes may share the folder if their seeds differ. --scale makes the work so many times
@@ -107,6 +107,10 @@ def run(experiment: str, method: str, seed: int, scale: float, split: Path, fold
     """Choose a structure and train it; ``folder`` gets ``gates``, ``structures`` and ``model``."""
     network, share, sparsity = EXPERIMENTS[experiment]
     budget, part = Budget(target=share), math.sqrt(scale)
+    if not (folder / "machine.json").exists():
+        folder.mkdir(exist_ok=True)
+        about = {"cpu": machine()["cpu"], "threads": torch.get_num_threads(), "torch": torch.__version__}
+        write_json(folder / "machine.json", about)
     if method == "dense":
         spec = ModelSpec(name=network)
         structure = dense(unexpanded_graph(spec), budget, model=spec)
@@ -119,9 +123,6 @@ def run(experiment: str, method: str, seed: int, scale: float, split: Path, fold
     if not (folder / "model" / COMPLETE).exists():
         usual = recipe("cifar-official").retrain
         changes = {"epochs": shrunk(usual.epochs, part), "scratch_b": False}
-        folder.mkdir(exist_ok=True)
-        about = {"cpu": machine()["cpu"], "threads": torch.get_num_threads(), "torch": torch.__version__}
-        write_json(folder / "machine.json", about)
         retrain(structure, split, folder / "model", usual.updated(changes, "retrain"), seed)
 
 

@@ -1,6 +1,7 @@
 """What benchmarks/paper.py found, as a table a file and as tables for people."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from itertools import combinations
@@ -29,8 +30,9 @@ def collected(out: Path) -> pd.DataFrame:
     if not rows:
         raise UserError(f"{out} has no trained network yet; make one with: python benchmarks/paper.py run --out {out}")
     frame = pd.DataFrame(rows)
-    frame.to_parquet(out / f".{RESULTS}")
-    (out / f".{RESULTS}").replace(out / RESULTS)
+    aside = out / f".{os.getpid()}-{RESULTS}"
+    frame.to_parquet(aside)
+    aside.replace(out / RESULTS)
     return frame
 
 
@@ -128,7 +130,8 @@ def put(page: Path, mark: str, text: str) -> None:
         UserError: the page does not have them once.
     """
     begin, end = f"<!-- paper: {mark} -->\n", "<!-- end -->"
-    before, found, rest = page.read_text().partition(begin)
-    if not found or end not in rest:
+    whole = page.read_text()
+    before, _, rest = whole.partition(begin)
+    if whole.count(begin) != 1 or end not in rest or "<!-- paper:" in rest.partition(end)[0]:
         raise UserError(f"{page} needs the lines '{begin.strip()}' and '{end}', between which the table goes")
     page.write_text(f"{before}{begin}\n{text}\n\n{end}{rest.partition(end)[2]}")

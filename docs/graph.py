@@ -1,8 +1,8 @@
 """Draws docs/graph.png: pipelines as the Kubeflow UI groups them, read from compiled packages.
 
-    python docs/graph.py build/compress.yaml build/pareto.yaml --store sqlite:///pfs-runs/mlflow.db
+    python docs/graph.py compress.yaml pareto.yaml compress_new_models.yaml --store sqlite:///pfs-runs/mlflow.db
 
-The steps of the first one have the times of the newest run of ``pfs run`` in an MLflow store.
+The steps of the first one have the times of the newest run in an MLflow store, which must be one of ``pfs run``.
 """
 
 import argparse

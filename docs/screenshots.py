@@ -2,8 +2,7 @@
 
     python docs/screenshots.py pfs-runs
 
-docs/report.png, mlflow-runs.png (pipelines, the steps of one below it), mlflow-sorted.png (by the accuracy lost),
-mlflow.png (runs compared) and mlflow-report.png (the report among a run's artifacts).
+docs/report.png, mlflow-runs.png (pipelines, the steps of one below it) and mlflow.png (runs compared).
 """
 
 import json
@@ -21,8 +20,6 @@ from mlflow import MlflowClient
 from playwright.sync_api import Page, sync_playwright
 
 HERE = Path(__file__).parent
-COLUMNS = ("dense_test_accuracy", "pruned_test_accuracy", "accuracy_drop", "pruned_latency_ratio", "search_seconds")
-FIGURES = ("accuracy_drop", "pruned_test_accuracy", "pruned_latency_ratio", "pruned_macs")
 
 
 def main(folder: Path) -> None:
@@ -36,7 +33,7 @@ def main(folder: Path) -> None:
         try:
             wait(f"{address}/health")
             chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = chromium.new_context(viewport={"width": 1500, "height": 560}, base_url=address).new_page()
+            page = chromium.new_context(viewport={"width": 1700, "height": 600}, base_url=address).new_page()
             mlflow.set_tracking_uri(address)
             pictures(page, newest(folder))
         finally:
@@ -65,22 +62,34 @@ def pictures(page: Page, report: Path) -> None:
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()], "tags.`pfs.step` = 'pipeline'")
     experiment = runs[0].info.experiment_id
     runs = [run for run in runs if run.info.experiment_id == experiment]
-    table(page, f"/#/experiments/{experiment}/runs", "mlflow-runs")
+    page.goto(f"/#/experiments/{experiment}/runs")
+    page.locator("[row-index='0'] .ag-cell button").first.click(timeout=60_000)
+    without_assistant(page)
+    edge = page.locator(".ag-header-cell", has_text="Run Name").locator(".ag-header-cell-resize").bounding_box()
+    assert edge
+    page.mouse.move(edge["x"] + 2, edge["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(edge["x"] + 150, edge["y"] + 10, steps=5)
+    page.mouse.up()
+    page.mouse.move(5, 5)
+    save(page, "mlflow-runs")
     compared = json.dumps([run.info.run_id for run in runs[:3]])
     page.goto(f"/#/compare-runs?runs={compared}&experiments={json.dumps([experiment])}")
-    page.get_by_text("Comparing").first.wait_for(timeout=60_000)
+    page.get_by_text("Visualizations").click(timeout=60_000)  # closes them: the tables are below
+    without_assistant(page)
+    page.set_viewport_size({"width": 1300, "height": 1500})
     save(page, "mlflow")
     page.set_viewport_size({"width": 1200, "height": 900})
     page.goto(report.resolve().as_uri())
     save(page, "report")
 
 
-def table(page: Page, address: str, name: str) -> None:
-    """The table of runs."""
-    page.goto(address)
-    page.locator("[row-index='0'] .ag-cell button").first.wait_for(timeout=60_000)
-    page.locator("[row-index='0'] .ag-cell button").first.click()
-    save(page, name)
+def without_assistant(page: Page) -> None:
+    """Close the pane beside the runs, where it is open."""
+    page.wait_for_timeout(2000)
+    pane = page.get_by_text("MLflow Assistant", exact=True)
+    if pane.count():
+        pane.locator("xpath=ancestor::div[count(.//button)=3][1]").locator("button").last.click(timeout=5000)
 
 
 def save(page: Page, name: str, **how: Any) -> None:

@@ -8,7 +8,7 @@ shares of each channel are put together; the passes over the pixels are torch's 
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -79,9 +79,8 @@ def _unfolded(x: Tensor, like: Tensor) -> Tensor:
     return x.new_empty(0).set_(x.untyped_storage(), 0, like.shape, like.stride())
 
 
-def _repeated(parts: Iterable[Tensor], pixels: int) -> tuple[Tensor, ...]:
+def _repeated(parts: Sequence[Tensor], pixels: int) -> tuple[Tensor, ...]:
     """Each [C] as [pixels * C]."""
-    parts = list(parts)
     return torch.cat([part for part in parts for _ in range(pixels)]).view(len(parts), -1).unbind()
 
 

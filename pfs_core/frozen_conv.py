@@ -1,9 +1,9 @@
 """Convolutions whose weights stay as they are, on maps of a few pixels, where torch's kernels on the CPU are slow.
 
-A kernel that reaches all of a map from each of its pixels mixes everything with everything: that is a matrix product,
-with fewer multiplications than the convolution does on its padding. On somewhat larger maps with many channels oneDNN's
-kernels for channels_last read all weights again for every few pixels; those for NCHW do not, and the gradient of the
-input is, for frozen weights, such a convolution too.
+On a map with at most half as many pixels as the kernel has taps, nearly every pixel is mixed with every other: that is
+a matrix product, with fewer multiplications than the convolution does on its padding. On somewhat larger maps with many
+channels oneDNN's kernels for channels_last read all weights again for every few pixels; those for NCHW do not, and the
+gradient of the input is, for frozen weights, such a convolution too.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,10 @@ BLOCK = 64
 
 
 def freeze_convolutions(model: nn.Module) -> nn.Module:
-    """``model``, changed in place: convolutions that keep the size of a map, but for 1x1, choose how to compute."""
+    """``model``, changed in place: convolutions choose how to compute.
+
+    Those that keep the size of a map by zeros, have neither bias nor groups, and are larger than 1x1.
+    """
     for module in model.modules():
         if type(module) is nn.Conv2d and _keeps_size(module) and module.bias is None and module.groups == 1:
             module.__class__ = FrozenConv2d
@@ -31,13 +34,13 @@ def freeze_convolutions(model: nn.Module) -> nn.Module:
 
 
 class FrozenConv2d(nn.Conv2d):
-    """A Conv2d whose weights may not change once it has been called, nor get a gradient."""
+    """A Conv2d whose weights may neither change nor be converted once it has been called, and get no gradient."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, C, H, W] to [N, C', H, W], as :class:`torch.nn.Conv2d` computes it."""
         height, width = input.shape[2:]
         taps = self.kernel_size[0] * self.kernel_size[1]
-        if input.device.type != "cpu" or height * width > SMALL_MAP:
+        if input.device.type != "cpu" or height * width > SMALL_MAP or self.weight.requires_grad:
             return super().forward(input)
         if 2 * height * width <= taps:
             pixels = input.permute(0, 2, 3, 1).flatten(1)
@@ -53,7 +56,7 @@ class FrozenConv2d(nn.Conv2d):
         """What ``make`` gave the first time: the weights stay as they are."""
         known = self.__dict__.setdefault("_known", {})
         if key not in known:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():
                 known[key] = make()
         return known[key]
 
@@ -64,10 +67,13 @@ class FrozenConv2d(nn.Conv2d):
         return weight.contiguous(), weight.flip(2, 3).transpose(0, 1).contiguous()
 
     def _matrix(self, height: int, width: int) -> Tensor:
-        """[H * W * C, H * W * C']: what the convolution makes of each unit vector."""
-        rows = torch.eye(height * width * self.in_channels, dtype=self.weight.dtype)
-        images = rows.view(-1, height, width, self.in_channels).permute(0, 3, 1, 2)
-        return F.conv2d(images, self.weight, None, 1, self.padding).permute(0, 2, 3, 1).flatten(1)
+        """[H * W * C, H * W * C']: the weight between every two pixels, 0 where the kernel does not reach."""
+        taps = F.pad(self.weight, (width, width, height, height)).permute(2, 3, 1, 0)
+        up, across = torch.arange(height), torch.arange(width)
+        rows = up[:, None] - up + self.kernel_size[0] // 2 + height  # [of the input, of the output]: the tap between
+        columns = across[:, None] - across + self.kernel_size[1] // 2 + width
+        between = taps[rows[:, None, :, None], columns[None, :, None, :]]  # [H, W, H, W, C, C']
+        return between.permute(0, 1, 4, 2, 3, 5).reshape(height * width * self.in_channels, -1)
 
 
 class _InNchw(torch.autograd.Function):
@@ -83,7 +89,8 @@ class _InNchw(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return _convolved(grads[0], *ctx.saved_tensors, ctx.channels, ctx.padding), None, None, None, None
+        (flipped,) = ctx.saved_tensors
+        return _convolved(grads[0].to(flipped.dtype), flipped, ctx.channels, ctx.padding), None, None, None, None
 
 
 def _convolved(x: Tensor, weight: Tensor, channels: int, padding: tuple[int, int]) -> Tensor:

@@ -137,7 +137,8 @@ def search(
         for stage, cost in info["cost"].items():
             costs |= prefixed(stage, cost)
         run.metrics(prefixed("kept", result) | costs)
-        run.dataset(data["dataset"], data["fingerprint"], "search")
+        if info["cost"].get("search", {}).get("forward_images"):
+            run.dataset(data["dataset"], data["fingerprint"], "search")
         run.artifact(out, "gates")
     return finite(result)
 

@@ -193,12 +193,13 @@ def confusion(ax: Axes, results: Results) -> str:
     wrong = counts - np.diag(np.diag(counts))
     mistaken = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")
     shown = np.arange(len(names)) if len(names) <= NAMED else np.sort(mistaken[:WORST])
+    part = f" The drawing has {len(shown)} of {len(names)} classes, those most often mistaken among them."
+    some = part if len(shown) < len(names) else ""
     _matrix(ax, counts[np.ix_(shown, shown)], counts.sum(1)[shown], [names[i] for i in shown])
     if not wrong.any():
-        return f"All {counts.sum():,} test images are taken for what they are."
+        return f"All {counts.sum():,} test images are taken for what they are.{some}"
     row, column = np.unravel_index(wrong.argmax(), wrong.shape)
     of = f"{wrong[row, column]} of {counts[row].sum()} images of {names[row]}"
-    some = "" if len(shown) == len(names) else f" The drawing has the {len(shown)} classes most often mistaken."
     return f"{wrong.sum():,} of {counts.sum():,} test images are mistaken, most often {of} for {names[column]}.{some}"
 
 

@@ -119,7 +119,7 @@ def test_of_many_classes_those_most_often_mistaken_are_drawn(results, tmp_path):
     assert [svg.count(f"$class_{i}$ &amp; co</text>") for i in range(60)] == [2 * (30 <= i < 50) for i in range(60)]
     mistakes = sum(2 + true for true in range(0, 20, 2))
     assert words.startswith(f"{mistakes} of {300 + mistakes} test images are mistaken, most often 20 of 25 images of ")
-    assert words.endswith("The drawing has the 20 classes most often mistaken.")
+    assert words.endswith("The drawing has 20 of 60 classes, those most often mistaken among them.")
     write_report(many, tmp_path / "many")
     html = (tmp_path / "many/report.html").read_text()
     assert "Between 5 and 64 images a class, median 34." in html
