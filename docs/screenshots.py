@@ -13,13 +13,17 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
 from playwright.sync_api import Page, sync_playwright
 
 HERE = Path(__file__).parent
+NO_ASSISTANT = """
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+"""
+"""The pane beside the runs, which MLflow opens at the first visit, stays closed."""
 
 
 def main(folder: Path) -> None:
@@ -33,7 +37,9 @@ def main(folder: Path) -> None:
         try:
             wait(f"{address}/health")
             chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = chromium.new_context(viewport={"width": 1700, "height": 600}, base_url=address).new_page()
+            context = chromium.new_context(viewport={"width": 1700, "height": 600}, base_url=address)
+            context.add_init_script(NO_ASSISTANT)
+            page = context.new_page()
             mlflow.set_tracking_uri(address)
             pictures(page, newest(folder))
         finally:
@@ -64,7 +70,6 @@ def pictures(page: Page, report: Path) -> None:
     runs = [run for run in runs if run.info.experiment_id == experiment]
     page.goto(f"/#/experiments/{experiment}/runs")
     page.locator("[row-index='0'] .ag-cell button").first.click(timeout=60_000)
-    without_assistant(page)
     edge = page.locator(".ag-header-cell", has_text="Run Name").locator(".ag-header-cell-resize").bounding_box()
     assert edge
     page.mouse.move(edge["x"] + 2, edge["y"] + 10)
@@ -76,7 +81,6 @@ def pictures(page: Page, report: Path) -> None:
     compared = json.dumps([run.info.run_id for run in runs[:3]])
     page.goto(f"/#/compare-runs?runs={compared}&experiments={json.dumps([experiment])}")
     page.get_by_text("Visualizations").click(timeout=60_000)  # closes them: the tables are below
-    without_assistant(page)
     page.set_viewport_size({"width": 1300, "height": 1500})
     save(page, "mlflow")
     page.set_viewport_size({"width": 1200, "height": 900})
@@ -84,18 +88,10 @@ def pictures(page: Page, report: Path) -> None:
     save(page, "report")
 
 
-def without_assistant(page: Page) -> None:
-    """Close the pane beside the runs, where it is open."""
-    page.wait_for_timeout(2000)
-    pane = page.get_by_text("MLflow Assistant", exact=True)
-    if pane.count():
-        pane.locator("xpath=ancestor::div[count(.//button)=3][1]").locator("button").last.click(timeout=5000)
-
-
-def save(page: Page, name: str, **how: Any) -> None:
+def save(page: Page, name: str) -> None:
     """Once nothing moves any more."""
     page.wait_for_timeout(2000)
-    page.screenshot(path=HERE / f"{name}.png", **how)
+    page.screenshot(path=HERE / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -95,8 +95,10 @@ class _InNchw(torch.autograd.Function):
 
 def _convolved(x: Tensor, weight: Tensor, channels: int, padding: tuple[int, int]) -> Tensor:
     """The first ``channels`` channels of the result; x has fewer than the weights, where these are padded."""
-    whole = F.pad(x.contiguous(), (0, 0, 0, 0, 0, weight.shape[1] - x.shape[1]))
-    return F.conv2d(whole, weight, None, 1, padding)[:, :channels].contiguous(memory_format=torch.channels_last)
+    if missing := weight.shape[1] - x.shape[1]:
+        x = F.pad(x, (0, 0, 0, 0, 0, missing))
+    out = F.conv2d(x.contiguous(), weight, None, 1, padding)
+    return out[:, :channels].contiguous(memory_format=torch.channels_last)
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:
