@@ -11,16 +11,15 @@ def check(request: Mapping[str, Any]) -> None:
 
     Args:
         request: a pipeline's arguments: ``model``, ``model_settings``, ``dataset``, ``budgets``, ``recipe``,
-            ``networks`` and the settings of every stage, e.g. ``search_settings``; ``search_budget`` where there are
-            several budgets.
-            ``networks``, ``registered_model`` if it has one, and the settings of every stage, e.g. ``search_settings``.
+            ``networks``, ``registered_model`` if it has one, ``search_budget`` where there are several budgets, and
+            the settings of every stage, e.g. ``search_settings``.
     """
     from pfs_core.data.source import check_dataset
     from pfs_core.extraction import FILES
     from pfs_core.models import build_model
     from pfs_core.recipes import TrainedRecipe, default_recipe, recipe
     from pfs_core.spec import Budget, ModelSpec
-    from pfs_core.steps import STAGES, whole_numbers
+    from pfs_core.steps.settings import STAGES, whole_numbers
 
     config = recipe(request["recipe"] or default_recipe(request["dataset"]))
     stages = {stage: config.stage(stage, request[f"{stage}_settings"]) for stage in STAGES}

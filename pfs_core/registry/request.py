@@ -56,7 +56,7 @@ class Request(Config):
     def check(self) -> None:
         """Raise UserError unless the request can be carried out (:func:`pfs_core.preflight.check`)."""
         from pfs_core.preflight import check
-        from pfs_core.steps import STAGES
+        from pfs_core.steps.settings import STAGES
 
         check(
             {

@@ -1,0 +1,40 @@
+"""What the steps read from each other's folders beside the results themselves."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pfs_core.errors import UserError
+
+if TYPE_CHECKING:
+    from pfs_core.structure import Structure
+
+
+def about(structure: "Structure") -> dict[str, str]:
+    """What a run on a structure is about (:func:`pfs_core.tracking.runs.tags_of`)."""
+    model, _, budget = structure.title.rpartition(" ")
+    return {"model": model, "budget": budget, "method": structure.chosen_by["method"]}
+
+
+def confusion(model_dir: str | Path) -> tuple[list[str], list[list[int]]]:
+    """The names of the classes, and the counts [true class][predicted class], of a ``model`` folder."""
+    from pfs_core.files import read_json
+
+    metrics = read_json(Path(model_dir) / "metrics.json")
+    return metrics["class_names"], metrics["confusion_matrix"]
+
+
+def split_info(split_dir: str | Path) -> dict[str, Any]:
+    """What a split folder says of itself."""
+    from pfs_core.files import read_json, require_result
+
+    return read_json(require_result(split_dir, "split", "pfs split DATASET OUT") / "split.json")
+
+
+def structure_file(structures_dir: str | Path, network: str) -> Path:
+    """The structure file of ``pruned``, ``uniform`` or ``dense`` in a ``structures`` folder."""
+    from pfs_core.extraction import FILES
+    from pfs_core.files import require_result
+
+    if network not in FILES:
+        raise UserError(f"unknown network {network!r}; known: {', '.join(FILES)}")
+    return require_result(structures_dir, "structure", "pfs extract --gates DIR OUT") / FILES[network]
