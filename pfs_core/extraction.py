@@ -21,6 +21,7 @@ from pfs_core.progress import say
 from pfs_core.recipes import ExtractRecipe
 from pfs_core.search import load_gates
 from pfs_core.spec import Budget, ModelSpec
+from pfs_core.spent import Stopwatch
 from pfs_core.structure import Structure, extract, unexpanded_graph
 
 FILES = {"pruned": "structure.json", "uniform": "uniform.json", "dense": "dense.json"}
@@ -50,6 +51,7 @@ def extract_structures(
         UserError: ``gates`` is not such a folder, or the budget cannot be reached.
     """
     check_out(out, "structure")
+    watch = Stopwatch()
     scores, info = load_gates(gates)
     spec = ModelSpec.parse(info["model"], "search.json: model")
     policy, seed = info["recipe"]["policy"], info["seed"]
@@ -84,6 +86,7 @@ def extract_structures(
             save_file(kept, folder / KEPT)
         for name, structure in structures.items():
             structure.save(folder / FILES[name])
+        watch.write(folder)
     for name, structure in structures.items():
         cost = structure.cost
         say(

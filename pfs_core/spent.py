@@ -1,9 +1,33 @@
 """What a stage took, in figures that can be compared between methods on one machine."""
 
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from pfs_core.files import read_json, write_json
+
+SECONDS = "seconds.json"
+"""What a step without checkpoints took, in a file of its own: all else in its folder is the same for the same seed."""
+
+
+class Stopwatch:
+    """Wall-clock time since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def write(self, folder: Path) -> None:
+        """Write the seconds to the step's folder."""
+        write_json(folder / SECONDS, {"seconds": round(time.perf_counter() - self._start, 3)})
+
+
+def seconds_of(folder: str | Path) -> float | None:
+    """The seconds in a step's folder; None where it is of an older run, which has none."""
+    path = Path(folder) / SECONDS
+    return read_json(path)["seconds"] if path.exists() else None
 
 
 def stage_cost(

@@ -10,7 +10,7 @@ import pfs_core
 from pfs_core.cluster.launch import Cluster, follow
 from pfs_core.cluster.manifest import TrainJob, manifest
 from pfs_core.cluster.shared import get_folder, put_job
-from pfs_core.files import COMPLETE, check_out, read_json, sha256
+from pfs_core.files import check_out, read_json, sha256
 from pfs_core.storage import open_storage
 
 
@@ -46,7 +46,7 @@ def retrain_on_cluster(
     """
     check_out(out, "metrics")
     program = {"version": pfs_core.__version__, "image": job.image}
-    inputs = {"structure": sha256(structure), "split": sha256(split / COMPLETE), **program, **settings}
+    inputs = {"structure": sha256(structure), "split": sha256(split / "split.json"), **program, **settings}
     inputs |= {"initial": sha256(initial)} if initial else {}
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     address = f"{job.shared.rstrip('/')}/{key}"

@@ -23,6 +23,7 @@ from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, write_json
 from pfs_core.progress import say
 from pfs_core.recipes import SplitRecipe
+from pfs_core.spent import Stopwatch
 
 SCHEMA = "pfs.split/2"
 PARTS = ("train", "validation", "test")
@@ -59,6 +60,7 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         UserError: as ``open_source``; an image cannot be decoded; or the set is too small to split.
     """
     check_out(out, "split")
+    watch = Stopwatch()
     source = open_source(dataset)
     images, skipped = _read(source, recipe)
     usable = np.ones(len(source), dtype=bool)
@@ -104,6 +106,7 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         if images is not None:
             save_file({"images": images[torch.from_numpy(usable)]}, folder / "images.safetensors")
         write_json(folder / "split.json", info)
+        watch.write(folder)
         (folder / "dataset.html").write_text(_page(info, labels, samples), encoding="utf-8")
     rows = ", ".join(f"{info['rows'][part]:,} {part}" for part in PARTS)
     left_out = f"; {len(skipped):,} left out (see split.json)" if skipped else ""

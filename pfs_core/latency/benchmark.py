@@ -86,7 +86,8 @@ def benchmark(
         if not measurements:
             raise UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
         _add_memory(measurements, folders)
-    disturbed = disturbance(started, processor_seconds(), time.perf_counter() - clock)
+    seconds = time.perf_counter() - clock
+    disturbed = disturbance(started, processor_seconds(), seconds)
     info: dict[str, Any] = {
         "schema": SCHEMA,
         "models": {n: {**s.cost.model_dump(), "file_mib": file_mib[n]} for n, s in networks.items()},
@@ -96,6 +97,7 @@ def benchmark(
         "pinned": hasattr(os, "sched_setaffinity"),
         "machine": machine(),
         "disturbance_cores": disturbed,
+        "seconds": seconds,
         "noisy": noise(disturbed, os.cpu_count() or 1),
         "recipe": recipe.model_dump(),
         "seed": seed,

@@ -126,23 +126,28 @@ def _doubts(found: Mapping[str, Any]) -> list[str]:
 
 
 def _step_cells(results: Results) -> list[tuple[str, ...]]:
-    """A row of ``STEP_HEADER`` for each step that computes; older runs do not have all of it."""
+    """A row of ``STEP_HEADER`` for each step; older runs do not have all of it."""
+    rows: list[tuple[str, ...]] = [("split", _seconds(results.split_seconds), "-", "-", "-", "cpu", "-")]
     done = [("search", results.search), *((f"retraining, {name}", m) for name, m in results.metrics.items())]
-    rows = []
     for name, info in done:
         for stage, cost in (info.get("cost") or {"": {"seconds": info["seconds"]}}).items():
             rows.append(
                 (
                     "training before the search" if stage == "pretrain" else name,
-                    *(f"{cost[key]:,.0f} s" if key in cost else "-" for key in ("seconds", "device_seconds")),
+                    *(_seconds(cost.get(key)) for key in ("seconds", "device_seconds")),
                     *(f"{cost[key]:,}" if key in cost else "-" for key in ("forward_images", "backward_images")),
                     f"{info['device']}, {info['precision']}",
                     ", ".join(f"{mib:,} MiB {where}" for where, mib in info.get("peak_memory_mib", {}).items()) or "-",
                 )
             )
-    timed = results.samples_table.nanoseconds
-    measured = (f"{timed.sum() / 1e9:,.0f} s", "-", f"{len(timed):,}", "0", "cpu, float32", "-")
-    return [*rows, ("benchmark, what was timed", *measured)]
+        if name == "search":
+            rows.append(("extraction", _seconds(results.extract_seconds), "-", "-", "-", "cpu", "-"))
+    measured = _seconds(results.latency.get("seconds"))
+    return [*rows, ("benchmark", measured, "-", f"{len(results.samples_table):,}", "0", "cpu, float32", "-")]
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"
 
 
 def _search_words(results: Results) -> str:

@@ -16,6 +16,7 @@ from pfs_core.files import read_json, require_result
 from pfs_core.latency.benchmark import SCHEMA as LATENCY_SCHEMA
 from pfs_core.search import load_gates
 from pfs_core.spec import ModelSpec
+from pfs_core.spent import seconds_of
 from pfs_core.structure import Structure
 
 NETWORKS = ("dense", "uniform", "pruned")
@@ -45,10 +46,12 @@ class Results:
     """One pipeline run: what each step wrote, by network name (``dense``, ``uniform``, ``pruned``) where it applies."""
 
     split: dict[str, Any]
+    split_seconds: float | None
     search: dict[str, Any]
     search_history: History
     gates: dict[str, Tensor]
     structures: dict[str, Structure]
+    extract_seconds: float | None
     metrics: dict[str, dict[str, Any]]
     histories: dict[str, History]
     latency: dict[str, Any]
@@ -203,10 +206,12 @@ def load_results(
     samples = pq.read_table(latency_dir / "samples.parquet").to_pandas()
     return Results(
         split=split,
+        split_seconds=seconds_of(split_dir),
         search=search,
         search_history=pq.read_table(Path(gates_dir) / "history.parquet").to_pylist(),
         gates=gates,
         structures=structures,
+        extract_seconds=seconds_of(structures_dir),
         metrics=metrics,
         histories=histories,
         latency=latency,

@@ -73,7 +73,7 @@ def test_the_choice_is_that_of_the_first_release(digits):
 
 def test_the_same_seed_gives_the_same_bytes(digits, tmp_path):
     split_dataset("digits", tmp_path / "again", seed=0)
-    for name in ("split.parquet", "files.parquet", "split.json", "images.safetensors", "complete.json"):
+    for name in ("split.parquet", "files.parquet", "split.json", "images.safetensors", "dataset.html"):
         assert (tmp_path / "again" / name).read_bytes() == (digits / name).read_bytes()
 
 

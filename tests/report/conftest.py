@@ -55,6 +55,7 @@ def latency(structures, tmp_path_factory):
         "pinned": True,
         "machine": machine(),
         "disturbance_cores": {"others": 0.1, "stolen": 0.0},
+        "seconds": 75.4,
         "noisy": [],
         "recipe": LatencyRecipe().model_dump(),
         "seed": 0,

@@ -160,6 +160,21 @@ def test_numbers_can_be_read_on_every_share(paper, ink):
         assert contrast(below, ink) >= 4.5
 
 
+def test_every_step_says_what_it_took(page, results, tmp_path):
+    def times(html):
+        table = re.search(r"What it took.*?</table>", html, re.DOTALL)[0]
+        return dict(re.findall(r"<tr.*?<t[hd][^>]*>([^<]+)</t[hd]>\s*<td[^>]*>(\d[\d.,]* s|-)</td>", table, re.DOTALL))
+
+    shown = times((page / "report.html").read_text())
+    assert list(shown) == ["split", "search", "extraction", "retraining, pruned", "retraining, dense", "benchmark"]
+    assert shown["benchmark"] == "75 s"
+    assert float(shown["split"].removesuffix(" s")) == pytest.approx(results.split_seconds, abs=0.6)
+    old = dataclasses.replace(results, split_seconds=None, extract_seconds=None)
+    write_report(old, tmp_path / "old")
+    shown = times((tmp_path / "old/report.html").read_text())
+    assert [step for step, time in shown.items() if time == "-"] == ["split", "extraction"]
+
+
 def test_every_measurement_has_a_row(page, results):
     html = (page / "report.html").read_text()
     assert [found["runtime"] for found in results.latency["measurements"]] == ["onnxruntime", "eager"]
