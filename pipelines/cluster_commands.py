@@ -70,7 +70,10 @@ def _placed(a: argparse.Namespace) -> tuple[Any, bool]:
     """How a package is compiled, for :func:`pipelines.packages.compile_one`."""
     if a.image:
         os.environ["PFS_IMAGE"] = a.image  # components read it when they are imported
+    from components.base import IMAGE, check_image
     from pipelines.pools import Placement
+
+    check_image(IMAGE)
 
     return Placement(data_volume=a.data_volume), a.drop_downs
 

@@ -109,7 +109,7 @@ def define(place: Placement = Placement()) -> Any:
                     model_settings=model_settings,
                     seed=arm.seed,
                 )
-                place.gpu(search, pools, hours=168).set_display_name("Choose a structure")
+                place.search(search, pools, hours=168).set_display_name("Choose a structure")
                 extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
                 place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
                 training = retrain(
@@ -119,7 +119,7 @@ def define(place: Placement = Placement()) -> Any:
                     settings=retrain_settings,
                     seed=arm.seed,
                 )
-                place.gpu(training, pools, hours=168).set_display_name("Train from scratch")
+                place.retrain(training, pools).set_display_name("Train from scratch")
                 latency = benchmark_latency(
                     structures=extraction.outputs["structures"], recipe=recipe, settings=latency_settings
                 )
@@ -144,7 +144,7 @@ def define(place: Placement = Placement()) -> Any:
                     settings=retrain_settings,
                     seed=seed,
                 )
-                place.gpu(dense, pools, hours=168).set_display_name("Train the dense network")
+                place.retrain(dense, pools).set_display_name("Train the dense network")
             comparison = compare_methods(
                 split=split.outputs["split"],
                 gates=dsl.Collected(search.outputs["gates"]),

@@ -151,7 +151,7 @@ def stages(
             seed=seed,
             train_job=train_job,
         )
-        place.gpu(training, pools, hours=168).set_display_name("Retrain from scratch")
+        place.retrain(training, pools).set_display_name("Retrain from scratch")
     latency = benchmark_latency(structures=structures, recipe=recipe, settings=latency_settings, seed=seed)
     place.latency(latency, pools).set_display_name("Benchmark CPU latency")
     page = report(

@@ -41,7 +41,7 @@ def define(place: Placement) -> Any:
             model_settings=model_settings,
             seed=seed,
         )
-        place.gpu(search, pools, hours=24).set_display_name("Search gates")
+        place.search(search, pools, hours=24).set_display_name("Search gates")
         extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
         place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
         return Found(search.outputs["gates"], extraction.outputs["structures"])

@@ -19,8 +19,8 @@ PIPELINES: dict[str, Callable[[Placement], Any]] = {
     "compare": compare.define,
     "compress_new_models": compress_new_models.define,
 }
-CHOICES = {"recipe": ["", *RECIPES], "gpu_type": ["nvidia.com/gpu", "amd.com/gpu"]}
-"""Parameters that have a few values, for :func:`add_drop_downs`."""
+CHOICES = {"recipe": ["", *RECIPES]}
+"""Parameters that have no other values than these, for :func:`add_drop_downs`: Kubeflow then refuses all others."""
 
 
 def compile_all(folder: Path, place: Placement = Placement(), drop_downs: bool = False) -> list[Path]:

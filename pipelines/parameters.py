@@ -21,6 +21,21 @@ TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 """What values each ``parameterType`` takes, and how to say so."""
 
+_MEMORY = re.compile(r"[1-9]\d*(\.\d+)?([KMGT]i?|k)?"), "a quantity of Kubernetes, e.g. 16Gi"
+_CORES = re.compile(r"[1-9]\d*m?|\d+\.\d+"), "cores as Kubernetes counts them, e.g. 2 or 500m"
+_GPUS = re.compile(r"[01]"), "0 or 1: a step uses one GPU; several train with train_job"
+RESOURCES = {
+    "gpu_count": _GPUS,
+    "gpu_count_retrain": _GPUS,
+    "gpu_cpu": _CORES,
+    "gpu_memory": _MEMORY,
+    "cpu_cores": _CORES,
+    "cpu_memory": _MEMORY,
+    "latency_cores": (re.compile(r"[1-9]\d*"), "whole cores, e.g. 2"),
+    "latency_memory": _MEMORY,
+}
+"""What texts the parameters of :class:`pipelines.pools.Pools` take, and how to say so."""
+
 
 def run_parameters(definitions: Definitions, pairs: Sequence[str], file: Path | None) -> dict[str, Any]:
     """The parameters of a run; pairs win over the file.
@@ -83,6 +98,10 @@ def _check(name: str, value: Any, kind: str) -> None:
         raise UserError(f"parameter {name} is of type {kind}, which only the cluster can give")
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise UserError(f"parameter {name} must be {wanted} (got {value!r})")
+    if isinstance(value, str) and name in RESOURCES:
+        pattern, wanted = RESOURCES[name]
+        if not pattern.fullmatch(value):
+            raise UserError(f"parameter {name} must be {wanted} (got {value!r})")
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):

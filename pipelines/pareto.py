@@ -94,7 +94,7 @@ def define(place: Placement = Placement()) -> Any:
                 model_settings=model_settings,
                 seed=seed,
             )
-            place.gpu(search, pools, hours=24).set_display_name("Search gates")
+            place.search(search, pools, hours=24).set_display_name("Search gates")
             reference = extract_structure(gates=search.outputs["gates"], budget=search_budget)
             place.latency(reference, pools, cached=True).set_display_name("Dense structure")
             dense = retrain(
@@ -105,7 +105,7 @@ def define(place: Placement = Placement()) -> Any:
                 settings=retrain_settings,
                 seed=seed,
             )
-            place.gpu(dense, pools, hours=168).set_display_name("Train the dense network")
+            place.retrain(dense, pools).set_display_name("Train the dense network")
             with dsl.ParallelFor(budgets, name="Each budget", parallelism=place.parallelism) as budget:
                 extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
                 place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
@@ -116,7 +116,7 @@ def define(place: Placement = Placement()) -> Any:
                     settings=retrain_settings,
                     seed=seed,
                 )
-                place.gpu(training, pools, hours=168).set_display_name("Retrain from scratch")
+                place.retrain(training, pools).set_display_name("Retrain from scratch")
                 latency = benchmark_latency(
                     structures=extraction.outputs["structures"], recipe=recipe, settings=latency_settings, seed=seed
                 )

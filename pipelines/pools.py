@@ -37,7 +37,10 @@ class Pools:
     """The nodes of a run: a pipeline that is made :func:`with_pools` has these as parameters."""
 
     gpu_type: str = _parameter("nvidia.com/gpu", "Resource of a GPU of the search and the retraining.")
-    gpu_count: str = _parameter("1", "GPUs of a step that trains; 0 to train on CPUs.")
+    gpu_count: str = _parameter("1", "GPUs of a search, which uses one; 0 to search on CPUs.")
+    gpu_count_retrain: str = _parameter(
+        "1", "GPUs of a training, which uses one; 0 to train on CPUs, or with train_job, whose nodes have their own."
+    )
     gpu_cpu: str = _parameter("4", "Cores of a step that trains.")
     gpu_memory: str = _parameter("16Gi", "Memory of a step that trains; 8Gi of it may be shared memory.")
     gpu_node_selector: dict = _parameter({}, "Labels of the nodes that train.")
@@ -92,7 +95,8 @@ class Placement:
 
     Attributes:
         local: for this machine, which has no pools; a step that fails is not tried again.
-        data_volume: a claim that steps which read images mount at ``/data``; empty for none.
+        data_volume: a claim that steps mount at ``/data``, for downloaded datasets and what latency budgets measure
+            once a machine; empty for none.
     """
 
     local: bool = False
@@ -103,11 +107,20 @@ class Placement:
         """How many trainings run at once (0: all): here one has the cores to itself."""
         return 1 if self.local else 0
 
-    def gpu(self, task: dsl.PipelineTask, pools: Pools, hours: int) -> dsl.PipelineTask:
+    def search(self, task: dsl.PipelineTask, pools: Pools, hours: int) -> dsl.PipelineTask:
+        """A step that searches, on the GPU nodes."""
+        return self._gpu(task, pools, pools.gpu_count, hours)
+
+    def retrain(self, task: dsl.PipelineTask, pools: Pools) -> dsl.PipelineTask:
+        """A step that trains a network, on the GPU nodes."""
+        return self._gpu(task, pools, pools.gpu_count_retrain, hours=168)
+
+    def _gpu(self, task: dsl.PipelineTask, pools: Pools, count: Any, hours: int) -> dsl.PipelineTask:
         """A step on the GPU nodes, tried again where its node goes away: it resumes from its checkpoint."""
         if not self.local:
             _resources(task, pools.gpu_cpu, pools.gpu_memory)
-            task.set_accelerator_type(pools.gpu_type).set_accelerator_limit(pools.gpu_count)
+            task.register_pipeline_channels([pools.gpu_type, count])  # as in _resources
+            task.set_accelerator_type(pools.gpu_type).set_accelerator_limit(count)
             kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=_SHARED_MEMORY)  # noqa: S108
             _nodes(task, pools.gpu_node_selector, pools.gpu_tolerations)
             within = (hours * (RETRIES + 1) + 1) * HOUR  # from the first start on, for all tries and the waits
@@ -142,11 +155,15 @@ class Placement:
         task.set_env_variable("PFS_IMAGE", IMAGE)  # a tag of its run in MLflow
         if self.data_volume:
             kubernetes.mount_pvc(task, self.data_volume, "/data")
-            task.set_env_variable("PFS_DATA", "/data")
+            task.set_env_variable("PFS_DATA", "/data").set_env_variable("PFS_CACHE", "/data/.pfs")
 
 
 def _resources(task: dsl.PipelineTask, cores: Any, memory: Any) -> None:
-    """Requests equal to limits: what a step was promised is what it gets."""
+    """Requests equal to limits: what a step was promised is what it gets.
+
+    kfp hands a parameter down to the group that a step is in only if it knows it as an input of the step.
+    """
+    task.register_pipeline_channels([cores, memory])
     task.set_cpu_request(cores).set_cpu_limit(cores).set_memory_request(memory).set_memory_limit(memory)
 
 

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 docker=${DOCKER:-docker}
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pfs_core/__init__.py)
 image=${IMAGE:-localhost/pfs-python:$version}
-[ -n "${IMAGE:-}" ] || "$docker" build --build-arg "VERSION=$version" -t "$image" .
+[ -n "${IMAGE:-}" ] || "$docker" build --build-arg "VERSION=$version" --build-arg "REVISION=$(git rev-parse HEAD)" -t "$image" .
 "$docker" run --rm --read-only --tmpfs /tmp --workdir /tmp "$image" \
   pfs run --set model.width=4 --set search.epochs=1 --set retrain.epochs=1 --set latency.max_seconds=1
 folder=$(mktemp -d)

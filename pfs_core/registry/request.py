@@ -26,7 +26,7 @@ class Request(Config):
     budget: str = "macs=0.5"
     recipe: str = ""
     seed: int = Field(default=0, ge=0)
-    max_accuracy_drop: float | None = None
+    max_accuracy_drop: float | None = Field(default=None, ge=-1, lt=1)
     """The result is accepted if it loses at most this much test accuracy to the dense network, as a fraction."""
     min_speedup: float | None = Field(default=None, gt=0)
     """The result is accepted if the dense network's CPU latency is at least so many times its own."""

@@ -271,10 +271,13 @@ def _to_pipeline(what: str, send: Callable[[Any], None]) -> None:
 
 
 def page(experiment: str, run_id: str) -> str:
-    """The address of a run's page, without credentials; empty where the store is no server."""
+    """The address of a run's page, without credentials; empty where the store is no server.
+
+    It starts with ``MLFLOW_UI_URL`` where browsers reach the server by another address than the steps do.
+    """
     import mlflow
 
-    uri = urlsplit(mlflow.get_tracking_uri())
-    if uri.scheme not in ("http", "https"):
+    address = os.environ.get("MLFLOW_UI_URL") or mlflow.get_tracking_uri()
+    if urlsplit(address).scheme not in ("http", "https"):
         return ""
-    return plain(f"{mlflow.get_tracking_uri().rstrip('/')}/#/experiments/{experiment}/runs/{run_id}")
+    return plain(f"{address.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}")

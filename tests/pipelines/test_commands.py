@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from components.base import check_image
+from pfs_core.errors import UserError
 from pfs_core.models import MODELS
 from pfs_core.structure import Structure
 from pipelines.cli import main
@@ -138,3 +140,14 @@ def test_compile_names_the_image(tmp_path):
     command = (sys.executable, "-m", "pipelines.cli", "compile", "-o", str(tmp_path), "--image", "team/pfs-python:7")
     subprocess.run(command, check=True, capture_output=True)
     assert "image: team/pfs-python:7" in (tmp_path / "compress.yaml").read_text()
+
+
+@pytest.mark.parametrize("image", ["team/pfs-python", "team/pfs-python:latest", "host:5000/pfs-python", "team/pfs:7"])
+def test_an_image_that_the_cache_cannot_tell_from_another_is_refused(image):
+    with pytest.raises(UserError, match=r"a tag of its own for every build.*pfs-python:\d"):
+        check_image(image)
+
+
+def test_an_image_is_told_by_its_tag_or_digest():
+    check_image("host:5000/team/pfs-python:0.1.0")
+    check_image("team/pfs-python@sha256:" + 64 * "0")

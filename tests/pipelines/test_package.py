@@ -133,6 +133,27 @@ def test_environment_holds_constants_only(containers):
             assert variable["name"] not in SECRETS
 
 
+def test_every_step_gets_what_it_reads_from_the_group_that_it_is_in(spec):
+    """The driver refuses a task whose input its group does not have."""
+    for name, component in (("root", spec.root), *spec.components.items()):
+        for step, task in component.dag.tasks.items():
+            for given in task.inputs.parameters.values():
+                if given.component_input_parameter:
+                    assert given.component_input_parameter in component.input_definitions.parameters, (name, step)
+            for given in task.inputs.artifacts.values():
+                if given.component_input_artifact:
+                    assert given.component_input_artifact in component.input_definitions.artifacts, (name, step)
+
+
+def test_every_step_has_the_parameters_of_its_resources(spec, tasks, containers):
+    """The driver puts the inputs of the task in their place."""
+    for task in tasks.values():
+        executor = spec.components[task.component_ref.name].executor_label.removeprefix("exec-")
+        if executor:
+            for name in re.findall(r"parameters\['([\w-]+)'\]", str(containers[executor]["resources"])):
+                assert name in task.inputs.parameters, (executor, name)
+
+
 def test_resources_are_text_parameters_and_requests_equal_limits(spec, containers):
     for name, container in containers.items():
         resources = dict(container["resources"])

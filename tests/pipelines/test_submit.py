@@ -2,17 +2,21 @@
 
 import json
 import socket
+from dataclasses import fields
 
 import kfp.client
 import pytest
 import yaml
 
 import pfs_core
+from pfs_core.errors import UserError
 from pipelines import client, credentials
 from pipelines.cli import main
 from pipelines.client import ATTEMPTS
 from pipelines.compiled import Package, load_package, parse_package
 from pipelines.packages import PIPELINES
+from pipelines.parameters import RESOURCES, run_parameters
+from pipelines.pools import Pools
 from pipelines.submit import PATIENCE
 from tests.pipelines.kfp_api import PREFIX, RefusedError, check
 
@@ -24,6 +28,32 @@ def submitted(capsys, *argv):
     code = main(["submit", *map(str, argv), "--json"])
     assert code == 0
     return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("latency_cores", ["2", "16"], ["1500m", "0", "x", "1.5", ""]),
+        ("gpu_cpu", ["4", "500m", "0.5"], ["four", "0", "4 "]),
+        ("gpu_memory", ["16Gi", "1.5G", "500M", "1024"], ["16GB", "0Gi", "16 Gi"]),
+        ("gpu_count", ["0", "1"], ["4", "4.5", "one"]),
+    ],
+)
+def test_sizes_of_steps_are_checked_before_they_are_sent(name, good, bad):
+    definitions = {name: {"parameterType": "STRING", "defaultValue": "1"}}
+    for value in good:
+        assert run_parameters(definitions, [f"{name}={value}"], None) == {name: value}
+    for value in bad:
+        with pytest.raises(UserError, match=f"parameter {name} must be"):
+            run_parameters(definitions, [f"{name}={value}"], None)
+
+
+def test_the_sizes_that_are_checked_are_those_of_the_pools():
+    texts = {
+        f.name: f.default for f in fields(Pools) if f.name.endswith(("_count", "_retrain", "_cpu", "_cores", "_memory"))
+    }
+    assert set(texts) == set(RESOURCES)
+    assert run_parameters({n: {"parameterType": "STRING"} for n in texts}, [f"{n}={v}" for n, v in texts.items()], None)
 
 
 def failed(capsys, code, *argv):

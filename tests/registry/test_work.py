@@ -105,6 +105,7 @@ def test_two_runs_at_once_share_the_work(ask, server):
         ({"model_settings": "{width: 4}"}, "model_settings is not JSON"),
         ({"seed": "soon"}, "pfs.seed"),
         ({"recipe": "cifar"}, "unknown recipe"),
+        ({"max_accuracy_drop": "5"}, "pfs.max_accuracy_drop"),  # meant in percent: a gate that lets all through
     ],
 )
 def test_a_request_that_cannot_be_carried_out_fails_alone(wrong, says, ask, tags):

@@ -110,6 +110,12 @@ def test_pages_hold_no_credentials(store):
     assert tracking.page("3", "abc") == ""
 
 
+def test_pages_are_where_browsers_find_them(store, monkeypatch):
+    mlflow.set_tracking_uri("http://pfs-mlflow:5000")
+    monkeypatch.setenv("MLFLOW_UI_URL", "http://localhost:5000/")
+    assert tracking.page("3", "abc") == "http://localhost:5000/#/experiments/3/runs/abc"
+
+
 def test_two_pipelines_do_not_share_runs(store, monkeypatch):
     first = opened(store)
     with tracking.step_run("search"):
