@@ -10,7 +10,7 @@ import yaml
 
 FEATURES = {
     "apiVersion", "kind", "namespace", "resources", "components", "configMapGenerator", "secretGenerator",
-    "generatorOptions", "images",
+    "generatorOptions", "images", "patches",
 }  # fmt: skip
 CLUSTER_WIDE = {"Namespace", "ClusterRole", "ClusterRoleBinding", "ClusterTrainingRuntime"}
 
@@ -26,6 +26,12 @@ def build(folder: Path) -> list[dict]:
             objects += build(path)
         else:
             objects += [document for document in yaml.safe_load_all(path.read_text()) if document]
+    for patch in values.get("patches", []):
+        change = yaml.safe_load((folder / patch["path"]).read_text())
+        (target,) = (
+            o for o in objects if (o["kind"], o["metadata"]["name"]) == (change["kind"], change["metadata"]["name"])
+        )
+        merge(target, change)
     for kind, generator in (("ConfigMap", "configMapGenerator"), ("Secret", "secretGenerator")):
         objects += [generated(kind, entry, folder) for entry in values.get(generator, [])]
     if values.get("configMapGenerator") or values.get("secretGenerator"):
@@ -36,6 +42,15 @@ def build(folder: Path) -> list[dict]:
         for image in values.get("images", []):
             rename(document, image)
     return objects
+
+
+def merge(document, change):
+    """Put the values of a patch in the place of those of the object; lists whole."""
+    for key, value in change.items():
+        if isinstance(value, dict) and isinstance(document.get(key), dict):
+            merge(document[key], value)
+        else:
+            document[key] = value
 
 
 def generated(kind, entry, folder):
