@@ -59,6 +59,7 @@ def extract_structures(
     provenance = {
         "split_fingerprint": info["split_fingerprint"],
         "gates_sha256": sha256(Path(gates) / "gates.safetensors"),
+        "settings": recipe.model_dump(mode="json"),
     }
     multiple = recipe.channel_multiple
     if multiple == "auto":

@@ -39,9 +39,7 @@ def summary(samples: Samples, loads: np.ndarray | None = None) -> dict[str, Any]
 
 
 def paired_ratio(samples: Samples, reference: Samples, loads: np.ndarray | None = None) -> dict[str, Any]:
-    """Median over rounds of ``samples / reference`` with its interval; ``verdict`` is what the interval allows.
-
-    The verdict is that of the interval as it is printed, with three decimals.
+    """Median over rounds of ``samples / reference`` with its interval; what the interval allows is its :func:`verdict`.
 
     Args:
         samples: of a network.
@@ -51,8 +49,12 @@ def paired_ratio(samples: Samples, reference: Samples, loads: np.ndarray | None 
     """
     ratios = samples / reference
     low, high = _interval(ratios, loads)
-    verdict = "faster" if round(high, 3) < 1 else "slower" if round(low, 3) > 1 else "no measurable difference"
-    return {"ratio": float(np.median(ratios)), "interval": [low, high], "verdict": verdict}
+    return {"ratio": float(np.median(ratios)), "interval": [low, high], "verdict": verdict(low, high)}
+
+
+def verdict(low: float, high: float) -> str:
+    """What the interval of a ratio allows to say, as it is printed: with three decimals."""
+    return "faster" if round(high, 3) < 1 else "slower" if round(low, 3) > 1 else "no measurable difference"
 
 
 def _interval(values: np.ndarray, loads: np.ndarray | None) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from scipy.stats import t as student
 from pfs_core.drawing import STYLE, render_page, svg_text
 from pfs_core.errors import UserError
 from pfs_core.files import plain_name, publish, write_json
+from pfs_core.latency.statistics import verdict
 from pfs_core.progress import say
 from pfs_core.report.figures import COLOURS
 from pfs_core.report.page import PAGE_HEADER, page_cells, write_report
@@ -59,9 +60,15 @@ def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str 
         "model": runs[0].spec.name,
         "rows": [{**row, "on_front": row in best} for row in rows],
     }
-    header = [kind, *PAGE_HEADER[1:], "seeds", *_SEARCH.values()]
+    header = [kind, *PAGE_HEADER[1:], "lost to dense", "seeds", *_COST.values()]
     cells = [
-        [_name(row), *texts[1:], str(row["seeds"]), *(_amount(row[key]) for key in _SEARCH)]
+        [
+            _name(row),
+            *texts[1:],
+            _points(row["accuracy_drop"]),
+            str(row["seeds"]),
+            *(_amount(row[key]) for key in _COST),
+        ]
         for row, texts in zip(rows, page_cells(rows), strict=True)
     ]
     title = f"{runs[0].spec.name} by {kind}"
@@ -87,10 +94,10 @@ def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str 
 
 def figures_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The figures of every row by a flat name, for MLflow; each is also said in a line."""
-    keys = ("test_accuracy", "macs", "params", "p50_ms", "latency_ratio", "search_device_seconds")
+    keys = ("test_accuracy", "accuracy_drop", "macs", "params", "p50_ms", "latency_ratio", *_COST)
     for row in rows:
         say(f"{_name(row):<18} {row['macs']:>13,} MACs  test accuracy {row['test_accuracy']:.2%}")
-    return {f"{_name(row).replace('=', '-')}.{key}": row[key] for row in rows for key in keys if row[key] is not None}
+    return {f"{plain_name(_name(row))}.{key}": row[key] for row in rows for key in keys if row[key] is not None}
 
 
 def front(rows: Sequence[dict[str, Any]], cost: str = "macs") -> list[dict[str, Any]]:
@@ -136,8 +143,10 @@ def _grouped(runs: Sequence[Results]) -> tuple[str, dict[str, list[Results]]]:
 def _settings(results: Results) -> dict[str, Any]:
     """All settings that a pruned network and its accuracy follow from, but for the seed."""
     stages = {"search": results.search["recipe"], "retrain": results.metrics["pruned"]["recipe"]}
-    chosen_by = results.structures["pruned"].chosen_by
-    stages["extract"] = {key: chosen_by.get(key) for key in ("channel_multiple", "floor")}
+    pruned = results.structures["pruned"]
+    stages["extract"] = pruned.provenance.get("settings") or {
+        key: pruned.chosen_by.get(key) for key in ("channel_multiple", "floor")
+    }
     return {f"{stage}.{key}": value for stage, settings in stages.items() for key, value in settings.items()}
 
 
@@ -163,10 +172,12 @@ def _row(results: Results, network: str, name: str) -> dict[str, Any]:
     """The figures of a network of a run; ``name`` is that of its row."""
     about = (_budget(results), results.search["method"]) if name else ("", "")
     row = next(row for row in results.table() if row["network"] == network)
-    spent = dict.fromkeys(_SEARCH)
+    spent: dict[str, Any] = {**dict.fromkeys(_COST), "accuracy_drop": None}
+    spent["retrain_seconds"] = results.metrics[network]["seconds"]
     if name:
         stages = results.search["cost"].values()
-        spent["search_seconds"] = results.search["seconds"]
+        spent |= {f"{stage}_seconds": seconds for stage, seconds in results.stage_seconds.items()}
+        spent["accuracy_drop"] = results.figures().get("accuracy_drop")
         for key in ("device_seconds", "forward_images", "backward_images"):
             spent[f"search_{key}"] = sum(stage[key] for stage in stages) if stages else None
     return {"name": name, **dict(zip(("budget", "method"), about, strict=True)), **spent, **row}
@@ -176,15 +187,21 @@ def _amount(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-_SEARCH = {
-    "search_seconds": "search, s",
-    "search_device_seconds": "on devices, s",
-    "search_forward_images": "images forward",
-    "search_backward_images": "images backward",
-}
-"""What choosing the structure took, training before it included; devices are the GPU, or all processors."""
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
 
-_MEANS = ("macs", "params", "epochs", "p50_ms", "latency_ratio", "test_accuracy", "file_mib")
+
+_COST = {
+    "pretrain_seconds": "training before the search, s",
+    "search_seconds": "search, s",
+    "retrain_seconds": "training of the result, s",
+    "search_device_seconds": "choice, on devices, s",
+    "search_forward_images": "choice, images forward",
+    "search_backward_images": "choice, images backward",
+}
+"""What it took; the choice of a structure is the search and the training before it, devices are GPUs or processors."""
+
+_MEANS = ("macs", "params", "epochs", "p50_ms", "latency_ratio", "test_accuracy", "accuracy_drop", "file_mib")
 _INTERVALS = {
     "test_accuracy": "test_accuracy_interval",
     "p50_ms": "p50_interval_ms",
@@ -201,7 +218,7 @@ def _pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     out = {**rows[0], "seeds": len(rows)}
     if len(rows) == 1:
         return out
-    for key in (*_MEANS, *_SEARCH):
+    for key in (*_MEANS, *_COST):
         if all(row[key] is not None for row in rows):
             mean = float(np.mean([row[key] for row in rows]))
             out[key] = round(mean) if isinstance(rows[0][key], int) else mean
@@ -213,8 +230,7 @@ def _pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             top = 1.0 if key == "test_accuracy" else np.inf
             out[interval] = [max(min(out[key] - reach, low), 0.0), min(max(out[key] + reach, high), top)]
     if ratio := out["latency_ratio_interval"]:
-        low, high = ratio
-        out["latency_verdict"] = "faster" if high < 1 else "slower" if low > 1 else "no measurable difference"
+        out["latency_verdict"] = verdict(*ratio)
     return out
 
 
@@ -236,10 +252,12 @@ def _notes(runs: Sequence[Results], rows: Sequence[dict[str, Any]]) -> list[str]
     several = "; those of several seeds are Student's over the seeds, and no narrower than the mean of their own"
     machines = sorted({results.latency["machine"]["cpu"] for results in runs})
     elsewhere = f"Latencies were measured on several machines: {'; '.join(machines)}. Compare their ratios only."
+    noisy = sorted({reason for results in runs for reason in results.latency["noisy"]})
     return [
         made,
         f"{accuracy}{several * any(row['seeds'] > 1 for row in rows)}.",
         *([elsewhere] if len(machines) > 1 else []),
+        *([f"A machine was noisy while latency was measured: {'; '.join(noisy)}."] if noisy else []),
     ]
 
 

@@ -80,6 +80,11 @@ class Results:
         return self.structures["pruned"].title
 
     @property
+    def stage_seconds(self) -> dict[str, float]:
+        """What ``search``, and ``pretrain`` where a method trains before it, took."""
+        return {"search": self.search["seconds"]} | {s: cost["seconds"] for s, cost in self.search["cost"].items()}
+
+    @property
     def quoted(self) -> dict[str, Any]:
         """The latency measurement that the table and the verdict are about."""
         return self.latency["measurements"][0]
@@ -134,8 +139,7 @@ class Results:
 
     def figures(self) -> dict[str, Any]:
         """The final figures by a flat name, as the run table of MLflow sorts and compares them."""
-        out: dict[str, Any] = {"search_seconds": self.search["seconds"]}
-        out |= {f"{stage}_seconds": cost["seconds"] for stage, cost in self.search["cost"].items()}
+        out: dict[str, Any] = {f"{stage}_seconds": seconds for stage, seconds in self.stage_seconds.items()}
         for row in self.table():
             for key in ("macs", "params", "test_accuracy", "p50_ms", "latency_ratio"):
                 if row[key] is not None:
@@ -151,7 +155,7 @@ class Results:
         return out
 
     def verdict(self) -> str:
-        """The run in one sentence."""
+        """The run in one sentence, and one more where its latency is in doubt."""
         rows = {row["network"]: row for row in self.table()}
         pruned = rows["pruned"]
         parts = [
@@ -165,7 +169,8 @@ class Results:
             f"CPU latency in {RUNTIME_NAMES[self.quoted['runtime']]} {pruned['latency_ratio']:.3f} times the dense "
             f"network's [{low:.3f}, {high:.3f}]: {pruned['latency_verdict']}"
         )
-        return "; ".join(parts) + "."
+        noisy = f" The machine was noisy while latency was measured: {'; '.join(self.latency['noisy'])}."
+        return "; ".join(parts) + "." + noisy * bool(self.latency["noisy"])
 
 
 def load_results(

@@ -73,7 +73,7 @@ def compare(
         summary = write_comparison(budgets, out, run.url)
         run.artifact(out, "comparison")
         versions = [_registered(run, results, name) for results in budgets]
-        figures = finite({**figures_of(summary["rows"]), "search_seconds": budgets[0].search["seconds"]})
+        figures = finite({**figures_of(summary["rows"]), "search_seconds": budgets[0].stage_seconds["search"]})
         run.metrics(figures)
         run.summary(figures)
         if any(versions):

@@ -7,9 +7,10 @@ import re
 import shutil
 
 import pytest
+from mlflow.utils.validation import _validate_metric_name
 
 from pfs_core.errors import UserError
-from pfs_core.report.comparison import front, latex_table, write_comparison
+from pfs_core.report.comparison import figures_of, front, latex_table, write_comparison
 from pfs_core.report.runs import load_runs
 from pipelines.cli import main
 
@@ -27,10 +28,10 @@ def folder(results, tmp_path_factory):
 
 def test_latex_says_what_the_table_says(folder):
     lines = (folder / "comparison.tex").read_text().splitlines()
-    assert lines[:2] == [r"\begin{tabular}{lrrrrrrrrrrrr}", r"\toprule"]
+    assert lines[:2] == [r"\begin{tabular}{lrrrrrrrrrrrrrrr}", r"\toprule"]
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
-    assert {len(row) for row in rows} == {13}
+    assert {len(row) for row in rows} == {16}
     assert [row[0] for row in rows] == ["budget", "dense", "macs=0.5", "macs=0.6"]
     stated = json.loads((folder / "comparison.json").read_text())["rows"]
     for row, texts in zip(stated, rows[1:], strict=True):
@@ -99,10 +100,15 @@ def test_seeds_of_a_method_are_one_row_with_students_interval(results, tmp_path)
     assert [(row["name"], row["seeds"]) for row in summary["rows"]] == [("", 3), ("pfs", 3), ("random", 1)]
     assert pfs["test_accuracy"] == pytest.approx(0.52)
     assert pfs["test_accuracy_interval"] == pytest.approx([0.52 - 0.04968, 0.52 + 0.04968], abs=1e-5)  # 4.303 * 0.02/√3
-    assert (dense["test_accuracy"], pfs["search_seconds"]) == (pytest.approx(0.62), pytest.approx(20))
+    assert (dense["test_accuracy"], pfs["search_seconds"]) == (pytest.approx(0.62), pytest.approx(5))
     assert random["test_accuracy_interval"] == pytest.approx([0.39, 0.41])
     assert (pfs["search_device_seconds"], pfs["search_forward_images"], pfs["search_backward_images"]) == (14, 600, 400)
     assert dense["search_device_seconds"] is None
+    trained = {network: runs[0].metrics[network]["seconds"] for network in ("dense", "pruned")}
+    assert (pfs["pretrain_seconds"], pfs["retrain_seconds"]) == (5, pytest.approx(trained["pruned"]))
+    assert (dense["pretrain_seconds"], dense["retrain_seconds"]) == (None, pytest.approx(trained["dense"]))
+    assert (pfs["accuracy_drop"], dense["accuracy_drop"]) == (pytest.approx(0.1), None)
+    assert figures_of(summary["rows"])["pfs.accuracy_drop"] == pfs["accuracy_drop"]
     html = (tmp_path / "out" / "comparison.html").read_text()
     assert "<h1>resnet20 by method</h1>" in html
     assert "those of several seeds are Student&#39;s over the seeds" in html
@@ -121,6 +127,36 @@ def test_seeds_that_agree_by_chance_have_no_narrower_interval_than_each(results,
     assert row["test_accuracy_interval"] == pytest.approx([0.49, 0.51])
     assert row["latency_ratio_interval"] == pytest.approx([0.95, 1.03])
     assert row["latency_verdict"] == "no measurable difference"
+
+
+def cut_by(run, multiple, asked):
+    """The same run, had the extraction been asked for ``asked`` and found ``multiple``."""
+    pruned = run.structures["pruned"]
+    found = {
+        "chosen_by": {**pruned.chosen_by, "channel_multiple": multiple},
+        "provenance": {**pruned.provenance, "settings": {"channel_multiple": asked, "floor": 0.0}},
+    }
+    return dataclasses.replace(run, structures={**run.structures, "pruned": pruned.model_copy(update=found)})
+
+
+def test_seeds_for_which_auto_finds_different_multiples_are_one_row(results, tmp_path):
+    runs = [cut_by(a_run(results, seed=seed), multiple, "auto") for seed, multiple in enumerate((2, 4))]
+    rows = write_comparison(runs, tmp_path / "auto")["rows"]
+    assert [(row["name"], row["seeds"]) for row in rows[1:]] == [("macs=0.5", 2)]
+
+
+def test_mlflow_takes_the_names_of_all_figures(results, tmp_path):
+    runs = [cut_by(a_run(results), multiple, multiple) for multiple in (2, 4)]
+    rows = write_comparison(runs, tmp_path / "two")["rows"]
+    assert rows[1]["name"] == "macs=0.5, extract.channel_multiple=2"
+    for name in figures_of(rows):
+        assert _validate_metric_name(name) is None
+
+
+def test_a_comparison_says_what_made_its_latencies_doubtful(results, tmp_path):
+    noisy = dataclasses.replace(a_run(results), latency={**results.latency, "noisy": ["others used 1.0 cores"]})
+    write_comparison([noisy, a_run(results, seed=1)], tmp_path / "out")
+    assert "latency was measured: others used 1.0 cores." in (tmp_path / "out" / "comparison.html").read_text()
 
 
 def with_settings(run, **changes):

@@ -187,7 +187,11 @@ def test_every_measurement_has_a_row(page, results):
 
 def test_a_noisy_machine_is_said_to_be_noisy(results, tmp_path):
     noisy = dataclasses.replace(results, latency={**results.latency, "noisy": ["others used 1.0 cores"]})
-    write_report(noisy, tmp_path / "noisy")
+    summary = write_report(noisy, tmp_path / "noisy")
+    assert summary["verdict"].endswith(
+        "faster. The machine was noisy while latency was measured: others used 1.0 cores."
+    )
+    assert summary["verdict"] in (tmp_path / "noisy/summary.md").read_text()
     assert (
         "The machine was noisy while latency was measured: others used 1.0"
         in (tmp_path / "noisy/report.html").read_text()
