@@ -36,6 +36,7 @@ def stage_cost(
     forward: int,
     backward: int,
     before: Mapping[str, float] | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Seconds and images of a stage of a search or training.
 
@@ -45,14 +46,15 @@ def stage_cost(
         forward: images that went through the network.
         backward: of them, those that gradients were computed of.
         before: as ``spent``, at its start; None where that is the start of the step.
+        processes: those that trained together, each on a GPU where there are GPUs.
 
     Returns:
-        ``seconds`` of wall-clock time; ``device_seconds``, those of processors or of the GPU; and both counts.
+        ``seconds`` of wall-clock time; ``device_seconds``, those of processors or of GPUs; and both counts.
     """
     seconds, processors = (spent[k] - (before or {}).get(k, 0.0) for k in ("seconds", "processor_seconds"))
     return {
         "seconds": seconds,
-        "device_seconds": seconds if device.type == "cuda" else processors,
+        "device_seconds": seconds * processes if device.type == "cuda" else processors,
         "forward_images": forward,
         "backward_images": backward,
     }

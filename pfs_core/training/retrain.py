@@ -107,6 +107,7 @@ def _retrain(
     with Checkpoints(out, key, ranks) as kept:
         fitted = fit(model, f"retrain {structure.network}", data, recipe, epochs, seed, record, kept, ranks)
     spent, images = kept.spent(), int(ranks.sum(torch.tensor(fitted.images, device=data.device)))
+    spent["processor_seconds"] = float(ranks.sum(torch.tensor(spent["processor_seconds"], device=data.device)))
     weights = {"last": fitted.last}
     if fitted.best:
         weights["best"] = fitted.best.pop("weights")
@@ -119,7 +120,7 @@ def _retrain(
         "processes": ranks.world,
         "seed": seed,
         "seconds": spent["seconds"],
-        "cost": {"retrain": stage_cost(data.device, spent, images + fitted.validated, images)},
+        "cost": {"retrain": stage_cost(data.device, spent, images + fitted.validated, images, processes=ranks.world)},
         "peak_memory_mib": peak_memory(data.device),
     }
     if ranks.rank == 0:
