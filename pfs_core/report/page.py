@@ -41,7 +41,8 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
         header=PAGE_HEADER,
         rows=page_cells(summary["table"]),
         drawings=_drawings(results),
-        measurements=[_measurement_cells(found) for found in results.latency["measurements"]],
+        measurement_header=MEASUREMENT_HEADER,
+        measurements=[row for found in results.latency["measurements"] for row in _measurement_cells(found)],
         step_header=STEP_HEADER,
         steps=_step_cells(results),
         search=_search_words(results),
@@ -64,6 +65,10 @@ _SMALL, _WIDE = (4.6, 2.9), (9.6, 3.6)
 HEADER = ("network", "MACs", "parameters", "test accuracy [95%]", "epochs", "p50 latency", "ratio to dense [95%]")
 PAGE_HEADER = (*HEADER[:5], "p50 latency, ms [95%]", HEADER[6], "file, MiB")
 """A page has room for more than a terminal."""
+MEASUREMENT_HEADER = (
+    *("runtime", "threads", "batch", "network", "p50, ms [95%]", "p90, ms", "p99, ms"),
+    *("ratio to dense [95%]", "verdict", "MiB"),
+)
 STEP_HEADER = ("step", "time", "of processors or GPU", "images forward", "and backward", "on", "peak memory")
 
 
@@ -102,20 +107,25 @@ def _drawings(results: Results) -> dict[str, list[tuple[str, str, str, bool]]]:
     return groups
 
 
-def _measurement_cells(found: Mapping[str, Any]) -> tuple[str, ...]:
-    """A row of the table of all measurements."""
-    dense, pruned, ratio = found["models"]["dense"], found["models"]["pruned"], found["ratios_to_dense"]["pruned"]
-    memory = [f"{m['peak_memory_mib']:.1f}" if m["peak_memory_mib"] else "-" for m in (dense, pruned)]
-    return (
-        RUNTIME_NAMES[found["runtime"]],
-        str(found["threads"]),
-        str(found["batch"]),
-        f"{dense['p50_ms']:.3f}",
-        f"{pruned['p50_ms']:.3f}",
-        _with_interval(ratio["ratio"], ratio["interval"], ".3f"),
-        ratio["verdict"],
-        " / ".join(memory),
-    )
+def _measurement_cells(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The rows of ``MEASUREMENT_HEADER`` for a measurement: one a network."""
+    rows = []
+    for name, stats in found["models"].items():
+        ratio = found["ratios_to_dense"].get(name)
+        rows.append(
+            (
+                RUNTIME_NAMES[found["runtime"]],
+                str(found["threads"]),
+                str(found["batch"]),
+                name,
+                _with_interval(stats["p50_ms"], stats["p50_interval_ms"], ".3f"),
+                *(f"{stats[key]:.3f}" for key in ("p90_ms", "p99_ms")),
+                _with_interval(ratio["ratio"], ratio["interval"], ".3f") if ratio else "1",
+                ratio["verdict"] if ratio else "",
+                f"{stats['peak_memory_mib']:.1f}" if stats["peak_memory_mib"] else "-",
+            )
+        )
+    return rows
 
 
 def _doubts(found: Mapping[str, Any]) -> list[str]:

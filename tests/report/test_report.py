@@ -178,8 +178,15 @@ def test_every_step_says_what_it_took(page, results, tmp_path):
 def test_every_measurement_has_a_row(page, results):
     html = (page / "report.html").read_text()
     assert [found["runtime"] for found in results.latency["measurements"]] == ["onnxruntime", "eager"]
-    for found in results.latency["measurements"]:
-        assert f"{found['models']['pruned']['p50_ms']:.3f}</td>" in html
+    table = re.search(r"All measurements on the CPU.*?</table>", html, re.DOTALL)[0]
+    rows = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in table.split("<tr")[2:]]
+    expected = [(found, name) for found in results.latency["measurements"] for name in found["models"]]
+    assert [row[3] for row in rows] == 2 * ["dense", "expanded", "pruned", "uniform"]
+    for row, (found, name) in zip(rows, expected, strict=True):
+        stats, ratio = found["models"][name], found["ratios_to_dense"].get(name)
+        assert row[4].startswith(f"{stats['p50_ms']:.3f} [")
+        assert row[5:7] == [f"{stats['p90_ms']:.3f}", f"{stats['p99_ms']:.3f}"]
+        assert row[7].startswith(f"{ratio['ratio']:.3f} [" if ratio else "1")
     figures = results.figures()
     assert figures["pruned_p50_ms"] == results.quoted["models"]["pruned"]["p50_ms"]
     assert figures["pruned_eager_p50_ms"] == results.latency["measurements"][1]["models"]["pruned"]["p50_ms"]
