@@ -103,6 +103,11 @@ def start(name):
     return spec, graph, widths, model.to_empty(device="cpu")
 
 
+def cost_of(graph, budget, widths=None):
+    """MACs or parameters, whichever the budget is of."""
+    return getattr(graph.cost(widths), budget.metric)
+
+
 def gates_of(method, name, seed, budget):
     """Gates as the method makes them, of weights, actions or shares that are drawn at random."""
     _, graph, widths, model = start(name)
@@ -125,7 +130,7 @@ def gates_of(method, name, seed, budget):
         assert len(walk.state(picked, 1.0)) == STATE
         assert all(0 <= number <= 1 for number in walk.state(picked, 1.0))
         picked[walk.groups[len(picked)]] = walk.width(picked, float(torch.rand(1, generator=random)))
-        assert graph.cost(walk._least | picked).macs <= budget.limit(graph.cost().macs)
+        assert cost_of(graph, budget, walk._least | picked) <= budget.limit(cost_of(graph, budget))
     gates = _as_gates(walk.gates(picked), input_norms(model, graph.at(widths)))
     cut = extract(graph, gates, budget, model=start(name)[0])
     assert all(cut.widths[group] >= width for group, width in picked.items())
@@ -135,15 +140,17 @@ def gates_of(method, name, seed, budget):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", sorted(MODELS))
-@given(seed=st.integers(0, 1000), share=st.floats(0.2, 1.0))
-@settings(max_examples=2)
-def test_the_budget_is_met_and_no_further_channel_fits(method, name, seed, share):
-    budget = Budget(target=share)
+@given(st.integers(0, 1000), st.floats(0.2, 1.0), st.sampled_from(["macs", "params"]), st.booleans())
+@settings(max_examples=3)
+def test_the_budget_is_met_and_no_further_channel_fits(method, name, seed, share, metric, counted):
     spec, graph, widths, _ = start(name)
+    budget = Budget(metric=metric, target=share)
+    if counted:
+        budget = Budget(metric=metric, target=round(share * cost_of(graph, budget)))
     gates = gates_of(method, name, seed, budget)
     found = extract(graph, gates, budget, model=spec, method=method)
-    limit = budget.limit(graph.cost().macs)
-    assert found.cost.macs <= limit
+    limit = budget.limit(cost_of(graph, budget))
+    assert getattr(found.cost, metric) <= limit
     groups = graph.prunable()
     _, owners = ranked_channels(gates)
     names = list(gates)
@@ -157,7 +164,7 @@ def test_the_budget_is_met_and_no_further_channel_fits(method, name, seed, share
             break
     if following is not None:
         wider = found.widths | {following: found.widths[following] + graph.group(following).blocks}
-        assert graph.cost(wider).macs > limit
+        assert cost_of(graph, budget, wider) > limit
     else:
         assert found.widths == widths
 
