@@ -16,15 +16,15 @@ IMAGE = os.environ.get("PFS_IMAGE", f"pfs-python:{pfs_core.__version__}")
 def check_image(name: str) -> None:
     """Raise UserError for an image that steps should not run in.
 
-    Kubeflow takes results of earlier runs from its cache if name and tag of the image are theirs, and kfp takes an
-    image without "python" in its name for one that has none.
+    Kubeflow takes results of earlier runs from its cache if name and tag of the image are theirs, and kfp's local
+    runner warns of an image whose name does not say that it has Python.
     """
     last = name.rpartition("/")[2]
     tag = last.partition("@")[2] or last.partition(":")[2]
     if tag in ("", "latest") or "python" not in name:
         raise UserError(
             f'image {name!r} must have "python" in its name and a tag of its own for every build, since results are '
-            f"cached by it; e.g. registry.example.com/pfs-python:{pfs_core.__version__}"
+            f"cached by it; e.g. REGISTRY/pfs-python:{pfs_core.__version__}"
         )
 
 

@@ -60,14 +60,14 @@ def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str 
         "model": runs[0].spec.name,
         "rows": [{**row, "on_front": row in best} for row in rows],
     }
-    header = [kind, *PAGE_HEADER[1:], "lost to dense", "seeds", *_COST.values()]
+    header = [kind, *PAGE_HEADER[1:], "lost to dense", "seeds", *_SPENT.values()]
     cells = [
         [
             _name(row),
             *texts[1:],
             _points(row["accuracy_drop"]),
             str(row["seeds"]),
-            *(_amount(row[key]) for key in _COST),
+            *(_amount(row[key]) for key in _SPENT),
         ]
         for row, texts in zip(rows, page_cells(rows), strict=True)
     ]
@@ -94,7 +94,7 @@ def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str 
 
 def figures_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The figures of every row by a flat name, for MLflow; each is also said in a line."""
-    keys = ("test_accuracy", "accuracy_drop", "macs", "params", "p50_ms", "latency_ratio", *_COST)
+    keys = ("test_accuracy", "accuracy_drop", "macs", "params", "p50_ms", "latency_ratio", *_SPENT)
     for row in rows:
         say(f"{_name(row):<18} {row['macs']:>13,} MACs  test accuracy {row['test_accuracy']:.2%}")
     return {f"{plain_name(_name(row))}.{key}": row[key] for row in rows for key in keys if row[key] is not None}
@@ -172,7 +172,7 @@ def _row(results: Results, network: str, name: str) -> dict[str, Any]:
     """The figures of a network of a run; ``name`` is that of its row."""
     about = (_budget(results), results.search["method"]) if name else ("", "")
     row = next(row for row in results.table() if row["network"] == network)
-    spent: dict[str, Any] = {**dict.fromkeys(_COST), "accuracy_drop": None}
+    spent: dict[str, Any] = {**dict.fromkeys(_SPENT), "accuracy_drop": None}
     spent["retrain_seconds"] = results.metrics[network]["seconds"]
     if name:
         stages = results.search["cost"].values()
@@ -191,7 +191,7 @@ def _points(value: float | None) -> str:
     return "-" if value is None else f"{value:.2%}"
 
 
-_COST = {
+_SPENT = {
     "pretrain_seconds": "training before the search, s",
     "search_seconds": "search, s",
     "retrain_seconds": "training of the result, s",
@@ -218,7 +218,7 @@ def _pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     out = {**rows[0], "seeds": len(rows)}
     if len(rows) == 1:
         return out
-    for key in (*_MEANS, *_COST):
+    for key in (*_MEANS, *_SPENT):
         if all(row[key] is not None for row in rows):
             mean = float(np.mean([row[key] for row in rows]))
             out[key] = round(mean) if isinstance(rows[0][key], int) else mean
