@@ -1,4 +1,9 @@
-"""The environment variables that say where servers are and how to log in to them, wherever a step runs."""
+"""What the environment of a step says, wherever it runs: where servers are, how to log in to them, which code it is."""
+
+import os
+import shutil
+import subprocess
+from functools import cache
 
 SERVERS = (
     "MLFLOW_TRACKING_URI",
@@ -20,3 +25,14 @@ SECRETS = (
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
 )
+
+
+@cache
+def git_commit() -> str:
+    """``PFS_GIT_COMMIT``, as an image says it of itself, else the commit of the current folder; empty without one."""
+    if given := os.environ.get("PFS_GIT_COMMIT"):
+        return given
+    if not (git := shutil.which("git")):
+        return ""
+    done = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ class Source:
     """The rows of a dataset.
 
     Attributes:
-        uri: its address.
+        uri: its address; ``torchvision:NAME`` of what was downloaded, whose images are read at once.
         kind: ``parquet``, ``tree`` (an image a file) or ``arrays`` (pixels that are read at once).
         files: the files that hold rows.
         file: int32 [N], the position in ``files`` of each row's file.
@@ -79,7 +79,9 @@ def open_source(uri: str) -> Source:
         from pfs_core.data.digits import load_digits
 
         return load_digits()
-    storage = _storage(str(downloaded(uri.removeprefix(PREFIX))) if uri.startswith(PREFIX) else uri)
+    if uri.startswith(PREFIX):
+        return replace(open_source(str(downloaded(uri.removeprefix(PREFIX)))), uri=uri)
+    storage = _storage(uri)
     files = storage.files()
     if files.matching(PARQUET):
         from pfs_core.data.parquet import open_parquet

@@ -81,7 +81,7 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         shape, augmentation = list(images.shape[1:]), {"crop_padding": images.shape[2] // 8}
     info: dict[str, Any] = {
         "schema": SCHEMA,
-        "dataset": dataset if dataset == "digits" else source.uri,
+        "dataset": source.uri,
         "kind": source.kind,
         "in_memory": images is not None,
         "seed": seed,

@@ -1,15 +1,13 @@
 """Where runs are: experiments by model, and a pipeline's run above those of its steps."""
 
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pfs_core.environment import git_commit
 from pfs_core.errors import UserError
 from pfs_core.files import plain_name
 from pfs_core.progress import say
@@ -45,20 +43,10 @@ def tags_of(about: Mapping[str, Any]) -> dict[str, str]:
     """
     from mlflow.tracking.context.registry import resolve_tags
 
-    tags = {"image": os.environ.get("PFS_IMAGE", ""), "git_commit": git_commit(), **about}
+    commit = git_commit()
+    tags = {"image": os.environ.get("PFS_IMAGE", ""), "git_commit": commit, **about}
     found = {f"pfs.{key}": str(value) for key, value in tags.items() if value not in ("", None)}
-    return resolve_tags(found | ({"mlflow.source.git.commit": git_commit()} if git_commit() else {}))
-
-
-@cache
-def git_commit() -> str:
-    """``PFS_GIT_COMMIT``, as an image says it of itself, else the commit of the current folder; empty without one."""
-    if given := os.environ.get("PFS_GIT_COMMIT"):
-        return given
-    if not (git := shutil.which("git")):
-        return ""
-    done = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S603
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return resolve_tags(found | ({"mlflow.source.git.commit": commit} if commit else {}))
 
 
 def experiment_name(model: str = "") -> str:
@@ -124,11 +112,15 @@ def pipeline_run(pipeline: str, name: str = "", about: Mapping[str, Any] = {}, s
 
     if found := find_pipeline(pipeline):
         return found
-    tags = {**tags_of(about), PIPELINE_TAG: pipeline, STEP_TAG: "pipeline"}
-    if ui := os.environ.get("KFP_UI_URL"):
-        tags[PIPELINE_URL_TAG] = f"{ui.rstrip('/')}/#/runs/details/{pipeline}"
+    tags = {**tags_of(about), **pipeline_tags(pipeline), STEP_TAG: "pipeline"}
     experiment = experiment_id(about.get("model", ""))
     return MlflowClient().create_run(experiment, started, tags, run_name=name or pipeline)
+
+
+def pipeline_tags(pipeline: str) -> dict[str, str]:
+    """The tags that say of which pipeline run a run is, and where its page in Kubeflow is if ``KFP_UI_URL`` says so."""
+    ui = os.environ.get("KFP_UI_URL", "").rstrip("/")
+    return {PIPELINE_TAG: pipeline} | ({PIPELINE_URL_TAG: f"{ui}/#/runs/details/{pipeline}"} if ui else {})
 
 
 def set_tags(run: str, values: Mapping[str, str]) -> None:

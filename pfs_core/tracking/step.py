@@ -25,6 +25,7 @@ from pfs_core.tracking.runs import (
     open_first,
     page,
     pipeline_run,
+    pipeline_tags,
     set_tags,
     tags_of,
     tracked,
@@ -60,7 +61,7 @@ class StepRun:
         """Log a file, or all files of a folder, which have to stay until the step ends."""
 
     def dataset(self, uri: str, fingerprint: str, context: str) -> None:
-        """Log a dataset as an input of the run."""
+        """Log a dataset as an input of the run, and of the pipeline's, whose row of the run table then names it."""
 
     def model(self, model: Any, example: Any, name: str, card: str = "", files: Sequence[str | Path] = ()) -> str:
         """Log and register a network (:func:`pfs_core.tracking.model.log_model`).
@@ -116,7 +117,7 @@ class _MlflowRun(StepRun):
             parent, experiment = above.info.run_id, above.info.experiment_id
             tags |= {PIPELINE_TAG: pipeline}
             run = find([experiment], tags)
-            tags |= {PARENT_TAG: parent, **_inherited(above, self._tags)}
+            tags |= {**pipeline_tags(pipeline), PARENT_TAG: parent, **_inherited(above, self._tags)}
         else:
             parent, experiment = "", experiment_id(self._tags.get("model", ""))
             run = find([experiment], tags, self._started)  # made by a call whose answer was lost
@@ -196,7 +197,12 @@ class _MlflowRun(StepRun):
         name, source = uri.rsplit("/", 1)[-1], CodeDatasetSource(tags={"uri": uri})
         dataset = MetaDataset(source, name=name, digest=fingerprint[:36])  # type: ignore[abstract]
         given = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)])
-        self._post("the dataset", lambda: MlflowClient().log_inputs(self.id, [given]))
+
+        def send() -> None:
+            for run in filter(None, (self.id, self._parent)):
+                MlflowClient().log_inputs(run, [given])  # again is no second input
+
+        self._post("the dataset", send)
 
     def model(self, model: Any, example: Any, name: str, card: str = "", files: Sequence[str | Path] = ()) -> str:
         from mlflow import MlflowClient

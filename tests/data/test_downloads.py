@@ -34,6 +34,7 @@ def downloads(tmp_path, monkeypatch):
 def test_a_dataset_is_downloaded_once(downloads, tmp_path):
     for _ in range(2):
         source = open_source("torchvision:MNIST")
+        assert source.uri == "torchvision:MNIST", "another machine has it elsewhere"
         assert source.labels.tolist() == [0, 1, 1, 0]
         assert source.images.shape == (4, 1, 2, 3)
     assert downloads == [(str(tmp_path), True)]

@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pfs_core import tracking
+from pfs_core.environment import git_commit
 from pfs_core.tracking import runs
 
 
@@ -96,10 +97,13 @@ def test_the_same_step_on_other_inputs_has_a_run_of_its_own(store):
     assert {client.get_run(run).data.tags["mlflow.parentRunId"] for run in ids} == {parent}
 
 
-def test_the_run_links_to_the_page_of_its_pipeline(store, monkeypatch):
+def test_the_runs_link_to_the_page_of_their_pipeline(store, monkeypatch):
     monkeypatch.setenv("KFP_UI_URL", "https://kubeflow.example/pipeline/")
     parent = MlflowClient().get_run(opened(store))
-    assert parent.data.tags["kfp.pipeline_run_url"] == "https://kubeflow.example/pipeline/#/runs/details/run-1"
+    with tracking.step_run("search"):
+        pass
+    for run in (parent, steps_of(parent.info.run_id)["search"]):
+        assert run.data.tags["kfp.pipeline_run_url"] == "https://kubeflow.example/pipeline/#/runs/details/run-1"
     assert parent.info.run_name == "resnet20 macs=0.5 seed 0"
 
 
@@ -197,6 +201,16 @@ def test_a_pipeline_and_its_steps_are_in_the_experiment_of_its_model(store):
     assert {run.info.status for run in found} == {"FINISHED"}
 
 
+def test_the_row_of_the_pipeline_names_the_dataset_once_whichever_steps_had_it(store):
+    parent = opened(store)
+    for step in ("split", "search", "search"):
+        with tracking.step_run(step) as run:
+            run.dataset("s3://bucket/images", "0123", step)
+    found = [each.dataset for each in MlflowClient().get_run(parent).inputs.dataset_inputs]
+    assert [(dataset.name, dataset.digest) for dataset in found] == [("images", "0123")]
+    assert all(len(run.inputs.dataset_inputs) == 1 for run in steps_of(parent).values())
+
+
 def test_a_step_on_its_own_is_in_the_experiment_of_its_model_too(store, monkeypatch):
     monkeypatch.delenv("KFP_RUN_ID")
     with tracking.step_run("search", tags={"model": "resnet20"}) as search, tracking.step_run("split") as split:
@@ -231,21 +245,21 @@ def test_the_run_table_filters_by_what_a_run_is_about(store, monkeypatch):
 def test_a_repository_in_the_working_folder_gives_the_commit(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PFS_GIT_COMMIT", raising=False)
-    runs.git_commit.cache_clear()
-    assert runs.git_commit() == ""
+    git_commit.cache_clear()
+    assert git_commit() == ""
     assert "pfs.git_commit" not in runs.tags_of({})
     git = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c")
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    runs.git_commit.cache_clear()
+    git_commit.cache_clear()
     tags = runs.tags_of({"model": "resnet20"})
-    runs.git_commit.cache_clear()
+    git_commit.cache_clear()
     assert tags["pfs.git_commit"] == tags["mlflow.source.git.commit"] == head
 
 
 def test_an_image_says_its_commit_itself(monkeypatch):
     monkeypatch.setenv("PFS_GIT_COMMIT", "0123abc")
-    runs.git_commit.cache_clear()
-    assert runs.git_commit() == "0123abc"
-    runs.git_commit.cache_clear()
+    git_commit.cache_clear()
+    assert git_commit() == "0123abc"
+    git_commit.cache_clear()
