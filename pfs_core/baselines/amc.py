@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from pfs_core.baselines.chosen import Chosen
 from pfs_core.baselines.ddpg import Agent
 from pfs_core.baselines.walk import STATE, Walk
 from pfs_core.channels import ChannelGraph, slice_weights
@@ -24,6 +23,7 @@ from pfs_core.device import autocast, resolve_precision
 from pfs_core.kept_weights import Trained
 from pfs_core.progress import Record, TimeLeft, say
 from pfs_core.recipes import AmcRecipe
+from pfs_core.search.chosen import Chosen
 from pfs_core.search.start import Start
 from pfs_core.spent import stage_cost
 from pfs_core.training.evaluate import accuracy
@@ -40,7 +40,7 @@ def allocate(begun: Start, data: ImageSplit, recipe: AmcRecipe, seed: int, recor
         UserError: the budget cannot be reached with every group at ``recipe.lowest``, or the training diverged.
     """
     check_reachable(begun.graph, begun.widths, begun.budget, floor=recipe.lowest)
-    first = train_first(begun.model, "search amc, training,", data, as_training(recipe), seed, kept, ADVICE)
+    first = train_first(begun.model, "search amc, training,", data, as_training(recipe), seed, record, kept, ADVICE)
     judge = Judge(begun.model, begun.graph.at(begun.widths), data, recipe)
     walk = Walk(begun.model, begun.graph, begun.widths, begun.budget, recipe.lowest)
     best, history = learn(walk, judge, recipe, seed, record, first.next)
@@ -49,10 +49,10 @@ def allocate(begun: Start, data: ImageSplit, recipe: AmcRecipe, seed: int, recor
         "pretrain": first.cost,
         "search": stage_cost(data.device, kept.spent(), forward, 0, first.spent),
     }
-    facts = {"validation_accuracy": best["reward"], "pretrained_accuracy": first.accuracy}
+    facts = {"validation_accuracy": best["reward"], "pretrained_accuracy": first.history[-1]["val_accuracy"]}
     gates = _as_gates(walk.gates(best["widths"]), judge.norms)
     every = {name: torch.arange(len(scores)) for name, scores in gates.items()}
-    return Chosen(gates, history, cost, facts, Trained(first.weights, every))
+    return Chosen(gates, history, cost, facts, Trained(first.weights, every), first.history)
 
 
 def learn(

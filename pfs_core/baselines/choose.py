@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from pfs_core.baselines.amc import allocate
-from pfs_core.baselines.chosen import Chosen
 from pfs_core.baselines.random import random_gates
 from pfs_core.baselines.slimming import slim
 from pfs_core.checkpoints import Checkpoints
@@ -14,6 +13,7 @@ from pfs_core.device import pick_device, resolve_precision
 from pfs_core.files import check_out
 from pfs_core.progress import Record, ignore
 from pfs_core.recipes import AmcRecipe, MethodRecipe, RandomRecipe, SearchRecipe, SlimmingRecipe
+from pfs_core.search.chosen import Chosen
 from pfs_core.search.folder import write_gates
 from pfs_core.search.loop import search
 from pfs_core.search.start import Start, start
@@ -53,7 +53,7 @@ def choose(
         found = _chosen(begun, data, recipe, seed, record, kept)
     cost = found.cost or {"search": stage_cost(data.device, kept.spent(), 0, 0)}
     facts = {"precision": resolve_precision(recipe.precision, data.device), **found.facts}
-    info = write_gates(out, begun, data, budget, recipe, seed, found.gates, found.history, cost, facts, found.trained)
+    info = write_gates(out, begun, data, budget, recipe, seed, found._replace(cost=cost, facts=facts))
     kept.clear()
     return info
 

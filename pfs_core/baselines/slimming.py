@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pfs_core.baselines.chosen import Chosen
 from pfs_core.channels import ChannelGraph, slice_weights
 from pfs_core.checkpoints import Checkpoints, Stage
 from pfs_core.cut import cut
@@ -20,6 +19,7 @@ from pfs_core.errors import UserError
 from pfs_core.kept_weights import Trained
 from pfs_core.progress import Record, say
 from pfs_core.recipes import SlimmingRecipe
+from pfs_core.search.chosen import Chosen
 from pfs_core.search.start import Start
 from pfs_core.spec import Budget
 from pfs_core.spent import stage_cost

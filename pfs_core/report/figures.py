@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pfs_core.drawing import INK, STYLE, svg_text
-from pfs_core.report.results import NETWORKS, Results
+from pfs_core.report.results import NETWORKS, History, Results
 
 COLOURS = {"dense": "#808080", "expanded": "#9a79c6", "uniform": "#d1810f", "pruned": "#2f7fc4"}
 COUNTED = 12
@@ -115,11 +115,32 @@ def search_curves(ax: Axes, results: Results) -> str:
     )
 
 
+def search_losses(ax: Axes, results: Results) -> str:
+    """The loss over the search, and the cross-entropy in it where it is not all of it."""
+    unit, rows, words = _unit(results), results.search_history, []
+    for key, label, colour in (("loss", "loss", COLOURS["pruned"]), ("cross_entropy", "cross-entropy", INK)):
+        if key in rows[0]:
+            ax.plot([row[unit] for row in rows], [row[key] for row in rows], marker=".", color=colour, label=label)
+            words.append(f"{label} from {rows[0][key]:.3f} to {rows[-1][key]:.3f}")
+    ax.set_xlabel(f"{unit} of the search")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.legend()
+    return f"Over the search: {', '.join(words)}."
+
+
+def pretraining(ax: Axes, results: Results) -> str:
+    """Validation accuracy over the training that goes before a search."""
+    return _accuracy_over(ax, results.pretraining, "epoch of the training before the search")
+
+
 def sparse_training_curve(ax: Axes, results: Results) -> str:
     """Validation accuracy over the epochs of Network Slimming's training."""
-    rows = results.search_history
+    return _accuracy_over(ax, results.search_history, "epoch of the training with the penalty")
+
+
+def _accuracy_over(ax: Axes, rows: History, label: str) -> str:
     ax.plot([row["epoch"] for row in rows], [row["val_accuracy"] for row in rows], marker=".", color=COLOURS["pruned"])
-    ax.set_xlabel("epoch of the training with the penalty")
+    ax.set_xlabel(label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_ylabel("validation accuracy")
     first, last = rows[0]["val_accuracy"], rows[-1]["val_accuracy"]
@@ -144,12 +165,13 @@ def rewards(ax: Axes, results: Results) -> str:
     )
 
 
-SEARCH_CURVES: dict[str, Callable[[Axes, Results], str]] = {
-    "mean_gate": search_curves,
-    "train_accuracy": sparse_training_curve,
-    "reward": rewards,
+SEARCH_CURVES: dict[str, tuple[str, Callable[[Axes, Results], str]]] = {
+    "mean_gate": ("The search", search_curves),
+    "train_accuracy": ("The search", sparse_training_curve),
+    "reward": ("The search", rewards),
+    "loss": ("The loss of the search", search_losses),
 }
-"""What is drawn of a search, by a column that its history has."""
+"""What is drawn of a search, and its caption, by a column that its history has."""
 
 
 def training_curves(ax: Axes, results: Results) -> str:
@@ -168,6 +190,22 @@ def training_curves(ax: Axes, results: Results) -> str:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.legend()
     return "; ".join(words).capitalize() + "."
+
+
+def training_losses(ax: Axes, results: Results) -> str:
+    """Training loss over the retraining."""
+    words = []
+    for name in NETWORKS:
+        if history := results.histories.get(name):
+            losses = [row["loss"] for row in history]
+            ax.plot([row["epoch"] for row in history], losses, color=COLOURS[name], marker=".", label=name)
+            words.append(f"{name} from {losses[0]:.3f} to {losses[-1]:.3f}")
+    ax.set_xlabel("epoch of the retraining")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set_ylabel("training loss")
+    ax.set_ylim(bottom=0)
+    ax.legend()
+    return f"Training loss: {'; '.join(words)}."
 
 
 def latency(ax: Axes, results: Results, measurement: Mapping[str, Any]) -> str:
@@ -220,4 +258,4 @@ def _matrix(ax: Axes, counts: np.ndarray, images: np.ndarray, names: list[str]) 
 
 
 def _unit(results: Results) -> str:
-    return "step" if results.search["recipe"]["evaluate_every"] else "epoch"
+    return "step" if results.search["recipe"].get("evaluate_every") else "epoch"

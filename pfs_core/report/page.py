@@ -1,5 +1,6 @@
 """The report as one HTML file, its summary as Markdown for the Kubeflow UI and as JSON for programs."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import matplotlib as mpl
 
 from pfs_core.data.page import balance, balance_words
 from pfs_core.drawing import STYLE, render_page, svg_text
+from pfs_core.environment import git_commit
 from pfs_core.files import publish, write_json
 from pfs_core.report import figures
 from pfs_core.report.reproduce import commands
@@ -52,6 +54,8 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
         doubts=[line for found in results.latency["measurements"] for line in _doubts(found)],
         mlflow_page=mlflow_page,
         registered=registered,
+        commit=git_commit(),
+        image=os.environ.get("PFS_IMAGE", ""),
     )
     with publish(out, "report") as folder:
         (folder / "report.html").write_text(page, encoding="utf-8")
@@ -85,9 +89,9 @@ def _drawings(results: Results) -> dict[str, list[tuple[str, str, str, bool]]]:
     columns = results.search_history[0] if results.search_history else {}
     if "closed" in columns and len(results.search_history) > 1:
         search.append(drawn("How the gates part", figures.polarisation))
-    for column, plot in figures.SEARCH_CURVES.items():
-        if column in columns:
-            search.append(drawn("The search", plot))
+    search += [drawn(*shown) for column, shown in figures.SEARCH_CURVES.items() if column in columns]
+    if results.pretraining:
+        search.append(drawn("The training before the search", figures.pretraining))
     classes = results.split["class_names"]
     groups = {
         "Where the channels went": [
@@ -97,7 +101,10 @@ def _drawings(results: Results) -> dict[str, list[tuple[str, str, str, bool]]]:
         "Latency": [
             drawn(f"Latency in {RUNTIME_NAMES[m['runtime']]}", partial(figures.latency, measurement=m)) for m in alike
         ],
-        "Accuracy": [drawn("The retraining", figures.training_curves)],
+        "Accuracy": [
+            drawn("The retraining", figures.training_curves),
+            drawn("The loss of the retraining", figures.training_losses),
+        ],
     }
     size = (4.6, 4.0) if len(classes) <= figures.COUNTED else (9.6, 7.6)
     groups["Accuracy"].append(drawn("Mistakes of the pruned network", figures.confusion, size))

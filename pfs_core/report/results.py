@@ -15,6 +15,7 @@ from pfs_core.extraction import FILES
 from pfs_core.files import read_json, require_result
 from pfs_core.latency.benchmark import SCHEMA as LATENCY_SCHEMA
 from pfs_core.search import load_gates
+from pfs_core.search.folder import PRETRAINING
 from pfs_core.spec import ModelSpec
 from pfs_core.spent import seconds_of
 from pfs_core.structure import Structure
@@ -49,6 +50,7 @@ class Results:
     split_seconds: float | None
     search: dict[str, Any]
     search_history: History
+    pretraining: History
     gates: dict[str, Tensor]
     structures: dict[str, Structure]
     extract_seconds: float | None
@@ -214,6 +216,7 @@ def load_results(
         split_seconds=seconds_of(split_dir),
         search=search,
         search_history=pq.read_table(Path(gates_dir) / "history.parquet").to_pylist(),
+        pretraining=pq.read_table(first).to_pylist() if (first := Path(gates_dir) / PRETRAINING).exists() else [],
         gates=gates,
         structures=structures,
         extract_seconds=seconds_of(structures_dir),

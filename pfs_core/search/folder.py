@@ -14,13 +14,15 @@ from pfs_core.data import ImageSplit
 from pfs_core.device import memory_text, peak_memory
 from pfs_core.errors import UserError
 from pfs_core.files import publish, read_json, require_result, write_json
-from pfs_core.kept_weights import Trained, save_trained
+from pfs_core.kept_weights import save_trained
 from pfs_core.progress import say
 from pfs_core.recipes import MethodRecipe
+from pfs_core.search.chosen import Chosen
 from pfs_core.search.start import Start
 from pfs_core.spec import Budget
 
 SCHEMA = "pfs.gates/1"
+PRETRAINING = "pretraining.parquet"
 
 
 def write_gates(
@@ -30,13 +32,11 @@ def write_gates(
     budget: Budget,
     recipe: MethodRecipe,
     seed: int,
-    gates: Mapping[str, Tensor],
-    history: Sequence[Mapping[str, Any]],
-    cost: Mapping[str, Mapping[str, Any]],
-    facts: Mapping[str, Any],
-    trained: Trained | None = None,
+    found: Chosen,
 ) -> dict[str, Any]:
     """Write ``gates.safetensors``, ``history.parquet`` and ``search.json``; returns the content of the last.
+
+    ``pretraining.parquet`` is there too where there was such a training.
 
     Args:
         out: the folder.
@@ -45,11 +45,7 @@ def write_gates(
         budget: what the structure will be cut to.
         recipe: of the method.
         seed: of the search.
-        gates: ``{group: float32 [gates]}`` in [0, 1]; the largest will be kept.
-        history: a row an epoch, evaluation or episode; may be empty.
-        cost: :func:`pfs_core.spent.stage_cost` of each stage.
-        facts: what else the method has to say, for ``search.json``.
-        trained: the network that the method trained, for fine-tuning.
+        found: by the method.
     """
     info = {
         "schema": SCHEMA,
@@ -59,21 +55,27 @@ def write_gates(
         "budget": str(budget),
         "device": str(data.device),
         "seed": seed,
-        **facts,
+        **found.facts,
         "split_fingerprint": data.info["fingerprint"],
         "pfs_version": pfs_core.__version__,
-        "seconds": sum(stage["seconds"] for stage in cost.values()),
-        "cost": cost,
+        "seconds": sum(stage["seconds"] for stage in found.cost.values()),
+        "cost": found.cost,
         "peak_memory_mib": peak_memory(data.device),
     }
     with publish(out, "search") as folder:
-        save_file(dict(gates), folder / "gates.safetensors")
-        if trained:
-            save_trained(folder, trained)
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in history]), folder / "history.parquet")
+        save_file(dict(found.gates), folder / "gates.safetensors")
+        if found.trained:
+            save_trained(folder, found.trained)
+        pq.write_table(_table(found.history), folder / "history.parquet")
+        if found.pretraining:
+            pq.write_table(_table(found.pretraining), folder / PRETRAINING)
         write_json(folder / "search.json", info)
     say(f"search {start.spec.name}  {info['seconds']:.0f} s  {memory_text(info['peak_memory_mib'])}")
     return info
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([dict(row) for row in rows])
 
 
 def load_gates(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -17,6 +17,7 @@ from pfs_core.device import pick_device, resolve_precision
 from pfs_core.files import check_out
 from pfs_core.progress import Record, TimeLeft, ignore, say
 from pfs_core.recipes import SearchRecipe, TrainedRecipe
+from pfs_core.search.chosen import Chosen
 from pfs_core.search.evaluations import Evaluations
 from pfs_core.search.folder import write_gates
 from pfs_core.search.network import GatedNetwork
@@ -76,7 +77,7 @@ def search(
         first = None
         if recipe.pretrain_epochs:
             training = as_training(TrainedRecipe(epochs=recipe.pretrain_epochs, precision=recipe.precision))
-            first = train_first(begun.model, "search, training,", data, training, seed, kept, ADVICE)
+            first = train_first(begun.model, "search, training,", data, training, seed, record, kept, ADVICE)
         network, evaluations = gated(begun, data, recipe)
         images = learn_gates(network, evaluations, data, recipe, seed, record, first.next if first else kept)
     best = evaluations.best or {**evaluations.rows[-1], "gates": network.by_group()}
@@ -92,7 +93,8 @@ def search(
     evaluated = len(evaluations.rows) * len(data.part("validation").labels)
     cost = {"pretrain": first.cost} if first else {}
     cost["search"] = stage_cost(data.device, kept.spent(), images + evaluated, images, first.spent if first else None)
-    info = write_gates(out, begun, data, budget, recipe, seed, best["gates"], evaluations.rows, cost, facts)
+    found = Chosen(best["gates"], evaluations.rows, cost, facts, pretraining=first.history if first else ())
+    info = write_gates(out, begun, data, budget, recipe, seed, found)
     kept.clear()
     say(f"search {info['nonzero']:.1%} of the gates of step {info['kept_step']:,} are above 0")
     return info

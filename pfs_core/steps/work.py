@@ -11,7 +11,7 @@ from typing import Any
 from pfs_core.errors import UserError
 from pfs_core.steps.folders import about, split_info
 from pfs_core.steps.settings import Settings, chosen, prefixed, whole_numbers
-from pfs_core.tracking import finite, step_run
+from pfs_core.tracking import StepRun, finite, step_run
 
 
 def split(
@@ -66,7 +66,7 @@ def search(
     tags = {"model": model, "budget": goal, "seed": seed, "dataset": data["dataset"], "method": config.method}
     with step_run("search", params, f"{model} {goal}", tags, watch=True) as run:
         along = "episode" if config.method == "amc" else "step" if getattr(config, "evaluate_every", None) else "epoch"
-        info = choose(spec, split_dir, out, goal, config, seed, partial(run.row, at=along))
+        info = choose(spec, split_dir, out, goal, config, seed, partial(_record, run, along))
         known = ("validation_accuracy", "pretrained_accuracy", "nonzero", "kept_epoch", "steps", "seconds")
         result = {key: info[key] for key in known if key in info}
         result |= prefixed("peak_memory_mib", info["peak_memory_mib"])
@@ -78,6 +78,11 @@ def search(
             run.dataset(data["dataset"], data["fingerprint"], "search")
         run.artifact(out, "gates")
     return finite(result)
+
+
+def _record(run: StepRun, along: str, row: dict[str, Any]) -> None:
+    """Log a row of a search; those of a training before it have epochs only."""
+    run.row(row, at=along if along in row else "epoch")
 
 
 def extract(gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", settings: Settings | None = None) -> dict:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pfs_core.checkpoints import Checkpoints, Stage
 from pfs_core.data import ImageSplit
-from pfs_core.progress import ignore
+from pfs_core.progress import Record
 from pfs_core.recipes import RetrainRecipe, TrainedRecipe
 from pfs_core.spent import stage_cost
 from pfs_core.training.fit import fit
@@ -17,32 +17,48 @@ class First(NamedTuple):
 
     Attributes:
         weights: by the network's own names; the network has them too.
-        accuracy: on the validation rows.
+        history: a row an epoch; the last one's ``val_accuracy`` is that of the weights.
         cost: :func:`pfs_core.spent.stage_cost` of it.
         spent: until its end, for the cost of what follows.
         next: the checkpoints of what follows.
     """
 
     weights: dict[str, Tensor]
-    accuracy: float
+    history: list[dict[str, Any]]
     cost: dict[str, Any]
     spent: dict[str, float]
     next: Stage
 
 
 def train_first(
-    model: nn.Module, name: str, data: ImageSplit, recipe: RetrainRecipe, seed: int, kept: Checkpoints, advice: str
+    model: nn.Module,
+    name: str,
+    data: ImageSplit,
+    recipe: RetrainRecipe,
+    seed: int,
+    record: Record,
+    kept: Checkpoints,
+    advice: str,
 ) -> First:
-    """Train ``model`` on the training rows, unless a checkpoint says that this is done; arguments as of :func:`fit`."""
+    """Train ``model`` on the training rows, unless a checkpoint says that this is done; arguments as of :func:`fit`.
+
+    The names of what ``record`` gets, the epoch aside, start with ``pretrain_``.
+    """
+
+    def named(row: dict[str, Any]) -> None:
+        record({key if key == "epoch" else f"pretrain_{key}": value for key, value in row.items()})
+
     state = kept.load()
     if state and state["number"] == 2:
         before, going_on = state["before"], state["stage"]
+        for row in before["history"]:
+            named(row)
     else:
         stage, going_on = Stage(kept, 1, {}, state["stage"] if state else None), None
-        fitted = fit(model, name, data, recipe, recipe.epochs, seed, ignore, stage, advice=advice)
+        fitted = fit(model, name, data, recipe, recipe.epochs, seed, named, stage, advice=advice)
         before = {
             "weights": fitted.last,
-            "accuracy": fitted.history[-1]["val_accuracy"],
+            "history": fitted.history,
             "cost": stage_cost(data.device, kept.spent(), fitted.images + fitted.validated, fitted.images),
             "spent": kept.spent(),
         }

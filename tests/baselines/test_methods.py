@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -42,7 +43,7 @@ def brief(method):
 
 def chosen(method, narrow, digits, out, seed=0, record=lambda row: None):
     choose(narrow, digits, out, HALF, brief(method), seed, record)
-    return (out / "gates.safetensors").read_bytes(), (out / "history.parquet").read_bytes()
+    return [path.read_bytes() for path in sorted([out / "gates.safetensors", *out.glob("*.parquet")])]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -59,8 +60,12 @@ def test_the_same_seed_chooses_the_same_and_is_cut_to_the_budget(method, narrow,
     assert found == Structure.load(tmp_path / "structures" / FILES["pruned"])
     assert (found.network, found.chosen_by["method"]) == ("pruned", method)
     assert 0.4 < found.budget.achieved <= 0.5
-    expected = {"pfs": 2, "network_slimming": 4, "amc": 6}.get(method, 0)  # epochs, or episodes
+    expected = {"pfs": 2, "network_slimming": 4, "amc": 7}.get(method, 0)  # epochs, and episodes
     assert len(rows) == expected
+    if method == "amc":
+        (trained,) = pq.read_table(tmp_path / "first" / "pretraining.parquet").to_pylist()
+        assert rows[0] == {key if key == "epoch" else f"pretrain_{key}": value for key, value in trained.items()}
+        assert trained["val_accuracy"] == info["pretrained_accuracy"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pfs_core import steps
+from pfs_core.environment import git_commit
 from pfs_core.errors import UserError
 from pfs_core.extraction import FILES
 from pfs_core.recipes import recipe
@@ -22,8 +23,8 @@ from tests.report.colours import contrast
 
 FIGURES = [
     *("Channels of every group: dense, expanded and kept", "Latency in ONNX Runtime", "Latency in PyTorch"),
-    *("Gates after the search", "How the gates part", "The search"),
-    *("The retraining", "Mistakes of the pruned network", "Images of each class"),
+    *("Gates after the search", "How the gates part", "The search", "The loss of the search"),
+    *("The retraining", "The loss of the retraining", "Mistakes of the pruned network", "Images of each class"),
 ]
 
 
@@ -220,6 +221,16 @@ def test_the_commands_are_the_ones_that_made_the_run(results):
     assert recipe("demo").stage("search", given["search"]).model_dump(mode="json") == results.search["recipe"]
 
 
+def test_the_page_says_which_code_and_image_made_it(page, results, tmp_path, monkeypatch):
+    monkeypatch.setenv("PFS_GIT_COMMIT", "0123abc")
+    monkeypatch.setenv("PFS_IMAGE", "registry/pfs-python:7")
+    git_commit.cache_clear()
+    write_report(results, tmp_path / "in-a-pod")
+    git_commit.cache_clear()
+    versions = re.search(r"<dt>versions</dt><dd>(.*?)</dd>", (tmp_path / "in-a-pod" / "report.html").read_text())[1]
+    assert versions.endswith(", commit 0123abc, image registry/pfs-python:7")
+
+
 def test_same_results_give_the_same_page(page, results, tmp_path):
     write_report(results, tmp_path / "again")
     assert (tmp_path / "again" / "report.html").read_bytes() == (page / "report.html").read_bytes()
@@ -268,13 +279,16 @@ def test_a_report_says_how_another_method_has_chosen(results, tmp_path, method):
     stages = {"pretrain": cost, "search": cost} if method == "amc" else {"search": cost}
     search = {**results.search, "method": method, "cost": stages, **facts}
     search["recipe"] = recipe("demo").stage("search", {"method": method, **settings}).model_dump(mode="json")
-    summary = write_report(dataclasses.replace(results, search=search, search_history=history), tmp_path / "report")
+    trained = [{"epoch": e, "loss": 2 / e, "val_accuracy": 0.1 * e} for e in (1, 2)] if method == "amc" else []
+    changed = dataclasses.replace(results, search=search, search_history=history, pretraining=trained)
+    summary = write_report(changed, tmp_path / "report")
     html = (tmp_path / "report" / "report.html").read_text()
     assert f"pruned by {results_method(method)} to" in summary["verdict"]
     assert described in html
     assert re.sub(r"\d+ gates", "117 gates", html).count(drawn) == 1
     assert f"--method={method}" in html
-    assert ("training before the search" in html) == (method == "amc")
+    assert (">training before the search</th>" in html) == (method == "amc")
+    assert ("Over 2 epochs the validation accuracy goes from 10.0% to 20.0%" in html) == (method == "amc")
     assert "<td>1,500</td><td>1,000</td>" in html
     assert summary["figures"]["search_seconds"] == 12
 

@@ -1,4 +1,4 @@
-"""What the methods that a search is compared with have in common."""
+"""What every way of choosing a structure ends with."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,10 +13,11 @@ class Chosen(NamedTuple):
 
     Attributes:
         gates: ``{group: float32 [gates]}`` in [0, 1]; the largest will be kept.
-        history: a row an epoch or episode.
+        history: a row an epoch, evaluation or episode; may be empty.
         cost: :func:`pfs_core.spent.stage_cost` of each of its stages.
-        facts: what else it has to say.
-        trained: the network that it trained, where it did.
+        facts: what else it has to say, for ``search.json``.
+        trained: the network that it trained, where it did, for fine-tuning.
+        pretraining: a row an epoch of the training before it, where there was one.
     """
 
     gates: Mapping[str, Tensor]
@@ -24,3 +25,4 @@ class Chosen(NamedTuple):
     cost: Mapping[str, Mapping[str, Any]] = {}
     facts: Mapping[str, Any] = {}
     trained: Trained | None = None
+    pretraining: Sequence[Mapping[str, Any]] = ()
