@@ -49,7 +49,8 @@ def check(request: Mapping[str, Any]) -> None:
             raise UserError(f"unknown network {network!r} to train; known: {', '.join(FILES)}")
     if stages["retrain"].start == "kept" and list(request["networks"]) != ["pruned"]:
         raise UserError(
-            "retrain.start=kept fine-tunes the pruned network; train dense and uniform in a run of their own"
+            'retrain.start=kept fine-tunes the pruned network: networks must be ["pruned"] (pfs run: --compare none); '
+            "train dense and uniform in a run of their own"
         )
     if "pruned" not in request["networks"]:
         raise UserError(f'networks {list(request["networks"])} leave out "pruned", which is what the run is for')

@@ -249,7 +249,7 @@ class LatencyRecipe(Config):
     relative_width: float = Field(default=0.02, gt=0)
     """Stop when the interval of every median and ratio is narrower than this fraction of it."""
     runtimes: tuple[Literal["onnxruntime", "eager", "aotinductor", "openvino"], ...] = Field(
-        default=("onnxruntime", "eager"), min_length=1
+        default=("onnxruntime", "eager", "openvino"), min_length=1
     )
     """The first one that works is quoted. openvino needs its package, aotinductor a C++ compiler and half a minute."""
     threads: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(1, 0), min_length=1)

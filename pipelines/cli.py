@@ -48,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
 
     options = ("model", "dataset", "budget", "method", "recipe", "set", "seed")
     sub = command("run", run, "the whole pipeline on this machine", *options)
-    sub.add_argument("--compare", default="", metavar="NETWORKS", help="also train: dense, uniform or dense,uniform")
+    also = "also train: dense (default), uniform, dense,uniform or none"
+    sub.add_argument("--compare", metavar="NETWORKS", help=also)
     sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
     sub.add_argument("--out", type=Path, default=Path("pfs-runs"), metavar="DIR", help="runs folder (default pfs-runs)")
     sub = command("ui", ui, "the MLflow pages of the local runs")
@@ -152,11 +153,19 @@ def run(a: argparse.Namespace) -> int:
         "budget": a.budget,
         "recipe": a.recipe or default_recipe(a.dataset),
         "seed": a.seed,
-        "networks": list(dict.fromkeys(["pruned", *filter(None, map(str.strip, a.compare.split(",")))])),
+        "networks": _networks(a.compare, settings["retrain"].get("start") == "kept"),
         "registered_model": a.register,
         **{f"{stage}_settings": values for stage, values in settings.items()},
     }
     return run_pipeline(arguments, a.out)
+
+
+def _networks(compare: str | None, fine_tuned: bool) -> list[str]:
+    """The pruned network and what is trained beside it: the dense one, unless ``compare`` says otherwise."""
+    if compare is None:
+        compare = "none" if fine_tuned else "dense"  # another training would be compared with the fine-tuning
+    also = [] if compare == "none" else filter(None, map(str.strip, compare.split(",")))
+    return list(dict.fromkeys(["pruned", *also]))
 
 
 def ui(a: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ def define(place: Placement = Placement()) -> Any:
         budget: str = "macs=0.5",
         recipe: str = "",
         seed: int = 0,
-        networks: List[str] = ["pruned"],
+        networks: List[str] = ["pruned", "dense"],
         registered_model: str = "",
         model_settings: dict = {},
         split_settings: dict = {},
@@ -47,7 +47,8 @@ def define(place: Placement = Placement()) -> Any:
             recipe: Settings of every step: demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or
                 imagenet-resnet; empty for what suits the dataset.
             seed: Seed of the split, the random weights and the training.
-            networks: Which networks to train: ["pruned"], or ["pruned", "uniform", "dense"] to compare.
+            networks: Which to train: ["pruned", "dense"] says what was lost, "uniform" among them what the search
+                was worth; ["pruned"] alone takes half the time of GPUs.
             registered_model: Name in the MLflow Model Registry; empty for pfs- and the network's name.
             model_settings: Keyword arguments of the network, e.g. {"width": 32}.
             split_settings: Changes to the recipe's split settings.

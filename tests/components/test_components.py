@@ -75,6 +75,14 @@ def request(**changes):
         ),
         ({"networks": ["pruned", "thin"]}, "unknown network 'thin' to train"),
         ({"networks": ["dense"]}, 'leave out "pruned"'),
+        (
+            {
+                "networks": ["pruned", "dense"],
+                "retrain_settings": {"start": "kept"},
+                "search_settings": {"method": "network_slimming"},
+            },
+            'networks must be ["pruned"]',
+        ),
         ({"recipe": "cifar"}, "unknown recipe 'cifar'"),
         ({"dataset": "cifra10"}, "use digits, or a folder"),
         ({"search_settings": {"epoch": 1.0}}, "search.epoch is not a setting"),

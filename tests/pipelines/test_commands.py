@@ -151,3 +151,19 @@ def test_an_image_that_the_cache_cannot_tell_from_another_is_refused(image):
 def test_an_image_is_told_by_its_tag_or_digest():
     check_image("host:5000/team/pfs-python:0.1.0")
     check_image("team/pfs-python@sha256:" + 64 * "0")
+
+
+@pytest.mark.parametrize(
+    ("given", "networks"),
+    [
+        ((), ["pruned", "dense"]),
+        (("--compare", "none"), ["pruned"]),
+        (("--compare", "uniform, dense"), ["pruned", "uniform", "dense"]),
+        (("--set", "retrain.start=kept"), ["pruned"]),
+    ],
+)
+def test_the_dense_network_is_trained_too_unless_the_pruned_one_is_fine_tuned(given, networks, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("pipelines.run.run_pipeline", lambda arguments, store: asked.append(arguments["networks"]) or 0)
+    assert main(["run", "--out", str(tmp_path), *given]) == 0
+    assert asked == [networks]
