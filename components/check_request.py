@@ -19,7 +19,7 @@ def check_request(
     extract_settings: dict = {},
     retrain_settings: dict = {},
     latency_settings: dict = {},
-    search_budget: str = "",
+    search_budget: str = "each",
     opens_run: bool = True,
 ) -> str:
     """Check what can be checked before a GPU is asked for, and open the run in MLflow.
@@ -37,7 +37,7 @@ def check_request(
         extract_settings: Changes to the recipe's `extract` settings.
         retrain_settings: Changes to the recipe's `retrain` settings.
         latency_settings: Changes to the recipe's `latency` settings.
-        search_budget: What the search aims at; empty where `budgets` has one.
+        search_budget: What the one search for all budgets aims at, or `each`: every budget has a search of its own.
         opens_run: Whether the run in MLflow is this network's alone.
 
     Returns:

@@ -20,19 +20,19 @@ def compare_methods(
     summary: Output[Markdown],
     metrics: Output[Metrics],
 ):
-    """Put all methods on one page: accuracy, size, latency and what the choice cost, with intervals over the seeds.
+    """Put all methods and budgets on one page: accuracy, size, latency, cost, with intervals over the seeds.
 
     Args:
         split: Output of the split step.
-        gates: Outputs of the search step, one a method and seed.
-        structures: Outputs of the extract step, one a method and seed.
-        models: Outputs of the retrain step, one a method and seed.
-        latencies: Outputs of the latency step, one a method and seed.
+        gates: Outputs of the search step, one a method, budget and seed.
+        structures: Outputs of the extract step, one a method, budget and seed.
+        models: Outputs of the retrain step, one a method, budget and seed.
+        latencies: Outputs of the latency step, one a method, budget and seed.
         dense: Outputs of the retrain step for the dense network, one a seed.
-        folder: Folder with the page, the table as CSV, JSON and LaTeX, and the report of each method and seed.
+        folder: Folder with the page, the table as CSV, JSON and LaTeX, and the report of each network.
         page: The page.
         summary: The table.
-        metrics: Accuracy, MACs, latency ratio and cost of every method.
+        metrics: Accuracy, MACs, latency ratio and cost of every method and budget.
     """
     import shutil
     from pathlib import Path

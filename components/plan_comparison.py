@@ -9,7 +9,7 @@ from components.base import component
 def plan_comparison(
     model: str,
     dataset: str,
-    budget: str,
+    budgets: List[str],
     methods: List[str],
     seeds: List[int],
     recipe: str = "",
@@ -20,17 +20,17 @@ def plan_comparison(
     Args:
         model: Name of a network.
         dataset: Address of the dataset.
-        budget: What every method cuts to.
+        budgets: What every method cuts to.
         methods: Ways of choosing a structure.
-        seeds: Each method is run with each.
+        seeds: Each method is run with each at every budget.
         recipe: Name of a recipe; empty for the one that suits the dataset.
         method_settings: Changes to the recipe's `search` settings, by method.
 
     Returns:
-        A `method`, a `seed` and the search's `settings`, for each method and seed.
+        A `method`, a `budget`, a `seed` and the search's `settings`, for each of these together.
     """
     from pfs_core import steps
     from pfs_core.progress import user_errors
 
     with user_errors():
-        return steps.plan_comparison(model, dataset, budget, methods, seeds, recipe, method_settings)
+        return steps.plan_comparison(model, dataset, budgets, methods, seeds, recipe, method_settings)

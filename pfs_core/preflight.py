@@ -5,14 +5,17 @@ from typing import Any
 
 from pfs_core.errors import UserError
 
+EACH = "each"
+"""What ``search_budget`` is where every budget has a search of its own, not one for all."""
+
 
 def check(request: Mapping[str, Any]) -> None:
     """Raise UserError for what is wrong with a request, in a second or two and without reading images.
 
     Args:
         request: a pipeline's arguments: ``model``, ``model_settings``, ``dataset``, ``budgets``, ``recipe``,
-            ``networks``, ``registered_model`` if it has one, ``search_budget`` where there are several budgets, and
-            the settings of every stage, e.g. ``search_settings``.
+            ``networks``, ``registered_model`` if it has one, ``search_budget`` if it is not ``EACH``, and the
+            settings of every stage, e.g. ``search_settings``.
     """
     from pfs_core.data.source import check_dataset
     from pfs_core.extraction import FILES
@@ -34,11 +37,10 @@ def check(request: Mapping[str, Any]) -> None:
     for i, budget in enumerate(budgets):
         if budget in budgets[:i]:
             raise UserError(f"budget {budget} is given twice")
-    if not request.get("search_budget") and len(budgets) > 1:
-        raise UserError("search_budget is empty; say what the one search for several budgets aims at, e.g. macs=0.5")
-    goal = Budget.from_text(request.get("search_budget") or request["budgets"][0])
-    if stages["search"].method == "amc" and budgets != [goal]:
-        raise UserError(f"search.method=amc finds widths for {goal} alone; run compress once for each budget")
+    if (aim := request.get("search_budget", EACH)) != EACH:
+        goal = Budget.from_text(aim)
+        if stages["search"].method == "amc" and budgets != [goal]:
+            raise UserError(f"search.method=amc finds widths for {goal} alone; the pipeline compare searches for each")
     name = request.get("registered_model", "")
     if any(sign in name for sign in "/:"):
         raise UserError(f"the model registry takes no name with / or : in it ({name!r}); choose another")

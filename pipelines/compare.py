@@ -1,4 +1,4 @@
-"""One model, one budget, several methods and seeds: the paper's comparison, on a user's own model and data."""
+"""One model, several methods, budgets and seeds: the paper's comparison, on a user's own model and data."""
 
 from typing import Any, List
 
@@ -18,7 +18,7 @@ from components import (
 from pipelines.pools import Placement, Pools, with_pools
 
 DESCRIPTION = """Several ways of choosing a structure beside each other: *Pruning from Scratch*, Network Slimming, AMC,
-random and uniform widths, at one budget, with several seeds. Every structure is trained from scratch alike.
+random and uniform widths, at one budget or several, with several seeds. Every structure is trained from scratch alike.
 
 The page of the step **Compare** shows accuracy, size and latency with intervals, and what each choice cost."""
 
@@ -31,7 +31,7 @@ def define(place: Placement = Placement()) -> Any:
     def compare(
         model: str = "resnet20",
         dataset: str = "digits",
-        budget: str = "macs=0.5",
+        budgets: List[str] = ["macs=0.5"],
         methods: List[str] = ["pfs", "uniform", "random", "network_slimming", "amc"],
         seeds: List[int] = [0, 1],
         split_seed: int = 0,
@@ -50,9 +50,9 @@ def define(place: Placement = Placement()) -> Any:
             model: Name of the network, e.g. resnet20, torchvision:resnet18 or package.module:factory.
             dataset: digits, or a folder or s3:// prefix of Parquet files with columns image and label, of a folder of
                 images a class, of IDX files or of CIFAR's Python files.
-            budget: A share of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or a count: macs=20M.
-            methods: Any of pfs, uniform, random, network_slimming and amc.
-            seeds: Of the random weights, the choice and the training; every method is run with each.
+            budgets: Shares of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or counts: macs=20M.
+            methods: Any of pfs, uniform, random, network_slimming and amc; each chooses anew for every budget and seed.
+            seeds: Of the random weights, the choice and the training.
             split_seed: Of the split, which all share.
             recipe: Settings of every step: demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or
                 imagenet-resnet; empty for what suits the dataset.
@@ -68,7 +68,7 @@ def define(place: Placement = Placement()) -> Any:
             check = check_request(
                 model=model,
                 dataset=dataset,
-                budgets=[budget],
+                budgets=budgets,
                 networks=["pruned", "dense"],
                 recipe=recipe,
                 model_settings=model_settings,
@@ -82,7 +82,7 @@ def define(place: Placement = Placement()) -> Any:
             plan = plan_comparison(
                 model=model,
                 dataset=dataset,
-                budget=budget,
+                budgets=budgets,
                 methods=methods,
                 seeds=seeds,
                 recipe=recipe,
@@ -99,18 +99,22 @@ def define(place: Placement = Placement()) -> Any:
             )
             split.after(plan)
             place.cpu(split, pools).set_display_name("Split data")
-            with dsl.ParallelFor(plan.output, name="Each method and seed", parallelism=place.parallelism) as arm:
+            with dsl.ParallelFor(
+                plan.output, name="Each method, budget and seed", parallelism=place.parallelism
+            ) as arm:
                 search = search_gates(
                     model=model,
                     split=split.outputs["split"],
-                    budget=budget,
+                    budget=arm.budget,
                     recipe=recipe,
                     settings=arm.settings,
                     model_settings=model_settings,
                     seed=arm.seed,
                 )
                 place.search(search, pools, hours=168).set_display_name("Choose a structure")
-                extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
+                extraction = extract_structure(
+                    gates=search.outputs["gates"], budget=arm.budget, settings=extract_settings
+                )
                 place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
                 training = retrain(
                     structures=extraction.outputs["structures"],
@@ -127,13 +131,13 @@ def define(place: Placement = Placement()) -> Any:
             reference = search_gates(
                 model=model,
                 split=split.outputs["split"],
-                budget=budget,
+                budget="macs=1",
                 recipe=recipe,
                 settings={"method": "uniform"},
                 model_settings=model_settings,
             )
             place.cpu(reference, pools, hours=1).set_display_name("Uniform gates")
-            unpruned = extract_structure(gates=reference.outputs["gates"], budget=budget)
+            unpruned = extract_structure(gates=reference.outputs["gates"], budget="macs=1")
             place.latency(unpruned, pools, cached=True).set_display_name("Dense structure")
             with dsl.ParallelFor(seeds, name="Dense network, each seed", parallelism=place.parallelism) as seed:
                 dense = retrain(

@@ -45,22 +45,23 @@ def load_methods(
     latency_dirs: Sequence[str | Path],
     dense_dirs: Sequence[str | Path],
 ) -> list[Results]:
-    """The results of every method and seed, each beside the dense network of its seed.
+    """The results of every method, budget and seed, each beside the dense network of its seed.
 
     Gates, models and latencies find their structure by what they are of, whatever the order of the folders.
 
     Raises:
         UserError: a folder is missing, or something is of none of the structures.
     """
-    searches = {(info["method"], info["seed"]): path for path in gates_dirs for info in [load_gates(path)[1]]}
+    searches = {(i["method"], i["seed"], i["budget"]): path for path in gates_dirs for i in [load_gates(path)[1]]}
     dense = {read_json(Path(path) / "metrics.json")["seed"]: path for path in dense_dirs}
     out = []
     for folder in structures_dirs:
-        chosen_by = Structure.load(Path(folder) / "structure.json").chosen_by
-        key = chosen_by["method"], chosen_by["seed"]
-        if key not in searches or key[1] not in dense:
-            raise UserError(f"{folder} is by {key[0]} with seed {key[1]}, of which the gates or the dense network lack")
-        out += load_budgets(split_dir, searches[key], [folder], model_dirs, latency_dirs, dense[key[1]])
+        structure = Structure.load(Path(folder) / "structure.json")
+        method, seed = structure.chosen_by["method"], structure.chosen_by["seed"]
+        gates = searches.get((method, seed, structure.title.rpartition(" ")[2]))
+        if gates is None or seed not in dense:
+            raise UserError(f"{folder} is by {method} with seed {seed}, of which the gates or the dense network lack")
+        out += load_budgets(split_dir, gates, [folder], model_dirs, latency_dirs, dense[seed])
     return out
 
 

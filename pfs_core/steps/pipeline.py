@@ -1,6 +1,7 @@
 """What a pipeline does before its steps and after them: check and plan, claim and finish, close."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
         What changes when the dataset does.
     """
     from pfs_core.data.source import content_of
+    from pfs_core.preflight import EACH
     from pfs_core.preflight import check as check_request
     from pfs_core.tracking import open_pipeline
 
@@ -30,7 +32,7 @@ def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
         words = [request["model"], *request["budgets"], *([method] * (method != "pfs")), f"seed {request['seed']}"]
         name, budgets = " ".join(words), " ".join(request["budgets"])
         tags = {key: request[key] for key in ("model", "seed", "dataset")} | {"budget": budgets, "method": method}
-        given = {key: value for key, value in request.items() if key != "search_budget" or value}
+        given = {key: value for key, value in request.items() if value != EACH}
         open_pipeline(name, {**given, "budgets": budgets}, tags)
     return content
 
@@ -38,7 +40,7 @@ def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
 def plan_comparison(
     model: str,
     dataset: str,
-    budget: str,
+    budgets: Sequence[str],
     methods: Sequence[str],
     seeds: Sequence[int],
     recipe_name: str = "",
@@ -47,7 +49,7 @@ def plan_comparison(
     """Check what a comparison of methods asks for beside :func:`check`, and open its run in MLflow.
 
     Returns:
-        ``method``, ``seed`` and the search's ``settings``, for each method and seed.
+        ``method``, ``budget``, ``seed`` and the search's ``settings``, for each of these together.
     """
     from pfs_core.tracking import open_pipeline
 
@@ -61,11 +63,13 @@ def plan_comparison(
     changes = {method: {**settings.get(method, {}), "method": method} for method in methods}
     for method in methods:
         chosen(recipe_name, dataset).stage("search", changes[method])
-    words = " ".join(methods)
-    tags = {"model": model, "dataset": dataset, "budget": budget, "method": words}
+    tags = {"model": model, "dataset": dataset, "budget": " ".join(budgets), "method": " ".join(methods)}
     more = {"recipe": recipe_name, "seeds": " ".join(map(str, seeds)), "method_settings": settings}
-    open_pipeline(f"compare {model} {budget}", {**tags, **more}, tags)
-    return [{"method": method, "seed": seed, "settings": changes[method]} for method in methods for seed in seeds]
+    open_pipeline(f"compare {model} {tags['budget']}", {**tags, **more}, tags)
+    return [
+        {"method": method, "budget": budget, "seed": seed, "settings": changes[method]}
+        for method, budget, seed in product(methods, budgets, seeds)
+    ]
 
 
 def find_requests(limit: int, claim_hours: float, files: str = "") -> list[dict[str, Any]]:

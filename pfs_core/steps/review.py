@@ -91,7 +91,7 @@ def compare_methods(
     dense_dirs: Sequence[str | Path],
     out: str | Path,
 ) -> dict:
-    """Write the ``comparison`` folder of several methods and seeds; returns the figures."""
+    """Write the ``comparison`` folder of several methods, budgets and seeds; returns the figures."""
     from pfs_core.files import COMPLETE, sha256
     from pfs_core.report.comparison import figures_of, write_comparison
     from pfs_core.report.runs import load_methods

@@ -10,7 +10,7 @@ from pfs_core import steps
 from pfs_core.errors import UserError
 from tests.pipelines.brief import SETTINGS, run_pipeline
 
-METHODS, SEEDS = ["uniform", "network_slimming"], [0, 3]
+METHODS, SEEDS, BUDGETS = ["uniform", "network_slimming"], [0, 3], ["macs=0.5", "macs=0.4"]
 BRIEF = {name: settings for name, settings in SETTINGS.items() if name != "search_settings"}
 
 
@@ -20,7 +20,7 @@ def finished(tmp_path_factory):
     work = tmp_path_factory.mktemp("compare")
     store = f"sqlite:///{work / 'mlflow.db'}"
     slimming = {"network_slimming": {"epochs": 1, "batch_size": 256}}
-    arguments = {"methods": METHODS, "seeds": SEEDS, "method_settings": slimming, **BRIEF}
+    arguments = {"methods": METHODS, "budgets": BUDGETS, "seeds": SEEDS, "method_settings": slimming, **BRIEF}
     done = run_pipeline("compare", work / "steps", store, "compare-1", **arguments)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     mlflow.set_tracking_uri(store)
@@ -28,16 +28,18 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_method_is_a_row_of_all_seeds(finished):
-    rows = json.loads((finished / "comparison.json").read_text())["rows"]
-    assert [(row["name"], row["seeds"]) for row in rows] == [("", 2), ("uniform", 2), ("network_slimming", 2)]
-    dense, uniform, slimming = rows
-    assert max(uniform["macs"], slimming["macs"]) <= 0.5 * dense["macs"]
+def test_every_method_and_budget_is_a_row_of_all_seeds(finished):
+    rows = {row["name"]: row for row in json.loads((finished / "comparison.json").read_text())["rows"]}
+    assert rows.keys() == {"", *(f"{method} {budget}" for method in METHODS for budget in BUDGETS)}
+    assert {row["seeds"] for row in rows.values()} == {2}
+    for method in METHODS:
+        half, less = (rows[f"{method} {budget}"]["macs"] / rows[""]["macs"] for budget in BUDGETS)
+        assert 0.35 < less <= 0.4 < half <= 0.5
+    uniform, slimming = rows["uniform macs=0.5"], rows["network_slimming macs=0.5"]
     assert (uniform["search_forward_images"], slimming["search_forward_images"]) == (0, 1294 + 144)
     low, high = slimming["test_accuracy_interval"]
     assert low < slimming["test_accuracy"] < high
-    reports = sorted(path.parent.name for path in finished.rglob("report.html"))
-    assert reports == [f"{method}-seed{seed}" for method in sorted(METHODS) for seed in SEEDS]
+    assert len(list(finished.rglob("report.html"))) == len(METHODS) * len(BUDGETS) * len(SEEDS)
 
 
 @pytest.mark.slow
@@ -47,17 +49,24 @@ def test_the_runs_are_in_mlflow_below_one(finished):
     found = sorted(run.data.tags["pfs.step"] for run in runs)
     assert found == sorted(
         ["pipeline", "split", "compare", *["retrain/dense"] * 2]
-        + ["search"] * 4  # the first uniform one is also where the dense structure is from
-        + ["extract"] * 3  # uniform widths are those of every seed
-        + ["retrain/pruned", "latency"] * 4
+        + ["search"] * 9  # with one that the dense structure is from
+        + ["extract"] * 7  # uniform widths are those of every seed
+        + ["retrain/pruned", "latency"] * 8
     )
     parent = next(run for run in runs if run.data.tags["pfs.step"] == "pipeline")
-    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "compare resnet20 macs=0.5")
-    assert parent.data.metrics["network_slimming.search_device_seconds"] > 0
+    assert (parent.info.status, parent.info.run_name) == ("FINISHED", "compare resnet20 macs=0.5 macs=0.4")
+    assert parent.data.metrics["network_slimming-macs-0.5.search_device_seconds"] > 0
     searched = [run for run in runs if run.data.tags.get("pfs.method") == "network_slimming"]
     slimming = next(run for run in searched if run.data.tags["pfs.step"] == "search")
     assert slimming.data.metrics["search.forward_images"] == 1294 + 144
     assert slimming.data.metrics["search.device_seconds"] > 0
+
+
+def test_every_method_budget_and_seed_has_its_own_search(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    plan = steps.plan_comparison("resnet20", "digits", BUDGETS, METHODS, SEEDS, settings={"uniform": {"expand": 1.5}})
+    assert len(plan) == len({(each["method"], each["budget"], each["seed"]) for each in plan}) == 8
+    assert {each["settings"].get("expand") for each in plan if each["method"] == "uniform"} == {1.5}
 
 
 @pytest.mark.parametrize(
@@ -74,4 +83,4 @@ def test_the_runs_are_in_mlflow_below_one(finished):
 def test_a_wrong_plan_is_refused(changes, says):
     plan = {"methods": ["pfs"], "seeds": [0], "settings": {}, **changes}
     with pytest.raises(UserError, match=says):
-        steps.plan_comparison("resnet20", "digits", "macs=0.5", **plan)
+        steps.plan_comparison("resnet20", "digits", ["macs=0.5"], **plan)
