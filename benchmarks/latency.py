@@ -4,6 +4,7 @@ python benchmarks/latency.py table     dense, 1.25x and uniform at half the MACs
 python benchmarks/latency.py same      a network against itself, 20 times: how often the interval covers 1
 python benchmarks/latency.py more      a network against itself with a tenth more to do: how soon it is told apart
 python benchmarks/latency.py budget    the latency model's error, and how close a cut at latency=0.6 comes
+python benchmarks/latency.py searched --gates DIR    the same of gates that a search has learned
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pfs_core.baselines import dense, uniform
 from pfs_core.channels import ChannelGraph
 from pfs_core.cut import cut, equal_gates
 from pfs_core.errors import UserError
-from pfs_core.extraction import in_milliseconds
+from pfs_core.extraction import extract_structures, in_milliseconds
 from pfs_core.latency import benchmark
 from pfs_core.latency.learning import fastest_multiple, latency_model
 from pfs_core.latency.machine import machine
@@ -27,7 +28,7 @@ from pfs_core.latency.networks import write_network
 from pfs_core.latency.protocol import loaded_and_interleaved, quiet
 from pfs_core.latency.runtimes import RUNTIMES, Run, missing
 from pfs_core.latency.statistics import paired_ratio
-from pfs_core.recipes import LatencyRecipe
+from pfs_core.recipes import ExtractRecipe, LatencyRecipe
 from pfs_core.spec import Budget, ModelSpec
 from pfs_core.structure import Structure, unexpanded_graph
 
@@ -38,20 +39,22 @@ NETWORKS = {
     "mobilenet_v2": (3, 224, 224),
 }
 HALF = Budget(target=0.5)
+GOAL = Budget(metric="latency", target=0.6)
 
 
 def main() -> None:
     """Run one of the parts and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["table", "same", "more", "budget"])
+    parser.add_argument("part", choices=["table", "same", "more", "budget", "searched"])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--runtimes", nargs="+", default=[name for name in RUNTIMES if not missing(name)])
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, for a measurement")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--gates", nargs="+", default=[], metavar="DIR", help="gates folders, for the part searched")
     a = parser.parse_args()
     here = machine()
     print(f"{here['cpu']} ({', '.join(here['flags'])}), {here['cores']} cores, torch {here['torch']}\n")
-    {"table": table, "same": same, "more": more, "budget": budget}[a.part](a)
+    {"table": table, "same": same, "more": more, "budget": budget, "searched": searched}[a.part](a)
 
 
 def spec_of(name: str, stream: float | None = None) -> ModelSpec:
@@ -148,19 +151,18 @@ def budget(a: argparse.Namespace) -> None:
     """The model's error on structures it has not seen, and a cut with equal gates at latency=0.6, measured."""
     print("| network | runtime | multiple | stream | block | error, median | p90 | seconds | predicted | measured |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    goal = Budget(metric="latency", target=0.6)
     for name in a.networks:
         for runtime in [runtime for runtime in a.runtimes if runtime != "aotinductor"]:
             for stream in (None, 1.0) if name.startswith("resnet") else (None,):
-                print(_budget_row(name, runtime, stream, goal, a.seconds), flush=True)
+                print(_budget_row(name, runtime, stream, a.seconds), flush=True)
 
 
-def _budget_row(name: str, runtime: str, stream: float | None, goal: Budget, seconds: float) -> str:
+def _budget_row(name: str, runtime: str, stream: float | None, seconds: float) -> str:
     spec = spec_of(name, stream)
     graph = unexpanded_graph(spec)
     expanded = graph.expanded(spec.expand, spec.expand_stream)
     gates = equal_gates(graph, expanded)
-    multiples = {m: cut(graph, gates, goal.in_macs, expanded, m)[0] for m in (1, 2, 4, 8)}
+    multiples = {m: cut(graph, gates, GOAL.in_macs, expanded, m)[0] for m in (1, 2, 4, 8)}
     multiple = fastest_multiple(spec, graph, multiples, runtime, 1)
     start = time.perf_counter()
     model = latency_model(spec, graph, runtime, 1, multiple)
@@ -176,7 +178,7 @@ def _budget_row(name: str, runtime: str, stream: float | None, goal: Budget, sec
     ]
     cells.append(f"{taken:.0f}")
     try:
-        found = uniform(graph, goal, model=spec, channel_multiple=multiple, price=in_milliseconds(model, spec, graph))
+        found = uniform(graph, GOAL, model=spec, channel_multiple=multiple, price=in_milliseconds(model, spec, graph))
         with tempfile.TemporaryDirectory() as folder:
             recipe = LatencyRecipe(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
             info = benchmark([found], Path(folder) / "latency", recipe)
@@ -184,6 +186,25 @@ def _budget_row(name: str, runtime: str, stream: float | None, goal: Budget, sec
     except UserError as error:
         cells += [str(error).partition(", so ")[2] or str(error), "-"]
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def searched(a: argparse.Namespace) -> None:
+    """Gates cut at latency=0.6 with the multiple that makes the fastest network, measured beside the dense network."""
+    print("| network | stream | seed | runtime | multiple | MACs | predicted | measured |")
+    print("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
+    for gates in a.gates:
+        for runtime in [runtime for runtime in a.runtimes if runtime != "aotinductor"]:
+            recipe = ExtractRecipe(runtime=runtime, channel_multiple="auto")
+            with tempfile.TemporaryDirectory() as folder:
+                found = extract_structures(gates, Path(folder) / "structures", GOAL, recipe)["pruned"]
+                timing = LatencyRecipe(runtimes=(runtime,), threads=(1,), max_seconds=a.seconds)
+                info = benchmark([found], Path(folder) / "latency", timing)
+            measured = _interval(info["measurements"][0]["ratios_to_dense"]["pruned"])
+            spec, chosen_by = found.model, found.chosen_by
+            stream, macs = spec.expand_stream or spec.expand, found.cost.macs / found.reference.macs
+            about = f"{spec.name} | {stream} | {chosen_by['seed']} | {runtime} | {chosen_by['channel_multiple']}"
+            print(f"| {about} | {macs:.1%} | {found.budget.achieved:.3f} | {measured} |", flush=True)
+            print("".join(f"(noisy: {reason})\n" for reason in info["noisy"]), end="")
 
 
 def _interval(ratio: dict) -> str:

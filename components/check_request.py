@@ -10,7 +10,7 @@ def check_request(
     model: str,
     dataset: str,
     budgets: List[str],
-    networks: List[str] = ["pruned"],
+    networks: List[str] = ["pruned", "dense"],
     recipe: str = "",
     seed: int = 0,
     model_settings: dict = {},
@@ -19,7 +19,8 @@ def check_request(
     extract_settings: dict = {},
     retrain_settings: dict = {},
     latency_settings: dict = {},
-    search_budget: str = "each",
+    search_budget: str = "",
+    one_search: bool = False,
     opens_run: bool = True,
 ) -> str:
     """Check what can be checked before a GPU is asked for, and open the run in MLflow.
@@ -37,7 +38,8 @@ def check_request(
         extract_settings: Changes to the recipe's `extract` settings.
         retrain_settings: Changes to the recipe's `retrain` settings.
         latency_settings: Changes to the recipe's `latency` settings.
-        search_budget: What the one search for all budgets aims at, or `each`: every budget has a search of its own.
+        search_budget: What the one search for all budgets aims at, if there is one.
+        one_search: Whether there is; otherwise every budget has a search of its own.
         opens_run: Whether the run in MLflow is this network's alone.
 
     Returns:
@@ -51,6 +53,7 @@ def check_request(
         "dataset": dataset,
         "budgets": budgets,
         "search_budget": search_budget,
+        "one_search": one_search,
         "networks": networks,
         "recipe": recipe,
         "seed": seed,

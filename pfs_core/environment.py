@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from functools import cache
 
+import pfs_core
+
 SERVERS = (
     "MLFLOW_TRACKING_URI",
     "MLFLOW_UI_URL",
@@ -36,3 +38,9 @@ def git_commit() -> str:
         return ""
     done = subprocess.run([git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S603
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def code() -> dict[str, str]:
+    """What wrote a result: the version of this package, and commit and image as far as they are known."""
+    known = {"git_commit": git_commit(), "image": os.environ.get("PFS_IMAGE", "")}
+    return {"pfs_version": pfs_core.__version__} | {key: value for key, value in known.items() if value}

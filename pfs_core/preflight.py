@@ -5,17 +5,14 @@ from typing import Any
 
 from pfs_core.errors import UserError
 
-EACH = "each"
-"""What ``search_budget`` is where every budget has a search of its own, not one for all."""
-
 
 def check(request: Mapping[str, Any]) -> None:
     """Raise UserError for what is wrong with a request, in a second or two and without reading images.
 
     Args:
         request: a pipeline's arguments: ``model``, ``model_settings``, ``dataset``, ``budgets``, ``recipe``,
-            ``networks``, ``registered_model`` if it has one, ``search_budget`` if it is not ``EACH``, and the
-            settings of every stage, e.g. ``search_settings``.
+            ``networks``, ``registered_model`` if it has one, the settings of every stage, e.g.
+            ``search_settings``, and ``search_budget`` with a true ``one_search`` where one search is for all budgets.
     """
     from pfs_core.data.source import check_dataset
     from pfs_core.extraction import FILES
@@ -37,8 +34,8 @@ def check(request: Mapping[str, Any]) -> None:
     for i, budget in enumerate(budgets):
         if budget in budgets[:i]:
             raise UserError(f"budget {budget} is given twice")
-    if (aim := request.get("search_budget", EACH)) != EACH:
-        goal = Budget.from_text(aim)
+    if request.get("one_search"):
+        goal = Budget.from_text(request["search_budget"])
         if stages["search"].method == "amc" and budgets != [goal]:
             raise UserError(f"search.method=amc finds widths for {goal} alone; the pipeline compare searches for each")
     name = request.get("registered_model", "")

@@ -70,6 +70,7 @@ def define(place: Placement = Placement()) -> Any:
                 dataset=dataset,
                 budgets=budgets,
                 search_budget=search_budget,
+                one_search=True,
                 networks=["pruned", "dense"],
                 recipe=recipe,
                 seed=seed,

@@ -83,15 +83,20 @@ def test_a_search_goes_on_where_it_was_stopped(digits, tmp_path, monkeypatch, ev
 def test_a_search_on_trained_weights_goes_on(digits, tmp_path, monkeypatch, every_step, step):
     """In the training that goes before it, and after that."""
     recipe, budget = SEARCH.updated({"pretrain_epochs": 1}, "search"), Budget(target=0.5)
-    search(NARROW, digits, tmp_path / "whole", budget, recipe)
+    rows, again = [], []
+    search(NARROW, digits, tmp_path / "whole", budget, recipe, record=rows.append)
     searched(digits, tmp_path / "random")
     with monkeypatch.context() as patch:
         stop_at(patch, step)
         with pytest.raises(Stopped):
             search(NARROW, digits, tmp_path / "out", budget, recipe)
-    search(NARROW, digits, tmp_path / "out", budget, recipe)
+    search(NARROW, digits, tmp_path / "out", budget, recipe, record=again.append)
     gates = [(tmp_path / name / "gates.safetensors").read_bytes() for name in ("whole", "out", "random")]
     assert gates[0] == gates[1] != gates[2]
+    before = [(tmp_path / name / "pretraining.parquet").read_bytes() for name in ("whole", "out")]
+    assert before[0] == before[1]
+    assert again == rows
+    assert rows[0].keys() == {"epoch", *(f"pretrain_{key}" for key in ("loss", "train_accuracy", "lr", "val_accuracy"))}
 
 
 @pytest.mark.parametrize("step", [7, 12, 13])

@@ -177,6 +177,7 @@ def _row(results: Results, network: str, name: str) -> dict[str, Any]:
     if name:
         stages = results.search["cost"].values()
         spent |= {f"{stage}_seconds": seconds for stage, seconds in results.stage_seconds.items()}
+        spent["extract_seconds"] = results.extract_seconds
         spent["accuracy_drop"] = results.figures().get("accuracy_drop")
         for key in ("device_seconds", "forward_images", "backward_images"):
             spent[f"search_{key}"] = sum(stage[key] for stage in stages) if stages else None
@@ -194,6 +195,7 @@ def _points(value: float | None) -> str:
 _SPENT = {
     "pretrain_seconds": "training before the search, s",
     "search_seconds": "search, s",
+    "extract_seconds": "extraction, s",
     "retrain_seconds": "training of the result, s",
     "search_device_seconds": "choice, on devices, s",
     "search_forward_images": "choice, images forward",
@@ -237,7 +239,7 @@ def _pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _notes(runs: Sequence[Results], rows: Sequence[dict[str, Any]]) -> list[str]:
     """What has to be known to read the table."""
     first = runs[0]
-    searches = {results.structures["pruned"].provenance["gates_sha256"] for results in runs}
+    searches = {(r.search["budget"], r.search["seed"], r.structures["pruned"].provenance["gates_sha256"]) for r in runs}
     trained = " or ".join(sorted({results.training for results in runs}))
     made = (
         f"One search of {first.spec.name} at {first.spec.expand}x its widths, aimed at {first.search['budget']}, "

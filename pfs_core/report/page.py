@@ -1,6 +1,5 @@
 """The report as one HTML file, its summary as Markdown for the Kubeflow UI and as JSON for programs."""
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,6 @@ import matplotlib as mpl
 
 from pfs_core.data.page import balance, balance_words
 from pfs_core.drawing import STYLE, render_page, svg_text
-from pfs_core.environment import git_commit
 from pfs_core.files import publish, write_json
 from pfs_core.report import figures
 from pfs_core.report.reproduce import commands
@@ -54,8 +52,7 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
         doubts=[line for found in results.latency["measurements"] for line in _doubts(found)],
         mlflow_page=mlflow_page,
         registered=registered,
-        commit=git_commit(),
-        image=os.environ.get("PFS_IMAGE", ""),
+        code={name: _code_words(made) for name, made in (("search", results.search), *results.metrics.items())},
     )
     with publish(out, "report") as folder:
         (folder / "report.html").write_text(page, encoding="utf-8")
@@ -165,6 +162,12 @@ def _step_cells(results: Results) -> list[tuple[str, ...]]:
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"
+
+
+def _code_words(made: Mapping[str, Any]) -> str:
+    """Commit and image of the step that says this of itself, as far as it knows them."""
+    known = (("git_commit", "commit"), ("image", "image"))
+    return ", ".join(f"{word} {made[key]}" for key, word in known if key in made)
 
 
 def _search_words(results: Results) -> str:

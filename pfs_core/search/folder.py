@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import pfs_core
 from pfs_core.data import ImageSplit
 from pfs_core.device import memory_text, peak_memory
+from pfs_core.environment import code
 from pfs_core.errors import UserError
 from pfs_core.files import publish, read_json, require_result, write_json
 from pfs_core.kept_weights import save_trained
@@ -57,7 +57,7 @@ def write_gates(
         "seed": seed,
         **found.facts,
         "split_fingerprint": data.info["fingerprint"],
-        "pfs_version": pfs_core.__version__,
+        **code(),
         "seconds": sum(stage["seconds"] for stage in found.cost.values()),
         "cost": found.cost,
         "peak_memory_mib": peak_memory(data.device),

@@ -21,7 +21,6 @@ def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
         What changes when the dataset does.
     """
     from pfs_core.data.source import content_of
-    from pfs_core.preflight import EACH
     from pfs_core.preflight import check as check_request
     from pfs_core.tracking import open_pipeline
 
@@ -32,7 +31,7 @@ def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
         words = [request["model"], *request["budgets"], *([method] * (method != "pfs")), f"seed {request['seed']}"]
         name, budgets = " ".join(words), " ".join(request["budgets"])
         tags = {key: request[key] for key in ("model", "seed", "dataset")} | {"budget": budgets, "method": method}
-        given = {key: value for key, value in request.items() if value != EACH}
+        given = {key: value for key, value in request.items() if key not in ("one_search", "search_budget") or value}
         open_pipeline(name, {**given, "budgets": budgets}, tags)
     return content
 

@@ -38,6 +38,7 @@ def report(
     with step_run("report", params, results.title, tags) as run:
         version = _registered(run, results, name)
         summary = write_report(results, out, run.url, version)
+        run.dataset(results.split["dataset"], results.split["fingerprint"], "report")
         run.artifact(out, "report")
         figures = summary["figures"]
         run.metrics(figures)
@@ -71,6 +72,7 @@ def compare(
     tags = {"model": budgets[0].spec.name, "dataset": budgets[0].split["dataset"]}
     with step_run("compare", params, budgets[0].spec.name, tags) as run:
         summary = write_comparison(budgets, out, run.url)
+        run.dataset(budgets[0].split["dataset"], budgets[0].split["fingerprint"], "report")
         run.artifact(out, "comparison")
         versions = [_registered(run, results, name) for results in budgets]
         figures = finite({**figures_of(summary["rows"]), "search_seconds": budgets[0].stage_seconds["search"]})
@@ -101,6 +103,7 @@ def compare_methods(
     tags = {"model": runs[0].spec.name, "dataset": runs[0].split["dataset"]}
     with step_run("compare", params, runs[0].spec.name, tags) as run:
         summary = write_comparison(runs, out, run.url)
+        run.dataset(runs[0].split["dataset"], runs[0].split["fingerprint"], "report")
         run.artifact(out, "comparison")
         figures = finite(figures_of(summary["rows"]))
         run.metrics(figures)

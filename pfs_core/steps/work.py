@@ -92,6 +92,7 @@ def extract(gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", se
     from pfs_core.recipes import ExtractRecipe
     from pfs_core.search import load_gates
     from pfs_core.spec import Budget
+    from pfs_core.spent import seconds_of
 
     config = ExtractRecipe.parse(dict(settings or {}), "extract")
     goal = Budget.from_text(budget)
@@ -104,6 +105,7 @@ def extract(gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", se
             "macs_fraction": pruned.cost.macs / pruned.reference.macs,
             "params_fraction": pruned.cost.params / pruned.reference.params,
             "budget_gap": pruned.budget.gap,
+            "extract_seconds": seconds_of(out),
         }
         run.metrics(result)
         run.artifact(out, "structures")

@@ -119,6 +119,8 @@ def pipeline_run(pipeline: str, name: str = "", about: Mapping[str, Any] = {}, s
 
 def pipeline_tags(pipeline: str) -> dict[str, str]:
     """The tags that say of which pipeline run a run is, and where its page in Kubeflow is if ``KFP_UI_URL`` says so."""
+    if not pipeline:
+        return {}
     ui = os.environ.get("KFP_UI_URL", "").rstrip("/")
     return {PIPELINE_TAG: pipeline} | ({PIPELINE_URL_TAG: f"{ui}/#/runs/details/{pipeline}"} if ui else {})
 
@@ -201,7 +203,7 @@ def open_pipeline(name: str, params: Mapping[str, Any], about: Mapping[str, Any]
         if given:
             run_id = MlflowClient().get_run(given).data.tags.get(PARENT_TAG, given)
             MlflowClient().update_run(run_id, name=name)
-            set_tags(run_id, {**tags_of(about), STEP_TAG: "pipeline"})
+            set_tags(run_id, {**tags_of(about), **pipeline_tags(pipeline or ""), STEP_TAG: "pipeline"})
         else:
             run_id = pipeline_run(str(pipeline), name, about, started).info.run_id
         ids.append(run_id)

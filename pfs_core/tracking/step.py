@@ -111,7 +111,7 @@ class _MlflowRun(StepRun):
             parent, experiment = run.data.tags.get(PARENT_TAG, ""), run.info.experiment_id
             inherited = _inherited(client.get_run(parent), self._tags) if parent else {}
             client.update_run(given, name=name)
-            set_tags(given, {**tags_of(self._tags), **inherited, STEP_TAG: self._step})
+            set_tags(given, {**tags_of(self._tags), **inherited, **pipeline_tags(pipeline), STEP_TAG: self._step})
         elif pipeline:
             above = pipeline_run(pipeline, about=self._tags, started=self._started)
             parent, experiment = above.info.run_id, above.info.experiment_id

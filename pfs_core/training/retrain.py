@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-import pfs_core
 from pfs_core.checkpoints import Checkpoints
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
 from pfs_core.deployable import try_onnx
 from pfs_core.device import memory_text, peak_memory, pick_device, resolve_precision
 from pfs_core.distributed import ALONE, Ranks, joined
+from pfs_core.environment import code
 from pfs_core.errors import UserError
 from pfs_core.files import check_out, publish, require_result, sha256, write_json
 from pfs_core.progress import Record, ignore, say
@@ -164,7 +164,7 @@ def _facts(structure: Structure, data: ImageSplit, recipe: RetrainRecipe) -> dic
         "precision": resolve_precision(recipe.precision, data.device),
         "device": str(data.device),
         "split_fingerprint": data.info["fingerprint"],
-        "pfs_version": pfs_core.__version__,
+        **code(),
     }
 
 

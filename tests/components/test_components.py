@@ -67,10 +67,18 @@ def request(**changes):
         ({"budgets": ["macs=0.5", "macs=2"]}, "macs=2"),
         ({"budgets": []}, "no budget is given"),
         ({"budgets": ["macs=0.5", "macs=0.50"], "search_budget": "macs=0.5"}, "budget macs=0.5 is given twice"),
-        ({"budgets": ["macs=0.5", "macs=0.3"], "search_budget": ""}, "budget '' is not understood"),
-        ({"budgets": ["macs=0.5", "macs=0.3"], "search_budget": "half"}, "budget 'half' is not understood"),
+        ({"budgets": ["macs=0.5", "macs=0.3"], "search_budget": "", "one_search": True}, "budget '' is not understood"),
         (
-            {"budgets": ["macs=0.3"], "search_budget": "macs=0.5", "search_settings": {"method": "amc"}},
+            {"budgets": ["macs=0.5", "macs=0.3"], "search_budget": "half", "one_search": True},
+            "budget 'half' is not understood",
+        ),
+        (
+            {
+                "budgets": ["macs=0.3"],
+                "search_budget": "macs=0.5",
+                "one_search": True,
+                "search_settings": {"method": "amc"},
+            },
             "search.method=amc finds widths for macs=0.5 alone",
         ),
         ({"networks": ["pruned", "thin"]}, "unknown network 'thin' to train"),

@@ -119,7 +119,7 @@ def test_mlflow_has_parameters_by_step_and_curves(runs):
 def test_steps_that_read_images_say_which(finished, runs):
     known = json.loads((finished[1] / "split" / "split.json").read_text())
     inputs = {step: [each.dataset for each in run.inputs.dataset_inputs] for step, run in runs.items()}
-    assert {step for step, given in inputs.items() if given} == {"split", "search"} | {
+    assert {step for step, given in inputs.items() if given} == {"pipeline", "split", "search", "report"} | {
         f"retrain/{network}" for network in ("dense", "uniform", "pruned")
     }
     for given in filter(None, inputs.values()):

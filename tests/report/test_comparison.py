@@ -9,9 +9,15 @@ import shutil
 import pytest
 from mlflow.utils.validation import _validate_metric_name
 
+from pfs_core.baselines.choose import choose
 from pfs_core.errors import UserError
+from pfs_core.extraction import extract_structures
+from pfs_core.files import write_json
+from pfs_core.recipes import UniformRecipe
+from pfs_core.report import runs
 from pfs_core.report.comparison import figures_of, front, latex_table, write_comparison
 from pfs_core.report.runs import load_runs
+from pfs_core.spec import Budget
 from pipelines.cli import main
 
 
@@ -28,10 +34,10 @@ def folder(results, tmp_path_factory):
 
 def test_latex_says_what_the_table_says(folder):
     lines = (folder / "comparison.tex").read_text().splitlines()
-    assert lines[:2] == [r"\begin{tabular}{lrrrrrrrrrrrrrrr}", r"\toprule"]
+    assert lines[:2] == [r"\begin{tabular}{lrrrrrrrrrrrrrrrr}", r"\toprule"]
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
-    assert {len(row) for row in rows} == {16}
+    assert {len(row) for row in rows} == {17}
     assert [row[0] for row in rows] == ["budget", "dense", "macs=0.5", "macs=0.6"]
     stated = json.loads((folder / "comparison.json").read_text())["rows"]
     for row, texts in zip(stated, rows[1:], strict=True):
@@ -221,3 +227,32 @@ def test_runs_of_two_datasets_are_not_compared(run_folder, tmp_path):
     (other / "split" / "split.json").write_text(json.dumps({**split, "dataset": "letters"}))
     with pytest.raises(UserError, match="other is of the dataset letters, .*run of digits"):
         load_runs([run_folder, other])
+
+
+def test_gates_are_found_by_method_seed_and_budget(narrow, digits, tmp_path, monkeypatch):
+    folders = []
+    for text in ("macs=0.5", "macs=0.4"):
+        budget, folder = Budget.from_text(text), tmp_path / text
+        choose(narrow, digits, folder / "gates", budget, UniformRecipe(expand=1.25))
+        extract_structures(folder / "gates", folder / "structures", budget)
+        folders.append(folder)
+    (tmp_path / "dense").mkdir()
+    write_json(tmp_path / "dense" / "metrics.json", {"seed": 0})
+    monkeypatch.setattr(runs, "load_budgets", lambda split, gates, structures, *others: [(gates, *structures)])
+    given = [folder / "gates" for folder in folders], [folder / "structures" for folder in reversed(folders)]
+    found = runs.load_methods(digits, *given, [], [], [tmp_path / "dense"])
+    assert found == [(folder / "gates", folder / "structures") for folder in reversed(folders)]
+    with pytest.raises(UserError, match="uniform, macs=0.4, seed 0: its gates or the dense network of the seed lack"):
+        runs.load_methods(digits, given[0][:1], given[1], [], [], [tmp_path / "dense"])
+
+
+def test_uniform_widths_at_several_budgets_are_not_called_one_search(results, tmp_path):
+    """They have the same gates, all equal, and yet each had a search of its own."""
+    other = dataclasses.replace(results, search={**results.search, "budget": "macs=0.4"})
+    pruned = results.structures["pruned"]
+    less = pruned.model_copy(update={"budget": pruned.budget.model_copy(update={"target": 0.4})})
+    other = dataclasses.replace(other, structures={**results.structures, "pruned": less})
+    write_comparison([results, other], tmp_path / "out")
+    html = (tmp_path / "out" / "comparison.html").read_text()
+    assert "One search" not in html
+    assert "in a run of its own" in html

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from pfs_core import steps
-from pfs_core.environment import git_commit
 from pfs_core.errors import UserError
 from pfs_core.extraction import FILES
 from pfs_core.recipes import recipe
@@ -221,14 +220,14 @@ def test_the_commands_are_the_ones_that_made_the_run(results):
     assert recipe("demo").stage("search", given["search"]).model_dump(mode="json") == results.search["recipe"]
 
 
-def test_the_page_says_which_code_and_image_made_it(page, results, tmp_path, monkeypatch):
-    monkeypatch.setenv("PFS_GIT_COMMIT", "0123abc")
-    monkeypatch.setenv("PFS_IMAGE", "registry/pfs-python:7")
-    git_commit.cache_clear()
-    write_report(results, tmp_path / "in-a-pod")
-    git_commit.cache_clear()
-    versions = re.search(r"<dt>versions</dt><dd>(.*?)</dd>", (tmp_path / "in-a-pod" / "report.html").read_text())[1]
-    assert versions.endswith(", commit 0123abc, image registry/pfs-python:7")
+def test_the_page_says_which_code_and_image_made_the_networks(results, tmp_path):
+    made = {"git_commit": "0123abc", "image": "registry/pfs-python:7"}
+    plain = {k: v for k, v in results.metrics["dense"].items() if k not in made}  # of an older run
+    metrics = {"pruned": {**results.metrics["pruned"], **made}, "dense": plain}
+    write_report(dataclasses.replace(results, metrics=metrics), tmp_path / "report")
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert "<dt>code, pruned</dt><dd>commit 0123abc, image registry/pfs-python:7</dd>" in html
+    assert "code, dense" not in html
 
 
 def test_same_results_give_the_same_page(page, results, tmp_path):

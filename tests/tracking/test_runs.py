@@ -8,8 +8,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from pfs_core import tracking
-from pfs_core.environment import git_commit
+from pfs_core import __version__, tracking
+from pfs_core.environment import code, git_commit
+from pfs_core.steps.work import _record
 from pfs_core.tracking import runs
 
 
@@ -211,6 +212,17 @@ def test_the_row_of_the_pipeline_names_the_dataset_once_whichever_steps_had_it(s
     assert all(len(run.inputs.dataset_inputs) == 1 for run in steps_of(parent).values())
 
 
+def test_rows_of_a_training_before_a_search_are_at_its_epochs(store):
+    opened(store)
+    with tracking.step_run("search") as run:
+        for row in ({"epoch": 1, "pretrain_loss": 2.0}, {"epoch": 2, "pretrain_loss": 1.0}):
+            _record(run, "episode", row)
+        _record(run, "episode", {"episode": 7, "reward": 0.5})
+    history = {key: MlflowClient().get_metric_history(run.id, key) for key in ("pretrain_loss", "reward")}
+    points = {key: [(point.step, point.value) for point in found] for key, found in history.items()}
+    assert points == {"pretrain_loss": [(1, 2.0), (2, 1.0)], "reward": [(7, 0.5)]}
+
+
 def test_a_step_on_its_own_is_in_the_experiment_of_its_model_too(store, monkeypatch):
     monkeypatch.delenv("KFP_RUN_ID")
     with tracking.step_run("search", tags={"model": "resnet20"}) as search, tracking.step_run("split") as split:
@@ -260,6 +272,7 @@ def test_a_repository_in_the_working_folder_gives_the_commit(store, tmp_path, mo
 
 def test_an_image_says_its_commit_itself(monkeypatch):
     monkeypatch.setenv("PFS_GIT_COMMIT", "0123abc")
+    monkeypatch.setenv("PFS_IMAGE", "registry/pfs-python:7")
     git_commit.cache_clear()
-    assert git_commit() == "0123abc"
+    assert code() == {"pfs_version": __version__, "git_commit": "0123abc", "image": "registry/pfs-python:7"}
     git_commit.cache_clear()
