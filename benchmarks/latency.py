@@ -29,6 +29,7 @@ from pfs_core.latency.protocol import loaded_and_interleaved, quiet
 from pfs_core.latency.runtimes import RUNTIMES, Run, missing
 from pfs_core.latency.statistics import paired_ratio
 from pfs_core.recipes import ExtractRecipe, LatencyRecipe
+from pfs_core.search import load_gates
 from pfs_core.spec import Budget, ModelSpec
 from pfs_core.structure import Structure, unexpanded_graph
 
@@ -64,7 +65,7 @@ def spec_of(name: str, stream: float | None = None) -> ModelSpec:
 
 def table(a: argparse.Namespace) -> None:
     """Medians and ratios to the dense network, one thread and all."""
-    print("| network | runtime | threads | dense, ms | 1.25x, ratio | uniform, ratio | uniform, multiples of 8 |")
+    print("| network | runtime | threads | dense, ms | 1.25x | uniform, half the MACs | in multiples of 8 |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for name in a.networks:
         spec = spec_of(name)
@@ -78,7 +79,9 @@ def table(a: argparse.Namespace) -> None:
             cells = [_interval(ratios[key]) if key in ratios else "-" for key in ("expanded", "uniform", "uniform-8")]
             stats = found["models"]["dense"]
             flags = f" ({', '.join(stats['flags'])})" if stats["flags"] else ""
-            setting = f"{name} | {found['runtime']} | {found['threads']} | {stats['p50_ms']:.3f}{flags}"
+            low, high = stats["p50_interval_ms"]
+            median = f"{stats['p50_ms']:.3f} [{low:.3f}, {high:.3f}]{flags}"
+            setting = f"{name} | {found['runtime']} | {found['threads']} | {median}"
             print(f"| {setting} | {' | '.join(cells)} |", flush=True)
         print("".join(f"(noisy: {reason})\n" for reason in info["noisy"]), end="")
 
@@ -193,18 +196,27 @@ def searched(a: argparse.Namespace) -> None:
     print("| network | stream | seed | runtime | multiple | MACs | predicted | measured |")
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
     for gates in a.gates:
+        info = load_gates(gates)[1]
+        spec = ModelSpec.parse(info["model"], gates)
         for runtime in [runtime for runtime in a.runtimes if runtime != "aotinductor"]:
-            recipe = ExtractRecipe(runtime=runtime, channel_multiple="auto")
-            with tempfile.TemporaryDirectory() as folder:
-                found = extract_structures(gates, Path(folder) / "structures", GOAL, recipe)["pruned"]
-                timing = LatencyRecipe(runtimes=(runtime,), threads=(1,), max_seconds=a.seconds)
-                info = benchmark([found], Path(folder) / "latency", timing)
-            measured = _interval(info["measurements"][0]["ratios_to_dense"]["pruned"])
-            spec, chosen_by = found.model, found.chosen_by
-            stream, macs = spec.expand_stream or spec.expand, found.cost.macs / found.reference.macs
-            about = f"{spec.name} | {stream} | {chosen_by['seed']} | {runtime} | {chosen_by['channel_multiple']}"
-            print(f"| {about} | {macs:.1%} | {found.budget.achieved:.3f} | {measured} |", flush=True)
-            print("".join(f"(noisy: {reason})\n" for reason in info["noisy"]), end="")
+            about = f"{spec.name} | {spec.expand_stream or spec.expand} | {info['seed']} | {runtime}"
+            print(f"| {about} | {' | '.join(_searched_cells(gates, runtime, a.seconds))} |", flush=True)
+
+
+def _searched_cells(gates: str, runtime: str, seconds: float) -> list[str]:
+    """Multiple, share of the MACs, predicted and measured ratio; or why there is no such cut."""
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = ExtractRecipe(runtime=runtime, channel_multiple="auto")
+        try:
+            found = extract_structures(gates, Path(folder) / "structures", GOAL, recipe)["pruned"]
+        except UserError as error:
+            return ["-", "-", str(error).partition(", so ")[2] or str(error), "-"]
+        timing = LatencyRecipe(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
+        info = benchmark([found], Path(folder) / "latency", timing)
+    measured = _interval(info["measurements"][0]["ratios_to_dense"]["pruned"])
+    noisy = f" (noisy: {'; '.join(info['noisy'])})" * bool(info["noisy"])
+    share = found.cost.macs / found.reference.macs
+    return [str(found.chosen_by["channel_multiple"]), f"{share:.1%}", f"{found.budget.achieved:.3f}", measured + noisy]
 
 
 def _interval(ratio: dict) -> str:

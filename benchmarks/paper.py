@@ -33,12 +33,15 @@ from pfs_core.spec import Budget, ModelSpec
 from pfs_core.structure import Structure, unexpanded_graph
 from pfs_core.training.retrain import retrain
 
+SPARSITY = {"resnet20": 1e-5, "resnet56": 1e-5, "vgg16": 1e-4}
+"""The weight of Network Slimming's penalty."""
 EXPERIMENTS = {
-    "resnet20": ("resnet20", 0.5, 1e-5),
-    "resnet56": ("resnet56", 1 / 2.1, 1e-5),
-    "vgg16": ("vgg16", 1 / 2.1, 1e-4),
+    "resnet20": ("resnet20", 0.5),
+    "resnet56": ("resnet56", 1 / 2.1),
+    "vgg16": ("vgg16", 1 / 2.1),
+    **{f"{network}-{share}": (network, share) for network in SPARSITY for share in (0.7, 0.3)},
 }
-"""Network, share of the MACs, and the weight of Network Slimming's penalty."""
+"""Network and share of the MACs."""
 PRETRAINED = "pfs_pretrained"
 CELLS = ("dense", *METHODS, PRETRAINED)
 
@@ -105,7 +108,7 @@ def chosen_images(data: Path, base: Path, scale: float, seed: int) -> Path:
 
 def run(experiment: str, method: str, seed: int, scale: float, split: Path, folder: Path) -> None:
     """Choose a structure and train it; ``folder`` gets ``gates``, ``structures`` and ``model``."""
-    network, share, sparsity = EXPERIMENTS[experiment]
+    network, share = EXPERIMENTS[experiment]
     budget, part = Budget(target=share), math.sqrt(scale)
     if not (folder / "machine.json").exists():
         folder.mkdir(exist_ok=True)
@@ -116,7 +119,8 @@ def run(experiment: str, method: str, seed: int, scale: float, split: Path, fold
         structure = dense(unexpanded_graph(spec), budget, model=spec)
     else:
         if not (folder / "gates" / COMPLETE).exists():
-            choose(ModelSpec(name=network), split, folder / "gates", budget, settings(method, part, sparsity), seed)
+            how = settings(method, part, SPARSITY[network])
+            choose(ModelSpec(name=network), split, folder / "gates", budget, how, seed)
         if not (folder / "structures" / COMPLETE).exists():
             extract_structures(folder / "gates", folder / "structures", budget)
         structure = Structure.load(folder / "structures" / FILES["pruned"])

@@ -54,6 +54,15 @@ def test_what_is_done_is_not_done_again(out):
     assert model.stat().st_mtime_ns == written
 
 
+def test_an_experiment_at_another_ratio_has_its_name(out):
+    arguments = ("--data", out.parent / "data", "--out", out.parent / "less", "--scale", SCALE)
+    done = paper("run", *arguments, "--experiment", "resnet20-0.3", "--methods", "uniform")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = pd.read_parquet(out.parent / "less" / "results.parquet").itertuples()
+    assert row.experiment == "resnet20-0.3"
+    assert 0.25 < row.macs / row.dense_macs <= 0.3
+
+
 def test_the_table_goes_between_the_marks_of_a_page(out):
     page = out.parent / "page.md"
     for _ in range(2):

@@ -3,6 +3,7 @@
 import gc
 import math
 import os
+import sys
 
 import numpy as np
 import onnxruntime
@@ -61,6 +62,22 @@ def series(folder, name, **setting):
 
 def settings(info):
     return [{key: found[key] for key in ("runtime", "threads", "batch")} for found in info["measurements"]]
+
+
+def test_all_cores_are_measured_before_one_of_them_and_told_in_the_order_asked(structures, tmp_path, monkeypatch):
+    module = sys.modules[with_references.__module__]
+    measure, order = module._measured, []
+
+    def noted(runtime, folders, images, threads, recipe, seed):
+        order.append(threads)
+        return measure(runtime, folders, images, threads, recipe, seed)
+
+    monkeypatch.setattr(module, "_measured", noted)
+    monkeypatch.setattr(module, "cores", lambda: {0, 1})
+    recipe = BRIEF.model_copy(update={"threads": (1, 0), "batches": (1,)})
+    info = benchmark(load(structures, "structure"), tmp_path / "latency", recipe)
+    assert order == [2, 1]
+    assert [found["threads"] for found in info["measurements"]] == [1, 2]
 
 
 def test_every_setting_is_measured_once(measured):
