@@ -122,11 +122,11 @@ def _pair(name: str, runtime: str, seconds: float, seed: int, extra: float) -> d
         folder = Path(scratch) / "network"
         write_network(dense(unexpanded_graph(spec), HALF, model=spec), folder, seed)
 
-        def load() -> dict[str, Run]:
-            first, second = (RUNTIMES[runtime](folder, images, 1) for _ in range(2))
-            return {"dense": first, "other": _busier(second, extra) if extra else second}
+        def load() -> Run:
+            return RUNTIMES[runtime](folder, images, 1)
 
-        samples, loads = loaded_and_interleaved(load, LatencyRecipe(max_seconds=seconds), seed)
+        loaders = {"dense": load, "other": (lambda: _busier(load(), extra)) if extra else load}
+        samples, loads = loaded_and_interleaved(loaders, LatencyRecipe(max_seconds=seconds), seed)
     return paired_ratio(samples["other"], samples["dense"], loads)
 
 

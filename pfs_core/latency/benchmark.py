@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pfs_core.latency.machine import disturbance, machine, noise, processor_seco
 from pfs_core.latency.memory import peak_memory
 from pfs_core.latency.networks import read_network, write_network
 from pfs_core.latency.protocol import cores, loaded_and_interleaved, quiet
-from pfs_core.latency.runtimes import RUNTIMES, Run, missing, run_eager
+from pfs_core.latency.runtimes import RUNTIMES, missing, run_eager
 from pfs_core.latency.statistics import paired_ratio, summary
 from pfs_core.onnx_file import agree
 from pfs_core.progress import say
@@ -140,16 +141,16 @@ def _measured(
     runtime: str, folders: Mapping[str, Path], images: np.ndarray, threads: int, recipe: LatencyRecipe, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Nanoseconds a network and round, and the round's load, once the runtime is known to compute what PyTorch does."""
-
-    def load() -> dict[str, Run]:
-        return {name: RUNTIMES[runtime](folder, images, threads) for name, folder in folders.items()}
-
     with quiet(threads):
-        for name, run in load().items():
-            expected = run_eager(read_network(folders[name]), images, threads)()
-            if not agree(np.asarray(run()), np.asarray(expected)):
+        for name, folder in folders.items():
+            found, expected = (
+                RUNTIMES[runtime](folder, images, threads)(),
+                run_eager(read_network(folder), images, threads)(),
+            )
+            if not agree(np.asarray(found), np.asarray(expected)):
                 raise UserError(f"it computes something else than PyTorch for the {name} network")
-        return loaded_and_interleaved(load, recipe, seed)
+        loaders = {name: partial(RUNTIMES[runtime], folder, images, threads) for name, folder in folders.items()}
+        return loaded_and_interleaved(loaders, recipe, seed)
 
 
 def _statistics(samples: Mapping[str, np.ndarray], loads: np.ndarray) -> dict[str, Any]:

@@ -22,16 +22,25 @@ the same network a few tenths of a percent faster or slower, for as long as it s
 
 
 def loaded_and_interleaved(
-    load: Callable[[], Mapping[str, Callable[[], Any]]], recipe: LatencyRecipe, seed: int
+    loaders: Mapping[str, Callable[[], Callable[[], Any]]], recipe: LatencyRecipe, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """A measurement in :data:`LOADS` parts, each on networks that ``load`` has made anew.
+    """A measurement in :data:`LOADS` parts, each on networks loaded anew, in an order of its own: the first is slower.
 
     Returns:
         Nanoseconds of each run, int64 [rounds] a name, and the part that each round is of, int64 [rounds].
     """
-    parts = [interleaved(load(), recipe, seed + LOADS * part, share=LOADS) for part in range(LOADS)]
+    order = random.Random(seed)  # noqa: S311 - shuffles an order, keeps no secret
+    seeds = range(seed, seed + LOADS**2, LOADS)
+    parts = [interleaved(_loaded(loaders, order), recipe, each, share=LOADS) for each in seeds]
     samples = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return samples, np.repeat(np.arange(LOADS), [len(next(iter(part.values()))) for part in parts])
+
+
+def _loaded(loaders: Mapping[str, Callable[[], Callable[[], Any]]], order: random.Random) -> dict[str, Any]:
+    names = list(loaders)
+    order.shuffle(names)
+    runs = {name: loaders[name]() for name in names}
+    return {name: runs[name] for name in loaders}
 
 
 def interleaved(
@@ -48,6 +57,7 @@ def interleaved(
     deadline = time.perf_counter() + recipe.warmup_seconds / share
     warm = 0
     while warm < recipe.warmup_rounds or time.perf_counter() < deadline:
+        order.shuffle(names)
         for name in names:
             runs[name]()
         warm += 1
