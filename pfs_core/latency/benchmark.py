@@ -143,10 +143,8 @@ def _measured(
     """Nanoseconds a network and round, and the round's load, once the runtime is known to compute what PyTorch does."""
     with quiet(threads):
         for name, folder in folders.items():
-            found, expected = (
-                RUNTIMES[runtime](folder, images, threads)(),
-                run_eager(read_network(folder), images, threads)(),
-            )
+            found = RUNTIMES[runtime](folder, images, threads)()
+            expected = run_eager(read_network(folder), images, threads)()
             if not agree(np.asarray(found), np.asarray(expected)):
                 raise UserError(f"it computes something else than PyTorch for the {name} network")
         loaders = {name: partial(RUNTIMES[runtime], folder, images, threads) for name, folder in folders.items()}
