@@ -40,16 +40,7 @@ def choose(
     check_out(out, "search")
     data = load_split(split, pick_device())
     begun = start(spec, data, budget, recipe, seed)
-    key = {
-        "step": "search",
-        "model": begun.spec.model_dump(mode="json"),
-        "recipe": recipe.model_dump(mode="json"),
-        "budget": str(budget),
-        "seed": seed,
-        "split": data.info["fingerprint"],
-        "device": data.device.type,
-    }
-    with Checkpoints(out, key) as kept:
+    with Checkpoints(out, begun.key(data, budget, recipe, seed)) as kept:
         found = _chosen(begun, data, recipe, seed, record, kept)
     cost = found.cost or {"search": stage_cost(data.device, kept.spent(), 0, 0)}
     facts = {"precision": resolve_precision(recipe.precision, data.device), **found.facts}

@@ -64,16 +64,7 @@ def search(
     check_out(out, "search")
     data = load_split(split, pick_device())
     begun = start(spec, data, budget, recipe, seed)
-    key = {
-        "step": "search",
-        "model": begun.spec.model_dump(mode="json"),
-        "recipe": recipe.model_dump(mode="json"),
-        "budget": str(budget),
-        "seed": seed,
-        "split": data.info["fingerprint"],
-        "device": data.device.type,
-    }
-    with Checkpoints(out, key) as kept:
+    with Checkpoints(out, begun.key(data, budget, recipe, seed)) as kept:
         first = None
         if recipe.pretrain_epochs:
             training = as_training(TrainedRecipe(epochs=recipe.pretrain_epochs, precision=recipe.precision))

@@ -1,6 +1,6 @@
 """What every way of choosing a structure starts from: the network, widened, and its channel graph."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -30,6 +30,18 @@ class Start(NamedTuple):
     graph: ChannelGraph
     widths: dict[str, int]
     budget: Budget
+
+    def key(self, data: ImageSplit, budget: Budget, recipe: ChannelsRecipe, seed: int) -> dict[str, Any]:
+        """What a search from here follows from, ``budget`` being the one that was asked for: its checkpoints' key."""
+        return {
+            "step": "search",
+            "model": self.spec.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json"),
+            "budget": str(budget),
+            "seed": seed,
+            "split": data.info["fingerprint"],
+            "device": data.device.type,
+        }
 
 
 def start(spec: ModelSpec, data: ImageSplit, budget: Budget, recipe: ChannelsRecipe, seed: int) -> Start:
