@@ -5,8 +5,6 @@ import shutil
 import subprocess
 from functools import cache
 
-import pfs_core
-
 SERVERS = (
     "MLFLOW_TRACKING_URI",
     "MLFLOW_UI_URL",
@@ -41,6 +39,6 @@ def git_commit() -> str:
 
 
 def code() -> dict[str, str]:
-    """What wrote a result: the version of this package, and commit and image as far as they are known."""
+    """Which code runs: ``git_commit`` and ``image``, as far as they are known."""
     known = {"git_commit": git_commit(), "image": os.environ.get("PFS_IMAGE", "")}
-    return {"pfs_version": pfs_core.__version__} | {key: value for key, value in known.items() if value}
+    return {key: value for key, value in known.items() if value}

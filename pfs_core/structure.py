@@ -112,9 +112,14 @@ class Structure(Config):
         return "pruned" if "threshold" in self.chosen_by else str(self.chosen_by.get("method", ""))
 
     @property
+    def goal(self) -> Budget:
+        """The budget that it was cut to."""
+        return Budget(metric=self.budget.metric, target=self.budget.target)
+
+    @property
     def title(self) -> str:
         """The network's name and the budget that it was cut to."""
-        return f"{self.model.name} {Budget(metric=self.budget.metric, target=self.budget.target)}"
+        return f"{self.model.name} {self.goal}"
 
     def graph(self) -> ChannelGraph:
         """The channel graph of the unexpanded network."""

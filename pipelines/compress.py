@@ -48,7 +48,7 @@ def define(place: Placement = Placement()) -> Any:
                 imagenet-resnet; empty for what suits the dataset.
             seed: Seed of the split, the random weights and the training.
             networks: Which to train: ["pruned", "dense"] says what was lost, "uniform" among them what the search
-                was worth; ["pruned"] alone takes half the time of GPUs.
+                was worth; ["pruned"] alone trains neither.
             registered_model: Name in the MLflow Model Registry; empty for pfs- and the network's name.
             model_settings: Keyword arguments of the network, e.g. {"width": 32}.
             split_settings: Changes to the recipe's split settings.

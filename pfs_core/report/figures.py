@@ -84,8 +84,7 @@ def polarisation(ax: Axes, results: Results) -> str:
     parts = (closed, 1 - closed - opened, opened)
     labels = ("below 0.05", "between", "above 0.95")
     ax.stackplot(places, *parts, labels=labels, colors=[_BEHIND, _FIXED, COLOURS["pruned"]])
-    ax.set_xlabel(f"{unit} of the search")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _along(ax, f"{unit} of the search")
     ax.set_ylim(0, 1)
     ax.set_ylabel("share of the gates")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
@@ -103,8 +102,7 @@ def search_curves(ax: Axes, results: Results) -> str:
         ax.plot(places, [row[key] for row in results.search_history], marker=".", label=label)
     ax.axhline(results.search["target_ratio"], color="#808080", linewidth=1, linestyle=":", label="target ratio")
     ax.axvline(results.search[f"kept_{unit}"], color=INK, linewidth=1, linestyle="--", label="kept")
-    ax.set_xlabel(f"{unit} of the search")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _along(ax, f"{unit} of the search")
     ax.set_ylim(0, 1.02)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
     first, last = results.search_history[0], results.search_history[-1]
@@ -122,8 +120,7 @@ def search_losses(ax: Axes, results: Results) -> str:
         if key in rows[0]:
             ax.plot([row[unit] for row in rows], [row[key] for row in rows], marker=".", color=colour, label=label)
             words.append(f"{label} from {rows[0][key]:.3f} to {rows[-1][key]:.3f}")
-    ax.set_xlabel(f"{unit} of the search")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _along(ax, f"{unit} of the search")
     ax.legend()
     return f"Over the search: {', '.join(words)}."
 
@@ -140,8 +137,7 @@ def sparse_training_curve(ax: Axes, results: Results) -> str:
 
 def _accuracy_over(ax: Axes, rows: History, label: str) -> str:
     ax.plot([row["epoch"] for row in rows], [row["val_accuracy"] for row in rows], marker=".", color=COLOURS["pruned"])
-    ax.set_xlabel(label)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _along(ax, label)
     ax.set_ylabel("validation accuracy")
     first, last = rows[0]["val_accuracy"], rows[-1]["val_accuracy"]
     return f"Over {len(rows)} epochs the validation accuracy goes from {first:.1%} to {last:.1%}."
@@ -186,8 +182,7 @@ def training_curves(ax: Axes, results: Results) -> str:
             label = {"val_accuracy": "validation accuracy", "train_accuracy": "training accuracy"}[key]
             ax.set_ylabel(label)
             words.append(f"{name} ends at {points[-1][1]:.1%} {label} after {points[-1][0]} epochs")
-    ax.set_xlabel("epoch of the retraining")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _along(ax, "epoch of the retraining")
     ax.legend()
     return "; ".join(words).capitalize() + "."
 
@@ -200,8 +195,7 @@ def training_losses(ax: Axes, results: Results) -> str:
             losses = [row["loss"] for row in history]
             ax.plot([row["epoch"] for row in history], losses, color=COLOURS[name], marker=".", label=name)
             words.append(f"{name} from {losses[0]:.3f} to {losses[-1]:.3f}")
-    ax.set_xlabel("epoch of the retraining")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _along(ax, "epoch of the retraining")
     ax.set_ylabel("training loss")
     ax.set_ylim(bottom=0)
     ax.legend()
@@ -256,6 +250,12 @@ def _matrix(ax: Axes, counts: np.ndarray, images: np.ndarray, names: list[str]) 
     if len(names) <= COUNTED:
         for row, column in np.argwhere(counts > 0):
             ax.text(column + 0.5, row + 0.5, counts[row, column], ha="center", va="center", fontsize=7)
+
+
+def _along(ax: Axes, label: str) -> None:
+    """Name the axis of epochs or steps; a tick is a whole one."""
+    ax.set_xlabel(label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _unit(results: Results) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 from pfs_core.recipes import default_recipe, recipe
 from pfs_core.report.results import Results
-from pfs_core.spec import Budget
 
 
 def commands(results: Results) -> list[str]:
@@ -17,7 +16,6 @@ def commands(results: Results) -> list[str]:
     defaults = recipe(default_recipe(split["dataset"]))
     usual = defaults.model_dump(mode="json")
     usual["search"] = defaults.stage("search", {"method": search["method"]}).model_dump(mode="json")
-    budget = Budget(metric=pruned.budget.metric, target=pruned.budget.target)
     model = [f"--set=model.{key}={_text(value)}" for key, value in results.spec.kwargs.items()]
     method = [f"--method={search['method']}"] if search["method"] != "pfs" else []
     extract = {key: pruned.chosen_by[key] for key in ("channel_multiple", "floor")}
@@ -35,7 +33,7 @@ def commands(results: Results) -> list[str]:
             "--gates",
             "gates",
             "--budget",
-            str(budget),
+            str(pruned.goal),
             "structures",
             *_changes("extract", extract, usual),
         ],

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import pfs_core
 from pfs_core.data import ImageSplit
 from pfs_core.device import memory_text, peak_memory
 from pfs_core.environment import code
@@ -57,6 +58,7 @@ def write_gates(
         "seed": seed,
         **found.facts,
         "split_fingerprint": data.info["fingerprint"],
+        "pfs_version": pfs_core.__version__,
         **code(),
         "seconds": sum(stage["seconds"] for stage in found.cost.values()),
         "cost": found.cost,

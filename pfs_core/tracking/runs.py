@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pfs_core.environment import git_commit
+from pfs_core.environment import code
 from pfs_core.errors import UserError
 from pfs_core.files import plain_name
 from pfs_core.progress import say
@@ -43,10 +43,9 @@ def tags_of(about: Mapping[str, Any]) -> dict[str, str]:
     """
     from mlflow.tracking.context.registry import resolve_tags
 
-    commit = git_commit()
-    tags = {"image": os.environ.get("PFS_IMAGE", ""), "git_commit": commit, **about}
-    found = {f"pfs.{key}": str(value) for key, value in tags.items() if value not in ("", None)}
-    return resolve_tags(found | ({"mlflow.source.git.commit": commit} if commit else {}))
+    made = code()
+    found = {f"pfs.{key}": str(value) for key, value in {**made, **about}.items() if value not in ("", None)}
+    return resolve_tags(found | ({"mlflow.source.git.commit": made["git_commit"]} if "git_commit" in made else {}))
 
 
 def experiment_name(model: str = "") -> str:

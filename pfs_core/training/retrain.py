@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+import pfs_core
 from pfs_core.checkpoints import Checkpoints
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
@@ -164,6 +165,7 @@ def _facts(structure: Structure, data: ImageSplit, recipe: RetrainRecipe) -> dic
         "precision": resolve_precision(recipe.precision, data.device),
         "device": str(data.device),
         "split_fingerprint": data.info["fingerprint"],
+        "pfs_version": pfs_core.__version__,
         **code(),
     }
 

@@ -8,7 +8,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from pfs_core import __version__, tracking
+from pfs_core import tracking
 from pfs_core.environment import code, git_commit
 from pfs_core.steps.work import _record
 from pfs_core.tracking import runs
@@ -274,5 +274,5 @@ def test_an_image_says_its_commit_itself(monkeypatch):
     monkeypatch.setenv("PFS_GIT_COMMIT", "0123abc")
     monkeypatch.setenv("PFS_IMAGE", "registry/pfs-python:7")
     git_commit.cache_clear()
-    assert code() == {"pfs_version": __version__, "git_commit": "0123abc", "image": "registry/pfs-python:7"}
+    assert code() == {"git_commit": "0123abc", "image": "registry/pfs-python:7"}
     git_commit.cache_clear()
