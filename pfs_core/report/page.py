@@ -52,7 +52,7 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
         doubts=[line for found in results.latency["measurements"] for line in _doubts(found)],
         mlflow_page=mlflow_page,
         registered=registered,
-        code={name: _code_words(made) for name, made in (("search", results.search), *results.metrics.items())},
+        code=_codes(results),
     )
     with publish(out, "report") as folder:
         (folder / "report.html").write_text(page, encoding="utf-8")
@@ -164,10 +164,14 @@ def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f} s" if value >= 10 else f"{value:.1f} s"
 
 
-def _code_words(made: Mapping[str, Any]) -> str:
-    """Commit and image of the step that says this of itself, as far as it knows them."""
-    known = (("git_commit", "commit"), ("image", "image"))
-    return ", ".join(f"{word} {made[key]}" for key, word in known if key in made)
+def _codes(results: Results) -> dict[str, list[str]]:
+    """Commit and image, in words, of the steps that know theirs, and these steps."""
+    found: dict[str, list[str]] = {}
+    for step, made in (("search", results.search), *results.metrics.items()):
+        known = (("git_commit", "commit"), ("image", "image"))
+        if words := ", ".join(f"{word} {made[key]}" for key, word in known if key in made):
+            found.setdefault(words, []).append(step)
+    return found
 
 
 def _search_words(results: Results) -> str:
