@@ -39,6 +39,6 @@ WORKDIR /home/pfs
 RUN python -c "import importlib, pkgutil; \
     import boto3, jinja2, kfp.kubernetes, kubernetes, matplotlib, mlflow, numpy, onnx, onnxruntime, onnxscript, PIL, \
     psutil, psycopg2, pyarrow, pydantic, safetensors, scipy, sklearn, torch, torchvision, yaml; \
-    [importlib.import_module(m.name) for p in ('pfs_core', 'components', 'pipelines') \
+    [importlib.import_module(m.name) for p in ('pfs_core', 'pfs_components', 'pfs_pipelines') \
      for m in pkgutil.walk_packages(importlib.import_module(p).__path__, p + '.')]" \
     && pip check && pfs cost resnet20 --json && test "$(pfs --version)" = "pfs ${VERSION}"

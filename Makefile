@@ -23,6 +23,7 @@ $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	mkdir -p .venv/names && ln -sfn ../../components .venv/names/pfs_components && ln -sfn ../../pipelines .venv/names/pfs_pipelines
 	touch $(READY)
 
 containers: $(READY)  ## the image, and the pipeline in it, a container a step; needs Docker or podman

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pfs_core.cut import ranked_channels
+from pfs_core.config.recipes import RetrainRecipe, SearchRecipe
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import split_dataset
-from pfs_core.extraction import FILES, extract_structures
-from pfs_core.files import COMPLETE, read_json
 from pfs_core.latency.machine import machine
-from pfs_core.recipes import RetrainRecipe, SearchRecipe
-from pfs_core.search import load_gates, search
-from pfs_core.spec import Budget, ModelSpec
-from pfs_core.structure import Structure
+from pfs_core.methods.gates_folder import load_gates
+from pfs_core.methods.pfs import search
+from pfs_core.steps.extraction import extract_structures
+from pfs_core.storage.artifacts import COMPLETE, read_json
+from pfs_core.structure import FILES, Structure
+from pfs_core.structure.budget_cut import ranked_channels
 from pfs_core.training.retrain import retrain
 
 BUDGET = Budget(target=0.5)

@@ -17,11 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pfs_core.channels import resize, trace
 from pfs_core.channels.graph import ChannelGraph
-from pfs_core.cut import equal_gates
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.latency.machine import machine
 from pfs_core.models import build_model
-from pfs_core.spec import Budget, ModelSpec
 from pfs_core.structure import extract
+from pfs_core.structure.budget_cut import equal_gates
 
 SPEC = ModelSpec(name="resnet50", num_classes=1000, input_shape=(3, 224, 224), expand=1.25)
 BUDGET = Budget(target=0.5)

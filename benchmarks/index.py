@@ -20,8 +20,8 @@ import torch
 from botocore.client import BaseClient
 from PIL import Image
 
+from pfs_core.config.recipes import SplitRecipe
 from pfs_core.data import split_dataset
-from pfs_core.recipes import SplitRecipe
 
 ROWS, HELD_OUT, CLASSES, PAGE = 1_281_167, 50_000, 1000, 1000
 

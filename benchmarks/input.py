@@ -28,7 +28,7 @@ from pfs_core.data import load_split
 from pfs_core.data.augment import Normalise
 from pfs_core.data.crop import Crop
 from pfs_core.data.images import Images, InMemory
-from pfs_core.data.source import open_source
+from pfs_core.data.open import open_source
 from pfs_core.data.stream import Streamed
 from pfs_core.latency.machine import machine
 from pfs_core.models import build_model

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pfs_core.baselines import dense, uniform
 from pfs_core.channels import ChannelGraph
-from pfs_core.cut import cut, equal_gates
+from pfs_core.config.recipes import ExtractRecipe, LatencyRecipe
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.extraction import extract_structures, in_milliseconds
 from pfs_core.latency import benchmark
 from pfs_core.latency.learning import fastest_multiple, latency_model
 from pfs_core.latency.machine import machine
@@ -28,10 +27,11 @@ from pfs_core.latency.networks import write_network
 from pfs_core.latency.protocol import loaded_and_interleaved, quiet
 from pfs_core.latency.runtimes import RUNTIMES, Run, missing
 from pfs_core.latency.statistics import paired_ratio
-from pfs_core.recipes import ExtractRecipe, LatencyRecipe
-from pfs_core.search import load_gates
-from pfs_core.spec import Budget, ModelSpec
+from pfs_core.methods.gates_folder import load_gates
+from pfs_core.steps.extraction import extract_structures, in_milliseconds
 from pfs_core.structure import Structure, unexpanded_graph
+from pfs_core.structure.budget_cut import cut, equal_gates
+from pfs_core.structure.references import dense, uniform
 
 NETWORKS = {
     "resnet20": (3, 32, 32),

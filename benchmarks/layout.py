@@ -16,12 +16,12 @@ from torch import nn
 from torch.func import functional_call
 
 from pfs_core.channels import resize, trace
-from pfs_core.device import autocast, reuse_memory
-from pfs_core.folded_norm import fold_norms
-from pfs_core.frozen_conv import freeze_convolutions
 from pfs_core.latency.machine import machine
+from pfs_core.methods.pfs.gates import Gates
 from pfs_core.models import build_model
-from pfs_core.search.gates import Gates
+from pfs_core.nn.folded_batchnorm import fold_norms
+from pfs_core.nn.frozen_conv import freeze_convolutions
+from pfs_core.runtime.device import autocast, reuse_memory
 
 NETWORKS = (("resnet20", 1.0), ("resnet20", 1.25), ("vgg16", 1.25))
 VARIANTS: dict[str, tuple[torch.memory_format, Callable[[nn.Module], nn.Module]]] = {

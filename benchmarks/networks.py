@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from pfs_core.channels import ChannelGraph, trace
+from pfs_core.config.spec import ModelSpec
 from pfs_core.latency.machine import machine
 from pfs_core.models import build_model
-from pfs_core.spec import ModelSpec
 
 PLAIN = (
     "alexnet", "vgg11", "vgg16_bn", "resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2",

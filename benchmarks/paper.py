@@ -20,17 +20,17 @@ import pyarrow.parquet as pq
 import torch
 from paper_tables import collected, put, tables
 
-from pfs_core.baselines import dense
-from pfs_core.baselines.choose import choose
+from pfs_core.config.recipes import METHODS, MethodRecipe, recipe
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import split_dataset
 from pfs_core.errors import UserError
-from pfs_core.extraction import FILES, extract_structures
-from pfs_core.files import COMPLETE, publish, write_json
 from pfs_core.latency.machine import machine
-from pfs_core.progress import say, user_errors
-from pfs_core.recipes import METHODS, MethodRecipe, recipe
-from pfs_core.spec import Budget, ModelSpec
-from pfs_core.structure import Structure, unexpanded_graph
+from pfs_core.methods.run import choose
+from pfs_core.runtime.progress import say, user_errors
+from pfs_core.steps.extraction import extract_structures
+from pfs_core.storage.artifacts import COMPLETE, publish, write_json
+from pfs_core.structure import FILES, Structure, unexpanded_graph
+from pfs_core.structure.references import dense
 from pfs_core.training.retrain import retrain
 
 SPARSITY = {"resnet20": 1e-5, "resnet56": 1e-5, "vgg16": 1e-4}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pfs_core.errors import UserError
-from pfs_core.files import COMPLETE, read_json
+from pfs_core.storage.artifacts import COMPLETE, read_json
 from pfs_core.structure import Structure
 
 RESULTS = "results.parquet"

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from pfs_core.channels import resize, trace
-from pfs_core.channels.walk import Placement
+from pfs_core.channels.tracer import Placement
+from pfs_core.config.spec import ModelSpec
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import InMemory
 from pfs_core.latency.machine import machine
+from pfs_core.methods.pfs.gates import Gates
 from pfs_core.models import build_model
-from pfs_core.search.gates import Gates
-from pfs_core.spec import ModelSpec
 
 SIZE = 64
 KINDS = ("followed by a depthwise convolution", "others")

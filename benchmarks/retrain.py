@@ -31,19 +31,19 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from pfs_core.baselines import dense
+from pfs_core.config.recipes import RetrainRecipe, recipe
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import ImageSplit, load_split, split_dataset
 from pfs_core.data.images import InMemory
-from pfs_core.device import resolve_precision
-from pfs_core.files import read_json, write_json
 from pfs_core.latency.machine import machine
 from pfs_core.latency.statistics import median_interval
-from pfs_core.progress import ignore
-from pfs_core.recipes import RetrainRecipe, recipe
-from pfs_core.spec import Budget, ModelSpec
+from pfs_core.runtime.device import resolve_precision
+from pfs_core.runtime.progress import ignore
+from pfs_core.storage.artifacts import read_json, write_json
 from pfs_core.structure import Structure, unexpanded_graph
-from pfs_core.training.advance import Progress
+from pfs_core.structure.references import dense
 from pfs_core.training.fit import backward, fit, prepared, training_images
+from pfs_core.training.loop_state import Progress
 from pfs_core.training.optimise import Optimisation
 from pfs_core.training.retrain import results_on_test
 

@@ -24,14 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pfs_core.channels import ChannelGraph, resize, trace
+from pfs_core.config.recipes import cifar_sfp
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
-from pfs_core.device import native_bf16, resolve_precision, reuse_memory
 from pfs_core.latency.machine import machine
+from pfs_core.methods.pfs.network import GatedNetwork
 from pfs_core.models import build_model
-from pfs_core.recipes import cifar_sfp
-from pfs_core.search.network import GatedNetwork
+from pfs_core.runtime.device import native_bf16, resolve_precision, reuse_memory
 
 Step = Callable[[Tensor, Tensor], None]
 NETWORKS = ("resnet20", "resnet56", "vgg16")
@@ -96,7 +96,7 @@ def step_of(model: nn.Module, gates: list[nn.Parameter]) -> Step:
 
 
 def ours(network: GatedNetwork) -> Step:
-    """The step of :func:`pfs_core.search.loop.learn_gates`."""
+    """The step of :func:`pfs_core.methods.pfs.search.learn_gates`."""
 
     def step(images: Tensor, labels: Tensor) -> None:
         loss = F.cross_entropy(network(images), labels)

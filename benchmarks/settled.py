@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pfs_core.cut import cut
+from pfs_core.config.recipes import cifar_sfp
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import load_split, split_dataset
 from pfs_core.latency.machine import machine
-from pfs_core.recipes import cifar_sfp
-from pfs_core.search.evaluations import Evaluations
-from pfs_core.search.loop import learn_gates, prepare
-from pfs_core.spec import Budget, ModelSpec
+from pfs_core.methods.pfs.history import Evaluations
+from pfs_core.methods.pfs.search import learn_gates, prepare
+from pfs_core.structure.budget_cut import cut
 
 SETTINGS = [(tolerance, count) for tolerance in (0.1, 0.05, 0.03, 0.02) for count in (2, 3, 5)]
 

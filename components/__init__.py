@@ -1,18 +1,18 @@
 """The pipeline's steps as Kubeflow components, one a file: a signature, a docstring and one call into pfs_core."""
 
-from components.benchmark_latency import benchmark_latency
-from components.check_request import check_request
-from components.close_run import close_run
-from components.compare_budgets import compare_budgets
-from components.compare_methods import compare_methods
-from components.extract_structure import extract_structure
-from components.find_requests import find_requests
-from components.finish_request import finish_request
-from components.plan_comparison import plan_comparison
-from components.report import report
-from components.retrain import retrain
-from components.search_gates import search_gates
-from components.split_data import split_data
+from pfs_components.benchmark_latency import benchmark_latency
+from pfs_components.check_request import check_request
+from pfs_components.close_run import close_run
+from pfs_components.compare_budgets import compare_budgets
+from pfs_components.compare_methods import compare_methods
+from pfs_components.extract_structure import extract_structure
+from pfs_components.find_requests import find_requests
+from pfs_components.finish_request import finish_request
+from pfs_components.plan_comparison import plan_comparison
+from pfs_components.report import report
+from pfs_components.retrain import retrain
+from pfs_components.search_gates import search_gates
+from pfs_components.split_data import split_data
 
 __all__ = [
     "benchmark_latency",

@@ -1,8 +1,7 @@
 """Step 5."""
 
 from kfp.dsl import Artifact, Input, Metrics, Output
-
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -25,7 +24,7 @@ def benchmark_latency(
         seed: Seed of the order of the measurements.
     """
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     with user_errors():
         files = [steps.structure_file(structures.path, network) for network in ("pruned", "uniform")]

@@ -2,7 +2,7 @@
 
 from typing import List
 
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -46,7 +46,7 @@ def check_request(
         The dataset's fingerprint: later steps are cached by it.
     """
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     request = {
         "model": model,

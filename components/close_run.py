@@ -1,8 +1,7 @@
 """After the last step, whether the others succeeded or not."""
 
 from kfp.dsl import PipelineTaskFinalStatus
-
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -14,7 +13,7 @@ def close_run(status: PipelineTaskFinalStatus, gives_back: bool = False):
         gives_back: Whether requests that the run has claimed and could not finish become free again.
     """
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     with user_errors():
         steps.close(status.state, gives_back)

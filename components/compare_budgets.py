@@ -3,8 +3,7 @@
 from typing import List
 
 from kfp.dsl import HTML, Artifact, Dataset, Input, Markdown, Metrics, Model, Output
-
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -40,7 +39,7 @@ def compare_budgets(
     from pathlib import Path
 
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     with user_errors():
         figures = steps.compare(

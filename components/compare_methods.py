@@ -3,8 +3,7 @@
 from typing import List
 
 from kfp.dsl import HTML, Artifact, Dataset, Input, Markdown, Metrics, Model, Output
-
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -38,7 +37,7 @@ def compare_methods(
     from pathlib import Path
 
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     with user_errors():
         figures = steps.compare_methods(

@@ -1,8 +1,7 @@
 """Step 3."""
 
 from kfp.dsl import Artifact, Input, Metrics, Output
-
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -23,7 +22,7 @@ def extract_structure(
         settings: Changes to the `extract` settings, e.g. `{"channel_multiple": 8}`.
     """
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     with user_errors():
         figures = steps.extract(gates.path, structures.path, budget, settings)

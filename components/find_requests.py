@@ -2,7 +2,7 @@
 
 from typing import List
 
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -18,7 +18,7 @@ def find_requests(limit: int = 5, claim_hours: float = 240.0, request_files: str
         What to compress.
     """
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     with user_errors():
         return steps.find_requests(limit, claim_hours, request_files)

@@ -1,8 +1,7 @@
 """A result goes to those who asked for it."""
 
 from kfp.dsl import Artifact, Input
-
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -15,7 +14,7 @@ def finish_request(request: dict, report: Input[Artifact], claim_hours: float = 
         claim_hours: As for the step that claimed it.
     """
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     with user_errors():
         steps.finish_request(request, report.path, claim_hours)

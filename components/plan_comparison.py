@@ -2,7 +2,7 @@
 
 from typing import List
 
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -30,7 +30,7 @@ def plan_comparison(
         A `method`, a `budget`, a `seed` and the search's `settings`, for each of these together.
     """
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     with user_errors():
         return steps.plan_comparison(model, dataset, budgets, methods, seeds, recipe, method_settings)

@@ -1,8 +1,7 @@
 """Step 4."""
 
 from kfp.dsl import Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
-
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -34,7 +33,7 @@ def retrain(
             `{"nodes": 2, "processes": 4, "shared": "s3://bucket/jobs", "image": "...", "secret": "..."}`.
     """
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     with user_errors():
         file = steps.structure_file(structures.path, network)

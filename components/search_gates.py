@@ -1,8 +1,7 @@
 """Step 2."""
 
 from kfp.dsl import Artifact, Dataset, Input, Metrics, Output
-
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -31,7 +30,7 @@ def search_gates(
         seed: Seed of the random weights and of the order of the images.
     """
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     with user_errors():
         figures = steps.search(model, split.path, gates.path, budget, recipe, settings, model_settings, seed)

@@ -1,8 +1,7 @@
 """Step 1."""
 
 from kfp.dsl import HTML, Dataset, Metrics, Output
-
-from components.base import component
+from pfs_components.base import component
 
 
 @component
@@ -33,7 +32,7 @@ def split_data(
     from pathlib import Path
 
     from pfs_core import steps
-    from pfs_core.progress import user_errors
+    from pfs_core.runtime.progress import user_errors
 
     with user_errors():
         figures = steps.split(dataset, split.path, recipe, settings, seed)

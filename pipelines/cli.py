@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pfs_pipelines.cluster_commands import add_cluster_commands
+from pfs_pipelines.data_commands import add_data_commands
+
 import pfs_core
 from pfs_core.errors import UserError
-from pipelines.cluster_commands import add_cluster_commands
-from pipelines.data_commands import add_data_commands
 
 if TYPE_CHECKING:
     from pfs_core.channels import ChannelGraph
-    from pfs_core.spec import ModelSpec
+    from pfs_core.config.spec import ModelSpec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,9 +140,10 @@ def _folder(sub: argparse.ArgumentParser, flag: str, text: str) -> None:
 
 def run(a: argparse.Namespace) -> int:
     """``pfs run``."""
-    from pfs_core.recipes import default_recipe
+    from pfs_pipelines.run import run_pipeline
+
+    from pfs_core.config.recipes import default_recipe
     from pfs_core.steps import STAGES, parse_settings
-    from pipelines.run import run_pipeline
 
     settings = parse_settings(a.settings, ("model", *STAGES))
     settings["search"] = _with_method(a.method, settings["search"])
@@ -172,7 +174,7 @@ def ui(a: argparse.Namespace) -> int:
     """``pfs ui``."""
     import os
 
-    from pipelines.run import STORE, tracking_uri
+    from pfs_pipelines.run import STORE, tracking_uri
 
     if not (a.out / STORE).is_file():
         raise UserError(f"{a.out} holds no runs yet; make one with pfs run")
@@ -184,8 +186,8 @@ def models(a: argparse.Namespace) -> None:
     """``pfs models``."""
     import torch
 
+    from pfs_core.config.spec import ModelSpec
     from pfs_core.models import MODELS
-    from pfs_core.spec import ModelSpec
     from pfs_core.structure import unexpanded_graph
 
     rows = []
@@ -206,7 +208,7 @@ def models(a: argparse.Namespace) -> None:
 
 def cost(a: argparse.Namespace) -> None:
     """``pfs cost``."""
-    from pfs_core.files import read_json
+    from pfs_core.storage.artifacts import read_json
 
     spec, graph = _graph(a)
     widths = graph.expanded(spec.expand, spec.expand_stream)
@@ -251,8 +253,8 @@ def inspect(a: argparse.Namespace) -> None:
 
 
 def _graph(a: argparse.Namespace) -> "tuple[ModelSpec, ChannelGraph]":
+    from pfs_core.config.spec import ModelSpec
     from pfs_core.models import published_fields
-    from pfs_core.spec import ModelSpec
     from pfs_core.steps import parse_settings
     from pfs_core.structure import unexpanded_graph
 
@@ -349,10 +351,10 @@ def report(a: argparse.Namespace) -> None:
 
 def compare(a: argparse.Namespace) -> None:
     """``pfs compare``."""
-    from pfs_core.files import check_out
     from pfs_core.report.comparison import write_comparison
     from pfs_core.report.page import text_table
     from pfs_core.report.runs import load_runs
+    from pfs_core.storage.artifacts import check_out
 
     check_out(a.out, "comparison")
     write_comparison(load_runs(a.runs), a.out)

@@ -11,6 +11,7 @@ from typing import Any
 
 import kfp.client
 from kfp_server_api.exceptions import ApiException
+from pfs_pipelines.credentials import COOKIES, IN_CLUSTER, TOKEN, UI, credentials, endpoint_of, secrets
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -22,7 +23,6 @@ from urllib3.exceptions import (
 from urllib3.util import Retry
 
 from pfs_core.errors import UserError
-from pipelines.credentials import COOKIES, IN_CLUSTER, TOKEN, UI, credentials, endpoint_of, secrets
 
 ATTEMPTS = 4
 """How often a question is asked that the server fails to answer; what changes something is asked once."""

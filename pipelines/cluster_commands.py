@@ -67,11 +67,11 @@ def _package_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _placed(a: argparse.Namespace) -> tuple[Any, bool]:
-    """How a package is compiled, for :func:`pipelines.packages.compile_one`."""
+    """How a package is compiled, for :func:`pfs_pipelines.packages.compile_one`."""
     if a.image:
         os.environ["PFS_IMAGE"] = a.image  # components read it when they are imported
-    from components.base import IMAGE, check_image
-    from pipelines.pools import Placement
+    from pfs_components.base import IMAGE, check_image
+    from pfs_pipelines.pools import Placement
 
     check_image(IMAGE)
 
@@ -96,7 +96,7 @@ def _served(handler: Handler) -> Handler:
     """``handler`` with exit code 1 and one line where the server fails."""
 
     def served(a: argparse.Namespace) -> int | None:
-        from pipelines.client import ServerError
+        from pfs_pipelines.client import ServerError
 
         try:
             return handler(a)
@@ -112,7 +112,7 @@ def compile_packages(a: argparse.Namespace) -> None:
     if a.out.exists() and not a.out.is_dir():
         raise UserError(f"{a.out} is a file; name a folder for the packages")
     place, drop_downs = _placed(a)
-    from pipelines.packages import compile_all, write_resources
+    from pfs_pipelines.packages import compile_all, write_resources
 
     if a.kubernetes:
         written = write_resources(a.out, a.kubernetes, place, drop_downs)
@@ -129,10 +129,10 @@ def submit(a: argparse.Namespace) -> int:
             "--upload starts no run; leave out --wait, --no-cache, --run-name, --param, --params and --service-account"
         )
     placed = _placed(a)
-    from pipelines import submit as steps
-    from pipelines.client import Client
-    from pipelines.compiled import load_package
-    from pipelines.parameters import run_parameters
+    from pfs_pipelines import submit as steps
+    from pfs_pipelines.client import Client
+    from pfs_pipelines.compiled import load_package
+    from pfs_pipelines.parameters import run_parameters
 
     package = load_package(a.pipeline, *placed)
     parameters = {} if a.upload else run_parameters(package.parameters, a.param, a.params)
@@ -159,7 +159,7 @@ def submit(a: argparse.Namespace) -> int:
 
 def _uploaded(client: Any, package: Any, facts: dict[str, Any]) -> Any:
     """Upload a package, say so, and add the ids to ``facts``."""
-    from pipelines.submit import upload
+    from pfs_pipelines.submit import upload
 
     version = upload(client, package)
     print(f"{package.name} {version.version} {'uploaded' if version.new else 'is there already'}", flush=True)
@@ -176,12 +176,12 @@ def create(a: argparse.Namespace) -> None:
     if not 1 <= a.max_concurrency <= 10:
         raise UserError(f"--max-concurrency {a.max_concurrency} is out of range; from 1 to 10")
     placed = _placed(a)
-    from pipelines import schedule
-    from pipelines.client import Client
-    from pipelines.compiled import load_package
-    from pipelines.cron import six_fields
-    from pipelines.parameters import run_parameters
-    from pipelines.submit import experiment_id
+    from pfs_pipelines import schedule
+    from pfs_pipelines.client import Client
+    from pfs_pipelines.compiled import load_package
+    from pfs_pipelines.cron import six_fields
+    from pfs_pipelines.parameters import run_parameters
+    from pfs_pipelines.submit import experiment_id
 
     cron = six_fields(a.cron)
     package = load_package(a.pipeline, *placed)
@@ -203,8 +203,8 @@ def create(a: argparse.Namespace) -> None:
 
 def list_(a: argparse.Namespace) -> None:
     """``pfs schedule list``."""
-    from pipelines import schedule
-    from pipelines.client import Client
+    from pfs_pipelines import schedule
+    from pfs_pipelines.client import Client
 
     rows = schedule.rows(Client(a.endpoint, a.namespace))
     if a.json:
@@ -222,8 +222,8 @@ def list_(a: argparse.Namespace) -> None:
 
 def pause(a: argparse.Namespace) -> None:
     """``pfs schedule pause``."""
-    from pipelines import schedule
-    from pipelines.client import Client
+    from pfs_pipelines import schedule
+    from pfs_pipelines.client import Client
 
     schedule.pause(Client(a.endpoint, a.namespace), a.name)
     print(f"schedule {a.name}: paused")
@@ -231,8 +231,8 @@ def pause(a: argparse.Namespace) -> None:
 
 def resume(a: argparse.Namespace) -> None:
     """``pfs schedule resume``."""
-    from pipelines import schedule
-    from pipelines.client import Client
+    from pfs_pipelines import schedule
+    from pfs_pipelines.client import Client
 
     schedule.resume(Client(a.endpoint, a.namespace), a.name)
     print(f"schedule {a.name}: enabled")
@@ -240,8 +240,8 @@ def resume(a: argparse.Namespace) -> None:
 
 def delete(a: argparse.Namespace) -> None:
     """``pfs schedule delete``."""
-    from pipelines import schedule
-    from pipelines.client import Client
+    from pfs_pipelines import schedule
+    from pfs_pipelines.client import Client
 
     schedule.delete(Client(a.endpoint, a.namespace), a.name)
     print(f"schedule {a.name}: deleted")

@@ -3,8 +3,7 @@
 from typing import Any, List
 
 from kfp import dsl
-
-from components import (
+from pfs_components import (
     benchmark_latency,
     check_request,
     close_run,
@@ -15,7 +14,7 @@ from components import (
     search_gates,
     split_data,
 )
-from pipelines.pools import Placement, Pools, with_pools
+from pfs_pipelines.pools import Placement, Pools, with_pools
 
 DESCRIPTION = """Several ways of choosing a structure beside each other: *Pruning from Scratch*, Network Slimming, AMC,
 random and uniform widths, at one budget or several, with several seeds. Every structure is trained from scratch alike.

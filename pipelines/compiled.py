@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+from pfs_pipelines.packages import PIPELINES, compile_one, package_version
+from pfs_pipelines.pools import Placement
 
 from pfs_core.errors import UserError, did_you_mean, one_line
-from pipelines.packages import PIPELINES, compile_one, package_version
-from pipelines.pools import Placement
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Package:
 
     @property
     def version(self) -> str:
-        """What it is called among the pipeline's versions (:func:`pipelines.packages.package_version`)."""
+        """What it is called among the pipeline's versions (:func:`pfs_pipelines.packages.package_version`)."""
         return package_version(self.data)
 
     @property
@@ -66,7 +66,7 @@ def _tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def load_package(pipeline: str, place: Placement = Placement(), drop_downs: bool = False) -> Package:
-    """One of :data:`PIPELINES`, compiled now (see :func:`pipelines.packages.compile_one`), or a package file.
+    """One of :data:`PIPELINES`, compiled now (see :func:`pfs_pipelines.packages.compile_one`), or a package file.
 
     Raises:
         UserError: there is no such pipeline or file, or the file is not a compiled pipeline.

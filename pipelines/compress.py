@@ -3,10 +3,9 @@
 from typing import Any, List
 
 from kfp import dsl
-
-from components import benchmark_latency, check_request, close_run, report, retrain, split_data
-from pipelines import find_structure
-from pipelines.pools import Placement, Pools, passed_on, with_pools
+from pfs_components import benchmark_latency, check_request, close_run, report, retrain, split_data
+from pfs_pipelines import find_structure
+from pfs_pipelines.pools import Placement, Pools, passed_on, with_pools
 
 DESCRIPTION = """Find a smaller network by *Pruning from Scratch*: learn one gate a channel on frozen random weights,
 cut at the budget, train the slim network from scratch, measure its CPU latency.
@@ -125,7 +124,7 @@ def stages(
 ) -> dsl.PipelineTask:
     """The steps from split to report, in the pipeline that is being defined; returns the report's.
 
-    ``find`` is the pipeline of :mod:`pipelines.find_structure`: KFP wants it to be there before the one around it.
+    ``find`` is the pipeline of :mod:`pfs_pipelines.find_structure`: KFP wants it to be there before the one around it.
     """
     split = split_data(dataset=dataset, recipe=recipe, settings=split_settings, seed=seed, fingerprint=fingerprint)
     place.cpu(split, pools).set_display_name("Split data")

@@ -4,11 +4,10 @@ from typing import Any
 
 from kfp import dsl
 from kfp.dsl import Artifact
-
-from components import check_request, close_run, find_requests, finish_request
-from pipelines import find_structure
-from pipelines.compress import stages
-from pipelines.pools import Placement, Pools, passed_on, with_pools
+from pfs_components import check_request, close_run, find_requests, finish_request
+from pfs_pipelines import find_structure
+from pfs_pipelines.compress import stages
+from pfs_pipelines.pools import Placement, Pools, passed_on, with_pools
 
 DESCRIPTION = """Finds models in the MLflow Model Registry that ask to be compressed (tag `pfs.compress=requested`),
 claims them, compresses each by *Pruning from Scratch* and registers the result as a version of `<name>-pruned`.

@@ -35,7 +35,7 @@ def pack(a: argparse.Namespace) -> None:
 def check(a: argparse.Namespace) -> int:
     """``pfs data check``: 0 if every image can be used, else 2."""
     from pfs_core.data.check import check as examine
-    from pfs_core.data.source import open_source
+    from pfs_core.data.open import open_source
 
     source = open_source(a.dataset)
     with contextlib.redirect_stdout(sys.stderr):  # progress; what is found can be piped
@@ -54,7 +54,7 @@ def check(a: argparse.Namespace) -> int:
     ]
     if a.html:
         from pfs_core.data.page import dataset_page
-        from pfs_core.files import check_parents
+        from pfs_core.storage.artifacts import check_parents
 
         check_parents(a.html)
         a.html.parent.mkdir(parents=True, exist_ok=True)

@@ -4,9 +4,8 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input
-
-from components import extract_structure, search_gates
-from pipelines.pools import Placement, Pools, with_pools
+from pfs_components import extract_structure, search_gates
+from pfs_pipelines.pools import Placement, Pools, with_pools
 
 
 class Found(NamedTuple):

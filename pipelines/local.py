@@ -1,7 +1,7 @@
 """The pipeline on this machine: ``kfp.local`` runs the same definition that is compiled for a cluster.
 
-Run as ``python -m pipelines.local REQUEST.json`` in a process of its own, whose output is the full log; see
-:mod:`pipelines.run` for what the user sees.
+Run as ``python -m pfs_pipelines.local REQUEST.json`` in a process of its own, whose output is the full log; see
+:mod:`pfs_pipelines.run` for what the user sees.
 """
 
 import json
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from pfs_core.errors import UserError
-from pfs_core.files import COMPLETE, read_json, write_json
-from pfs_core.progress import say, user_errors
+from pfs_core.runtime.progress import say, user_errors
+from pfs_core.storage.artifacts import COMPLETE, read_json, write_json
 
 RESULTS = {"split": "split", "gates": "search", "structures": "structure", "latency": "latency", "report": "report"}
-"""The name of each result, and what kind of folder it is (:func:`pfs_core.files.require_result`)."""
+"""The name of each result, and what kind of folder it is (:func:`pfs_core.storage.artifacts.require_result`)."""
 
 
 def check(arguments: dict[str, Any], root: Path) -> None:
     """Raise UserError for what is wrong with the pipeline's arguments before anything is started."""
-    from pfs_core import preflight
+    from pfs_core.steps import preflight
 
     if "python3" in json.dumps([arguments, str(root)]):
         raise UserError("kfp's local runner rewrites the word python3 in settings and paths; use others without it")
@@ -30,10 +30,10 @@ def check(arguments: dict[str, Any], root: Path) -> None:
 def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
     """Run the pipeline below ``root`` and write ``root/outputs.json``: the folder of each result."""
     from kfp import local
+    from pfs_pipelines.compress import define
+    from pfs_pipelines.pools import Placement
 
     from pfs_core import tracking
-    from pipelines.compress import define
-    from pipelines.pools import Placement
 
     tracking.make_experiment(artifact_root, arguments["model"])
     try:

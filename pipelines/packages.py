@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 from kfp import compiler
+from pfs_pipelines import compare, compress, compress_new_models, pareto
+from pfs_pipelines.pools import Placement
 
 import pfs_core
-from pfs_core.recipes import RECIPES
-from pipelines import compare, compress, compress_new_models, pareto
-from pipelines.pools import Placement
+from pfs_core.config.recipes import RECIPES
 
 PIPELINES: dict[str, Callable[[Placement], Any]] = {
     "compress": compress.define,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pfs_core.errors import UserError, did_you_mean
-from pfs_core.files import read_json, read_yaml
+from pfs_core.storage.artifacts import read_json, read_yaml
 
 Definitions = Mapping[str, Mapping[str, Any]]
 
@@ -34,7 +34,7 @@ RESOURCES = {
     "latency_cores": (re.compile(r"[1-9]\d*"), "whole cores, e.g. 2"),
     "latency_memory": _MEMORY,
 }
-"""What texts the parameters of :class:`pipelines.pools.Pools` take, and how to say so."""
+"""What texts the parameters of :class:`pfs_pipelines.pools.Pools` take, and how to say so."""
 
 
 def run_parameters(definitions: Definitions, pairs: Sequence[str], file: Path | None) -> dict[str, Any]:

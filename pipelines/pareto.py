@@ -3,8 +3,7 @@
 from typing import Any, List
 
 from kfp import dsl
-
-from components import (
+from pfs_components import (
     benchmark_latency,
     check_request,
     close_run,
@@ -14,7 +13,7 @@ from components import (
     search_gates,
     split_data,
 )
-from pipelines.pools import Placement, Pools, with_pools
+from pfs_pipelines.pools import Placement, Pools, with_pools
 
 DESCRIPTION = """One network at several sizes by *Pruning from Scratch*: one search, whose gates are cut at every
 budget; each slim network is trained from scratch and measured, and so is the dense one.

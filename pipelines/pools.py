@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from kfp import dsl, kubernetes
+from pfs_components.base import IMAGE
 
-from components.base import IMAGE
-from pfs_core.environment import SECRETS, SERVERS
+from pfs_core.runtime.environment import SECRETS, SERVERS
 
 CONFIG = (*SERVERS, "PFS_CHECKPOINTS", "KFP_UI_URL")
 """Variables from the keys of that name in the ConfigMap, ``SECRETS`` from the secret; what is missing is left out."""

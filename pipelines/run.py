@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pfs_core.errors import UserError
-from pfs_core.files import check_parents, plain_name, read_json, write_json
-from pfs_core.progress import MARK, MARK_LINES
+from pfs_core.runtime.progress import MARK, MARK_LINES
+from pfs_core.storage.artifacts import check_parents, plain_name, read_json, write_json
 
 STORE, CHECKPOINTS = "mlflow.db", "PFS_CHECKPOINTS"
 
@@ -93,7 +93,7 @@ def follow(request: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
         Its exit code, and the line of a user's error if there was one.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    command = [sys.executable, "-m", "pipelines.local", str(request)]
+    command = [sys.executable, "-m", "pfs_pipelines.local", str(request)]
     error = ""
     with subprocess.Popen(  # noqa: S603 - our own interpreter and module
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True

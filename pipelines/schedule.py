@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from pfs_pipelines.client import Client, ServerError, equals
+from pfs_pipelines.submit import Uploaded
+
 from pfs_core.errors import UserError, did_you_mean
-from pipelines.client import Client, ServerError, equals
-from pipelines.submit import Uploaded
 
 
 def create(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import kfp_server_api
+from pfs_pipelines.client import Client, ConflictError, ServerError, UnreachableError, equals, quiet
+from pfs_pipelines.compiled import Package
 
 from pfs_core.errors import UserError
-from pipelines.client import Client, ConflictError, ServerError, UnreachableError, equals, quiet
-from pipelines.compiled import Package
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 EVERY = 5.0

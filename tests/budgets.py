@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from hypothesis import strategies as st
 
-from pfs_core.spec import Budget, ModelSpec
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.structure import unexpanded_graph
 
 SPEC = ModelSpec(name="resnet20", input_shape=(1, 8, 8), expand=1.25)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
+from pfs_core.config.recipes import SearchRecipe
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import load_split, split_dataset
-from pfs_core.extraction import extract_structures
-from pfs_core.recipes import SearchRecipe
-from pfs_core.search import search
-from pfs_core.spec import Budget, ModelSpec
+from pfs_core.methods.pfs import search
+from pfs_core.steps.extraction import extract_structures
 from tests.faulty import Faulty
 from tests.models.factories import FACTORIES
 
@@ -139,7 +139,7 @@ def faulty(bucket, store, monkeypatch):
     """A store in front of the bucket's that fails by its plan, and short waits before what failed is tried again."""
     proxy = Faulty(store.meta.endpoint_url)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-    monkeypatch.setattr("pfs_core.storage._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("pfs_core.storage.backends._FIRST_WAIT", 0.001)
     yield proxy
     proxy.close()
 

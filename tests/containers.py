@@ -45,9 +45,8 @@ def run(image: str, folder: Path, uri: str) -> None:
     """The pipeline through kfp's own runner."""
     os.environ["PFS_IMAGE"] = image
     from kfp import local
-
-    from pipelines.compress import define
-    from pipelines.pools import Placement
+    from pfs_pipelines.compress import define
+    from pfs_pipelines.pools import Placement
 
     runner = local.DockerRunner(
         network_mode="host",

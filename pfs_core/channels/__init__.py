@@ -9,7 +9,7 @@ Cost(macs=40813184, params=272474)
 """
 
 from pfs_core.channels.graph import Axis, ChannelGraph, ChannelGroup, Cost, Segment
-from pfs_core.channels.resize import resize, slice_weights
-from pfs_core.channels.trace import trace
+from pfs_core.channels.resizing import resize, slice_weights
+from pfs_core.channels.tracing import trace
 
 __all__ = ["Axis", "ChannelGraph", "ChannelGroup", "Cost", "Segment", "resize", "slice_weights", "trace"]

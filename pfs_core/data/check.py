@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, decode
 from pfs_core.data.page import CLASSES, EACH
 from pfs_core.data.reading import Reader, row_groups
-from pfs_core.data.source import Source
-from pfs_core.progress import TimeLeft, say
+from pfs_core.runtime.progress import TimeLeft, say
 
 _SIDE = 192
 _THREADS = 8

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pfs_core.data.dataset import Source
 from pfs_core.data.images import Images, InMemory
-from pfs_core.data.source import Source
 from pfs_core.data.split import PARTS, SCHEMA
 from pfs_core.errors import UserError
-from pfs_core.files import read_json, require_result
-from pfs_core.listing import Listing
 from pfs_core.storage import open_storage
+from pfs_core.storage.artifacts import read_json, require_result
+from pfs_core.storage.listing import Listing
 
 
 @dataclass(frozen=True)

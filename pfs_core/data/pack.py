@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import pfs_core
+from pfs_core.data.dataset import Source
+from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader
-from pfs_core.data.source import Source, open_source
 from pfs_core.errors import UserError
-from pfs_core.listing import Listing
-from pfs_core.progress import TimeLeft, say
+from pfs_core.runtime.progress import TimeLeft, say
 from pfs_core.storage import Storage, open_storage
+from pfs_core.storage.listing import Listing
 
 PLAN, COMPLETE = "pack.json", "complete.json"
 _GROUP = 64

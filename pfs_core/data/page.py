@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from pfs_core.drawing import STYLE, render_page, svg_text
+from pfs_core.rendering.drawing import STYLE, render_page, svg_text
 
 CLASSES, EACH, _SIDE = 20, 8, 96
 _COLOURS = {"train": "#1f6fb4", "validation": "#d1810f", "test": "#7a7a7a"}

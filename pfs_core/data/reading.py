@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, decode
-from pfs_core.data.parquet import encoded_images, open_file_of
-from pfs_core.data.source import Source
+from pfs_core.data.formats.parquet import encoded_images, open_file_of
 from pfs_core.errors import UserError
 from pfs_core.storage import open_storage
 

@@ -14,16 +14,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pfs_core.config.recipes import SplitRecipe
 from pfs_core.data.crop import Crop
+from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError
+from pfs_core.data.open import open_source
 from pfs_core.data.page import CLASSES, EACH, dataset_page
 from pfs_core.data.reading import Reader, decoded, load_images, row_groups
-from pfs_core.data.source import Source, open_source
 from pfs_core.errors import UserError
-from pfs_core.files import check_out, publish, write_json
-from pfs_core.progress import say
-from pfs_core.recipes import SplitRecipe
-from pfs_core.spent import Stopwatch
+from pfs_core.runtime.cost import Stopwatch
+from pfs_core.runtime.progress import say
+from pfs_core.storage.artifacts import check_out, publish, write_json
 
 SCHEMA = "pfs.split/2"
 PARTS = ("train", "validation", "test")
@@ -47,7 +48,7 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
     stay where they are. ``dataset.html`` shows some images of each class and how many there are.
 
     Args:
-        dataset: its address, see :func:`~pfs_core.data.source.open_source`.
+        dataset: its address, see :func:`~pfs_core.data.open.open_source`.
         out: the folder to write.
         recipe: see :class:`SplitRecipe`.
         seed: of the random choice, which depends neither on the order of files nor, where rows have names, on how they

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pfs_core.data.augment import random_flip
 from pfs_core.data.crop import Crop
+from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError
+from pfs_core.data.formats.tree import GROUP
 from pfs_core.data.reading import Reader, row_groups
-from pfs_core.data.source import Source
-from pfs_core.data.tree import GROUP
 from pfs_core.errors import UserError
 
 WINDOW = 8

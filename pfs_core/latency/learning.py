@@ -13,16 +13,16 @@ import numpy as np
 import torch
 
 from pfs_core.channels import ChannelGraph
+from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.files import read_json, write_json
 from pfs_core.latency.machine import machine
 from pfs_core.latency.model import LatencyModel, Measured, fit
 from pfs_core.latency.protocol import cores, quiet
 from pfs_core.latency.runtimes import missing
 from pfs_core.latency.sampling import Stopwatch, draw_widths
 from pfs_core.models import build_model
-from pfs_core.progress import say
-from pfs_core.spec import ModelSpec
+from pfs_core.runtime.progress import say
+from pfs_core.storage.artifacts import read_json, write_json
 
 FITTED, TESTED = 60, 20
 MULTIPLES = (1, 2, 4, 8, 16)

@@ -17,7 +17,7 @@ from scipy.optimize import nnls
 
 from pfs_core.channels import ChannelGraph
 from pfs_core.channels.graph import Term, features
-from pfs_core.spec import Config
+from pfs_core.config.spec import Config
 
 BLOCKS = (1, 4, 8, 16)
 

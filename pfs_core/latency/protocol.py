@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from pfs_core.config.recipes import LatencyRecipe
 from pfs_core.latency.statistics import median_interval
-from pfs_core.recipes import LatencyRecipe
 
 LOADS = 5
 """How often the networks of a measurement are loaded anew: where their weights happen to lie in memory makes one and

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from pfs_core.folding import folded
+from pfs_core.export.onnx_file import INPUT, OUTPUT, onnx_session, write_onnx
 from pfs_core.latency.networks import input_shape, read_network
-from pfs_core.onnx_file import INPUT, OUTPUT, onnx_session, write_onnx
+from pfs_core.nn.fuse import folded
 
 Run = Callable[[], Any]
 """Computes logits, as something that numpy can read."""

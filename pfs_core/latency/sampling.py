@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from pfs_core.channels import ChannelGraph, resize
-from pfs_core.folding import folded
+from pfs_core.export.onnx_file import write_onnx_quickly
 from pfs_core.latency.runtimes import run_eager, run_onnx, run_openvino
-from pfs_core.onnx_file import write_onnx_quickly
+from pfs_core.nn.fuse import folded
 
 _LEAST, _MOST, _SECONDS = 10, 60, 0.7
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError, did_you_mean, one_line
 from pfs_core.models.from_module import from_module
 from pfs_core.models.from_torchvision import PREFIX, from_torchvision
 from pfs_core.models.spec_file import model_fields
 from pfs_core.models.zoo import MODELS, Entry
-from pfs_core.spec import ModelSpec
 
 __all__ = ["MODELS", "Entry", "build_model", "check_model_name", "factory_of", "model_fields", "published_fields"]
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from pfs_core.files import read_json, read_yaml
-from pfs_core.spec import ModelSpec
+from pfs_core.config.spec import ModelSpec
+from pfs_core.storage.artifacts import read_json, read_yaml
 
 SUFFIXES = (".json", ".yaml", ".yml")
 

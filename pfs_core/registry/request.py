@@ -6,8 +6,9 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from pfs_core.config.overrides import STAGES
+from pfs_core.config.spec import Config
 from pfs_core.errors import UserError
-from pfs_core.spec import Config
 
 PREFIX = "pfs."
 STATE = "pfs.compress"
@@ -53,19 +54,14 @@ class Request(Config):
         values = self.model_dump(mode="json", exclude_defaults=True)
         return {PREFIX + name: json.dumps(v) if isinstance(v, dict) else str(v) for name, v in values.items()}
 
-    def check(self) -> None:
-        """Raise UserError unless the request can be carried out (:func:`pfs_core.preflight.check`)."""
-        from pfs_core.preflight import check
-        from pfs_core.steps.settings import STAGES
-
-        check(
-            {
-                **self.model_dump(),
-                "budgets": [self.budget],
-                "networks": ["pruned"],
-                **{f"{stage}_settings": {} for stage in STAGES},
-            }
-        )
+    def arguments(self) -> dict[str, Any]:
+        """What a pipeline that carries it out is started with, as :func:`pfs_core.steps.preflight.check` takes it."""
+        return {
+            **self.model_dump(),
+            "budgets": [self.budget],
+            "networks": ["pruned"],
+            **{f"{stage}_settings": {} for stage in STAGES},
+        }
 
     def refusal(self, figures: Mapping[str, float]) -> str:
         """Why a result is not accepted; empty if it is.

@@ -8,9 +8,9 @@ import yaml
 from pydantic import Field
 
 from pfs_core.errors import UserError
-from pfs_core.progress import say
 from pfs_core.registry.claims import Claim
 from pfs_core.registry.request import REQUESTED, STATE, Request
+from pfs_core.runtime.progress import say
 from pfs_core.storage import open_storage
 
 SHA256 = "pfs.spec_sha256"

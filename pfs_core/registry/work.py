@@ -6,11 +6,10 @@ The states of a version are in its tag ``pfs.compress``: ``requested`` by a user
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pfs_core.errors import UserError, one_line
-from pfs_core.progress import say
 from pfs_core.registry.claims import Claim
 from pfs_core.registry.request import (
     ATTEMPTS,
@@ -24,6 +23,7 @@ from pfs_core.registry.request import (
     STATE,
     Request,
 )
+from pfs_core.runtime.progress import say
 from pfs_core.tracking import PIPELINE_TAG
 
 ACCEPTED = "accepted"
@@ -54,12 +54,17 @@ class VersionTags:
         self._client.delete_model_version_tag(self._name, self._version, key)
 
 
-def find(limit: int, claim_hours: float) -> list[dict[str, Any]]:
+def find(limit: int, claim_hours: float, check: Callable[[Request], None]) -> list[dict[str, Any]]:
     """Claim up to ``limit`` requests for this pipeline run (``KFP_RUN_ID``), the oldest first.
 
     A request that cannot be carried out is marked ``failed``. One whose claim has expired, because its run vanished, is
     taken over; after ``MAX_ATTEMPTS`` such runs it is marked ``failed``. A run that asks again gets what it has. What
     is wrong with one version does not keep the others waiting.
+
+    Args:
+        limit: how many requests at most.
+        claim_hours: how long a claim holds.
+        check: raises UserError for a request that cannot be carried out.
 
     Returns:
         The fields of :class:`Request`, ``source`` (``models:/NAME/VERSION``) and ``registered_model``, the name that
@@ -76,14 +81,16 @@ def find(limit: int, claim_hours: float) -> list[dict[str, Any]]:
         if len(found) == limit:
             break
         with _unless_deleted(name, version):
-            if request := _claimed(name, version, run, hours):
+            if request := _claimed(name, version, run, hours, check):
                 found.append(request)
     if not found:
         say("nothing to compress")
     return found
 
 
-def _claimed(name: str, version: str, run: str, hours: float) -> dict[str, Any] | None:
+def _claimed(
+    name: str, version: str, run: str, hours: float, check: Callable[[Request], None]
+) -> dict[str, Any] | None:
     """What to do for a version that is this run's now; None if it is another's, or nothing can be done."""
     source, tags = f"models:/{name}/{version}", VersionTags(name, version)
     claim = Claim(tags, run, hours)
@@ -106,7 +113,7 @@ def _claimed(name: str, version: str, run: str, hours: float) -> dict[str, Any] 
     tags.write(LINK, _link(run))
     try:
         request = Request.of_tags(state, source)
-        request.check()
+        check(request)
     except Exception as e:
         refused = isinstance(e, UserError)
         reason = str(e) if refused else one_line(e)

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from scipy.stats import t as student
 
-from pfs_core.drawing import STYLE, render_page, svg_text
 from pfs_core.errors import UserError
-from pfs_core.files import plain_name, publish, write_json
 from pfs_core.latency.statistics import verdict
-from pfs_core.progress import say
+from pfs_core.rendering.drawing import STYLE, render_page, svg_text
 from pfs_core.report.figures import COLOURS
 from pfs_core.report.page import PAGE_HEADER, page_cells, write_report
 from pfs_core.report.results import RUNTIME_NAMES, Results
+from pfs_core.runtime.progress import say
+from pfs_core.storage.artifacts import plain_name, publish, write_json
 
 SCHEMA = "pfs.comparison/1"
 _COSTS = {"macs": "MACs", "params": "parameters", "p50_ms": "milliseconds an image, median"}

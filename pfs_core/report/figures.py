@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pfs_core.drawing import INK, STYLE, svg_text
+from pfs_core.rendering.drawing import INK, STYLE, svg_text
 from pfs_core.report.results import NETWORKS, History, Results
 
 COLOURS = {"dense": "#808080", "expanded": "#9a79c6", "uniform": "#d1810f", "pruned": "#2f7fc4"}

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Arc, Patch
 
 from pfs_core.channels import ChannelGraph, ChannelGroup
-from pfs_core.drawing import STYLE, render_page, svg_text
-from pfs_core.files import check_parents
+from pfs_core.rendering.drawing import STYLE, render_page, svg_text
+from pfs_core.storage.artifacts import check_parents
 
 _COLOURS = {"prunable": "#1f6fb4", "residual stream": "#d1810f", "kept": "#9aa7b3"}
 

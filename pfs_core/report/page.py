@@ -8,11 +8,11 @@ from typing import Any
 import matplotlib as mpl
 
 from pfs_core.data.page import balance, balance_words
-from pfs_core.drawing import STYLE, render_page, svg_text
-from pfs_core.files import publish, write_json
+from pfs_core.rendering.drawing import STYLE, render_page, svg_text
 from pfs_core.report import figures
 from pfs_core.report.reproduce import commands
 from pfs_core.report.results import RUNTIME_NAMES, Results
+from pfs_core.storage.artifacts import publish, write_json
 
 SCHEMA = "pfs.report/1"
 

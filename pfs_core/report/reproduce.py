@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from pfs_core.recipes import default_recipe, recipe
+from pfs_core.config.recipes import default_recipe, recipe
 from pfs_core.report.results import Results
 
 

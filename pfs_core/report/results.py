@@ -10,15 +10,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 from torch import Tensor
 
+from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.extraction import FILES
-from pfs_core.files import read_json, require_result
-from pfs_core.latency.benchmark import SCHEMA as LATENCY_SCHEMA
-from pfs_core.search import load_gates
-from pfs_core.search.folder import PRETRAINING
-from pfs_core.spec import ModelSpec
-from pfs_core.spent import seconds_of
-from pfs_core.structure import Structure
+from pfs_core.latency.benchmarking import SCHEMA as LATENCY_SCHEMA
+from pfs_core.methods.gates_folder import PRETRAINING, load_gates
+from pfs_core.runtime.cost import seconds_of
+from pfs_core.storage.artifacts import read_json, require_result
+from pfs_core.structure import FILES, Structure
 
 NETWORKS = ("dense", "uniform", "pruned")
 """Order of the table's rows."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pfs_core.errors import UserError
-from pfs_core.files import read_json, require_result
+from pfs_core.methods.gates_folder import load_gates
 from pfs_core.report.results import Results, load_results
-from pfs_core.search import load_gates
+from pfs_core.storage.artifacts import read_json, require_result
 from pfs_core.structure import Structure
 
 

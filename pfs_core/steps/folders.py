@@ -16,7 +16,7 @@ def about(structure: "Structure") -> dict[str, str]:
 
 def confusion(model_dir: str | Path) -> tuple[list[str], list[list[int]]]:
     """The names of the classes, and the counts [true class][predicted class], of a ``model`` folder."""
-    from pfs_core.files import read_json
+    from pfs_core.storage.artifacts import read_json
 
     metrics = read_json(Path(model_dir) / "metrics.json")
     return metrics["class_names"], metrics["confusion_matrix"]
@@ -24,15 +24,15 @@ def confusion(model_dir: str | Path) -> tuple[list[str], list[list[int]]]:
 
 def split_info(split_dir: str | Path) -> dict[str, Any]:
     """What a split folder says of itself."""
-    from pfs_core.files import read_json, require_result
+    from pfs_core.storage.artifacts import read_json, require_result
 
     return read_json(require_result(split_dir, "split", "pfs split DATASET OUT") / "split.json")
 
 
 def structure_file(structures_dir: str | Path, network: str) -> Path:
     """The structure file of ``pruned``, ``uniform`` or ``dense`` in a ``structures`` folder."""
-    from pfs_core.extraction import FILES
-    from pfs_core.files import require_result
+    from pfs_core.storage.artifacts import require_result
+    from pfs_core.structure import FILES
 
     if network not in FILES:
         raise UserError(f"unknown network {network!r}; known: {', '.join(FILES)}")

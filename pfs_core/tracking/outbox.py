@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pfs_core.errors import one_line
-from pfs_core.progress import say
+from pfs_core.runtime.progress import say
 
 PAUSE_SECONDS = 30.0
 """At least this long between two tries of a step that has other things to do."""

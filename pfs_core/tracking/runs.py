@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pfs_core.environment import code
 from pfs_core.errors import UserError
-from pfs_core.files import plain_name
-from pfs_core.progress import say
+from pfs_core.runtime.environment import code
+from pfs_core.runtime.progress import say
+from pfs_core.storage.artifacts import plain_name
 from pfs_core.tracking import outbox as mail
 from pfs_core.tracking.outbox import Outbox, Parcel, brief_requests, plain, refusal, server, unsent
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pfs_core.progress import first_process
+from pfs_core.runtime.progress import first_process
 from pfs_core.tracking import outbox as mail
 from pfs_core.tracking.outbox import Outbox, Parcel
 from pfs_core.tracking.runs import (

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pfs_core.data.images import Images
-from pfs_core.distributed import ALONE, Ranks
+from pfs_core.runtime.distributed import ALONE, Ranks
 
 Forward = Callable[[Tensor], Tensor]
 """uint8 images [N, C, H, W] to float32 logits [N, classes]."""

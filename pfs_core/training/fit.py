@@ -11,19 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pfs_core.checkpoints import Checkpoints, Stage
+from pfs_core.config.recipes import RetrainRecipe
 from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
-from pfs_core.device import autocast, resolve_precision, reuse_memory
-from pfs_core.distributed import ALONE, Ranks
 from pfs_core.errors import UserError
-from pfs_core.folded_norm import fold_norms
-from pfs_core.progress import Record, TimeLeft, say
-from pfs_core.recipes import RetrainRecipe
-from pfs_core.strided import subsample_first
-from pfs_core.training.advance import Progress
+from pfs_core.nn.folded_batchnorm import fold_norms
+from pfs_core.nn.subsampled_conv import subsample_first
+from pfs_core.runtime.device import autocast, resolve_precision, reuse_memory
+from pfs_core.runtime.distributed import ALONE, Ranks
+from pfs_core.runtime.progress import Record, TimeLeft, say
+from pfs_core.training.checkpoints import Checkpoints, Stage
 from pfs_core.training.evaluate import accuracy, predict
+from pfs_core.training.loop_state import Progress
 from pfs_core.training.optimise import Optimisation, micro_batches
 
 ADVICE = "a lower retrain.lr, a longer retrain.warmup_epochs, retrain.clip_norm or retrain.precision=fp32"

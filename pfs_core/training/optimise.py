@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pfs_core.recipes import RetrainRecipe
+from pfs_core.config.recipes import RetrainRecipe
 from pfs_core.training.schedule import schedule
 
 Tensors = tuple[Tensor, ...] | list[Tensor]

@@ -11,19 +11,19 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import pfs_core
-from pfs_core.checkpoints import Checkpoints
+from pfs_core.config.recipes import RetrainRecipe
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
-from pfs_core.deployable import try_onnx
-from pfs_core.device import memory_text, peak_memory, pick_device, resolve_precision
-from pfs_core.distributed import ALONE, Ranks, joined
-from pfs_core.environment import code
 from pfs_core.errors import UserError
-from pfs_core.files import check_out, publish, require_result, sha256, write_json
-from pfs_core.progress import Record, ignore, say
-from pfs_core.recipes import RetrainRecipe
-from pfs_core.spent import stage_cost
+from pfs_core.export.deployable import try_onnx
+from pfs_core.runtime.cost import stage_cost
+from pfs_core.runtime.device import memory_text, peak_memory, pick_device, resolve_precision
+from pfs_core.runtime.distributed import ALONE, Ranks, joined
+from pfs_core.runtime.environment import code
+from pfs_core.runtime.progress import Record, ignore, say
+from pfs_core.storage.artifacts import check_out, publish, require_result, sha256, write_json
 from pfs_core.structure import Structure
+from pfs_core.training.checkpoints import Checkpoints
 from pfs_core.training.evaluate import predict
 from pfs_core.training.fit import fit, training_parts
 from pfs_core.training.schedule import planned_epochs
@@ -57,7 +57,7 @@ def retrain(
         recipe: see :class:`RetrainRecipe`.
         seed: of the initial weights and of the order of the images.
         record: called with every row of the history.
-        initial: weights of the structure, as safetensors (:mod:`pfs_core.kept_weights`).
+        initial: weights of the structure, as safetensors (:mod:`pfs_core.structure.inherited_weights`).
 
     Returns:
         The content of ``metrics.json``.

@@ -3,7 +3,7 @@
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, SequentialLR
 
-from pfs_core.recipes import RetrainRecipe
+from pfs_core.config.recipes import RetrainRecipe
 from pfs_core.structure import Structure
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfs_core.channels import Cost, resize, trace
+from pfs_core.config.spec import ModelSpec
 from pfs_core.models import build_model, published_fields
-from pfs_core.spec import ModelSpec
 from tests.channels import networks, zoo
 from tests.channels.counting import counted
 from tests.channels.networks import NETWORKS

@@ -66,8 +66,8 @@ def test_a_head_that_only_training_uses_follows_what_it_reads():
 
 @pytest.mark.slow
 def test_auxiliary_heads_of_torchvision_run_in_training():
+    from pfs_core.config.spec import ModelSpec
     from pfs_core.models import build_model
-    from pfs_core.spec import ModelSpec
 
     spec = ModelSpec(name="torchvision:googlenet", input_shape=(3, 96, 96), kwargs={"aux_logits": True})
     model = build_model(spec)

@@ -5,8 +5,8 @@ from functools import cache
 import torch
 
 from pfs_core.channels import trace
+from pfs_core.config.spec import ModelSpec
 from pfs_core.models import build_model
-from pfs_core.spec import ModelSpec
 
 PLAIN = (
     "alexnet", "vgg11", "vgg16_bn", "resnet18", "resnet50", "wide_resnet50_2", "resnext50_32x4d", "densenet121",

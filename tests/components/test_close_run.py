@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from pfs_components import close_run
 
-from components import close_run
 from pfs_core import steps, tracking
 from pfs_core.registry import work
 

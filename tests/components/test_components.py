@@ -4,8 +4,8 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from pfs_components import check_request, extract_structure, retrain, split_data
 
-from components import check_request, extract_structure, retrain, split_data
 from pfs_core.structure import Structure
 from tests.data.folders import images, png, write
 

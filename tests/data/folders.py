@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from pfs_core.data.dataset import Source
+from pfs_core.data.open import open_source
 from pfs_core.data.reading import load_images
-from pfs_core.data.source import Source, open_source
-from pfs_core.listing import Entry, Listing
+from pfs_core.storage.listing import Entry, Listing
 
 
 def images(count, shape=(3, 6, 5), seed=0):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from pfs_core.config.recipes import SplitRecipe
 from pfs_core.data import load_split, split_dataset
-from pfs_core.data.source import open_source
+from pfs_core.data.open import open_source
 from pfs_core.errors import UserError
-from pfs_core.recipes import SplitRecipe
 
 RANDOM = np.random.default_rng(0)
 

@@ -4,10 +4,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pfs_core.config.recipes import SplitRecipe
 from pfs_core.data import load_split, split_dataset
 from pfs_core.errors import UserError
-from pfs_core.files import read_json
-from pfs_core.recipes import SplitRecipe
+from pfs_core.storage.artifacts import read_json
 from tests.data.folders import encode, images, picture, png, tree, write
 
 BAD = {

@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
+from pfs_pipelines.cli import main
 
 from pfs_core.data.check import check
-from pfs_core.data.source import open_source
-from pipelines.cli import main
+from pfs_core.data.open import open_source
 from tests.data.folders import encode, images, picture, png, tree, write
 
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pfs_core.config.recipes import SplitRecipe
+from pfs_core.data.formats.tree import open_tree
+from pfs_core.data.open import open_source
 from pfs_core.data.pack import _shards
-from pfs_core.data.source import open_source
 from pfs_core.data.split import PARTS, TEST, VALIDATION, choose_rows, write_index
-from pfs_core.data.tree import open_tree
 from pfs_core.errors import UserError
-from pfs_core.listing import Entry, Listing
-from pfs_core.recipes import SplitRecipe
 from pfs_core.storage import S3Storage
+from pfs_core.storage.listing import Entry, Listing
 from tests.data.folders import encode, picture, source, tree
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torchvision import datasets
 
-from pfs_core.data.source import check_dataset, open_source
+from pfs_core.data.open import check_dataset, open_source
 from pfs_core.errors import UserError
 
 

@@ -6,10 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfs_core.data import source
-from pfs_core.data.source import IDX, IMAGES, PARQUET, fingerprint
-from pfs_core.listing import Entry, Listing
+from pfs_core.data import dataset as source
+from pfs_core.data.dataset import fingerprint
+from pfs_core.data.formats.idx import IDX
+from pfs_core.data.formats.parquet import PARQUET
+from pfs_core.data.formats.tree import IMAGES
 from pfs_core.storage import LocalStorage, S3Storage
+from pfs_core.storage.listing import Entry, Listing
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 ENTRIES = st.lists(st.builds(Entry, TEXTS, st.integers(0, 2**40), TEXTS), max_size=9, unique_by=lambda e: e.path)

@@ -6,11 +6,11 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from pfs_core.config.recipes import SplitRecipe
 from pfs_core.data import split_dataset
+from pfs_core.data.open import open_source
 from pfs_core.data.pack import COMPLETE, pack
-from pfs_core.data.source import open_source
 from pfs_core.errors import UserError
-from pfs_core.recipes import SplitRecipe
 from pfs_core.storage import LocalStorage, open_storage
 from tests.data.folders import tree
 

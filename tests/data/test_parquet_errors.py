@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pfs_core.config.recipes import SplitRecipe
 from pfs_core.data import split_dataset
-from pfs_core.data.source import check_dataset, open_source
+from pfs_core.data.open import check_dataset, open_source
 from pfs_core.errors import UserError
-from pfs_core.recipes import SplitRecipe
 from tests.data.folders import decoded, images, png, write
 
 GOOD = [png(image) for image in images(3)]

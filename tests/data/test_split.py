@@ -11,13 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pfs_core.config.recipes import SplitRecipe
 from pfs_core.data import load_split, split_dataset
+from pfs_core.data.open import open_source
 from pfs_core.data.page import CLASSES, EACH
-from pfs_core.data.source import open_source
 from pfs_core.data.split import PARTS, TEST, VALIDATION, _kept, choose_rows, pixel_statistics
 from pfs_core.errors import UserError
-from pfs_core.files import read_json, write_json
-from pfs_core.recipes import SplitRecipe
+from pfs_core.storage.artifacts import read_json, write_json
 from tests.data.folders import source
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pfs_core.data.crop import Crop
+from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader
-from pfs_core.data.source import open_source
 from pfs_core.data.stream import WINDOW, Streamed, _borders, _cuts, plan
 from pfs_core.errors import UserError
 from tests.data.folders import encode, picture, tree, write

@@ -8,20 +8,20 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pfs_pipelines.cli import main
 
+from pfs_core.config.recipes import RetrainRecipe, SearchRecipe, SplitRecipe
+from pfs_core.config.spec import Budget
 from pfs_core.data import load_split, split_dataset
-from pfs_core.data.source import open_source
+from pfs_core.data.open import open_source
 from pfs_core.data.split import _samples, choose_rows
 from pfs_core.errors import UserError
-from pfs_core.extraction import extract_structures
-from pfs_core.files import read_json
-from pfs_core.recipes import RetrainRecipe, SearchRecipe, SplitRecipe
-from pfs_core.search import search
-from pfs_core.spec import Budget
+from pfs_core.methods.pfs import search
+from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage import ATTEMPTS, open_storage
+from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure
 from pfs_core.training.retrain import retrain
-from pipelines.cli import main
 from tests.data.folders import encode, picture, tree
 
 RECIPE = SplitRecipe(image_size=32, max_validation_fraction=0.2)

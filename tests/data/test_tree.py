@@ -10,14 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pfs_core.config.recipes import SplitRecipe
 from pfs_core.data import load_split, split_dataset
-from pfs_core.data.source import open_source
-from pfs_core.data.tree import open_tree
+from pfs_core.data.formats.tree import open_tree
+from pfs_core.data.open import open_source
 from pfs_core.errors import UserError
-from pfs_core.files import read_json
-from pfs_core.listing import Entry, Listing
-from pfs_core.recipes import SplitRecipe
 from pfs_core.storage import S3Storage, open_storage
+from pfs_core.storage.artifacts import read_json
+from pfs_core.storage.listing import Entry, Listing
 from tests.data.folders import decoded, encode, picture, tree
 
 
@@ -129,7 +129,7 @@ def test_a_tree_is_what_its_paths_say_one_by_one(paths):
 SPLIT = """
 import sys
 from pfs_core.data import split_dataset
-from pfs_core.recipes import SplitRecipe
+from pfs_core.config.recipes import SplitRecipe
 split_dataset(sys.argv[1], sys.argv[2], SplitRecipe(image_size=8))
 sys.exit("torchvision" in sys.modules)
 """

@@ -11,19 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pfs_core.baselines import dense
+from pfs_core.config.recipes import LatencyRecipe
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.files import read_json
 from pfs_core.latency import benchmark, runtimes
-from pfs_core.latency.benchmark import thread_counts, with_references
+from pfs_core.latency.benchmarking import thread_counts, with_references
 from pfs_core.latency.machine import machine
 from pfs_core.latency.memory import peak_memory
 from pfs_core.latency.networks import write_network
 from pfs_core.latency.protocol import LOADS, quiet
 from pfs_core.latency.statistics import paired_ratio, summary
-from pfs_core.recipes import LatencyRecipe
-from pfs_core.spec import Budget, ModelSpec
+from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure, extract, unexpanded_graph
+from pfs_core.structure.references import dense
 
 BRIEF = LatencyRecipe(
     warmup_seconds=0, warmup_rounds=1, min_rounds=64, max_seconds=0.01, runtimes="eager", threads=1, batches=(1, 2)

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from pfs_core.config.recipes import LatencyRecipe
 from pfs_core.latency.protocol import LOADS, interleaved, loaded_and_interleaved
-from pfs_core.recipes import LatencyRecipe
 
 NAMES = ["dense", "pruned", "uniform"]
 

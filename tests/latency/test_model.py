@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfs_core.cut import Price, cut, smallest
+from pfs_core.config.recipes import ExtractRecipe
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.extraction import extract_structures
-from pfs_core.files import read_json
 from pfs_core.latency import learning
 from pfs_core.latency.learning import fastest_multiple, latency_model
 from pfs_core.latency.model import BLOCKS, LatencyModel, Measured, fit, kinds_macs
 from pfs_core.latency.sampling import Stopwatch, draw_widths
 from pfs_core.models import build_model
-from pfs_core.recipes import ExtractRecipe
-from pfs_core.spec import Budget, ModelSpec
+from pfs_core.steps.extraction import extract_structures
+from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure, unexpanded_graph
+from pfs_core.structure.budget_cut import Price, cut, smallest
 from tests.budgets import SPEC, graph, random_gates
 
 EXPANDED = graph().expanded(SPEC.expand)

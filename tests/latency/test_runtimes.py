@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from pfs_core.baselines import uniform
+from pfs_core.config.recipes import LatencyRecipe
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.folding import folded
+from pfs_core.export.onnx_file import agree
 from pfs_core.latency import benchmark, runtimes
 from pfs_core.latency.networks import read_network, write_network
 from pfs_core.latency.runtimes import RUNTIMES, missing
 from pfs_core.models import build_model
-from pfs_core.onnx_file import agree
-from pfs_core.recipes import LatencyRecipe
-from pfs_core.spec import Budget, ModelSpec
+from pfs_core.nn.fuse import folded
+from pfs_core.structure import references as uniform
 from pfs_core.structure import unexpanded_graph
 
 NAMES = [

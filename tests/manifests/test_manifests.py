@@ -10,14 +10,14 @@ import kubernetes_validate
 import pytest
 import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1ClusterTrainingRuntime
+from pfs_pipelines.compiled import load_package
+from pfs_pipelines.packages import PIPELINES, write_resources
+from pfs_pipelines.parameters import run_parameters
+from pfs_pipelines.pools import CONFIG
 
-from pfs_core.cluster import launch
-from pfs_core.cluster.manifest import GROUP, PLURAL
-from pfs_core.environment import SECRETS
-from pipelines.compiled import load_package
-from pipelines.packages import PIPELINES, write_resources
-from pipelines.parameters import run_parameters
-from pipelines.pools import CONFIG
+from pfs_core.runtime.environment import SECRETS
+from pfs_core.trainjob import launch
+from pfs_core.trainjob.manifest import GROUP, PLURAL
 from tests.manifests.kustomize import build, containers, pods, same_form
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"

@@ -2,9 +2,9 @@
 
 import pytest
 
+from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.models import build_model, check_model_name, published_fields
-from pfs_core.spec import ModelSpec
 from tests.models.factories import FACTORIES
 
 

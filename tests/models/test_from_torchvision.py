@@ -6,9 +6,9 @@ import pytest
 import torch
 import torchvision
 
+from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.models import build_model, check_model_name, published_fields
-from pfs_core.spec import ModelSpec
 
 
 def refused(name, **fields):

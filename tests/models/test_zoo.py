@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.models import MODELS, build_model
-from pfs_core.spec import ModelSpec
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ SETTINGS = {
 CODE = """
 import importlib, json, sys
 from kfp import local
-from pipelines.packages import PIPELINES
-from pipelines.pools import Placement
+from pfs_pipelines.packages import PIPELINES
+from pfs_pipelines.pools import Placement
 name, root, arguments = sys.argv[1:]
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root)
 PIPELINES[name](Placement(local=True))(**json.loads(arguments))

@@ -2,8 +2,8 @@
 
 import kfp.client
 import pytest
+from pfs_pipelines import client, credentials, submit
 
-from pipelines import client, credentials, submit
 from tests.pipelines.kfp_api import KfpApi
 
 

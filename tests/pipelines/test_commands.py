@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from pfs_components.base import check_image
+from pfs_pipelines.cli import main
+from pfs_pipelines.packages import PIPELINES
 from PIL import Image
 
-from components.base import check_image
 from pfs_core.errors import UserError
 from pfs_core.models import MODELS
 from pfs_core.structure import Structure
-from pipelines.cli import main
-from pipelines.packages import PIPELINES
 
 
 def printed(capsys, *argv):
@@ -125,7 +125,9 @@ def test_inspect_says_why_a_group_is_frozen(capsys):
 
 def test_help_imports_nothing_heavy():
     heavy = "torch", "numpy", "kfp", "mlflow", "pydantic"
-    check = f"import sys, pipelines.cli; pipelines.cli.parser(); print([m for m in {heavy} if m in sys.modules])"
+    check = (
+        f"import sys, pfs_pipelines.cli; pfs_pipelines.cli.parser(); print([m for m in {heavy} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -137,7 +139,16 @@ def test_compile_writes_every_package(capsys, tmp_path):
 
 
 def test_compile_names_the_image(tmp_path):
-    command = (sys.executable, "-m", "pipelines.cli", "compile", "-o", str(tmp_path), "--image", "team/pfs-python:7")
+    command = (
+        sys.executable,
+        "-m",
+        "pfs_pipelines.cli",
+        "compile",
+        "-o",
+        str(tmp_path),
+        "--image",
+        "team/pfs-python:7",
+    )
     subprocess.run(command, check=True, capture_output=True)
     assert "image: team/pfs-python:7" in (tmp_path / "compress.yaml").read_text()
 
@@ -164,6 +175,8 @@ def test_an_image_is_told_by_its_tag_or_digest():
 )
 def test_the_dense_network_is_trained_too_unless_the_pruned_one_is_fine_tuned(given, networks, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("pipelines.run.run_pipeline", lambda arguments, store: asked.append(arguments["networks"]) or 0)
+    monkeypatch.setattr(
+        "pfs_pipelines.run.run_pipeline", lambda arguments, store: asked.append(arguments["networks"]) or 0
+    )
     assert main(["run", "--out", str(tmp_path), *given]) == 0
     assert asked == [networks]

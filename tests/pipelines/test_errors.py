@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from pfs_pipelines.cli import main
 
 from pfs_core.structure import Structure
-from pipelines.cli import main
 from tests.data.folders import images, png, write
 
 

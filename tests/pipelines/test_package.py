@@ -4,18 +4,18 @@ import inspect
 import re
 from pathlib import Path
 
+import pfs_components
 import pytest
 import yaml
 from google.protobuf import json_format
 from kfp import components as kfp_components
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
+from pfs_pipelines.local import run
+from pfs_pipelines.packages import CHOICES, PIPELINES, compile_all, compile_one, write_resources
+from pfs_pipelines.pools import CONFIG, RETRIES, USER, Placement
 
-import components
-from pfs_core.environment import SECRETS
-from pipelines.local import run
-from pipelines.packages import CHOICES, PIPELINES, compile_all, compile_one, write_resources
-from pipelines.pools import CONFIG, RETRIES, USER, Placement
+from pfs_core.runtime.environment import SECRETS
 
 GOLDEN = Path(__file__).parent / "golden"
 TRAINS = {"search-gates", "retrain", "retrain-2"}
@@ -244,7 +244,7 @@ def test_resources_for_gitops_are_the_packages(tmp_path):
 
 
 def test_another_package_is_another_version_for_gitops(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.packages.PIPELINES", {"compress": PIPELINES["compress"]})
+    monkeypatch.setattr("pfs_pipelines.packages.PIPELINES", {"compress": PIPELINES["compress"]})
     named = []
     for place, drop_downs in ((Placement(), False), (Placement(), False), (Placement(data_volume="x"), True)):
         paths = write_resources(tmp_path, "team-a", place, drop_downs)
@@ -272,8 +272,8 @@ def test_drop_downs_are_an_option(tmp_path):
 
 
 def test_components_import_only_the_library():
-    for name in components.__all__:
-        source = inspect.getsource(getattr(components, name).python_func)
+    for name in pfs_components.__all__:
+        source = inspect.getsource(getattr(pfs_components, name).python_func)
         imported = [line.split()[1] for line in source.splitlines() if line.strip().startswith(("from ", "import "))]
         assert imported, name
         assert all(module.split(".")[0] in {"pfs_core", "shutil", "pathlib"} for module in imported), name

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from pfs_pipelines.run import print_paths
 
 from pfs_core.data import load_split
-from pfs_core.deployable import Deployable
-from pfs_core.files import COMPLETE
+from pfs_core.export.deployable import Deployable
 from pfs_core.report.card import FILES
+from pfs_core.storage.artifacts import COMPLETE
 from pfs_core.structure import Structure
 from pfs_core.training.retrain import load_model
-from pipelines.run import print_paths
 from tests.data.folders import images, png, write
 from tests.report.opened import check_whole
 from tests.report.test_report import FIGURES
@@ -32,7 +32,7 @@ SETTINGS = (
     *("model.width=4", "search.epochs=1", "retrain.epochs=1"),
     *("latency.max_seconds=0.1", "latency.min_rounds=64", "latency.runtimes=eager", "latency.threads=1"),
 )
-RUN = (sys.executable, "-m", "pipelines.cli", "run", *(f"--set={setting}" for setting in SETTINGS))
+RUN = (sys.executable, "-m", "pfs_pipelines.cli", "run", *(f"--set={setting}" for setting in SETTINGS))
 
 
 def run(work, *flags):

@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from pfs_pipelines.cli import main
+from pfs_pipelines.cron import six_fields
 
 from pfs_core.errors import UserError
-from pipelines.cli import main
-from pipelines.cron import six_fields
 from tests.pipelines.kfp_api import PREFIX
 from tests.pipelines.test_submit import TEXT, failed
 

@@ -7,17 +7,17 @@ from dataclasses import fields
 import kfp.client
 import pytest
 import yaml
+from pfs_pipelines import client, credentials
+from pfs_pipelines.cli import main
+from pfs_pipelines.client import ATTEMPTS
+from pfs_pipelines.compiled import Package, load_package, parse_package
+from pfs_pipelines.packages import PIPELINES
+from pfs_pipelines.parameters import RESOURCES, run_parameters
+from pfs_pipelines.pools import Pools
+from pfs_pipelines.submit import PATIENCE
 
 import pfs_core
 from pfs_core.errors import UserError
-from pipelines import client, credentials
-from pipelines.cli import main
-from pipelines.client import ATTEMPTS
-from pipelines.compiled import Package, load_package, parse_package
-from pipelines.packages import PIPELINES
-from pipelines.parameters import RESOURCES, run_parameters
-from pipelines.pools import Pools
-from pipelines.submit import PATIENCE
 from tests.pipelines.kfp_api import PREFIX, RefusedError, check
 
 TEXT = ("--param", "text=hello")

@@ -10,6 +10,7 @@ import pytest
 from pfs_core.errors import UserError
 from pfs_core.registry.specs import register_files
 from pfs_core.registry.work import find
+from pfs_core.steps.lifecycle import check_waiting as check
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def write(folder, file, **values):
 def test_a_file_is_a_request(tmp_path, name, registry):
     write(tmp_path, "one.json", name=name, budget="macs=0.4", min_speedup=1.2, model_settings={"width": 4})
     register_files(str(tmp_path), "run-1")
-    (request,) = find(5, 1)
+    (request,) = find(5, 1, check)
     assert request["source"] == f"models:/{name}/1"
     assert (request["budget"], request["min_speedup"], request["model_settings"]) == ("macs=0.4", 1.2, {"width": 4})
 

@@ -10,6 +10,7 @@ import pytest
 from pfs_core.errors import UserError
 from pfs_core.registry import claims, work
 from pfs_core.registry.work import MAX_ATTEMPTS, find, finish, give_back
+from pfs_core.steps.lifecycle import check_waiting as check
 
 FIGURES = {"accuracy_drop": 0.02, "pruned_latency_ratio": 0.5}
 
@@ -36,13 +37,13 @@ def sources(found):
 
 
 def test_nothing_to_do_is_an_empty_list(registry, capsys):
-    assert find(5, 1) == []
+    assert find(5, 1, check) == []
     assert capsys.readouterr().out == "nothing to compress\n"
 
 
 def test_requests_are_claimed_the_oldest_first_and_up_to_the_limit(ask, tags):
     asked = [ask(seed=str(i)) for i in range(3)]
-    found = find(2, 1)
+    found = find(2, 1, check)
     assert sources(found) == [f"models:/{name}/{version}" for name, version in asked[:2]]
     assert [request["seed"] for request in found] == [0, 1]
     assert [tags(*version)["pfs.compress"] for version in asked] == ["claimed", "claimed", "requested"]
@@ -52,16 +53,16 @@ def test_requests_are_claimed_the_oldest_first_and_up_to_the_limit(ask, tags):
 def test_a_step_that_is_tried_again_gets_what_it_had(ask):
     ask()
     ask()
-    assert sources(find(5, 1)) == sources(find(5, 1))
+    assert sources(find(5, 1, check)) == sources(find(5, 1, check))
 
 
 def test_what_another_run_has_is_left_alone(ask, monkeypatch):
     ask()
-    first = find(5, 1)
+    first = find(5, 1, check)
     monkeypatch.setenv("KFP_RUN_ID", "run-2")
-    assert find(5, 1) == []
+    assert find(5, 1, check) == []
     ask()
-    assert len(find(5, 1)) == 1
+    assert len(find(5, 1, check)) == 1
     assert len(first) == 1
 
 
@@ -72,12 +73,15 @@ def test_all_pages_are_read(ask, registry, monkeypatch):
     monkeypatch.setattr(
         type(registry), "search_model_versions", lambda self, text, **more: search(self, text, max_results=2, **more)
     )
-    assert len(find(10, 1)) == 5
+    assert len(find(10, 1, check)) == 5
 
 
 def test_two_runs_at_once_share_the_work(ask, server):
     asked = {f"models:/{name}/{version}" for name, version in (ask() for _ in range(6))}
-    code = "import json\nfrom pfs_core.registry.work import find\nprint('FOUND', json.dumps(find(10, 1)))"
+    code = (
+        "import json\nfrom pfs_core.registry.work import find\nfrom pfs_core.steps.lifecycle import check_waiting\n"
+        "print('FOUND', json.dumps(find(10, 1, check_waiting)))"
+    )
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -110,7 +114,7 @@ def test_two_runs_at_once_share_the_work(ask, server):
 )
 def test_a_request_that_cannot_be_carried_out_fails_alone(wrong, says, ask, tags):
     bad, good = ask(**wrong), ask()
-    assert sources(find(5, 1)) == [f"models:/{good[0]}/{good[1]}"]
+    assert sources(find(5, 1, check)) == [f"models:/{good[0]}/{good[1]}"]
     found = tags(*bad)
     assert found["pfs.compress"] == "failed"
     assert says in found["pfs.compress_error"]
@@ -121,7 +125,7 @@ def test_a_request_that_cannot_be_carried_out_fails_alone(wrong, says, ask, tags
 
 def test_a_result_and_its_source_know_each_other(ask, tags, result, registry):
     name, version = ask()
-    (request,) = find(5, 1)
+    (request,) = find(5, 1, check)
     registered = result(name)
     for _ in range(2):  # a step that is tried again does no harm
         assert finish(request, registered, FIGURES, 1)
@@ -131,7 +135,7 @@ def test_a_result_and_its_source_know_each_other(ask, tags, result, registry):
     assert not [key for key in source if key.startswith(claims.PREFIX)]
     assert tags(*registered.split("/"))["pfs.source"] == f"models:/{name}/{version}"
     assert registry.get_model_version_by_alias(f"{name}-pruned", "accepted").version == registered.split("/")[1]
-    assert find(5, 1) == []
+    assert find(5, 1, check) == []
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,7 @@ def test_a_result_and_its_source_know_each_other(ask, tags, result, registry):
 )
 def test_only_what_passes_the_gate_is_accepted(gate, figures, verdict, ask, tags, result, registry):
     name, version = ask(**gate)
-    (request,) = find(5, 1)
+    (request,) = find(5, 1, check)
     registered = result(name)
     finish(request, registered, figures, 1)
     assert tags(*registered.split("/"))["pfs.gate"] == verdict
@@ -165,7 +169,7 @@ def test_what_breaks_the_check_is_tried_again_and_keeps_no_other_waiting(ask, ta
     monkeypatch.setattr(work.Request, "check", check)
     for attempt, state in enumerate(["requested"] * (MAX_ATTEMPTS - 1) + ["failed"], 1):
         monkeypatch.setenv("KFP_RUN_ID", f"try-{attempt}")
-        assert f"models:/{bad[0]}/{bad[1]}" not in sources(find(5, 1))
+        assert f"models:/{bad[0]}/{bad[1]}" not in sources(find(5, 1, check))
         assert tags(*bad)["pfs.compress"] == state
         assert "MemoryError: too wide" in tags(*bad)["pfs.compress_error"]
     assert tags(*good)["pfs.compress"] == "claimed"
@@ -185,7 +189,7 @@ def test_what_breaks_the_check_is_tried_again_and_keeps_no_other_waiting(ask, ta
 )
 def test_tags_that_make_no_sense_stop_nothing(odd, ask, tags):
     bad, good = ask(**odd), ask()
-    assert len(find(5, 1)) == 2
+    assert len(find(5, 1, check)) == 2
     give_back("the run ended without a result")
     for version in (bad, good):
         assert (tags(*version)["pfs.compress"], tags(*version)["pfs.compress_attempts"]) == ("requested", "1")
@@ -196,7 +200,7 @@ def test_a_version_that_is_deleted_meanwhile_is_passed_over(ask, registry, monke
     listed = list(work._versions("requested"))
     registry.delete_model_version(*gone)
     monkeypatch.setattr(work, "_versions", lambda *states: listed)
-    assert sources(find(5, 1)) == [f"models:/{good[0]}/{good[1]}"]
+    assert sources(find(5, 1, check)) == [f"models:/{good[0]}/{good[1]}"]
     assert give_back("the run ended without a result") == 1
 
 
@@ -204,7 +208,7 @@ def test_a_version_that_is_deleted_meanwhile_is_passed_over(ask, registry, monke
 def test_numbers_out_of_range_are_refused(limit, hours, ask):
     ask()
     with pytest.raises(UserError, match="is out of range"):
-        find(limit, hours)
+        find(limit, hours, check)
 
 
 def test_a_run_that_died_between_claim_and_state_gives_back_what_it_had(ask, tags, monkeypatch):
@@ -216,17 +220,17 @@ def test_a_run_that_died_between_claim_and_state_gives_back_what_it_had(ask, tag
     with monkeypatch.context() as dying:
         dying.setattr(work.Request, "of_tags", die)
         with pytest.raises(KeyboardInterrupt):
-            find(5, 1)
+            find(5, 1, check)
     assert tags(*version)["pfs.compress"] == "requested"
     assert give_back("the run ended without a result") == 1
     assert not [key for key in tags(*version) if key.startswith(claims.PREFIX)]
     monkeypatch.setenv("KFP_RUN_ID", "run-2")
-    assert len(find(5, 1)) == 1
+    assert len(find(5, 1, check)) == 1
 
 
 def test_a_step_killed_after_its_last_tag_leaves_no_claim_when_it_is_tried_again(ask, tags, result, monkeypatch):
     name, version = ask()
-    (request,) = find(5, 1)
+    (request,) = find(5, 1, check)
     registered = result(name)
     with monkeypatch.context() as dying:
         dying.setattr(claims.Claim, "drop", lambda self: None)
@@ -238,16 +242,16 @@ def test_a_step_killed_after_its_last_tag_leaves_no_claim_when_it_is_tried_again
 
 def test_what_had_failed_has_all_its_attempts_when_it_is_asked_for_again(ask, tags, registry):
     name, version = ask(compress_attempts=str(MAX_ATTEMPTS))
-    assert len(find(5, 1)) == 1
+    assert len(find(5, 1, check)) == 1
     give_back("the run ended without a result")
     assert (tags(name, version)["pfs.compress"], tags(name, version)["pfs.compress_attempts"]) == ("requested", "1")
 
 
 def test_a_result_ends_the_count_of_attempts(ask, tags, result, monkeypatch):
     name, version = ask()
-    find(5, 1)
+    find(5, 1, check)
     give_back("the run ended without a result")
-    (request,) = find(5, 1)
+    (request,) = find(5, 1, check)
     finish(request, result(name), FIGURES, 1)
     assert not {"pfs.compress_attempts", "pfs.compress_error"} & set(tags(name, version))
 
@@ -255,7 +259,7 @@ def test_a_result_ends_the_count_of_attempts(ask, tags, result, monkeypatch):
 def test_a_step_that_is_tried_again_after_the_run_gave_back_finishes(ask, tags, result):
     """Retry in Kubeflow's UI."""
     name, version = ask()
-    (request,) = find(5, 1)
+    (request,) = find(5, 1, check)
     give_back("the run ended without a result")
     assert finish(request, result(name), FIGURES, 1)
     assert tags(name, version)["pfs.compress"] == "done"
@@ -263,10 +267,10 @@ def test_a_step_that_is_tried_again_after_the_run_gave_back_finishes(ask, tags, 
 
 def test_what_another_run_finished_meanwhile_is_left_alone(ask, tags, result, monkeypatch, capsys):
     name, version = ask()
-    (request,) = find(5, 1)
+    (request,) = find(5, 1, check)
     give_back("the run ended without a result")
     monkeypatch.setenv("KFP_RUN_ID", "run-2")
-    (taken,) = find(5, 1)
+    (taken,) = find(5, 1, check)
     assert finish(taken, result(name), FIGURES, 1)
     monkeypatch.setenv("KFP_RUN_ID", "run-1")
     assert not finish(request, result(name), FIGURES, 1)
@@ -277,7 +281,7 @@ def test_what_another_run_finished_meanwhile_is_left_alone(ask, tags, result, mo
 
 def test_a_claim_that_expired_and_nobody_wanted_is_no_hindrance(ask, tags, result, later):
     name, version = ask()
-    (request,) = find(5, 1)
+    (request,) = find(5, 1, check)
     later(2)
     assert finish(request, result(name), FIGURES, 1)
     assert tags(name, version)["pfs.compress"] == "done"
@@ -285,18 +289,18 @@ def test_a_claim_that_expired_and_nobody_wanted_is_no_hindrance(ask, tags, resul
 
 def test_a_result_that_was_not_registered_is_an_error(ask):
     ask()
-    (request,) = find(5, 1)
+    (request,) = find(5, 1, check)
     with pytest.raises(UserError, match="not in the registry"):
         finish(request, "", FIGURES, 1)
 
 
 def test_a_run_that_vanished_loses_its_claim_when_it_expires(ask, tags, result, later, monkeypatch):
     name, version = ask()
-    (lost,) = find(5, 1)
+    (lost,) = find(5, 1, check)
     monkeypatch.setenv("KFP_RUN_ID", "run-2")
-    assert find(5, 1) == []
+    assert find(5, 1, check) == []
     later(1.1)
-    (taken,) = find(5, 1)
+    (taken,) = find(5, 1, check)
     assert taken == lost
     assert tags(name, version)["pfs.compress_attempts"] == "1"
     assert "run-1 vanished" in tags(name, version)["pfs.compress_error"]
@@ -314,19 +318,19 @@ def test_what_a_run_could_not_finish_is_requested_again_and_failed_in_the_end(as
     monkeypatch.setenv("KFP_UI_URL", "https://kubeflow.example")
     for attempt in range(1, MAX_ATTEMPTS + 1):
         monkeypatch.setenv("KFP_RUN_ID", f"try-{attempt}")
-        assert len(find(5, 1)) == 1
+        assert len(find(5, 1, check)) == 1
         for _ in range(2):
             give_back("the run ended without a result")
         state = tags(name, version)
         assert state["pfs.compress"] == ("requested" if attempt < MAX_ATTEMPTS else "failed")
         assert state["pfs.compress_attempts"] == str(attempt)
         assert f"https://kubeflow.example/#/runs/details/try-{attempt}" in state["pfs.compress_error"]
-    assert find(5, 1) == []
+    assert find(5, 1, check) == []
 
 
 def test_only_ones_own_claims_are_given_back(ask, tags, monkeypatch):
     version = ask()
-    find(5, 1)
+    find(5, 1, check)
     monkeypatch.setenv("KFP_RUN_ID", "run-2")
     give_back("the run ended without a result")
     assert tags(*version)["pfs.compress"] == "claimed"
@@ -338,4 +342,4 @@ def test_without_a_registry_or_a_run_nothing_can_be_claimed(missing, monkeypatch
     monkeypatch.setenv("KFP_RUN_ID", "run-1")
     monkeypatch.delenv(missing)
     with pytest.raises(UserError, match=missing):
-        work.find(5, 1)
+        work.find(5, 1, check)

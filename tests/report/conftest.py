@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pfs_core.extraction import FILES
-from pfs_core.files import publish
-from pfs_core.latency.benchmark import SCHEMA, with_references
+from pfs_core.config.recipes import LatencyRecipe, RetrainRecipe
+from pfs_core.latency.benchmarking import SCHEMA, with_references
 from pfs_core.latency.machine import machine
 from pfs_core.latency.statistics import paired_ratio, summary
-from pfs_core.recipes import LatencyRecipe, RetrainRecipe
 from pfs_core.report import load_results
-from pfs_core.structure import Structure
+from pfs_core.storage.artifacts import publish
+from pfs_core.structure import FILES, Structure
 from pfs_core.training.retrain import retrain
 
 BRIEF = RetrainRecipe(epochs=1, schedule="cosine", scratch_b=False, train_on_validation=False)

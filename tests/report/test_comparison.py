@@ -8,17 +8,17 @@ import shutil
 
 import pytest
 from mlflow.utils.validation import _validate_metric_name
+from pfs_pipelines.cli import main
 
-from pfs_core.baselines.choose import choose
+from pfs_core.config.recipes import UniformRecipe
+from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
-from pfs_core.extraction import extract_structures
-from pfs_core.files import write_json
-from pfs_core.recipes import UniformRecipe
+from pfs_core.methods.run import choose
 from pfs_core.report import runs
 from pfs_core.report.comparison import figures_of, front, latex_table, write_comparison
 from pfs_core.report.runs import load_runs
-from pfs_core.spec import Budget
-from pipelines.cli import main
+from pfs_core.steps.extraction import extract_structures
+from pfs_core.storage.artifacts import write_json
 
 
 @pytest.fixture(scope="module")

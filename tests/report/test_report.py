@@ -7,17 +7,16 @@ import shlex
 
 import numpy as np
 import pytest
+from pfs_pipelines.cli import parser
 
 from pfs_core import steps
+from pfs_core.config.recipes import recipe
 from pfs_core.errors import UserError
-from pfs_core.extraction import FILES
-from pfs_core.recipes import recipe
 from pfs_core.report import load_results, write_report
 from pfs_core.report.figures import SHARES, confusion, draw
 from pfs_core.report.page import HEADER, page_cells, table_cells, text_table
 from pfs_core.report.reproduce import commands
-from pfs_core.structure import Structure
-from pipelines.cli import parser
+from pfs_core.structure import FILES, Structure
 from tests.report.colours import contrast
 
 FIGURES = [

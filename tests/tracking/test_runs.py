@@ -9,8 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pfs_core import tracking
-from pfs_core.environment import code, git_commit
-from pfs_core.steps.work import _record
+from pfs_core.runtime.environment import code, git_commit
+from pfs_core.steps.training_steps import _record
 from pfs_core.tracking import runs
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 
 from pfs_core.channels import trace
+from pfs_core.config.recipes import RetrainRecipe
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.models import build_model
-from pfs_core.recipes import RetrainRecipe
-from pfs_core.spec import Budget, ModelSpec
 from pfs_core.structure import Structure
-from pfs_core.training import advance
+from pfs_core.training import loop_state as advance
 from pfs_core.training.retrain import retrain
 
 

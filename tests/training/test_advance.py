@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pfs_core.errors import UserError
-from pfs_core.training.advance import Progress
+from pfs_core.training.loop_state import Progress
 
 GOOD = torch.tensor([1.0, 2.0])
 

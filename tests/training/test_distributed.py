@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pfs_core import checkpoints
-from pfs_core.distributed import Ranks
+from pfs_core.config.recipes import RetrainRecipe
 from pfs_core.errors import UserError
-from pfs_core.files import read_json
-from pfs_core.recipes import RetrainRecipe
+from pfs_core.runtime.distributed import Ranks
+from pfs_core.storage.artifacts import read_json
+from pfs_core.training import checkpoints
 from pfs_core.training.fit import parallel, with_shared_statistics
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from pfs_core.config.recipes import RetrainRecipe
 from pfs_core.models import build_model
-from pfs_core.recipes import RetrainRecipe
 from pfs_core.training.fit import backward
 from pfs_core.training.optimise import Optimisation, averaged, micro_batches, parameter_groups
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 
 from pfs_core import steps
 from pfs_core.channels import trace
+from pfs_core.config.recipes import RetrainRecipe
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data.augment import Normalise
 from pfs_core.errors import UserError
-from pfs_core.files import read_json
-from pfs_core.recipes import RetrainRecipe
-from pfs_core.spec import Budget, ModelSpec
+from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure, extract, unexpanded_graph
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.retrain import load_model, retrain

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfs_core.baselines import dense, uniform
-from pfs_core.recipes import RetrainRecipe, recipe
-from pfs_core.spec import Budget
+from pfs_core.config.recipes import RetrainRecipe, recipe
+from pfs_core.config.spec import Budget
 from pfs_core.structure import Structure
+from pfs_core.structure.references import dense, uniform
 from pfs_core.training.schedule import planned_epochs, schedule
 from tests.budgets import SPEC, graph
 

@@ -1,0 +1,116 @@
+"""From a model to its channel graph, by torch.fx.
+
+The walk visits the traced operations in forward order and carries, for every tensor, which channel groups one of its
+dimensions is made of. What an operation does to groups is in the tables of
+:mod:`pfs_core.channels.handlers.operators`; an operation that is in no table freezes the groups that pass through it,
+and the group's ``reason`` says so.
+"""
+
+import contextlib
+import copy
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.utils.flop_counter import FlopCounterMode
+
+from pfs_core.channels.graph import ChannelGraph
+from pfs_core.channels.handlers.layers import LAYERS
+from pfs_core.channels.tracer import BATCH, Placement, Policy, Walk
+from pfs_core.errors import UserError
+
+
+def trace(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    policy: Policy = "inner",
+    placement: Placement = "last",
+) -> ChannelGraph:
+    """The channel graph of ``model``.
+
+    A network may say two things about itself by attributes: ``stream_layers``, patterns (``re.fullmatch``) of layers
+    whose outputs are a residual stream although nothing is added to them, and ``widen_stream``, whether an expansion
+    widens its residual stream.
+
+    Args:
+        model: any CNN that torch.fx can trace; it is not changed and no forward pass is computed.
+        input_shape: channels, height and width of one image.
+        policy: ``inner`` leaves groups that are joined by an addition (residual streams) alone; ``all`` prunes them
+            too, with one gate vector shared by every layer that writes the stream.
+        placement: ``last`` gates a group at the last BatchNorm before its channels are mixed; ``official`` at the
+            first, as the paper's released code does: behind a depthwise convolution a masked channel is then not an
+            absent one.
+
+    Raises:
+        UserError: the model cannot be traced, or cannot process such an image.
+    """
+    with _named(f"{type(model).__name__} cannot be copied"):
+        on_meta = _on_meta(model).eval()
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    images = torch.empty(BATCH, *input_shape, device="meta", dtype=dtype)
+    flops = FlopCounterMode(display=False)
+    walk = Walk(placement, getattr(model, "stream_layers", ()))
+    traced = _symbolic(on_meta)
+    with flops:
+        _run(on_meta, images[:1])
+    walk.visit_all(_with_shapes(traced, images))
+    layers = [name for name, module in on_meta.named_modules() if type(module) in LAYERS]
+    if not all(map(walk.called, layers)):  # heads that only training uses
+        _run(on_meta.train(), images)
+        walk.visit_all(_with_shapes(_symbolic(on_meta), images), counting=False)
+    macs = flops.get_total_flops() // 2
+    params = sum(p.numel() for p in on_meta.parameters())
+    return walk.finish(input_shape, policy, macs, params, getattr(model, "widen_stream", False))
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    """A copy without the weights."""
+    tensors = [*model.parameters(), *model.buffers()]
+    memo = {id(t): torch.empty_like(t, device="meta").requires_grad_(t.requires_grad) for t in tensors}
+    memo |= {id(p): nn.Parameter(memo[id(p)].detach(), p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, memo).to("meta")
+
+
+def _run(model: nn.Module, images: torch.Tensor) -> None:
+    shape = "x".join(map(str, images.shape[1:]))
+    mode = " in training mode" if model.training else ""
+    with _named(f"{type(model).__name__} cannot process {shape} images{mode}"):
+        model(images)
+
+
+def _symbolic(model: nn.Module) -> fx.GraphModule:
+    with _named(f"{type(model).__name__} cannot be traced"):
+        return fx.symbolic_trace(model)
+
+
+def _with_shapes(traced: fx.GraphModule, images: torch.Tensor) -> fx.GraphModule:
+    with _named(f"the trace of {traced._get_name()} cannot be run"):
+        ShapeProp(traced).propagate(images)
+    return traced
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Turn anything that a user's model raises into one line that names the place."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise UserError(f"{what}: {reason}{_place(e)}") from None
+
+
+def _place(error: Exception) -> str:
+    """Where the user's own code was when it happened: the innermost line that is not of PyTorch."""
+    ours = (Path(torch.__file__).parent, Path(__file__).parent)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.parent == Path(copy.__file__).parent:
+            continue
+        if path.is_file() and not any(path.is_relative_to(folder) for folder in ours):
+            return f" ({path.name}, line {frame.lineno}: {frame.line})"
+    return ""

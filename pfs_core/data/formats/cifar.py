@@ -1,0 +1,100 @@
+"""CIFAR-10 and CIFAR-100 as published for Python: pickled dictionaries of pixels and labels.
+
+They are read by an unpickler that admits numpy arrays and the plain types these files are made of, and nothing else.
+"""
+
+import io
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pfs_core.data.dataset import Source, checked_classes, fingerprint
+from pfs_core.errors import UserError
+from pfs_core.storage import Storage
+from pfs_core.storage.listing import Entry, Listing
+
+_ADMITTED = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
+_CIFAR10 = [f"data_batch_{i}" for i in range(1, 6)]
+
+
+def load_cifar(storage: Storage, files: Listing) -> Source:
+    """All images of CIFAR-10 or CIFAR-100 (fine labels), uint8 [N, 3, 32, 32].
+
+    Raises:
+        UserError: a file is missing, is not what it should be, or holds anything but arrays and plain values.
+    """
+    found = {entry.path: entry for entry in files}
+    ten = "batches.meta" in found
+    training, test = (_CIFAR10, "test_batch") if ten else (["train"], "test")
+    key, names_key, meta = (
+        ("labels", "label_names", "batches.meta") if ten else ("fine_labels", "fine_label_names", "meta")
+    )
+    pixels, labels, sizes = [], [], []
+    for name in [*training, test, meta]:
+        if name not in found:
+            raise UserError(f"{storage.uri} has no {name}; unpack the whole archive of CIFAR for Python there")
+    for name in [*training, test]:
+        batch = _load(storage, found[name], ("data", key))
+        data, label = np.asarray(batch["data"]), np.asarray(batch[key])
+        if data.dtype != np.uint8 or data.shape != (label.size, 3072) or label.ndim != 1 or label.dtype.kind != "i":
+            raise UserError(f"{storage.uri}/{name} does not hold 3072 bytes and a label (an integer) an image")
+        pixels.append(data.reshape(-1, 3, 32, 32))
+        labels.append(label.astype(np.int64))
+        sizes.append(len(data))
+    names = [_text(name) for name in _load(storage, found[meta], (names_key,))[names_key]]
+    every = np.concatenate(labels)
+    if every.min() < 0 or every.max() >= len(names):
+        raise UserError(f"{storage.uri}: a label is outside 0 to {len(names) - 1}")
+    return Source(
+        uri=storage.uri,
+        kind="arrays",
+        files=Listing.of(found[name] for name in [*training, test]),
+        file=np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
+        group=np.zeros(len(every), dtype=np.int32),
+        row=np.concatenate([np.arange(size) for size in sizes]),
+        labels=every,
+        is_test=np.arange(len(every)) >= len(every) - sizes[-1],
+        names=None,
+        class_names=checked_classes(names, every, storage.uri),
+        flip=True,
+        fingerprint=fingerprint(storage, files),
+        images=torch.from_numpy(np.concatenate(pixels)),
+    )
+
+
+def _load(storage: Storage, entry: Entry, keys: Sequence[str]) -> dict[str, Any]:
+    """The pickled dictionary of a file, its keys as text."""
+    name = f"{storage.uri}/{entry.path}"
+    try:
+        values = _Unpickler(io.BytesIO(storage.read(entry)), encoding="bytes").load()
+    except UserError as e:
+        raise UserError(f"{name} {e}") from None
+    except Exception as e:
+        raise UserError(f"{name} is no CIFAR file: {str(e) or type(e).__name__}") from None
+    values = {_text(key): value for key, value in values.items()} if isinstance(values, dict) else {}
+    for key in keys:
+        if key not in values:
+            raise UserError(f"{name} is no CIFAR file: it has no {key!r}")
+    return values
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds arrays and plain values; refuses to import anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise UserError(f"asks for {module}.{name}, which no CIFAR file needs; it was not read")
+        return super().find_class(module, name)

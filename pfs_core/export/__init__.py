@@ -1,0 +1,1 @@
+"""The trained network in the forms that users deploy."""

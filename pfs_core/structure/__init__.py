@@ -1,0 +1,5 @@
+"""The structure file, the cut at a budget, and the structures that a search is compared with."""
+
+from pfs_core.structure.structure import FILES, Structure, extract, unexpanded_graph
+
+__all__ = ["FILES", "Structure", "extract", "unexpanded_graph"]

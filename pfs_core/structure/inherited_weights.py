@@ -1,0 +1,87 @@
+"""The weights that a structure keeps of a trained network: what fine-tuning starts from.
+
+Methods that train a network before they choose (Network Slimming, AMC) leave it in the ``gates`` folder. A cut slices
+it: ``kept.safetensors`` in the ``structures`` folder has the weights of the pruned network, under its own names.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pfs_core.channels import ChannelGraph, resize, slice_weights
+from pfs_core.config.spec import ModelSpec
+from pfs_core.errors import UserError
+from pfs_core.models import build_model
+from pfs_core.runtime.progress import say
+
+FILE = "kept.safetensors"
+"""In a ``structures`` folder."""
+TRAINED, CHANNELS = "trained.safetensors", "trained_channels.safetensors"
+"""In a ``gates`` folder: the weights, and which gates of each group they still have (int64)."""
+
+
+class Trained(NamedTuple):
+    """A trained network of which channels may already have been cut.
+
+    Attributes:
+        weights: by the network's own names.
+        left: sorted positions of the gates that it still has, ``{group: int64 [n]}``.
+    """
+
+    weights: Mapping[str, Tensor]
+    left: Mapping[str, Tensor]
+
+
+def save_trained(folder: Path, trained: Trained) -> None:
+    """Write the two files of a ``gates`` folder."""
+    save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, folder / TRAINED)
+    save_file(dict(trained.left), folder / CHANNELS)
+
+
+def kept_weights(
+    gates_dir: Path,
+    spec: ModelSpec,
+    graph: ChannelGraph,
+    gates: Mapping[str, Tensor],
+    widths: Mapping[str, int],
+) -> dict[str, Tensor] | None:
+    """The trained weights of the channels that a cut keeps; None where no network with these channels was trained.
+
+    Args:
+        gates_dir: a ``gates`` folder.
+        spec: the network.
+        graph: of the unexpanded network.
+        gates: the gates in that folder; the largest of each group are kept.
+        widths: of every group, after the cut.
+    """
+    if not (gates_dir / TRAINED).exists():
+        return None
+    left = load_file(gates_dir / CHANNELS)
+    before = graph.expanded(spec.expand, spec.expand_stream)
+    before |= {name: len(part) * graph.group(name).blocks for name, part in left.items()}
+    model = resize(build_model(spec), graph, before)
+    model.load_state_dict(load_file(gates_dir / TRAINED))
+    places = {}
+    for name, part in left.items():
+        count = widths[name] // graph.group(name).blocks
+        if count > len(part):
+            say(f"extract {name} keeps channels that had been cut in training: it has no weights to fine-tune")
+            return None
+        largest = gates[name][part].argsort(descending=True, stable=True)[:count]
+        places[name] = largest.sort().values
+    kept = slice_weights(model, graph.at(before), places)
+    return {name: tensor.contiguous() for name, tensor in kept.state_dict().items()}
+
+
+def kept_file(structure: str | Path) -> Path:
+    """The file beside a structure file; UserError if there is none."""
+    path = Path(structure).with_name(FILE)
+    if not path.exists():
+        raise UserError(
+            f"retrain.start=kept goes on from trained weights, and {path} is not there; "
+            "choose the structure with search.method=network_slimming or amc"
+        )
+    return path

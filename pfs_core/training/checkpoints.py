@@ -1,0 +1,183 @@
+"""The state of a long step, kept while it runs: a step that is started again goes on from there."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+import pfs_core
+from pfs_core.errors import UserError
+from pfs_core.runtime.distributed import ALONE, Ranks
+from pfs_core.runtime.progress import say
+from pfs_core.storage import open_storage
+from pfs_core.storage.listing import Entry
+
+ROOT, SECONDS = "PFS_CHECKPOINTS", "PFS_CHECKPOINT_SECONDS"
+_KEPT = 2
+_AGREE = 5
+
+
+class Checkpoints:
+    """Checkpoints of one step with one set of inputs.
+
+    They are files ``STEP-DIGEST.pt`` below ``PFS_CHECKPOINTS`` (a path or an ``s3://`` address) or, where that is not
+    set, below a hidden folder beside ``out``; the last two are kept. The folder is named after ``key``, so that a step
+    finds its own and no other's. As a context it makes SIGTERM wait for the next :meth:`due`.
+
+    Where several processes train together, the first one reads and writes, and all of them call every method.
+
+    Args:
+        out: what the step will write.
+        key: everything that the step's result follows from, as JSON.
+        ranks: the processes that train together.
+    """
+
+    def __init__(self, out: str | Path, key: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
+        versions = {"pfs": pfs_core.__version__, "torch": torch.__version__}
+        name = hashlib.sha256(json.dumps({**key, **versions}, sort_keys=True).encode()).hexdigest()[:24]
+        out = Path(out).absolute()
+        self._beside = out.parent / f".{out.name}.checkpoints"
+        self.storage = open_storage(f"{os.environ.get(ROOT) or self._beside}/{name}")
+        self._seconds = float(os.environ.get(SECONDS, "60"))
+        self._saved = time.monotonic()
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        self._terminated = False
+        self._handler: Any = None
+        self._earlier = {"seconds": 0.0, "processor_seconds": 0.0}
+        self._began = _clocks()
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGTERM, self._terminate)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, place: TracebackType | None) -> None:
+        self._writer.shutdown()
+        if self._handler is not None:
+            signal.signal(signal.SIGTERM, self._handler)
+
+    def _terminate(self, number: int, frame: Any) -> None:
+        self._terminated = True
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest state that is whole, on the CPU; None if there is none."""
+        data = self._ranks.from_first(self._newest() if self._ranks.rank == 0 else None)
+        if data is None:
+            return None
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        self._earlier = state.pop("spent")
+        return state
+
+    def spent(self) -> dict[str, float]:
+        """``seconds`` and ``processor_seconds`` that the step has taken, in this try and those that it goes on from."""
+        return {key: self._earlier[key] + now - self._began[key] for key, now in _clocks().items()}
+
+    def _newest(self) -> bytes | None:
+        """The newest checkpoint that is whole."""
+        for entry in reversed(self._entries()):
+            try:
+                data = self.storage.read(entry)
+            except UserError as e:
+                say(f"checkpoint {entry.path} cannot be used ({e}); trying the one before")
+                continue
+            if _digest(data) == entry.path.split("-")[1].removesuffix(".pt"):
+                say(f"going on from checkpoint {entry.path} of {self.storage.uri}")
+                return data
+            say(f"checkpoint {entry.path} cannot be used (it is damaged); trying the one before")
+        return None
+
+    def due(self, step: int) -> bool:
+        """Whether it is time to save: a minute after the last one, or because a process is to end.
+
+        Several processes agree on it every few steps, so that they save at the same one.
+        """
+        wanted = self._terminated or time.monotonic() - self._saved >= self._seconds
+        if self._ranks.world == 1:
+            return wanted
+        return step % _AGREE == 0 and self._ranks.any(wanted)
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the state in the background; if a process is to end, wait for that and exit with code 143."""
+        terminated = self._ranks.any(self._terminated)
+        self._saved = time.monotonic()
+        if self._ranks.rank == 0:
+            buffer = io.BytesIO()
+            torch.save({**state, "spent": self.spent()}, buffer)
+            if self._writing:
+                self._writing.result()
+            self._writing = self._writer.submit(self._write, step, buffer.getvalue())
+        if terminated:
+            if self._writing:
+                self._writing.result()
+            say(f"stopped after step {step}; start again to go on")
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def clear(self) -> None:
+        """Remove all of them: the step's result is published."""
+        if self._ranks.rank > 0:
+            return
+        if self._writing:
+            self._writing.result()
+        for entry in self._entries():
+            self.storage.remove(entry.path)
+        shutil.rmtree(self._beside, ignore_errors=True)
+
+    def _write(self, step: int, data: bytes) -> None:
+        self.storage.write(f"{step:012d}-{_digest(data)}.pt", data)
+        for entry in self._entries()[:-_KEPT]:
+            self.storage.remove(entry.path)
+
+    def _entries(self) -> list[Entry]:
+        """The checkpoints, oldest first."""
+        try:
+            return [entry for entry in self.storage.files() if entry.path.endswith(".pt")]
+        except UserError:
+            return []  # none yet; what is really wrong shows at the first write
+
+
+class Stage:
+    """Checkpoints of one of several stages that a step goes through.
+
+    Args:
+        kept: those of the step.
+        number: of the stage, rising.
+        before: what the earlier stages left; it goes with each state of this one.
+        state: what the stage goes on from, or None.
+    """
+
+    def __init__(self, kept: Checkpoints, number: int, before: Mapping[str, Any], state: dict[str, Any] | None) -> None:
+        self._kept, self._number, self._before, self._state = kept, number, before, state
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that the stage goes on from; None at its start."""
+        return self._state
+
+    def due(self, step: int) -> bool:
+        """As :meth:`Checkpoints.due`."""
+        return self._kept.due(step)
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """As :meth:`Checkpoints.save`."""
+        self._kept.save(self._number * 10**9 + step, {"number": self._number, "before": self._before, "stage": state})
+
+
+def _clocks() -> dict[str, float]:
+    user, system, *of_workers, _ = os.times()  # of workers that have ended, as those of an epoch's loader have
+    return {"seconds": time.monotonic(), "processor_seconds": sum((user, system, *of_workers))}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

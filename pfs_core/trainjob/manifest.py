@@ -1,0 +1,90 @@
+"""The TrainJob of a retraining (trainer.kubeflow.org/v1alpha1, Kubeflow Trainer 2.2 or newer)."""
+
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from pfs_core.config.spec import Config
+from pfs_core.errors import UserError
+from pfs_core.runtime.environment import SECRETS, SERVERS
+
+GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+MANAGER = "pfs.kubeflow.org/launcher"
+PASSED_ON = (*SERVERS, "KFP_RUN_ID", "PFS_CHECKPOINT_SECONDS")
+"""Variables of the launcher that the nodes get too; ``SECRETS`` come from the secret, as far as it has them."""
+
+
+class TrainJob(Config):
+    """Where and on how many nodes to retrain."""
+
+    nodes: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1)
+    """Processes a node: one a GPU."""
+    shared: str = Field(min_length=1)
+    """A folder or ``s3://`` prefix that every node reaches; inputs, checkpoints and the model pass through it."""
+    image: str = Field(min_length=1)
+    runtime: str = "torch-distributed"
+    """The ClusterTrainingRuntime."""
+    namespace: str = ""
+    """Empty for the launcher's own."""
+    gpu: str = "nvidia.com/gpu"
+    """The resource that a process gets one of; empty for CPU nodes."""
+    cpu: str = ""
+    memory: str = ""
+    """CPU and memory of a node as Kubernetes writes them, e.g. 16 and 64Gi; empty for none asked."""
+    secret: str = ""
+    """The secret with the keys of the object store."""
+    node_selector: dict[str, str] = Field(default={})
+    tolerations: list[dict[str, Any]] = Field(default=[])
+
+
+def manifest(job: TrainJob, name: str, address: str, run_id: str = "") -> dict[str, Any]:
+    """The TrainJob as Kubernetes takes it.
+
+    Args:
+        job: see :class:`TrainJob`.
+        name: of the TrainJob.
+        address: where its inputs are.
+        run_id: the MLflow run that the training is recorded in; empty for a new one.
+
+    Raises:
+        UserError: MLflow's address holds a login, which anybody who sees the TrainJob could read.
+    """
+    if "@" in urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).netloc:
+        raise UserError(
+            "MLFLOW_TRACKING_URI holds a login, which TrainJobs would show; put it into the secret as "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    env: list[dict[str, Any]] = [{"name": key, "value": os.environ[key]} for key in PASSED_ON if os.environ.get(key)]
+    env += [{"name": "MLFLOW_RUN_ID", "value": run_id}] * bool(run_id)
+    for key in SECRETS * bool(job.secret):
+        reference = {"name": job.secret, "key": key, "optional": True}
+        env.append({"name": key, "valueFrom": {"secretKeyRef": reference}})
+    resources = {key: value for key, value in (("cpu", job.cpu), ("memory", job.memory)) if value}
+    resources |= {job.gpu: str(job.processes)} if job.gpu else {}
+    trainer: dict[str, Any] = {
+        "image": job.image,
+        "command": ["torchrun", "-m", "pfs_core.steps.node", address],
+        "numNodes": job.nodes,
+        "numProcPerNode": job.processes,
+        "env": env,
+    }
+    if resources:
+        trainer["resourcesPerNode"] = {"limits": resources, "requests": resources}
+    pods = {"nodeSelector": job.node_selector, "tolerations": job.tolerations}
+    spec: dict[str, Any] = {
+        "runtimeRef": {"name": job.runtime, "kind": "ClusterTrainingRuntime", "apiGroup": GROUP},
+        "trainer": trainer,
+    }
+    if pods := {key: value for key, value in pods.items() if value}:
+        replicated = [{"name": "node", "template": {"spec": {"template": {"spec": pods}}}}]
+        template = {"template": {"spec": {"replicatedJobs": replicated}}}
+        spec["runtimePatches"] = [{"manager": MANAGER, "trainingRuntimeSpec": template}]
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "TrainJob",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "pfs"}},
+        "spec": spec,
+    }

@@ -1,0 +1,56 @@
+"""What the launcher and the nodes of a TrainJob hand each other: folders below one shared address."""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pfs_core.errors import UserError
+from pfs_core.storage import Storage, open_storage
+from pfs_core.storage.artifacts import COMPLETE, publish
+from pfs_core.structure.inherited_weights import FILE as KEPT
+
+JOB = "job.json"
+
+
+def put_folder(storage: Storage, name: str, folder: Path) -> None:
+    """Copy every file of a published folder to ``name/``, ``complete.json`` last."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: path.name == COMPLETE):
+        storage.write(f"{name}/{path.relative_to(folder)}", path)
+
+
+def get_folder(address: str, out: Path, kind: str) -> None:
+    """Publish what :func:`put_folder` has put at an address as ``out``; UserError if it is not there."""
+    storage = open_storage(address)
+    with publish(out, kind) as folder:
+        for entry in storage.files():
+            if entry.path != COMPLETE:
+                target = folder / entry.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(storage.read(entry))
+
+
+def put_job(
+    storage: Storage, structure: Path, split: Path, settings: Mapping[str, Any], initial: Path | None = None
+) -> None:
+    """Write the inputs of a retraining, ``job.json``, the settings, last; where that is there, all are there."""
+    with contextlib.suppress(UserError):  # nothing is there yet
+        if any(entry.path == JOB for entry in storage.files()):
+            return
+    storage.write("structure.json", structure)
+    if initial:
+        storage.write(KEPT, initial)
+    put_folder(storage, "split", split)
+    storage.write(JOB, json.dumps(dict(settings)).encode())
+
+
+def get_file(address: str, name: str, folder: Path) -> None:
+    """Copy a file below an address into a folder; it is there when it is whole, and not if it is not at the address."""
+    storage = open_storage(address)
+    for entry in storage.files():
+        if entry.path == name:
+            aside = folder / f".{name}"
+            aside.write_bytes(storage.read(entry))
+            aside.rename(folder / name)

@@ -1,0 +1,100 @@
+"""The paper's comparison as a command: small, stopped, gone on with, and as tables."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.data.folders import images, png, write
+
+ROOT = Path(__file__).parents[2]
+SCALE = "1e-05"
+
+
+def paper(*arguments):
+    command = [sys.executable, ROOT / "benchmarks" / "paper.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """Three cells of one seed, on a handful of made-up images; the page that they were put on is beside it."""
+    folder = tmp_path_factory.mktemp("paper")
+    data = folder / "data"
+    data.mkdir()
+    for part, count in (("train", 20_000), ("test", 40)):
+        few = [png(image) for image in images(40, (3, 32, 32))]
+        write(data / f"{part}.parquet", [few[i % 40] for i in range(count)], [i % 10 for i in range(count)])
+    (folder / "page.md").write_text(f"# Before\n\n<!-- paper: resnet20 {SCALE} -->\nold\n<!-- end -->\n\nAfter\n")
+    arguments = ("run", "--data", data, "--out", folder / "out", "--scale", SCALE)
+    done = paper(*arguments, "--methods", "dense", "uniform", "pfs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "out"
+
+
+def test_a_cell_is_a_row_with_its_machine(out):
+    rows = pd.read_parquet(out / "results.parquet").set_index("method")
+    assert set(rows.index) == {"dense", "uniform", "pfs"}
+    assert set(rows.scale) == {1e-5}
+    assert (rows.loc[["uniform", "pfs"], "macs"] <= 0.5 * rows.dense_macs.iloc[0]).all()
+    assert rows.loc["dense", "macs"] == rows.dense_macs.iloc[0]
+    assert rows.search_forward_images["pfs"] > 0
+    for folder in (out / f"resnet20-scale{SCALE}-seed0" / method for method in rows.index):
+        assert json.loads((folder / "machine.json").read_text())["threads"] == rows.threads[folder.name]
+
+
+def test_what_is_done_is_not_done_again(out):
+    (model,) = (out / f"resnet20-scale{SCALE}-seed0" / "pfs").glob("model/model.safetensors")
+    written = model.stat().st_mtime_ns
+    done = paper("run", "--data", out.parent / "data", "--out", out, "--scale", SCALE, "--methods", "pfs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert model.stat().st_mtime_ns == written
+
+
+def test_an_experiment_at_another_ratio_has_its_name(out):
+    arguments = ("--data", out.parent / "data", "--out", out.parent / "less", "--scale", SCALE)
+    done = paper("run", *arguments, "--experiment", "resnet20-0.3", "--methods", "uniform")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = pd.read_parquet(out.parent / "less" / "results.parquet").itertuples()
+    assert row.experiment == "resnet20-0.3"
+    assert 0.25 < row.macs / row.dense_macs <= 0.3
+
+
+def test_the_table_goes_between_the_marks_of_a_page(out):
+    page = out.parent / "page.md"
+    for _ in range(2):
+        done = paper("table", "--out", out, "--docs", page)
+        assert done.returncode == 0, done.stdout + done.stderr
+        text = page.read_text()
+        assert text.startswith("# Before\n\n<!-- paper")
+        assert text.endswith("<!-- end -->\n\nAfter\n")
+        assert "old" not in text
+        assert [text.count(f"| {method} | ") for method in ("dense", "uniform", "pfs")] == [1, 1, 1]
+        assert "| pfs and uniform |" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("table",), "has no trained network yet"),
+        (("run", "--data", "nowhere"), "--data must be a folder with train.parquet"),
+        (("run", "--scale", "2"), "--scale must be above 0 and at most 1"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(tmp_path, arguments, said):
+    done = paper(*arguments, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stdout.startswith("error: ")
+    assert len((done.stdout + done.stderr).splitlines()) == 1
+    assert said in done.stdout
+
+
+def test_a_page_without_the_marks_is_left_alone(out, tmp_path):
+    (tmp_path / "page.md").write_text("text\n")
+    done = paper("table", "--out", out, "--docs", tmp_path / "page.md")
+    assert done.returncode == 2
+    assert "needs the lines '<!-- paper: resnet20 1e-05 -->' and '<!-- end -->'" in done.stdout
+    assert (tmp_path / "page.md").read_text() == "text\n"

@@ -1,0 +1,118 @@
+"""The recipes say what the paper says."""
+
+from pathlib import Path
+
+import pytest
+from pfs_pipelines import cli
+
+from pfs_core.config.recipes import RECIPES, Recipe, RetrainRecipe, default_recipe, recipe
+from pfs_core.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_papers_search():
+    search = recipe("cifar-sfp").search
+    assert (search.epochs, search.batch_size, search.lr, search.gamma, search.expand) == (10, 128, 0.01, 0.5, 1.25)
+    assert recipe("cifar-sfp").split.validation == 5000
+
+
+def test_the_papers_retraining():
+    sfp = recipe("cifar-sfp").retrain
+    assert (sfp.epochs, sfp.lr, sfp.factor, sfp.weight_decay, sfp.nesterov) == (200, 0.1, 0.2, 5e-4, True)
+    assert [m * sfp.epochs for m in sfp.milestones] == [60, 120, 160]
+    official = recipe("cifar-official").retrain
+    assert (official.epochs, official.lr, official.factor, official.weight_decay) == (160, 0.1, 0.1, 1e-4)
+    assert official.milestones == (0.5, 0.75)
+    assert sfp.scratch_b
+    assert official.scratch_b
+
+
+@pytest.mark.parametrize("name", ["imagenet-mobilenet", "imagenet-resnet"])
+def test_the_papers_imagenet(name):
+    found = recipe(name)
+    assert (found.split.validation_per_class, found.split.image_size) == (50, 224)
+    assert (found.search.epochs, found.search.batch_size, found.search.gamma, found.search.lr) == (1, 100, 0.05, 0.01)
+    assert (found.retrain.batch_size, found.retrain.momentum, found.retrain.nesterov) == (256, 0.9, False)
+    assert (found.retrain.scratch_b, found.retrain.train_on_validation) == (True, True)
+    for trained in (found.network_slimming, found.amc):  # as ResNets are trained there
+        assert (trained.epochs, trained.batch_size, trained.lr) == (90, 256, 0.1)
+        assert [round(m * trained.epochs) for m in trained.milestones] == [30, 60]
+    assert found.amc.reward_rows == 3000
+
+
+def test_the_papers_mobilenets():
+    retrain = recipe("imagenet-mobilenet").retrain
+    assert (retrain.epochs, retrain.lr, retrain.weight_decay, retrain.schedule) == (300, 0.05, 4e-5, "cosine")
+    assert retrain.label_smoothing == 0
+
+
+def test_the_papers_resnet_50():
+    retrain = recipe("imagenet-resnet").retrain
+    assert (retrain.epochs, retrain.lr, retrain.factor, retrain.weight_decay) == (90, 0.1, 0.1, 1e-4)
+    assert [m * retrain.epochs for m in retrain.milestones] == [30, 60]
+    assert retrain.label_smoothing == 0.1
+
+
+def test_the_fast_recipe_is_a_first_look():
+    fast = recipe("fast")
+    assert (fast.search.epochs, fast.retrain.epochs, fast.retrain.scratch_b) == (5, 15, False)
+    assert fast.search.settled is not None
+    assert not fast.retrain.train_on_validation
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_list_of_recipes_has_it(name):
+    assert name in cli.RECIPES
+    for file in ("docs/using.md", "pipelines/compress.py"):
+        assert name in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"warmup_epochs": 3}, "retrain.warmup_epochs: must be less than the 3 epochs before the rate falls (got 3)"),
+        ({"warmup_epochs": 2, "milestones": [0.5]}, "retrain.warmup_epochs: must be less than the 1.5 epochs before"),
+        ({"warmup_epochs": -1}, "retrain.warmup_epochs: Input should be greater than or equal to 0 (got -1)"),
+        ({"label_smoothing": 1}, "retrain.label_smoothing: Input should be less than 1 (got 1)"),
+        ({"ema": 1}, "retrain.ema: Input should be less than 1 (got 1)"),
+        ({"clip_norm": 0}, "retrain.clip_norm: Input should be greater than 0 (got 0)"),
+        ({"accumulate": 0}, "retrain.accumulate: Input should be greater than or equal to 1 (got 0)"),
+        (
+            {"accumulate": 65},
+            "retrain.accumulate: must leave at least 2 of batch_size's images to a micro-batch (got 65)",
+        ),
+        ({"validate_every": 0}, "retrain.validate_every: Input should be greater than or equal to 1 (got 0)"),
+        ({"keep": "best"}, "retrain.keep: best needs a validation: set train_on_validation=false (got 'best')"),
+        ({"keep": "first"}, "retrain.keep: Input should be 'last' or 'best' (got 'first')"),
+    ],
+)
+def test_a_wrong_setting_of_the_retraining_is_one_line(changes, line):
+    with pytest.raises(UserError) as refused:
+        RetrainRecipe(epochs=3).updated(changes, "retrain")
+    assert str(refused.value).startswith(line)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_what_its_json_says(name):
+    assert Recipe.parse(recipe(name).model_dump(mode="json"), name) == recipe(name)
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(
+        UserError, match="unknown recipe 'quick'; known: cifar-sfp, cifar-official, imagenet-mobilenet,"
+    ):
+        recipe("quick")
+
+
+def test_a_stage_takes_changes():
+    stage = recipe("demo").stage("search", {"epochs": 3})
+    assert stage == recipe("demo").search.model_copy(update={"epochs": 3})
+    with pytest.raises(UserError, match=r"search\.epoch is not a setting"):
+        recipe("demo").stage("search", {"epoch": 3})
+
+
+def test_the_embedded_digits_have_their_own_default():
+    assert default_recipe("digits") == "demo"
+    assert default_recipe("/data/cifar10") == "cifar-sfp"

@@ -1,0 +1,159 @@
+"""What a user asks for is read exactly, or refused in one line that says what would be right."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pfs_core.config.recipes import LatencyRecipe, RetrainRecipe, SearchRecipe
+from pfs_core.config.spec import Budget, Config, ModelSpec
+from pfs_core.errors import UserError
+
+metrics = st.sampled_from(["macs", "params"])
+
+
+def refused(call, *args):
+    """The message of the UserError that ``call`` raises; one line."""
+    with pytest.raises(UserError) as error:
+        call(*args)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "target"),
+    [
+        ("macs=0.5", "macs", 0.5),
+        ("params=0.4", "params", 0.4),
+        (" macs=1 ", "macs", 1.0),
+        ("macs=20M", "macs", 20e6),
+        ("macs=20.4M", "macs", 20.4e6),
+        ("params=85K", "params", 85e3),
+        ("macs=1.5G", "macs", 1.5e9),
+        ("macs=20000000", "macs", 20e6),
+        ("macs=2e7", "macs", 2e7),
+        ("macs=5e-1", "macs", 0.5),
+    ],
+)
+def test_budget_is_read(text, metric, target):
+    budget = Budget.from_text(text)
+    assert budget.metric == metric
+    assert budget.target == pytest.approx(target, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0.5", "macs", "macs=", "macs=half", "macs=-0.5", "macs=0", "macs=1.5", "macs=999", "macs=50%", "macs=1.2.3",
+     "macs=nan", "macs=inf", "macs=1e999", "macs=0.5T", "latency=2ms", "latency=20M", "flops=0.5", "macs:0.5"],
+)  # fmt: skip
+def test_what_is_no_budget_is_refused(text):
+    assert "budget" in refused(Budget.from_text, text)
+
+
+@given(
+    st.text(max_size=12) | st.builds("macs={}{}".format, st.text("0123456789.eE+-", max_size=8), st.text(max_size=2))
+)
+def test_any_text_is_a_budget_or_a_user_error(text):
+    try:
+        budget = Budget.from_text(text)
+    except UserError:
+        return
+    assert 0 < budget.target <= 1 or budget.target >= 1000
+
+
+@given(metrics, st.floats(1e-6, 1.0) | st.integers(1000, 10**12).map(float))
+def test_a_budget_written_out_is_read_back(metric, target):
+    budget = Budget(metric=metric, target=target)
+    assert Budget.from_text(str(budget)) == budget
+
+
+@given(st.integers(1000, 10**10), st.floats(0.01, 1.0))
+def test_a_fraction_is_of_the_reference(reference, fraction):
+    budget = Budget(target=fraction)
+    assert 0 <= budget.limit(reference) - fraction * reference < 1e-3  # costs are whole numbers
+    assert budget.fraction(reference) == pytest.approx(fraction)
+
+
+def test_a_count_is_absolute():
+    budget = Budget(target=2000)
+    assert budget.limit(8000) == 2000
+    assert budget.fraction(8000) == 0.25
+
+
+class Inner(Config):
+    """One setting of its own."""
+
+    depth: int = 1
+
+
+class Settings(Config):
+    """Two settings."""
+
+    lr: float = 0.1
+    epochs: int = 2
+    inner: Inner = Inner()
+
+
+def test_an_unknown_key_lists_the_known_ones():
+    message = refused(Settings.parse, {"learning_rate": 1}, "retrain")
+    assert message == "retrain.learning_rate is not a setting; known: lr, epochs, inner"
+
+
+def test_an_unknown_key_further_in_lists_those_known_there():
+    message = refused(Settings.parse, {"inner": {"width": 1}}, "retrain")
+    assert message == "retrain.inner.width is not a setting; known: depth"
+
+
+def test_a_wrong_value_is_shown():
+    message = refused(Settings.parse, {"epochs": "many"}, "retrain")
+    assert message.startswith("retrain.epochs: ")
+    assert message.endswith("(got 'many')")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_refused(value):
+    assert "retrain.lr" in refused(Settings.parse, {"lr": value}, "retrain")
+
+
+@pytest.mark.parametrize("values", [[], "lr", None, 3])
+def test_what_is_no_mapping_is_refused(values):
+    assert refused(Settings.parse, values, "retrain").startswith("retrain")
+
+
+def test_a_configuration_cannot_be_changed_but_updated():
+    settings = Settings(lr=0.5)
+    with pytest.raises(ValidationError):
+        settings.lr = 1.0
+    assert settings.updated({"epochs": 7}, "retrain") == Settings(lr=0.5, epochs=7)
+    assert settings.epochs == 2
+    refused(lambda: settings.updated({"epochs": 0.5}, "retrain"))
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (ModelSpec, {}, "x.name: Field required"),
+        (ModelSpec, {"name": "a", "num_classes": 1}, "x.num_classes: "),
+        (ModelSpec, {"name": "a", "input_shape": [3, 32]}, "x.input_shape"),
+        (ModelSpec, {"name": "a", "input_shape": [3, 32, 0]}, "x.input_shape: must be three positive numbers"),
+        (ModelSpec, {"name": "a", "expand": 0.5}, "x.expand: "),
+        (ModelSpec, {"name": "a", "classes": 10}, "x.classes is not a setting; known: name, num_classes"),
+        (SearchRecipe, {"epochs": 0}, "x.epochs: "),
+        (SearchRecipe, {"batch_size": 1}, "x.batch_size: "),
+        (SearchRecipe, {"policy": "outer"}, "x.policy: "),
+        (SearchRecipe, {"precision": "fp16"}, "x.precision: "),
+        (SearchRecipe, {"target_ratio": 1.5}, "x.target_ratio: "),
+        (RetrainRecipe, {"epochs": 2, "lr": 0}, "x.lr: "),
+        (RetrainRecipe, {"epochs": 2, "momentum": 1.0}, "x.momentum: "),
+        (RetrainRecipe, {"epochs": 2, "milestones": [0.6, 0.3]}, "x.milestones: must be rising fractions"),
+        (RetrainRecipe, {"epochs": 2, "milestones": [0.5, 1.0]}, "x.milestones: must be rising fractions"),
+        (RetrainRecipe, {"epochs": 2, "schedule": "linear"}, "x.schedule: "),
+        (LatencyRecipe, {"min_rounds": 63}, "x.min_rounds: "),
+        (LatencyRecipe, {"threads": -1}, "x.threads"),
+        (LatencyRecipe, {"runtimes": ["tvm"]}, "x.runtimes"),
+    ],
+)
+def test_wrong_settings_are_refused(config, values, message):
+    assert re.match(re.escape(message), refused(config.parse, values, "x"))

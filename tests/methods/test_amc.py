@@ -1,0 +1,169 @@
+"""AMC's agent learns where the best allocation is, and its judge measures what a cut network does."""
+
+import copy
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from pfs_core.channels import slice_weights, trace
+from pfs_core.config.recipes import AmcRecipe
+from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.data import load_split
+from pfs_core.data.augment import Normalise
+from pfs_core.methods.amc.ddpg import Agent
+from pfs_core.methods.amc.environment import Walk
+from pfs_core.methods.amc.search import Judge, input_norms, learn
+from pfs_core.models import build_model
+
+
+def three_groups():
+    def block(inputs, outputs):
+        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    return nn.Sequential(
+        *block(1, 12), *block(12, 12), *block(12, 12), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10)
+    )
+
+
+VALUE = {"0": 0.1, "3": 0.2, "6": 0.7}
+"""What a group is worth: the last one most, so that an even allocation is far from the best."""
+
+
+def reward(widths):
+    return sum(worth * (widths[name] / 12) ** 0.5 for name, worth in VALUE.items())
+
+
+def a_walk():
+    model = three_groups()
+    graph = trace(model, (1, 8, 8))
+    return Walk(model, graph, graph.widths(), Budget(target=0.4), 0.2), graph
+
+
+def test_the_agent_learns_what_chance_does_not_find():
+    """Over 5 seeds: what it does in the end earns more than random policies, and nearly what enumeration finds."""
+    recipe = AmcRecipe(episodes=140, warmup_episodes=40, lowest=0.2)
+    at_random, in_the_end = [], []
+    for seed in range(5):
+        walk, graph = a_walk()
+        best, history = learn(walk, reward, recipe, seed, lambda row: None)
+        earned = np.array([row["reward"] for row in history])
+        assert best["reward"] == pytest.approx(reward(walk.filled(best["widths"]))) == earned.max()
+        at_random.append(earned[:40])
+        in_the_end.append(earned[-20:].mean())
+    limit = Budget(target=0.4).limit(graph.cost().macs)
+    allowed = [dict(zip(VALUE, widths, strict=True)) for widths in product(range(3, 13), repeat=3)]
+    known = max(reward(widths) for widths in allowed if graph.cost(graph.widths() | widths).macs <= limit)
+    chance = np.mean(at_random)
+    assert chance + np.std(at_random) < np.mean(in_the_end) <= known
+    assert all(end > found.mean() for end, found in zip(in_the_end, at_random, strict=True))
+    assert known - np.mean(in_the_end) < 0.1 * (known - chance)
+
+
+@given(st.lists(st.integers(3, 12), min_size=3, max_size=3))
+def test_what_a_choice_leaves_of_the_budget_goes_to_all_in_proportion(wanted):
+    walk, graph = a_walk()
+    chosen = {}
+    for name, width in zip(VALUE, wanted, strict=True):
+        chosen[name] = walk.width(chosen, width / 12)
+    filled = walk.filled(chosen)
+    assert all(filled[name] >= width for name, width in chosen.items())
+    grown = {name: filled[name] / width for name, width in chosen.items() if filled[name] < 12}
+    for name, other in product(grown, repeat=2):  # equal but for whole channels
+        assert grown[name] * chosen[name] <= grown[other] * chosen[name] + chosen[name] / chosen[other] + 1
+    limit = Budget(target=0.4).limit(graph.cost().macs)
+    assert graph.cost(graph.widths() | filled).macs <= limit
+
+
+def test_actions_stay_in_their_range():
+    random = torch.Generator().manual_seed(0)
+    agent = Agent(10, 0.2, 1e-4, 1e-3, 100, random)
+    state = [0.5] * 10
+    noisy = [agent.act(state, 0.5) for _ in range(200)]
+    assert 0.2 <= min(noisy) < max(noisy) <= 1
+    assert np.std(noisy) > 0.1
+    assert agent.act(state, 0.0) == agent.act(state, 0.0)
+
+
+def test_every_step_is_remembered_with_the_reward_of_its_episode():
+    agent = Agent(2, 0.2, 1e-4, 1e-3, 5, torch.Generator().manual_seed(0))
+    agent.remember([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], [0.7, 0.8, 0.9], 0.25)
+    expected = [
+        [0.1, 0.2, 0.7, 0.25, 0.3, 0.4, 0.0],
+        [0.3, 0.4, 0.8, 0.25, 0.5, 0.6, 0.0],
+        [0.5, 0.6, 0.9, 0.25, 0.5, 0.6, 1.0],
+    ]
+    torch.testing.assert_close(agent._steps[:3], torch.tensor(expected))
+    agent.remember([[0.0, 0.0]] * 3, [1.0] * 3, 0.5)
+    assert (agent._filled, agent._next) == (5, 1)  # the oldest step is gone
+
+
+def test_the_judge_measures_the_cut_network(digits):
+    torch.manual_seed(0)
+    data = load_split(digits)
+    model = build_model(ModelSpec(name="resnet20", input_shape=(1, 8, 8), kwargs={"width": 4}))
+    graph = trace(model, (1, 8, 8))
+    judge = Judge(model, graph, data, AmcRecipe(recalibrate=0, precision="fp32"))
+    widths = {group.name: max(1, group.width // 2) for group in graph.prunable()}
+    norms = input_norms(model, graph)
+    kept = {name: norms[name].topk(width).indices.sort().values for name, width in widths.items()}
+    cut = slice_weights(model, graph, kept).eval()
+    images = data.part("validation")
+    normalise = Normalise(data.info, data.device, torch.contiguous_format)
+    with torch.no_grad():
+        right = torch.cat([cut(normalise(batch)).argmax(1) for batch in images.in_order(500)]) == images.labels
+    assert judge(widths) == pytest.approx(right.double().mean().item())
+    assert judge.images == len(images.labels)
+
+
+def test_the_judge_takes_statistics_and_rewards_from_the_images_that_it_says(digits, monkeypatch):
+    torch.manual_seed(0)
+    data = load_split(digits)
+    model = build_model(ModelSpec(name="resnet20", input_shape=(1, 8, 8), kwargs={"width": 4}))
+    graph = trace(model, (1, 8, 8))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    judge = Judge(model, graph, data, AmcRecipe(recalibrate=64, reward_rows=30, precision="fp32"))
+    widths = {group.name: group.width for group in graph.prunable()}
+    seen = judge(widths)
+    assert judge.images == 94
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    calibrated = copy.deepcopy(model)
+    normalise = Normalise(data.info, data.device, torch.contiguous_format)
+    update_bn([normalise(torch.cat(list(data.sample("train", 64).in_order(500))))], calibrated)
+    judging = data.sample("validation", 30)
+    with torch.no_grad():
+        predictions = calibrated.eval()(normalise(next(judging.in_order(500)))).argmax(1)
+    assert seen == pytest.approx((predictions == judging.labels).double().mean().item())
+
+
+def test_a_sample_is_of_all_classes_whatever_order_the_rows_are_in(digits):
+    """Rows sorted by class, as in a folder of images a class."""
+    data = load_split(digits)
+    rows = data.parts["train"]
+    data.parts["train"] = rows[np.argsort(data.labels[rows].numpy(), kind="stable")]
+    sample = data.sample("train", 200)
+    counts = sample.labels.bincount(minlength=10)
+    assert len(sample.labels) == 200
+    assert counts.min() >= 8
+    assert torch.equal(sample.labels, data.sample("train", 200).labels)
+    assert len(data.sample("validation", 10**6).labels) == len(data.parts["validation"])
+
+
+def test_the_norm_of_a_channel_is_that_of_what_reads_it():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(96, 10)
+    )
+    graph = trace(model, (1, 8, 8))
+    with torch.no_grad():
+        model[3].weight.fill_(0)
+        model[3].weight[:3, 1] = 2.0  # the second input of the first half
+        model[3].weight[3:, 0] = -1.0  # and the first of the second
+    norms = input_norms(model, graph)["0"]
+    per_channel = torch.tensor([0.0, 3 * 9 * 2.0, 3 * 9 * 1.0, 0.0])
+    group = graph.group("0")
+    torch.testing.assert_close(norms, per_channel.view(group.blocks, group.gate_count).sum(0))

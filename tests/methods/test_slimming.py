@@ -1,0 +1,73 @@
+"""Network Slimming finds the channels that cannot matter."""
+
+import pytest
+import torch
+from torch import nn
+
+from pfs_core.channels import trace
+from pfs_core.config.recipes import SlimmingRecipe
+from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.data import load_split
+from pfs_core.errors import UserError
+from pfs_core.methods.context import Start
+from pfs_core.methods.network_slimming import check_scales, penalty, scales, slim, start_scales
+from pfs_core.training.checkpoints import Checkpoints
+
+DEAD = torch.tensor([1, 4, 5, 9])
+
+
+class Planted(nn.Module):
+    """Two convolutions; the second one never hears some channels of the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 12, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(12)
+        self.second = nn.Conv2d(12, 8, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 10)
+        with torch.no_grad():
+            self.second.weight[:, DEAD] = 0
+        self.second.weight.register_hook(lambda grad: grad.index_fill(1, DEAD, 0.0))
+
+    def forward(self, images):
+        hidden = torch.relu(self.norm(self.first(images)))
+        return self.head(torch.relu(self.second_norm(self.second(hidden))).mean((2, 3)))
+
+
+def test_channels_that_cannot_matter_go_first(digits, tmp_path):
+    torch.manual_seed(0)
+    model = Planted()
+    graph = trace(model, (1, 8, 8))
+    begun = Start(ModelSpec(name="planted", input_shape=(1, 8, 8)), model, graph, graph.widths(), Budget(target=0.7))
+    recipe = SlimmingRecipe(epochs=12, sparsity=0.003, precision="fp32")
+    with Checkpoints(tmp_path / "out", {}) as kept:
+        found = slim(begun, load_split(digits), recipe, 0, lambda row: None, kept)
+    gates = found.gates["first"]
+    alive = torch.ones(12, dtype=torch.bool).index_fill(0, DEAD, False)
+    assert gates[~alive].max() < 0.05
+    assert gates[alive].min() > 2 * gates[~alive].max()
+
+
+def test_the_penalty_pulls_at_the_scales_of_prunable_groups_alone():
+    torch.manual_seed(0)
+    model = Planted()
+    graph = trace(model, (1, 8, 8))
+    start_scales(model, graph, 0.5)
+    assert model.norm.weight.tolist() == [0.5] * 12
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with torch.no_grad():
+        model.norm.weight[3] = -0.25
+    penalty(model, graph, 0.1)()
+    expected = torch.full((12,), 0.1).index_fill(0, torch.tensor([3]), -0.1)
+    assert torch.equal(model.norm.weight.grad, expected)
+    assert all(not p.grad.any() for name, p in model.named_parameters() if "norm.weight" not in name)
+    assert scales(model, graph)["first"][3] == 0.25
+
+
+def test_a_network_without_scales_is_refused():
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 10))
+    graph = trace(model, (1, 8, 8))
+    with pytest.raises(UserError, match="none follows the channels of '0'; choose another search.method"):
+        check_scales(model, graph)

@@ -1,0 +1,61 @@
+"""Where and how to compute."""
+
+import mmap
+
+import psutil
+import pytest
+import torch
+
+from pfs_core.runtime.device import autocast, compiled, memory_text, native_bf16, peak_memory, resolve_precision
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_bf16_where_it_is_native():
+    assert resolve_precision("auto", CPU) == ("bf16" if native_bf16(CPU) else "fp32")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_named_precision_is_taken_at_its_word(precision):
+    assert resolve_precision(precision, CPU) == precision
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_autocast_computes_in_the_precision(precision, dtype):
+    with autocast(CPU, precision):
+        assert torch.nn.Linear(4, 4)(torch.ones(2, 4)).dtype == dtype
+
+
+def test_a_function_that_cannot_be_compiled_runs_as_it_is(monkeypatch, capsys):
+    def failing(function, mode):
+        def call(*arguments):
+            raise RuntimeError("no compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", failing)
+    double = compiled(lambda x: 2 * x)
+    assert [double(2), double(3)] == [4, 6]
+    assert capsys.readouterr().out.count("torch.compile failed (RuntimeError: no compiler); going on without") == 1
+
+
+def test_an_error_after_the_first_call_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, mode: function)
+    inverse = compiled(lambda x: 1 / x)
+    assert inverse(2) == 0.5
+    with pytest.raises(ZeroDivisionError):
+        inverse(0)
+
+
+def test_the_peak_memory_keeps_what_was_used_once():
+    before = peak_memory(CPU)["host"]
+    missing = (before + 256) * 2**20 - psutil.Process().memory_info().rss
+    fresh = mmap.mmap(-1, missing)  # not memory that an earlier test gave back to this process
+    torch.frombuffer(fresh, dtype=torch.uint8).fill_(1)
+    assert peak_memory(CPU)["host"] >= before + 200
+    assert peak_memory(CPU).keys() == {"host"}
+
+
+def test_the_peak_memory_as_words():
+    assert memory_text({"host": 1234}) == "peak memory 1,234 MiB host"
+    assert memory_text({"host": 1, "device": 20}) == "peak memory 1 MiB host, 20 MiB device"

@@ -1,0 +1,110 @@
+"""Cutting by blocks, multiples and floors."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfs_core.channels import trace
+from pfs_core.config.spec import Budget
+from pfs_core.errors import UserError
+from pfs_core.structure.budget_cut import check_gates, cut, equal_gates, smallest
+from tests.budgets import SPEC, graph, random_gates
+from tests.channels.networks import INPUT, chain, conv3, head
+
+
+def blocks():
+    """A graph whose groups are of 1, 2 and 6 blocks and 32, 24 and 48 channels."""
+    model = chain(
+        conv0=conv3(2, 32),
+        conv1=conv3(32, 24),
+        conv2=conv3(24, 48, groups=2),
+        conv3=conv3(48, 12, groups=3),
+        head=head(12),
+    )
+    return trace(model, INPUT)
+
+
+BLOCKS = blocks()
+
+
+def gates_of(traced, seed):
+    random = torch.Generator().manual_seed(seed)
+    return {g.name: torch.rand(g.gate_count, generator=random) for g in traced.prunable()}
+
+
+def test_the_groups_have_the_blocks_of_their_convolutions():
+    assert {g.name: g.blocks for g in BLOCKS.prunable()} == {"conv0": 1, "conv1": 2, "conv2": 6, "conv3": 3}
+
+
+@given(st.integers(0, 1000), st.sampled_from([1, 2, 4]), st.floats(0.35, 1.0))
+def test_kept_widths_are_multiples_of_blocks_and_of_the_channel_multiple(seed, multiple, target):
+    widths, _ = cut(BLOCKS, gates_of(BLOCKS, seed), Budget(target=target), BLOCKS.widths(), multiple)
+    BLOCKS.check(widths)
+    assert BLOCKS.cost(widths).macs <= target * BLOCKS.cost().macs
+    for group in BLOCKS.prunable():
+        assert widths[group.name] % math.lcm(multiple, group.blocks) == 0 or widths[group.name] == group.width
+
+
+@given(st.integers(0, 1000), st.floats(0.2, 1.0))
+def test_within_the_budget_and_one_more_gate_is_not(seed, target):
+    gates = gates_of(BLOCKS, seed)
+    widths, threshold = cut(BLOCKS, gates, Budget(target=target), BLOCKS.widths())
+    dropped = [
+        (gate, group)
+        for group in BLOCKS.prunable()
+        for gate in gates[group.name].tolist()
+        if gate < threshold and gate < sorted(gates[group.name].tolist())[-1]
+    ]
+    if dropped:
+        _, group = max(dropped, key=lambda pair: pair[0])
+        more = {**widths, group.name: widths[group.name] + group.blocks}
+        assert BLOCKS.cost(more).macs > target * BLOCKS.cost().macs
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.1, 0.25, 0.3, 0.5]), st.sampled_from([1, 4]))
+def test_every_prunable_group_keeps_its_floor(seed, floor, multiple):
+    gates = {name: values**8 for name, values in random_gates(seed).items()}
+    expanded = graph().expanded(SPEC.expand)
+    widths, _ = cut(graph(), gates, Budget(target=0.7), expanded, multiple, floor)
+    for group in graph().prunable():
+        assert widths[group.name] >= floor * group.width
+        assert widths[group.name] % multiple == 0
+
+
+@given(st.integers(0, 1000))
+def test_the_floor_is_of_the_unexpanded_width_and_no_higher(seed):
+    gates = {name: torch.zeros_like(values) for name, values in random_gates(seed).items()}
+    first = next(iter(gates))
+    gates[first] += 1
+    expanded = graph().expanded(SPEC.expand)
+    least = smallest(graph(), expanded, floor=0.25)
+    assert all(least[g.name] == g.width // 4 for g in graph().prunable())
+    assert all(least[g.name] == expanded[g.name] for g in graph().groups if not g.prunable)
+    widths, _ = cut(graph(), gates, Budget(target=0.35), expanded, floor=0.25)
+    assert widths[first] >= least[first]
+
+
+def test_without_a_floor_a_group_may_fall_to_one_gate():
+    least = smallest(BLOCKS, BLOCKS.widths())
+    assert all(least[g.name] == g.blocks for g in BLOCKS.prunable())
+
+
+def test_a_floor_with_blocks_and_multiples_is_rounded_up():
+    least = smallest(BLOCKS, BLOCKS.widths(), channel_multiple=4, floor=0.5)
+    assert [least[name] for name in ("conv0", "conv1", "conv2", "conv3")] == [16, 12, 24, 12]
+
+
+def test_a_floor_that_makes_the_budget_unreachable_says_so():
+    with pytest.raises(UserError, match="cannot be reached; the smallest structure has"):
+        cut(BLOCKS, equal_gates(BLOCKS, BLOCKS.widths()), Budget(target=0.3), BLOCKS.widths(), floor=0.9)
+
+
+def test_there_must_be_a_gate_a_block():
+    gates = equal_gates(BLOCKS, BLOCKS.widths())
+    check_gates(BLOCKS, gates, BLOCKS.widths())
+    assert len(gates["conv2"]) == 8
+    with pytest.raises(UserError, match="gates of 'conv2' must be 8 finite numbers"):
+        check_gates(BLOCKS, {**gates, "conv2": torch.ones(48)}, BLOCKS.widths())

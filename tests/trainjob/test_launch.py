@@ -1,0 +1,194 @@
+"""A TrainJob is created once, followed to its end, and never left behind."""
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+
+from pfs_core.errors import UserError
+from pfs_core.trainjob import launch
+from pfs_core.trainjob.launch import Cluster, JobFailedError, follow, state
+from tests.trainjob.api import JOBS, Api
+
+BODY = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": {"name": "job"}, "spec": {}}
+CREATED, RUNNING = {}, {"jobsStatus": [{"name": "node", "active": 2, "ready": 0}]}
+
+
+def condition(kind, message="", status="True"):
+    return {"conditions": [{"type": kind, "status": status, "message": message}]}
+
+
+def line(second, text):
+    return f"2026-01-01T00:00:{second:02d}.000000000Z {text}"
+
+
+DONE = [
+    (CREATED, []),
+    (condition("Suspended", "waits for quota"), []),
+    (RUNNING, [line(1, "epoch 1")]),
+    (RUNNING, [line(1, "epoch 1"), line(2, "epoch 2")]),
+    (condition("Complete", "all done"), [line(2, "epoch 2"), line(3, "epoch 3")]),
+]
+
+
+@pytest.fixture
+def api(tmp_path, monkeypatch):
+    """A cluster that a kubeconfig points to; its jobs come to a good end."""
+    made = Api(DONE)
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "here",
+        "clusters": [{"name": "loopback", "cluster": {"server": made.address}}],
+        "users": [{"name": "me", "user": {"token": "t"}}],
+        "contexts": [{"name": "here", "context": {"cluster": "loopback", "user": "me", "namespace": "team"}}],
+    }  # fmt: skip
+    (tmp_path / "config").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+    monkeypatch.setattr(launch, "_FIRST_WAIT", 0.001)
+    yield made
+    made.close()
+
+
+def followed():
+    follow(Cluster(), BODY, every=0.01)
+
+
+def created(api):
+    return api.calls.count(("POST", JOBS))
+
+
+def test_a_job_is_created_and_followed_to_its_end(api, capsys):
+    followed()
+    assert capsys.readouterr().out.splitlines() == [
+        "TrainJob team/job created",
+        "TrainJob team/job is created",
+        "TrainJob team/job is suspended: waits for quota",
+        "TrainJob team/job is running",
+        "epoch 1",
+        "epoch 2",
+        "TrainJob team/job is complete: all done",
+        "epoch 3",
+    ]
+    assert api.jobs["job"] == BODY
+    assert ("DELETE", f"{JOBS}/job") not in api.calls
+
+
+def test_a_job_that_is_there_is_followed_and_not_made_again(api, capsys):
+    api.jobs["job"] = BODY
+    api.course = DONE[2:]
+    followed()
+    assert created(api) == 0
+    assert "TrainJob team/job goes on" in capsys.readouterr().out
+
+
+def test_a_job_that_failed_before_is_replaced(api):
+    api.jobs["job"] = BODY
+    api.course = [(condition("Failed", "out of memory"), []), *DONE]
+    followed()
+    assert created(api) == 1
+
+
+def test_a_failure_says_why(api):
+    api.course = [(RUNNING, [line(1, "epoch 1")]), (condition("Failed", "out of memory"), [line(1, "epoch 1")])]
+    with pytest.raises(JobFailedError, match="TrainJob team/job failed: out of memory"):
+        followed()
+
+
+def test_a_job_that_somebody_deletes_is_a_failure(api, monkeypatch):
+    get, looks = Cluster.get, []
+
+    def vanishing(self, name):
+        looks.append(name)
+        if len(looks) == 3:
+            api.jobs.clear()
+        return get(self, name)
+
+    monkeypatch.setattr(Cluster, "get", vanishing)
+    with pytest.raises(JobFailedError, match="has been deleted"):
+        followed()
+
+
+@pytest.mark.parametrize("faults", [[500, 503], [None, None, 429], [410]])
+def test_what_fails_in_passing_is_tried_again(api, faults, capsys):
+    api.faults = list(faults)
+    followed()
+    assert created(api) == 1
+    assert "epoch 3" in capsys.readouterr().out
+
+
+def test_a_job_whose_creation_got_no_answer_is_followed(api, capsys):
+    api.lost = 1
+    followed()
+    assert created(api) == 2
+    assert "epoch 3" in capsys.readouterr().out
+
+
+def test_an_api_that_stays_away_is_a_failure(api):
+    api.faults = [500] * launch.ATTEMPTS
+    with pytest.raises(JobFailedError, match=f"failed {launch.ATTEMPTS} times to get trainjobs"):
+        followed()
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (403, "the service account may not get trainjobs in namespace team; give it a role that may"),
+        (422, "the cluster refused to get trainjobs"),
+    ],
+)
+def test_what_will_not_pass_is_said_in_one_line(api, fault, says):
+    api.faults = [fault]
+    with pytest.raises(UserError, match=says):
+        followed()
+
+
+def test_a_cluster_without_trainer_is_named(api):
+    api.faults = [404, 404]  # no such job, and then no such kind
+    with pytest.raises(UserError, match="install Kubeflow Trainer"):
+        followed()
+
+
+def test_no_cluster_is_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="no Kubernetes cluster"):
+        Cluster()
+
+
+def test_a_launcher_that_is_stopped_takes_its_job_along(api):
+    api.course = [(RUNNING, [])]
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(SystemExit) as stopped:
+        followed()
+    assert stopped.value.code == 143
+    assert api.jobs == {}
+
+
+def test_a_launcher_that_is_stopped_while_it_creates_takes_its_job_along(api, monkeypatch):
+    create = Cluster.create
+
+    def stopped(self, body):
+        create(self, body)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Cluster, "create", stopped)
+    with pytest.raises(SystemExit):
+        followed()
+    assert api.jobs == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({}, ("created", "")),
+        ({"jobsStatus": [{"name": "node", "active": 0, "ready": 0}]}, ("created", "")),
+        ({"jobsStatus": [{"name": "initializer", "active": 1}]}, ("created", "")),
+        (RUNNING, ("running", "")),
+        (condition("Suspended", "quota", "False"), ("created", "")),
+        (condition("Complete") | RUNNING, ("complete", "")),
+    ],
+)
+def test_states(status, expected):
+    assert state({"status": status}) == expected
