@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pfs_core.config.recipes import RetrainRecipe, SearchRecipe
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.data import split_dataset
 from pfs_core.latency.machine import machine
 from pfs_core.methods.gates_folder import load_gates
-from pfs_core.methods.pfs import search
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.methods.run import search
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import COMPLETE, read_json
 from pfs_core.structure import FILES, Structure
@@ -43,13 +44,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
-    recipe = RetrainRecipe(epochs=a.epochs, schedule="cosine", scratch_b=False)
+    recipe = RetrainConfig(epochs=a.epochs, schedule="cosine", scratch_b=False)
     if not done(a.out / "split"):
         split_dataset(a.dataset, a.out / "split")
     for precision, seed in SEARCHES:
         gates = a.out / f"gates-{precision}-{seed}"
         if not done(gates):
-            search(ModelSpec(name="resnet20"), a.out / "split", gates, BUDGET, SearchRecipe(precision=precision), seed)
+            search(ModelSpec(name="resnet20"), a.out / "split", gates, BUDGET, PfsConfig(precision=precision), seed)
         extract_structures(gates, a.out / f"structures-{precision}-{seed}", BUDGET)
     for seed, network in itertools.product(range(a.seeds), FILES):
         model = a.out / f"model-{network}-{seed}"

@@ -20,7 +20,7 @@ import torch
 from botocore.client import BaseClient
 from PIL import Image
 
-from pfs_core.config.recipes import SplitRecipe
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data import split_dataset
 
 ROWS, HELD_OUT, CLASSES, PAGE = 1_281_167, 50_000, 1000, 1000
@@ -83,7 +83,7 @@ def main() -> None:
     """Print two lines after the split's own."""
     before, bucket = peak_mb(), Bucket()
     BaseClient._make_api_call = bucket.answer
-    recipe = SplitRecipe(validation_per_class=50, image_size=224)
+    recipe = SplitConfig(validation_per_class=50, image_size=224)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         split_dataset("s3://bucket/imagenet", Path(folder) / "split", recipe)

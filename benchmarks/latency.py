@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from pfs_core.channels import ChannelGraph
-from pfs_core.config.recipes import ExtractRecipe, LatencyRecipe
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import ExtractConfig, LatencyConfig
 from pfs_core.errors import UserError
 from pfs_core.latency import benchmark
 from pfs_core.latency.learning import fastest_multiple, latency_model
@@ -30,7 +30,7 @@ from pfs_core.latency.statistics import paired_ratio
 from pfs_core.methods.gates_folder import load_gates
 from pfs_core.steps.extraction import extract_structures, in_milliseconds
 from pfs_core.structure import Structure, unexpanded_graph
-from pfs_core.structure.budget_cut import cut, equal_gates
+from pfs_core.structure.budget_cut import equal_gates, prune_to_budget
 from pfs_core.structure.references import dense, uniform
 
 NETWORKS = {
@@ -71,7 +71,7 @@ def table(a: argparse.Namespace) -> None:
         spec = spec_of(name)
         graph = unexpanded_graph(spec)
         structures = [uniform(graph, HALF, model=spec), _eights(graph, spec)]
-        recipe = LatencyRecipe(runtimes=tuple(a.runtimes), threads=(1, 0), max_seconds=a.seconds)
+        recipe = LatencyConfig(runtimes=tuple(a.runtimes), threads=(1, 0), max_seconds=a.seconds)
         with tempfile.TemporaryDirectory() as folder:
             info = benchmark([s for s in structures if s], Path(folder) / "latency", recipe)
         for found in info["measurements"]:
@@ -126,7 +126,7 @@ def _pair(name: str, runtime: str, seconds: float, seed: int, extra: float) -> d
             return RUNTIMES[runtime](folder, images, 1)
 
         loaders = {"dense": load, "other": (lambda: _busier(load(), extra)) if extra else load}
-        samples, loads = loaded_and_interleaved(loaders, LatencyRecipe(max_seconds=seconds), seed)
+        samples, loads = loaded_and_interleaved(loaders, LatencyConfig(max_seconds=seconds), seed)
     return paired_ratio(samples["other"], samples["dense"], loads)
 
 
@@ -165,7 +165,7 @@ def _budget_row(name: str, runtime: str, stream: float | None, seconds: float) -
     graph = unexpanded_graph(spec)
     expanded = graph.expanded(spec.expand, spec.expand_stream)
     gates = equal_gates(graph, expanded)
-    multiples = {m: cut(graph, gates, GOAL.in_macs, expanded, m)[0] for m in (1, 2, 4, 8)}
+    multiples = {m: prune_to_budget(graph, gates, GOAL.in_macs, expanded, m)[0] for m in (1, 2, 4, 8)}
     multiple = fastest_multiple(spec, graph, multiples, runtime, 1)
     start = time.perf_counter()
     model = latency_model(spec, graph, runtime, 1, multiple)
@@ -181,9 +181,11 @@ def _budget_row(name: str, runtime: str, stream: float | None, seconds: float) -
     ]
     cells.append(f"{taken:.0f}")
     try:
-        found = uniform(graph, GOAL, model=spec, channel_multiple=multiple, price=in_milliseconds(model, spec, graph))
+        found = uniform(
+            graph, GOAL, model=spec, channel_multiple=multiple, cost_model=in_milliseconds(model, spec, graph)
+        )
         with tempfile.TemporaryDirectory() as folder:
-            recipe = LatencyRecipe(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
+            recipe = LatencyConfig(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
             info = benchmark([found], Path(folder) / "latency", recipe)
         cells += [f"{found.budget.achieved:.3f}", _interval(info["measurements"][0]["ratios_to_dense"]["uniform"])]
     except UserError as error:
@@ -206,12 +208,12 @@ def searched(a: argparse.Namespace) -> None:
 def _searched_cells(gates: str, runtime: str, seconds: float) -> list[str]:
     """Multiple, share of the MACs, predicted and measured ratio; or why there is no such cut."""
     with tempfile.TemporaryDirectory() as folder:
-        recipe = ExtractRecipe(runtime=runtime, channel_multiple="auto")
+        recipe = ExtractConfig(runtime=runtime, channel_multiple="auto")
         try:
             found = extract_structures(gates, Path(folder) / "structures", GOAL, recipe)["pruned"]
         except UserError as error:
             return ["-", "-", str(error).partition(", so ")[2] or str(error), "-"]
-        timing = LatencyRecipe(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
+        timing = LatencyConfig(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
         info = benchmark([found], Path(folder) / "latency", timing)
     measured = _interval(info["measurements"][0]["ratios_to_dense"]["pruned"])
     noisy = f" (noisy: {'; '.join(info['noisy'])})" * bool(info["noisy"])

@@ -38,7 +38,7 @@ def gate_step(name: str, expand: float, precision: str, variant: str) -> Callabl
     model = build_model(name)
     graph = trace(model, (3, 32, 32))
     model = fold(resize(model, graph, graph.expanded(expand))).to(memory_format=layout).train()
-    gates = Gates(model, graph.at(graph.expanded(expand)))
+    gates = Gates(model, graph.with_widths(graph.expanded(expand)))
     images = torch.randn(128, 3, 32, 32).contiguous(memory_format=layout)
     labels = torch.randint(10, (128,))
 

@@ -20,12 +20,14 @@ import pyarrow.parquet as pq
 import torch
 from paper_tables import collected, put, tables
 
-from pfs_core.config.recipes import METHODS, MethodRecipe, recipe
+from pfs_core.config.recipes import recipe
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import split_dataset
 from pfs_core.errors import UserError
 from pfs_core.latency.machine import machine
-from pfs_core.methods.run import choose
+from pfs_core.methods.config import MethodConfig
+from pfs_core.methods.registry import METHODS
+from pfs_core.methods.run import search
 from pfs_core.runtime.progress import say, user_errors
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import COMPLETE, publish, write_json
@@ -120,7 +122,7 @@ def run(experiment: str, method: str, seed: int, scale: float, split: Path, fold
     else:
         if not (folder / "gates" / COMPLETE).exists():
             how = settings(method, part, SPARSITY[network])
-            choose(ModelSpec(name=network), split, folder / "gates", budget, how, seed)
+            search(ModelSpec(name=network), split, folder / "gates", budget, how, seed)
         if not (folder / "structures" / COMPLETE).exists():
             extract_structures(folder / "gates", folder / "structures", budget)
         structure = Structure.load(folder / "structures" / FILES["pruned"])
@@ -130,7 +132,7 @@ def run(experiment: str, method: str, seed: int, scale: float, split: Path, fold
         retrain(structure, split, folder / "model", usual.updated(changes, "retrain"), seed)
 
 
-def settings(method: str, part: float, sparsity: float) -> MethodRecipe:
+def settings(method: str, part: float, sparsity: float) -> MethodConfig:
     """The method's own settings, with its epochs and episodes made fewer."""
     usual = recipe("cifar-official").stage("search", {"method": "pfs" if method == PRETRAINED else method})
     changes: dict[str, Any] = {

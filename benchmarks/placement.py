@@ -36,7 +36,7 @@ def squares(name: str, placement: Placement, data: ImageSplit, seed: int, batche
     model = build_model(spec)
     graph = trace(model, spec.input_shape, placement=placement)
     model = resize(model, graph, graph.expanded(1.25)).train()
-    graph = graph.at(graph.expanded(1.25))
+    graph = graph.with_widths(graph.expanded(1.25))
     gates = Gates(model, graph)
     depthwise = {segment.group for axis in graph.axes if axis.role == "depthwise" for segment in axis.segments}
     normalise = Normalise(data.info, torch.device("cpu"), torch.contiguous_format)

@@ -31,8 +31,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from pfs_core.config.recipes import RetrainRecipe, recipe
+from pfs_core.config.recipes import recipe
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.data import ImageSplit, load_split, split_dataset
 from pfs_core.data.images import InMemory
 from pfs_core.latency.machine import machine
@@ -43,7 +44,7 @@ from pfs_core.storage.artifacts import read_json, write_json
 from pfs_core.structure import Structure, unexpanded_graph
 from pfs_core.structure.references import dense
 from pfs_core.training.fit import backward, fit, prepared, training_images
-from pfs_core.training.loop_state import Progress
+from pfs_core.training.loop_state import LoopState
 from pfs_core.training.optimise import Optimisation
 from pfs_core.training.retrain import results_on_test
 
@@ -80,7 +81,7 @@ def network() -> Structure:
     return dense(unexpanded_graph(spec), Budget(target=1.0), model=spec)
 
 
-def usual(model: nn.Module, data: ImageSplit, config: RetrainRecipe, epochs: int, workers: int) -> Iterator[int]:
+def usual(model: nn.Module, data: ImageSplit, config: RetrainConfig, epochs: int, workers: int) -> Iterator[int]:
     """Train in the usual way; gives the number of images after every step."""
     images = training_images(data, config)
     assert isinstance(images, InMemory)
@@ -101,12 +102,12 @@ def usual(model: nn.Module, data: ImageSplit, config: RetrainRecipe, epochs: int
             yield len(target)
 
 
-def ours(model: nn.Module, data: ImageSplit, config: RetrainRecipe, epochs: int) -> Iterator[int]:
+def ours(model: nn.Module, data: ImageSplit, config: RetrainConfig, epochs: int) -> Iterator[int]:
     """The steps of pfs_core.training.fit, one at a time; gives the number of images after every step."""
     model, forward = prepared(model, data, config)
     images, random = training_images(data, config), torch.Generator().manual_seed(0)
     optimisation = Optimisation(model, config, epochs * images.steps(config.batch_size))
-    progress = Progress(CPU, random)
+    progress = LoopState(CPU, random)
     for epoch in range(1, epochs + 1):
         for batch, target in images.epoch(config.batch_size, random, progress.begin(epoch)):
             sums = backward(model, forward, batch, target, config)
@@ -123,7 +124,7 @@ def rate(steps: Iterator[int], count: int) -> float:
     return images / (time.perf_counter() - started)
 
 
-def speed(data: ImageSplit, config: RetrainRecipe, workers: int, rounds: int, steps: int) -> None:
+def speed(data: ImageSplit, config: RetrainConfig, workers: int, rounds: int, steps: int) -> None:
     """Print images a second of both, and their ratio."""
     size, needed = config.batch_size, rounds * (steps + 1)
     epochs = 1 + needed // training_images(data, config).steps(size)
@@ -149,7 +150,7 @@ def speed(data: ImageSplit, config: RetrainRecipe, workers: int, rounds: int, st
     print(f"| {a:,.0f} | {b:,.0f} | {statistics.median(ratios.tolist()):.2f} | {low:.2f}-{high:.2f} | {spread} |")
 
 
-def run(side: str, data: ImageSplit, config: RetrainRecipe, seed: int, workers: int) -> dict[str, float]:
+def run(side: str, data: ImageSplit, config: RetrainConfig, seed: int, workers: int) -> dict[str, float]:
     """Train once and test."""
     torch.manual_seed(seed)
     model = network().build()
@@ -163,7 +164,7 @@ def run(side: str, data: ImageSplit, config: RetrainRecipe, seed: int, workers: 
     return {"test_accuracy": results_on_test(model, data)["test_accuracy"], "minutes": minutes}
 
 
-def accuracy(data: ImageSplit, config: RetrainRecipe, workers: int, seeds: int, out: Path) -> None:
+def accuracy(data: ImageSplit, config: RetrainConfig, workers: int, seeds: int, out: Path) -> None:
     """Make the runs that are missing, then print what all have reached."""
     names = {"here": f"here ({resolve_precision('auto', CPU)})", "usual": "torchvision-style (fp32)"}
     found: dict[str, list[dict[str, float]]] = {side: [] for side in names}

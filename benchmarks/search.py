@@ -111,7 +111,7 @@ def expanded(name: str) -> tuple[nn.Module, ChannelGraph]:
     model = build_model(name)
     graph = trace(model, (3, 32, 32))
     widths = graph.expanded(1.25)
-    return resize(model, graph, widths), graph.at(widths)
+    return resize(model, graph, widths), graph.with_widths(widths)
 
 
 def batches(images: Images) -> Iterator[tuple[Tensor, Tensor]]:

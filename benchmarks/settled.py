@@ -19,15 +19,15 @@ from pfs_core.config.recipes import cifar_sfp
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import load_split, split_dataset
 from pfs_core.latency.machine import machine
-from pfs_core.methods.pfs.history import Evaluations
+from pfs_core.methods.pfs.history import SearchHistory
 from pfs_core.methods.pfs.search import learn_gates, prepare
-from pfs_core.structure.budget_cut import cut
+from pfs_core.structure.budget_cut import prune_to_budget
 
 SETTINGS = [(tolerance, count) for tolerance in (0.1, 0.05, 0.03, 0.02) for count in (2, 3, 5)]
 
 
-class Watched(Evaluations):
-    """Evaluations that remember what the budget would have kept at each of them, and when."""
+class Watched(SearchHistory):
+    """SearchHistory that remember what the budget would have kept at each of them, and when."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
@@ -41,7 +41,7 @@ class Watched(Evaluations):
         row = super().add(row, gates)
         assert self._kept is not None
         self.masks.append(self._kept)
-        widths, _ = cut(self.graph, gates, self.budget, self.expanded)
+        widths, _ = prune_to_budget(self.graph, gates, self.budget, self.expanded)
         self.widths.append([widths[group.name] for group in self.graph.prunable()])
         self.seconds.append(time.perf_counter() - self._start)
         return row

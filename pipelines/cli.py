@@ -155,7 +155,7 @@ def run(a: argparse.Namespace) -> int:
         "budget": a.budget,
         "recipe": a.recipe or default_recipe(a.dataset),
         "seed": a.seed,
-        "networks": _networks(a.compare, settings["retrain"].get("start") == "kept"),
+        "networks": _networks(a.compare, settings["retrain"].get("start") == "inherited"),
         "registered_model": a.register,
         **{f"{stage}_settings": values for stage, values in settings.items()},
     }

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
-from pfs_core.config.recipes import SearchRecipe
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import load_split, split_dataset
-from pfs_core.methods.pfs import search
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.methods.run import search
 from pfs_core.steps.extraction import extract_structures
 from tests.faulty import Faulty
 from tests.models.factories import FACTORIES
@@ -75,7 +75,7 @@ def narrow():
 @pytest.fixture(scope="session")
 def brief():
     """A search of two epochs."""
-    return SearchRecipe(epochs=2, precision="fp32")
+    return PfsConfig(epochs=2, precision="fp32")
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ Cost(macs=40813184, params=272474)
 38453888
 """
 
-from pfs_core.channels.graph import Axis, ChannelGraph, ChannelGroup, Cost, Segment
+from pfs_core.channels.graph import Axis, ChannelGraph, ChannelGroup, ChannelSlice, Cost
 from pfs_core.channels.resizing import resize, slice_weights
 from pfs_core.channels.tracing import trace
 
-__all__ = ["Axis", "ChannelGraph", "ChannelGroup", "Cost", "Segment", "resize", "slice_weights", "trace"]
+__all__ = ["Axis", "ChannelGraph", "ChannelGroup", "ChannelSlice", "Cost", "resize", "slice_weights", "trace"]

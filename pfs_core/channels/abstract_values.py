@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 
-class Part(NamedTuple):
+class TracedSlice(NamedTuple):
     """A stretch of a tensor's features: the channels of one group, each ``repeat`` times side by side.
 
     ``gates`` are the layers whose output a masked channel is set to 0 at; ``ungated`` says why there are none
@@ -23,7 +23,7 @@ class Channels:
     """A tensor whose dimension ``dim`` is made of channels: the parts, one after the other."""
 
     dim: int
-    parts: tuple[Part, ...]
+    parts: tuple[TracedSlice, ...]
 
     def at(self, dim: int) -> "Channels":
         """The same channels on another dimension."""

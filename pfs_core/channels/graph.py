@@ -21,7 +21,7 @@ class Cost(NamedTuple):
     params: int
 
 
-class Segment(NamedTuple):
+class ChannelSlice(NamedTuple):
     """A stretch of a tensor's features: the channels of ``group``, each ``repeat`` times side by side."""
 
     group: str
@@ -38,7 +38,7 @@ class Axis:
 
     module: str
     role: Role
-    segments: tuple[Segment, ...]
+    segments: tuple[ChannelSlice, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Term:
     """``macs`` and ``params`` times the width of every span in ``spans``, divided by a convolution's ``groups``."""
 
     module: str
-    spans: tuple[tuple[Segment, ...], ...]
+    spans: tuple[tuple[ChannelSlice, ...], ...]
     macs: int
     params: int
     groups: int = 1
@@ -90,7 +90,7 @@ class Term:
         return math.prod(features(span, widths) for span in self.spans) // self.groups
 
 
-def features(segments: Iterable[Segment], widths: Mapping[str, int]) -> int:
+def features(segments: Iterable[ChannelSlice], widths: Mapping[str, int]) -> int:
     """How many features the segments are at ``widths``."""
     return sum(repeat * widths[group] for group, repeat in segments)
 
@@ -127,7 +127,7 @@ class ChannelGraph:
         """``{group: width}`` as traced."""
         return {group.name: group.width for group in self.groups}
 
-    def at(self, widths: Mapping[str, int]) -> "ChannelGraph":
+    def with_widths(self, widths: Mapping[str, int]) -> "ChannelGraph":
         """The graph of the network resized to ``widths``; UserError as :meth:`check`."""
         self.check(widths)
         return replace(self, groups=tuple(replace(g, width=widths[g.name]) for g in self.groups))

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from torch import fx
 
-from pfs_core.channels.abstract_values import Channels, Fixed, Part, Shape, Size, Value
-from pfs_core.channels.graph import Axis, ChannelGraph, ChannelGroup, Role, Segment, Term
+from pfs_core.channels.abstract_values import Channels, Fixed, Shape, Size, TracedSlice, Value
+from pfs_core.channels.graph import Axis, ChannelGraph, ChannelGroup, ChannelSlice, Role, Term
 from pfs_core.channels.handlers.operators import SIZED, handler_of, in_place, is_rectifier, is_view
 from pfs_core.channels.slices import shape_of, sizes_of
 
@@ -30,7 +30,7 @@ class _Draft:
         self.ungated = ""
 
 
-class Walk:
+class ChannelTracer:
     """Groups, axes and terms, as found so far.
 
     Args:
@@ -49,8 +49,8 @@ class Walk:
         self._drafts: list[_Draft] = []
         self._root: list[int] = []
         self._written: dict[str, int] = {}
-        self._axes: dict[tuple[str, Role], tuple[Part, ...]] = {}
-        self._terms: list[tuple[str, tuple[tuple[Part, ...], ...], int, int, int]] = []
+        self._axes: dict[tuple[str, Role], tuple[TracedSlice, ...]] = {}
+        self._terms: list[tuple[str, tuple[tuple[TracedSlice, ...], ...], int, int, int]] = []
         self._counted: set[str] = set()
         self._called: set[str] = set()
         self._bare: set[str] = set()
@@ -68,7 +68,7 @@ class Walk:
         value = self.value(node)
         return value if isinstance(value, Channels) else None
 
-    def along(self, node: Any, dim: int) -> tuple[Part, ...] | None:
+    def parts_of_dim(self, node: Any, dim: int) -> tuple[TracedSlice, ...] | None:
         """The parts of an argument's dimension ``dim``, for a layer that reads it; None if it is not of channels.
 
         The dimension of a tensor that cannot change becomes a group of its own, frozen.
@@ -78,8 +78,8 @@ class Walk:
             return value.parts
         if isinstance(value, Fixed) and shape and not value.constant:
             group = self._named(f"<{value.origin}:{shape[dim]}>", value.origin, shape[dim])
-            self.freeze((Part(group),), value.reason)
-            return (Part(group),)
+            self.freeze((TracedSlice(group),), value.reason)
+            return (TracedSlice(group),)
         return None
 
     def module(self, node: fx.Node) -> Any:
@@ -108,11 +108,11 @@ class Walk:
         group = self._named(name, name, width)
         if any(pattern.fullmatch(name) for pattern in self._stream_layers):
             self._draft(group).stream = "as the network declares"
-        out = Channels(dim, (Part(group, gates=frozenset([name])),))
+        out = Channels(dim, (TracedSlice(group, gates=frozenset([name])),))
         self.spans(node, "writes", out.parts)
         return out
 
-    def reads(self, node: fx.Node, parts: tuple[Part, ...]) -> None:
+    def reads(self, node: fx.Node, parts: tuple[TracedSlice, ...]) -> None:
         """The node's module mixes these channels."""
         self.spans(node, "reads", parts)
         for part in parts:
@@ -120,14 +120,14 @@ class Walk:
             draft.gates |= part.gates
             draft.ungated = draft.ungated or part.ungated
 
-    def spans(self, node: fx.Node, role: Role, parts: tuple[Part, ...]) -> None:
+    def spans(self, node: fx.Node, role: Role, parts: tuple[TracedSlice, ...]) -> None:
         """One side of this node's module follows the parts: those of an earlier call, if it is called again."""
         name = str(node.target)
         before = self._axes.setdefault((name, role), parts)
         if before is not parts:
-            self.tie(before, parts, f"{name} reads it in two ways")
+            self.unify(before, parts, f"{name} reads it in two ways")
 
-    def tie(self, a: tuple[Part, ...], b: tuple[Part, ...], mismatch: str, stream: str = "") -> bool:
+    def unify(self, a: tuple[TracedSlice, ...], b: tuple[TracedSlice, ...], mismatch: str, stream: str = "") -> bool:
         """Make the groups of two equal rows of parts one by one the same; ``stream`` is the addition that does it.
 
         Where the rows have other borders, everything in them is frozen for the reason ``mismatch``.
@@ -142,7 +142,7 @@ class Walk:
             self._join(one.group, other.group, stream)
         return True
 
-    def block(self, parts: tuple[Part, ...], groups: int) -> bool:
+    def require_multiple(self, parts: tuple[TracedSlice, ...], groups: int) -> bool:
         """Keep the width a multiple of ``groups``, its channels coming and going in all of them; False if it is not."""
         if len(parts) != 1 or parts[0].repeat != 1:
             return False
@@ -153,20 +153,20 @@ class Walk:
         draft.blocks = blocks
         return True
 
-    def freeze(self, parts: Iterable[Part], reason: str) -> None:
+    def freeze(self, parts: Iterable[TracedSlice], reason: str) -> None:
         """The groups must keep their width."""
         for part in parts:
             draft = self._draft(part.group)
             draft.frozen = draft.frozen or reason
 
-    def ungate(self, parts: Iterable[Part], reason: str) -> None:
+    def forbid_gating(self, parts: Iterable[TracedSlice], reason: str) -> None:
         """Removing a channel of these groups is not the same as setting it to 0, wherever that is done."""
         for part in parts:
             draft = self._draft(part.group)
             draft.ungated = draft.ungated or reason
 
-    def count(
-        self, node: fx.Node, spans: tuple[tuple[Part, ...], ...], macs: int, params: int, groups: int = 1
+    def add_cost(
+        self, node: fx.Node, spans: tuple[tuple[TracedSlice, ...], ...], macs: int, params: int, groups: int = 1
     ) -> None:
         """Add ``macs`` and ``params`` times the widths of ``spans`` (divided by ``groups``) to the cost."""
         self._terms.append((str(node.target), spans, macs if self.counting else 0, params, groups))
@@ -260,7 +260,7 @@ class Walk:
         shape = shape_of(node)
         if len(shape) < 2:
             return None
-        part = Part(self._named(f"<{node.target}>", "input", shape[1]))
+        part = TracedSlice(self._named(f"<{node.target}>", "input", shape[1]))
         self.freeze((part,), "the network's input")
         return Channels(1, (part,))
 
@@ -285,8 +285,8 @@ class Walk:
         terms.append(Term("", (), macs, params))
         return ChannelGraph(groups, tuple(axes), tuple(terms), input_shape, widen_stream)
 
-    def _segments(self, parts: tuple[Part, ...]) -> tuple[Segment, ...]:
-        return tuple(Segment(self._draft(part.group).name, part.repeat) for part in parts)
+    def _segments(self, parts: tuple[TracedSlice, ...]) -> tuple[ChannelSlice, ...]:
+        return tuple(ChannelSlice(self._draft(part.group).name, part.repeat) for part in parts)
 
     def _named(self, key: str, name: str, width: int) -> int:
         """The group made for ``key``, made now if there is none."""

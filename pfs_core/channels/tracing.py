@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pfs_core.channels.graph import ChannelGraph
 from pfs_core.channels.handlers.layers import LAYERS
-from pfs_core.channels.tracer import BATCH, Placement, Policy, Walk
+from pfs_core.channels.tracer import BATCH, ChannelTracer, Placement, Policy
 from pfs_core.errors import UserError
 
 
@@ -52,18 +52,18 @@ def trace(
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     images = torch.empty(BATCH, *input_shape, device="meta", dtype=dtype)
     flops = FlopCounterMode(display=False)
-    walk = Walk(placement, getattr(model, "stream_layers", ()))
+    tracer = ChannelTracer(placement, getattr(model, "stream_layers", ()))
     traced = _symbolic(on_meta)
     with flops:
         _run(on_meta, images[:1])
-    walk.visit_all(_with_shapes(traced, images))
+    tracer.visit_all(_with_shapes(traced, images))
     layers = [name for name, module in on_meta.named_modules() if type(module) in LAYERS]
-    if not all(map(walk.called, layers)):  # heads that only training uses
+    if not all(map(tracer.called, layers)):  # heads that only training uses
         _run(on_meta.train(), images)
-        walk.visit_all(_with_shapes(_symbolic(on_meta), images), counting=False)
+        tracer.visit_all(_with_shapes(_symbolic(on_meta), images), counting=False)
     macs = flops.get_total_flops() // 2
     params = sum(p.numel() for p in on_meta.parameters())
-    return walk.finish(input_shape, policy, macs, params, getattr(model, "widen_stream", False))
+    return tracer.finish(input_shape, policy, macs, params, getattr(model, "widen_stream", False))
 
 
 def _on_meta(model: nn.Module) -> nn.Module:

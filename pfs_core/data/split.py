@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pfs_core.config.recipes import SplitRecipe
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data.crop import Crop
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError
@@ -22,7 +22,7 @@ from pfs_core.data.open import open_source
 from pfs_core.data.page import CLASSES, EACH, dataset_page
 from pfs_core.data.reading import Reader, decoded, load_images, row_groups
 from pfs_core.errors import UserError
-from pfs_core.runtime.cost import Stopwatch
+from pfs_core.runtime.cost import StepTimer
 from pfs_core.runtime.progress import say
 from pfs_core.storage.artifacts import check_out, publish, write_json
 
@@ -38,19 +38,19 @@ _INDEX = pa.schema(
 )
 
 
-def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitRecipe(), seed: int = 0) -> dict[str, Any]:
+def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConfig(), seed: int = 0) -> dict[str, Any]:
     """Split the dataset at random and write the ``split`` folder.
 
     ``split.parquet`` is an index with a row an image (file, row_group, row, label, split), ``files.parquet`` the files
     with size and tag, ``split.json`` the rest: dataset, counts a class, seed, pixel statistics of the training rows,
-    the fingerprint of the source's content and that of the split itself. Where ``recipe.image_size`` is None,
+    the fingerprint of the source's content and that of the split itself. Where ``config.image_size`` is None,
     ``images.safetensors`` has the decoded images in the order of the index (``images``: uint8 [N, C, H, W]); else they
     stay where they are. ``dataset.html`` shows some images of each class and how many there are.
 
     Args:
         dataset: its address, see :func:`~pfs_core.data.open.open_source`.
         out: the folder to write.
-        recipe: see :class:`SplitRecipe`.
+        config: see :class:`SplitConfig`.
         seed: of the random choice, which depends neither on the order of files nor, where rows have names, on how they
             are spread over files.
 
@@ -61,20 +61,20 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         UserError: as ``open_source``; an image cannot be decoded; or the set is too small to split.
     """
     check_out(out, "split")
-    watch = Stopwatch()
+    timer = StepTimer()
     source = open_source(dataset)
-    images, skipped = _read(source, recipe)
+    images, skipped = _read(source, config)
     usable = np.ones(len(source), dtype=bool)
     usable[list(skipped)] = False
-    parts = choose_rows(source, recipe, seed, usable)
+    parts = choose_rows(source, config, seed, usable)
     labels = source.labels
     augmentation: dict[str, Any]
     if images is None:
-        assert recipe.image_size is not None
-        shape = [recipe.channels or 3, recipe.image_size, recipe.image_size]
+        assert config.image_size is not None
+        shape = [config.channels or 3, config.image_size, config.image_size]
         samples: list[tuple[int, Tensor]] = []
         mean, std = pixel_statistics(_kept(_samples(source, parts, shape, seed), labels, samples))
-        augmentation = {"crop_scale": recipe.crop_scale}
+        augmentation = {"crop_scale": config.crop_scale}
     else:
         training = np.flatnonzero(parts == TRAIN)
         samples = [(i, images[i]) for i in training[:_SHOWN].tolist()]
@@ -99,15 +99,15 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
         "skipped": [{"image": source.place(i), "reason": reason} for i, reason in skipped.items()],
         "mean": mean,
         "std": std,
-        "augmentation": {**augmentation, "flip": source.flip and recipe.flip},
-        "recipe": recipe.model_dump(mode="json"),
+        "augmentation": {**augmentation, "flip": source.flip and config.flip},
+        "recipe": config.model_dump(mode="json"),
     }
     with publish(out, "split") as folder:
         write_index(folder, source, parts)
         if images is not None:
             save_file({"images": images[torch.from_numpy(usable)]}, folder / "images.safetensors")
         write_json(folder / "split.json", info)
-        watch.write(folder)
+        timer.write(folder)
         (folder / "dataset.html").write_text(_page(info, labels, samples), encoding="utf-8")
     rows = ", ".join(f"{info['rows'][part]:,} {part}" for part in PARTS)
     left_out = f"; {len(skipped):,} left out (see split.json)" if skipped else ""
@@ -115,21 +115,21 @@ def split_dataset(dataset: str, out: str | Path, recipe: SplitRecipe = SplitReci
     return info
 
 
-def _read(source: Source, recipe: SplitRecipe) -> tuple[Tensor | None, dict[int, str]]:
+def _read(source: Source, config: SplitConfig) -> tuple[Tensor | None, dict[int, str]]:
     """The images, if they are to be kept in memory, and the rows that are left out."""
-    skip = recipe.on_bad == "skip"
+    skip = config.on_bad == "skip"
     if source.images is not None:
-        if recipe.image_size:
+        if config.image_size:
             raise UserError(f"split.image_size: {source.uri} is a set of small images that is kept in memory as it is")
-        return _with_channels(source.images, recipe.channels), {}
-    if recipe.image_size is None:
+        return _with_channels(source.images, config.channels), {}
+    if config.image_size is None:
         stored = int(source.files.sizes.sum())
         if stored > _IN_MEMORY:
             raise UserError(
                 f"dataset {source.uri} holds {stored / 2**30:.0f} GiB, too much to keep in memory; "
                 "set split.image_size (224 for ImageNet) to read images from where they are"
             )
-        return load_images(source, recipe.channels, skip)
+        return load_images(source, config.channels, skip)
     if not skip:
         return None, {}
     faults = ((i, image) for i, image in decoded(source) if isinstance(image, BadImageError))
@@ -145,7 +145,7 @@ def _with_channels(images: Tensor, channels: int | None) -> Tensor:
     return images
 
 
-def choose_rows(source: Source, recipe: SplitRecipe, seed: int, usable: np.ndarray | None = None) -> np.ndarray:
+def choose_rows(source: Source, config: SplitConfig, seed: int, usable: np.ndarray | None = None) -> np.ndarray:
     """The part of each row of ``source``, int8 [N] places in ``PARTS``, at random where it does not say itself.
 
     Rows that are not ``usable`` are -1.
@@ -158,28 +158,28 @@ def choose_rows(source: Source, recipe: SplitRecipe, seed: int, usable: np.ndarr
     order = pc.sort_indices(source.names).to_numpy() if named else np.arange(len(source))
     if not source.is_test.any():
         rows = random.permutation(order[usable[order]])
-        parts[rows[: round(recipe.test_fraction * len(rows))]] = TEST
+        parts[rows[: round(config.test_fraction * len(rows))]] = TEST
     rows = random.permutation(order[parts[order] == TRAIN])
-    parts[_validation(source, recipe, rows)] = VALIDATION
+    parts[_validation(source, config, rows)] = VALIDATION
     for i, part in enumerate(PARTS):
         if not (parts == i).any():
             raise UserError(f"the dataset's {len(parts)} rows are too few: none is left for {part}")
     return parts
 
 
-def _validation(source: Source, recipe: SplitRecipe, rows: np.ndarray) -> np.ndarray:
+def _validation(source: Source, config: SplitConfig, rows: np.ndarray) -> np.ndarray:
     """The rows that validate, of training rows in random order."""
-    count = min(recipe.validation, round(recipe.max_validation_fraction * len(rows)))
-    if recipe.validation_per_class is None and not recipe.stratified:
+    count = min(config.validation, round(config.max_validation_fraction * len(rows)))
+    if config.validation_per_class is None and not config.stratified:
         return rows[:count]
     labels = source.labels[rows]
     sizes = np.bincount(labels, minlength=len(source.class_names))
-    if recipe.validation_per_class is not None:
-        quota = np.full(len(sizes), recipe.validation_per_class)
+    if config.validation_per_class is not None:
+        quota = np.full(len(sizes), config.validation_per_class)
         short = np.flatnonzero(sizes <= quota)
         if len(short):
             raise UserError(
-                f"split.validation_per_class is {recipe.validation_per_class}, but class "
+                f"split.validation_per_class is {config.validation_per_class}, but class "
                 f"{source.class_names[short[0]]!r} has {sizes[short[0]]} training images"
             )
     else:

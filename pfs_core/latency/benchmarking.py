@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pfs_core.config.recipes import LatencyRecipe
 from pfs_core.config.spec import Budget
+from pfs_core.config.stages import LatencyConfig
 from pfs_core.errors import UserError
 from pfs_core.export.onnx_file import agree
 from pfs_core.latency.machine import disturbance, machine, noise, processor_seconds
@@ -34,7 +34,7 @@ SCHEMA = "pfs.latency/2"
 def benchmark(
     structures: Sequence[Structure],
     out: str | Path,
-    recipe: LatencyRecipe = LatencyRecipe(),
+    config: LatencyConfig = LatencyConfig(),
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measure structures beside their dense and their expanded network and write the ``latency`` folder.
@@ -48,7 +48,7 @@ def benchmark(
     Args:
         structures: of one model; dense and expanded are added where they are not among them.
         out: the folder to write.
-        recipe: see :class:`LatencyRecipe`.
+        config: see :class:`LatencyConfig`.
         seed: of the order, the weights and the images.
 
     Returns:
@@ -62,22 +62,22 @@ def benchmark(
     started, clock = processor_seconds(), time.perf_counter()
     measurements: list[dict[str, Any]] = []
     tables = []
-    skipped = {runtime: reason for runtime in recipe.runtimes if (reason := missing(runtime))}
+    skipped = {runtime: reason for runtime in config.runtimes if (reason := missing(runtime))}
     with tempfile.TemporaryDirectory() as scratch:
         folders = {name: Path(scratch) / name for name in networks}
         for name, structure in networks.items():
             write_network(structure, folders[name], seed)
         file_mib = {name: (folder / "model.safetensors").stat().st_size / 2**20 for name, folder in folders.items()}
-        counts = thread_counts(recipe, len(cores()))
+        counts = thread_counts(config, len(cores()))
         falling = sorted(counts, reverse=True)  # OpenVINO never takes more cores in a process than it found at first
-        for threads, batch, runtime in product(falling, recipe.batches, recipe.runtimes):
+        for threads, batch, runtime in product(falling, config.batches, config.runtimes):
             if runtime in skipped:
                 continue
             shape = (batch, *structures[0].model.input_shape)
             images = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
             say(f"latency in {runtime}, batch {batch}, {threads} thread{'s' * (threads > 1)}: {', '.join(networks)}")
             try:
-                samples, loads = _measured(runtime, folders, images, threads, recipe, seed)
+                samples, loads = _measured(runtime, folders, images, threads, config, seed)
             except Exception as e:  # a runtime that cannot take this network says so in its own way
                 skipped[runtime] = str(e).strip().partition("\n")[0] or type(e).__name__
                 say(f"latency in {runtime} is left out: {skipped[runtime]}")
@@ -103,7 +103,7 @@ def benchmark(
         "disturbance_cores": disturbed,
         "seconds": seconds,
         "noisy": noise(disturbed, os.cpu_count() or 1),
-        "recipe": recipe.model_dump(),
+        "recipe": config.model_dump(),
         "seed": seed,
     }
     with publish(out, "latency") as folder:
@@ -132,13 +132,13 @@ def with_references(structures: Sequence[Structure]) -> dict[str, Structure]:
     return named
 
 
-def thread_counts(recipe: LatencyRecipe, most: int) -> list[int]:
+def thread_counts(config: LatencyConfig, most: int) -> list[int]:
     """Numbers of threads on so many cores, 0 being all of them, without those that come to the same."""
-    return list(dict.fromkeys(min(threads or most, most) for threads in recipe.threads))
+    return list(dict.fromkeys(min(threads or most, most) for threads in config.threads))
 
 
 def _measured(
-    runtime: str, folders: Mapping[str, Path], images: np.ndarray, threads: int, recipe: LatencyRecipe, seed: int
+    runtime: str, folders: Mapping[str, Path], images: np.ndarray, threads: int, config: LatencyConfig, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Nanoseconds a network and round, and the round's load, once the runtime is known to compute what PyTorch does."""
     with quiet(threads):
@@ -148,7 +148,7 @@ def _measured(
             if not agree(np.asarray(found), np.asarray(expected)):
                 raise UserError(f"it computes something else than PyTorch for the {name} network")
         loaders = {name: partial(RUNTIMES[runtime], folder, images, threads) for name, folder in folders.items()}
-        return loaded_and_interleaved(loaders, recipe, seed)
+        return loaded_and_interleaved(loaders, config, seed)
 
 
 def _statistics(samples: Mapping[str, np.ndarray], loads: np.ndarray) -> dict[str, Any]:

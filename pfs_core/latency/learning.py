@@ -19,7 +19,7 @@ from pfs_core.latency.machine import machine
 from pfs_core.latency.model import LatencyModel, Measured, fit
 from pfs_core.latency.protocol import cores, quiet
 from pfs_core.latency.runtimes import missing
-from pfs_core.latency.sampling import Stopwatch, draw_widths
+from pfs_core.latency.sampling import PairTimer, draw_widths
 from pfs_core.models import build_model
 from pfs_core.runtime.progress import say
 from pfs_core.storage.artifacts import read_json, write_json
@@ -141,7 +141,7 @@ def _measure(
 @contextlib.contextmanager
 def _stopwatch(spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int) -> Any:
     with torch.random.fork_rng(devices=[]), quiet(threads):
-        yield Stopwatch(build_model(spec).eval(), graph, runtime, threads)
+        yield PairTimer(build_model(spec).eval(), graph, runtime, threads)
 
 
 def _cached(kind: str, here: Mapping[str, Any], spec: ModelSpec, graph: ChannelGraph, *more: Any) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pfs_core.config.recipes import LatencyRecipe
+from pfs_core.config.stages import LatencyConfig
 from pfs_core.latency.statistics import median_interval
 
 LOADS = 5
@@ -22,7 +22,7 @@ the same network a few tenths of a percent faster or slower, for as long as it s
 
 
 def loaded_and_interleaved(
-    loaders: Mapping[str, Callable[[], Callable[[], Any]]], recipe: LatencyRecipe, seed: int
+    loaders: Mapping[str, Callable[[], Callable[[], Any]]], config: LatencyConfig, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """A measurement in :data:`LOADS` parts, each on networks loaded anew, in an order of its own: the first is slower.
 
@@ -31,7 +31,7 @@ def loaded_and_interleaved(
     """
     order = random.Random(seed)  # noqa: S311 - shuffles an order, keeps no secret
     seeds = range(seed, seed + LOADS**2, LOADS)
-    parts = [interleaved(_loaded(loaders, order), recipe, each, share=LOADS) for each in seeds]
+    parts = [interleaved(_loaded(loaders, order), config, each, share=LOADS) for each in seeds]
     samples = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return samples, np.repeat(np.arange(LOADS), [len(next(iter(part.values()))) for part in parts])
 
@@ -44,25 +44,25 @@ def _loaded(loaders: Mapping[str, Callable[[], Callable[[], Any]]], order: rando
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], Any]], recipe: LatencyRecipe, seed: int, share: int = 1
+    runs: Mapping[str, Callable[[], Any]], config: LatencyConfig, seed: int, share: int = 1
 ) -> dict[str, np.ndarray]:
     """Nanoseconds of each run in each round: int64 [rounds] a name. Ratios are to the first one.
 
-    Rounds go on until every interval is as narrow as the recipe asks, or its time is up; at least ``min_rounds``. With
+    Rounds go on until every interval is as narrow as the config asks, or its time is up; at least ``min_rounds``. With
     ``share`` these are what so many such parts should come to together.
     """
-    least, width = math.ceil(recipe.min_rounds / share), recipe.relative_width * math.sqrt(share)
+    least, width = math.ceil(config.min_rounds / share), config.relative_width * math.sqrt(share)
     order = random.Random(seed)  # noqa: S311 - shuffles an order, keeps no secret
     names = list(runs)
-    deadline = time.perf_counter() + recipe.warmup_seconds / share
+    deadline = time.perf_counter() + config.warmup_seconds / share
     warm = 0
-    while warm < recipe.warmup_rounds or time.perf_counter() < deadline:
+    while warm < config.warmup_rounds or time.perf_counter() < deadline:
         order.shuffle(names)
         for name in names:
             runs[name]()
         warm += 1
     taken: dict[str, list[int]] = {name: [] for name in names}
-    deadline = time.perf_counter() + recipe.max_seconds / share
+    deadline = time.perf_counter() + config.max_seconds / share
     check = least
     while True:
         order.shuffle(names)

@@ -39,7 +39,7 @@ def draw_widths(
     return widths
 
 
-class Stopwatch:
+class PairTimer:
     """Times networks of one model against its dense network, a pair at a time.
 
     Attributes:

@@ -1,28 +1,40 @@
-"""What every way of choosing a structure starts from: the network, widened, and its channel graph."""
+"""What every method starts from: the network at its expanded widths, its channel graph and the images."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from pfs_core.channels import ChannelGraph, resize, trace
-from pfs_core.config.recipes import ChannelsRecipe
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import ImageSplit
+from pfs_core.methods.config import MethodConfig
 from pfs_core.models import build_model
 from pfs_core.runtime.device import reuse_memory
+from pfs_core.runtime.progress import Record, ignore
 from pfs_core.structure.budget_cut import check_reachable
+from pfs_core.training.checkpoints import Checkpoints
+
+C = TypeVar("C", bound=MethodConfig)
 
 
-class Start(NamedTuple):
-    """A network before any channel is chosen.
+@dataclass(frozen=True)
+class SearchContext:
+    """A network before any channel is chosen, and what a method needs to choose.
 
     Attributes:
-        spec: as the data and the recipe have it.
-        model: at the expanded widths, freshly initialised, on the device of the data.
+        spec: the network as the images and the configuration have it.
+        model: at the expanded widths, freshly initialised, on the device of the images.
         graph: the channel graph of the unexpanded network.
         widths: the width of every group of ``model``.
-        budget: what the structure will be cut to, in MACs where it is one of latency.
+        budget: what the structure will be cut to; a latency budget stands here as the same share of the MACs.
+        data: the images.
+        config: the settings of the method.
+        seed: of everything that is random.
+        record: called with every row of the history as soon as it is known.
+        checkpoints: of the search; they name their folder after everything that the result follows from.
     """
 
     spec: ModelSpec
@@ -30,22 +42,37 @@ class Start(NamedTuple):
     graph: ChannelGraph
     widths: dict[str, int]
     budget: Budget
+    data: ImageSplit
+    config: MethodConfig
+    seed: int
+    record: Record
+    checkpoints: Checkpoints
 
-    def key(self, data: ImageSplit, budget: Budget, recipe: ChannelsRecipe, seed: int) -> dict[str, Any]:
-        """What a search from here follows from, ``budget`` being the one that was asked for: its checkpoints' key."""
-        return {
-            "step": "search",
-            "model": self.spec.model_dump(mode="json"),
-            "recipe": recipe.model_dump(mode="json"),
-            "budget": str(budget),
-            "seed": seed,
-            "split": data.info["fingerprint"],
-            "device": data.device.type,
-        }
+    def config_as(self, kind: type[C]) -> C:
+        """The settings as the method's own configuration."""
+        assert isinstance(self.config, kind)
+        return self.config
 
 
-def start(spec: ModelSpec, data: ImageSplit, budget: Budget, recipe: ChannelsRecipe, seed: int) -> Start:
-    """Build the network of ``spec`` for the images of ``data``, with weights drawn by ``seed``.
+def search_context(
+    spec: ModelSpec,
+    data: ImageSplit,
+    budget: Budget,
+    config: MethodConfig,
+    seed: int,
+    open_checkpoints: Callable[[dict[str, Any]], Checkpoints],
+    record: Record = ignore,
+) -> SearchContext:
+    """Build the network of ``spec`` for the images, with weights drawn by ``seed``.
+
+    Args:
+        spec: the network; images and configuration decide its classes, input and expansion.
+        data: the images.
+        budget: that the user asked for.
+        config: the settings of the method.
+        seed: of the search.
+        open_checkpoints: makes the checkpoints from their key.
+        record: called with every row of the history.
 
     Raises:
         UserError: the network cannot process the images, or the budget cannot be reached.
@@ -54,18 +81,26 @@ def start(spec: ModelSpec, data: ImageSplit, budget: Budget, recipe: ChannelsRec
         {
             "num_classes": data.num_classes,
             "input_shape": data.input_shape,
-            "expand": recipe.expand,
-            "expand_stream": recipe.expand_stream,
+            "expand": config.expand,
+            "expand_stream": config.expand_stream,
         },
         "model",
     )
     torch.manual_seed(seed)
     model = build_model(spec)
-    graph = trace(model, spec.input_shape, recipe.policy, recipe.placement)
+    graph = trace(model, spec.input_shape, config.policy, config.placement)
     widths = graph.expanded(spec.expand, spec.expand_stream)
-    budget = budget.in_macs
-    check_reachable(graph, widths, budget)
+    check_reachable(graph, widths, budget.in_macs)
     model = resize(model, graph, widths).to(data.device)
     if data.device.type == "cpu":
         reuse_memory()
-    return Start(spec, model, graph, widths, budget)
+    key = {
+        "step": "search",
+        "model": spec.model_dump(mode="json"),
+        "recipe": config.model_dump(mode="json"),
+        "budget": str(budget),
+        "seed": seed,
+        "split": data.info["fingerprint"],
+        "device": data.device.type,
+    }
+    return SearchContext(spec, model, graph, widths, budget.in_macs, data, config, seed, record, open_checkpoints(key))

@@ -1,4 +1,4 @@
-"""The ``gates`` folder: what every way of choosing a structure ends in."""
+"""The ``gates`` folder, which the search of every method ends in."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import pfs_core
-from pfs_core.config.recipes import MethodRecipe
 from pfs_core.config.spec import Budget
-from pfs_core.data import ImageSplit
 from pfs_core.errors import UserError
-from pfs_core.methods.context import Start
-from pfs_core.methods.result import Chosen
+from pfs_core.methods.context import SearchContext
+from pfs_core.methods.result import MethodResult
 from pfs_core.runtime.device import memory_text, peak_memory
 from pfs_core.runtime.environment import code
 from pfs_core.runtime.progress import say
@@ -26,36 +24,26 @@ SCHEMA = "pfs.gates/1"
 PRETRAINING = "pretraining.parquet"
 
 
-def write_gates(
-    out: str | Path,
-    start: Start,
-    data: ImageSplit,
-    budget: Budget,
-    recipe: MethodRecipe,
-    seed: int,
-    found: Chosen,
-) -> dict[str, Any]:
+def write_gates(out: str | Path, context: SearchContext, budget: Budget, found: MethodResult) -> dict[str, Any]:
     """Write ``gates.safetensors``, ``history.parquet`` and ``search.json``; returns the content of the last.
 
     ``pretraining.parquet`` is there too where there was such a training.
 
     Args:
         out: the folder.
-        start: what the search started from.
-        data: the images.
-        budget: what the structure will be cut to.
-        recipe: of the method.
-        seed: of the search.
+        context: what the method started from.
+        budget: that the user asked for.
         found: by the method.
     """
+    data, config = context.data, context.config
     info = {
         "schema": SCHEMA,
-        "method": recipe.method,
-        "model": start.spec.model_dump(mode="json"),
-        "recipe": recipe.model_dump(),
+        "method": config.method,
+        "model": context.spec.model_dump(mode="json"),
+        "recipe": config.model_dump(),
         "budget": str(budget),
         "device": str(data.device),
-        "seed": seed,
+        "seed": context.seed,
         **found.facts,
         "split_fingerprint": data.info["fingerprint"],
         "pfs_version": pfs_core.__version__,
@@ -72,7 +60,7 @@ def write_gates(
         if found.pretraining:
             pq.write_table(_table(found.pretraining), folder / PRETRAINING)
         write_json(folder / "search.json", info)
-    say(f"search {start.spec.name}  {info['seconds']:.0f} s  {memory_text(info['peak_memory_mib'])}")
+    say(f"search {context.spec.name}  {info['seconds']:.0f} s  {memory_text(info['peak_memory_mib'])}")
     return info
 
 

@@ -25,7 +25,7 @@ def model_card(results: Results, name: str) -> str:
     lines = [
         f"# {name}",
         "",
-        f"The network `{results.spec.name}`, cut to the budget `{results.structures['pruned'].goal}` by "
+        f"The network `{results.spec.name}`, cut to the budget `{results.structures['pruned'].target_budget}` by "
         f"{results.method}, then {results.training}.",
         "",
         f"- **Input**: float32, [N, {', '.join(map(str, results.spec.input_shape))}], pixels in 0-255; the "

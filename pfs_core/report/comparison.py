@@ -165,7 +165,7 @@ def check_latencies(runs: Sequence[Results]) -> None:
 
 
 def _budget(results: Results) -> str:
-    return str(results.structures["pruned"].goal)
+    return str(results.structures["pruned"].target_budget)
 
 
 def _row(results: Results, network: str, name: str) -> dict[str, Any]:

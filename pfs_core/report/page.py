@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 
 from pfs_core.data.page import balance, balance_words
+from pfs_core.methods.registry import METHODS
 from pfs_core.rendering.drawing import STYLE, render_page, svg_text
 from pfs_core.report import figures
 from pfs_core.report.reproduce import commands
@@ -177,29 +178,9 @@ def _codes(results: Results) -> dict[str, list[str]]:
 def _search_words(results: Results) -> str:
     """How the structure was chosen, in a line."""
     info, history = results.search, results.search_history
-    recipe, where = info["recipe"], f"expansion {results.spec.expand}, policy {info['recipe']['policy']}"
-    match info["method"]:
-        case "pfs":
-            early = history[-1]["epoch"] < recipe["epochs"]
-            ended = f" (ended in epoch {history[-1]['epoch']}: the structure had settled)" if early else ""
-            return (
-                f"{results.method}: {recipe['epochs']} epochs{ended} on frozen random weights, {where}, target ratio "
-                f"{info['target_ratio']}, seed {info['seed']}; gates of epoch {info['kept_epoch']} "
-                f"(step {info['kept_step']}) kept"
-            )
-        case "network_slimming":
-            return (
-                f"{results.method}: {recipe['rounds']} x {recipe['epochs']} epochs of training with an L1 penalty of "
-                f"{recipe['sparsity']} on the scales of BatchNorms, to a validation accuracy of "
-                f"{info['validation_accuracy']:.1%}, {where}, seed {info['seed']}"
-            )
-        case "amc":
-            return (
-                f"{results.method}: {recipe['epochs']} epochs of training to a validation accuracy of "
-                f"{info['pretrained_accuracy']:.1%}, then {recipe['episodes']} episodes; the best cut keeps "
-                f"{info['validation_accuracy']:.1%} without training, {where}, seed {info['seed']}"
-            )
-    return f"{results.method}: no search, {where}, seed {info['seed']}"
+    said = METHODS[info["method"]].describe(info, history[-1] if history else {})
+    where = f"expansion {results.spec.expand}, policy {info['recipe']['policy']}, seed {info['seed']}"
+    return f"{results.method}: {said}; {where}"
 
 
 def _lost_cells(row: Mapping[str, Any]) -> tuple[str, ...]:

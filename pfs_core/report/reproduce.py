@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pfs_core.config.recipes import default_recipe, recipe
+from pfs_core.methods.registry import method_config
 from pfs_core.report.results import Results
 
 
@@ -15,7 +16,7 @@ def commands(results: Results) -> list[str]:
     pruned = results.structures["pruned"]
     defaults = recipe(default_recipe(split["dataset"]))
     usual = defaults.model_dump(mode="json")
-    usual["search"] = defaults.stage("search", {"method": search["method"]}).model_dump(mode="json")
+    usual["search"] = method_config(defaults, {"method": search["method"]}).model_dump(mode="json")
     model = [f"--set=model.{key}={_text(value)}" for key, value in results.spec.kwargs.items()]
     method = [f"--method={search['method']}"] if search["method"] != "pfs" else []
     extract = {key: pruned.chosen_by[key] for key in ("channel_multiple", "floor")}
@@ -33,7 +34,7 @@ def commands(results: Results) -> list[str]:
             "--gates",
             "gates",
             "--budget",
-            str(pruned.goal),
+            str(pruned.target_budget),
             "structures",
             *_changes("extract", extract, usual),
         ],

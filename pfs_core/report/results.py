@@ -14,21 +14,13 @@ from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.latency.benchmarking import SCHEMA as LATENCY_SCHEMA
 from pfs_core.methods.gates_folder import PRETRAINING, load_gates
+from pfs_core.methods.registry import METHODS
 from pfs_core.runtime.cost import seconds_of
 from pfs_core.storage.artifacts import read_json, require_result
 from pfs_core.structure import FILES, Structure
 
 NETWORKS = ("dense", "uniform", "pruned")
 """Order of the table's rows."""
-
-METHOD_NAMES = {
-    "pfs": "Pruning from Scratch",
-    "uniform": "one factor for all widths",
-    "random": "random widths",
-    "network_slimming": "Network Slimming",
-    "amc": "AMC",
-}
-"""What the ways of choosing a structure are called."""
 
 RUNTIME_NAMES = {
     "onnxruntime": "ONNX Runtime",
@@ -66,12 +58,12 @@ class Results:
     @property
     def method(self) -> str:
         """How the structure was chosen, in words."""
-        return METHOD_NAMES[self.search["method"]]
+        return METHODS[self.search["method"]].title
 
     @property
     def training(self) -> str:
         """How the pruned network was trained, in words."""
-        kept = self.metrics["pruned"]["recipe"].get("start") == "kept"
+        kept = self.metrics["pruned"]["recipe"].get("start") in ("inherited", "kept")
         return "fine-tuned from the weights that it keeps" if kept else "trained from scratch"
 
     @property

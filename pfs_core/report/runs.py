@@ -58,10 +58,11 @@ def load_methods(
     for folder in structures_dirs:
         structure = Structure.load(Path(folder) / "structure.json")
         method, seed = structure.chosen_by["method"], structure.chosen_by["seed"]
-        gates = searches.get((method, seed, str(structure.goal)))
+        gates = searches.get((method, seed, str(structure.target_budget)))
         if gates is None or seed not in dense:
             raise UserError(
-                f"{folder} is {method}, {structure.goal}, seed {seed}: its gates or the dense network of the seed lack"
+                f"{folder} is {method}, {structure.target_budget}, seed {seed}: "
+                "its gates or the dense network of the seed are missing"
             )
         out += load_budgets(split_dir, gates, [folder], model_dirs, latency_dirs, dense[seed])
     return out

@@ -13,7 +13,7 @@ SECONDS = "seconds.json"
 """What a step without checkpoints took, in a file of its own: all else in its folder is the same for the same seed."""
 
 
-class Stopwatch:
+class StepTimer:
     """Wall-clock time since it was made."""
 
     def __init__(self) -> None:

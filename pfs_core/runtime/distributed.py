@@ -33,7 +33,7 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
-    def gathered(self, values: Tensor) -> list[Tensor]:
+    def all_gather(self, values: Tensor) -> list[Tensor]:
         """A tensor on the CPU of every process, by rank; all of one shape and type."""
         if self.world == 1:
             return [values]
@@ -42,7 +42,7 @@ class Ranks:
         dist.all_gather(every, mine)
         return [each.cpu() for each in every]
 
-    def from_first(self, data: bytes | None) -> bytes | None:
+    def broadcast(self, data: bytes | None) -> bytes | None:
         """What process 0 gives, in all of them."""
         if self.world == 1:
             return data
@@ -57,7 +57,7 @@ class Ranks:
         return bytes(values.cpu().numpy())
 
     @torch.no_grad()
-    def align(self, tensors: Iterable[Tensor]) -> None:
+    def sync_buffers(self, tensors: Iterable[Tensor]) -> None:
         """Give every process the values that the tensors have in the first one."""
         if self.world > 1:
             for tensor in tensors:

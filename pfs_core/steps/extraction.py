@@ -9,19 +9,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pfs_core.channels import ChannelGraph
-from pfs_core.config.recipes import ExtractRecipe
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import ExtractConfig
 from pfs_core.errors import UserError
 from pfs_core.latency.learning import MULTIPLES, fastest_multiple, latency_model
 from pfs_core.latency.model import LatencyModel
 from pfs_core.methods.gates_folder import load_gates
-from pfs_core.runtime.cost import Stopwatch
+from pfs_core.runtime.cost import StepTimer
 from pfs_core.runtime.progress import say
 from pfs_core.storage.artifacts import check_out, publish, sha256, write_json
 from pfs_core.structure import FILES, Structure, extract, unexpanded_graph
-from pfs_core.structure.budget_cut import Price, cut
-from pfs_core.structure.inherited_weights import FILE as KEPT
-from pfs_core.structure.inherited_weights import kept_weights
+from pfs_core.structure.budget_cut import CostModel, prune_to_budget
+from pfs_core.structure.inherited_weights import FILE as INHERITED
+from pfs_core.structure.inherited_weights import inherited_weights
 from pfs_core.structure.references import dense, uniform
 
 
@@ -29,11 +29,11 @@ def extract_structures(
     gates: str | Path,
     out: str | Path,
     budget: Budget,
-    recipe: ExtractRecipe = ExtractRecipe(),
+    config: ExtractConfig = ExtractConfig(),
 ) -> dict[str, Structure]:
     """Cut the gates at the budget and write ``structure.json``, ``uniform.json`` and ``dense.json`` to ``out``.
 
-    Where the method trained a network, ``kept.safetensors`` has the weights of it that the cut keeps.
+    Where the method trained a network, ``inherited.safetensors`` has the weights of it that the cut keeps.
 
     A latency budget is one of this machine: what layers take here is measured first
     (:func:`pfs_core.latency.learning.latency_model`), and kept beside the structures as ``latency_model.json``.
@@ -42,13 +42,13 @@ def extract_structures(
         gates: a ``gates`` folder.
         out: the folder to write.
         budget: relative to the unexpanded network.
-        recipe: see :class:`ExtractRecipe`.
+        config: see :class:`ExtractConfig`.
 
     Raises:
         UserError: ``gates`` is not such a folder, or the budget cannot be reached.
     """
     check_out(out, "structure")
-    watch = Stopwatch()
+    timer = StepTimer()
     scores, info = load_gates(gates)
     spec = ModelSpec.parse(info["model"], "search.json: model")
     policy, seed = info["recipe"]["policy"], info["seed"]
@@ -56,20 +56,20 @@ def extract_structures(
     provenance = {
         "split_fingerprint": info["split_fingerprint"],
         "gates_sha256": sha256(Path(gates) / "gates.safetensors"),
-        "settings": recipe.model_dump(mode="json"),
+        "settings": config.model_dump(mode="json"),
     }
-    multiple = recipe.channel_multiple
+    multiple = config.channel_multiple
     if multiple == "auto":
-        multiple = _fastest_multiple(spec, graph, scores, budget, recipe)
-    model = price = None
+        multiple = _fastest_multiple(spec, graph, scores, budget, config)
+    model = cost_model = None
     if budget.metric == "latency":
-        model = latency_model(spec, graph, recipe.runtime, recipe.threads, multiple)
-        price = in_milliseconds(model, spec, graph)
+        model = latency_model(spec, graph, config.runtime, config.threads, multiple)
+        cost_model = in_milliseconds(model, spec, graph)
         provenance["latency_model"] = model.summary()
     how: dict[str, Any] = {
         "channel_multiple": multiple,
-        "floor": recipe.floor,
-        "price": price,
+        "floor": config.floor,
+        "cost_model": cost_model,
         "provenance": provenance,
     }
     structures = {
@@ -80,11 +80,11 @@ def extract_structures(
     with publish(out, "structure") as folder:
         if model:
             write_json(folder / "latency_model.json", model.model_dump(mode="json", by_alias=True))
-        if kept := kept_weights(Path(gates), spec, graph, scores, structures["pruned"].widths):
-            save_file(kept, folder / KEPT)
+        if inherited := inherited_weights(Path(gates), spec, graph, scores, structures["pruned"].widths):
+            save_file(inherited, folder / INHERITED)
         for name, structure in structures.items():
             structure.save(folder / FILES[name])
-        watch.write(folder)
+        timer.write(folder)
     for name, structure in structures.items():
         cost = structure.cost
         say(
@@ -95,22 +95,22 @@ def extract_structures(
 
 
 def _fastest_multiple(
-    spec: ModelSpec, graph: ChannelGraph, scores: Mapping[str, Tensor], budget: Budget, recipe: ExtractRecipe
+    spec: ModelSpec, graph: ChannelGraph, scores: Mapping[str, Tensor], budget: Budget, config: ExtractConfig
 ) -> int:
     """Of the multiples under which the budget can be reached, in MACs where it is one of latency."""
     expanded = graph.expanded(spec.expand, spec.expand_stream)
     candidates = {}
     for multiple in MULTIPLES:
         try:
-            candidates[multiple], _ = cut(graph, scores, budget.in_macs, expanded, multiple, recipe.floor)
+            candidates[multiple], _ = prune_to_budget(graph, scores, budget.in_macs, expanded, multiple, config.floor)
         except UserError:
             if multiple == 1:
                 raise
-    return fastest_multiple(spec, graph, candidates, recipe.runtime, recipe.threads)
+    return fastest_multiple(spec, graph, candidates, config.runtime, config.threads)
 
 
-def in_milliseconds(model: LatencyModel, spec: ModelSpec, graph: ChannelGraph) -> Price:
+def in_milliseconds(model: LatencyModel, spec: ModelSpec, graph: ChannelGraph) -> CostModel:
     """What widths cost by a latency model."""
     widened = spec.expand > 1 and graph.widen_stream and spec.expand_stream is None
     advice = "; search.expand_stream=1 leaves the residual stream as narrow as it was" if widened else ""
-    return Price(partial(model.milliseconds, graph), model.dense_ms, lambda ms: f"{ms:.3f} ms", advice)
+    return CostModel(partial(model.milliseconds, graph), model.dense_ms, lambda ms: f"{ms:.3f} ms", advice)

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 def about(structure: "Structure") -> dict[str, str]:
     """What a run on a structure is about (:func:`pfs_core.tracking.runs.tags_of`)."""
-    return {"model": structure.model.name, "budget": str(structure.goal), "method": structure.chosen_by["method"]}
+    return {
+        "model": structure.model.name,
+        "budget": str(structure.target_budget),
+        "method": structure.chosen_by["method"],
+    }
 
 
 def confusion(model_dir: str | Path) -> tuple[list[str], list[list[int]]]:

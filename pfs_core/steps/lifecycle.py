@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfs_core.config.overrides import Settings, chosen, whole_numbers
 from pfs_core.errors import UserError
+from pfs_core.methods.registry import method_config
 from pfs_core.tracking import mark_finished
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def plan_comparison(
             raise UserError(f"method_settings are of {method!r}, which is none of the methods {list(methods)}")
     changes = {method: {**settings.get(method, {}), "method": method} for method in methods}
     for method in methods:
-        chosen(recipe_name, dataset).stage("search", changes[method])
+        method_config(chosen(recipe_name, dataset), changes[method])
     tags = {"model": model, "dataset": dataset, "budget": " ".join(budgets), "method": " ".join(methods)}
     more = {"recipe": recipe_name, "seeds": " ".join(map(str, seeds)), "method_settings": settings}
     open_pipeline(f"compare {model} {tags['budget']}", {**tags, **more}, tags)

@@ -15,7 +15,7 @@ from pathlib import Path
 from pfs_core import steps
 from pfs_core.runtime.progress import first_process, user_errors
 from pfs_core.storage import open_storage
-from pfs_core.structure.inherited_weights import FILE as KEPT
+from pfs_core.structure.inherited_weights import FILE as INHERITED
 from pfs_core.training.checkpoints import ROOT
 from pfs_core.trainjob.shared import JOB, get_file, get_folder, put_folder
 
@@ -45,7 +45,7 @@ def fetch(address: str, inputs: Path) -> None:
     if (inputs / JOB).exists():
         return
     inputs.mkdir(parents=True, exist_ok=True)
-    for name in ("structure.json", KEPT):
+    for name in ("structure.json", INHERITED):
         get_file(address, name, inputs)
     get_folder(f"{address}/split", inputs / "split", "split")
     get_file(address, JOB, inputs)

@@ -49,14 +49,16 @@ def search(
         What it found, in numbers. With ``profile``, some steps of ``pfs`` are only timed.
     """
     from pfs_core.config.spec import Budget, ModelSpec
-    from pfs_core.methods.run import choose
+    from pfs_core.methods.pfs.config import PfsConfig
+    from pfs_core.methods.registry import method_config
+    from pfs_core.methods.run import search as run_search
 
     data = split_info(split_dir)
-    config = chosen(recipe_name, data["dataset"]).stage("search", settings or {})
+    config = method_config(chosen(recipe_name, data["dataset"]), settings or {})
     spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(dict(model_settings or {}))}, "model")
     goal = Budget.from_text(budget)
     if profile:
-        if config.method != "pfs":
+        if not isinstance(config, PfsConfig):
             raise UserError(f"--profile is of search.method=pfs, not of {config.method}")
         from pfs_core.methods.pfs.profiling import profile_search
 
@@ -65,8 +67,7 @@ def search(
     params = prefixed("search", {**inputs, "seed": seed, **config.model_dump()})
     tags = {"model": model, "budget": goal, "seed": seed, "dataset": data["dataset"], "method": config.method}
     with step_run("search", params, f"{model} {goal}", tags, watch=True) as run:
-        along = "episode" if config.method == "amc" else "step" if getattr(config, "evaluate_every", None) else "epoch"
-        info = choose(spec, split_dir, out, goal, config, seed, partial(_record, run, along))
+        info = run_search(spec, split_dir, out, goal, config, seed, partial(_record, run, config.history_axis))
         known = ("validation_accuracy", "pretrained_accuracy", "nonzero", "kept_epoch", "steps", "seconds")
         result = {key: info[key] for key in known if key in info}
         result |= prefixed("peak_memory_mib", info["peak_memory_mib"])
@@ -80,21 +81,21 @@ def search(
     return finite(result)
 
 
-def _record(run: StepRun, along: str, row: dict[str, Any]) -> None:
+def _record(run: StepRun, axis: str, row: dict[str, Any]) -> None:
     """Log a row of a search; those of a training before it have epochs only."""
-    run.row(row, at=along if along in row else "epoch")
+    run.row(row, at=axis if axis in row else "epoch")
 
 
 def extract(gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", settings: Settings | None = None) -> dict:
     """Write the ``structures`` folder; returns the cost of the pruned structure."""
-    from pfs_core.config.recipes import ExtractRecipe
     from pfs_core.config.spec import Budget
+    from pfs_core.config.stages import ExtractConfig
     from pfs_core.methods.gates_folder import load_gates
     from pfs_core.runtime.cost import seconds_of
     from pfs_core.steps.extraction import extract_structures
     from pfs_core.storage.artifacts import require_result, sha256
 
-    config = ExtractRecipe.parse(dict(settings or {}), "extract")
+    config = ExtractConfig.parse(dict(settings or {}), "extract")
     goal = Budget.from_text(budget)
     gates = sha256(require_result(gates_dir, "search", "pfs search --model M --split DIR OUT") / "gates.safetensors")
     params = prefixed("extract", {"gates": gates, "budget": str(goal), **config.model_dump()})
@@ -127,7 +128,7 @@ def retrain(
     """
     from pfs_core.storage.artifacts import sha256
     from pfs_core.structure import Structure
-    from pfs_core.structure.inherited_weights import kept_file
+    from pfs_core.structure.inherited_weights import inherited_file
     from pfs_core.training.retrain import fine_tuned
     from pfs_core.training.retrain import retrain as train
     from pfs_core.trainjob.manifest import TrainJob
@@ -136,7 +137,7 @@ def retrain(
     data = split_info(split_dir)
     config = chosen(recipe_name, data["dataset"]).stage("retrain", settings or {})
     loaded = Structure.load(structure)
-    initial = kept_file(structure) if fine_tuned(loaded, config) else None
+    initial = inherited_file(structure) if fine_tuned(loaded, config) else None
     inputs = {"network": loaded.network, "structure": sha256(structure), "split": data["fingerprint"]}
     inputs |= {"initial": sha256(initial)} if initial else {}
     params = prefixed("retrain", {**inputs, "seed": seed, **config.model_dump()})

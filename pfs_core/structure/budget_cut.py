@@ -13,39 +13,39 @@ from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
 
 
-class Price(NamedTuple):
+class CostModel(NamedTuple):
     """What widths cost in the metric of a budget.
 
     Attributes:
-        of: the cost, which must not fall as widths grow.
+        cost: of some widths, which must not fall as widths grow.
         dense: that of the unexpanded network.
         text: an amount with its unit.
         advice: what else to try where no structure is cheap enough.
     """
 
-    of: Callable[[Mapping[str, int]], float]
+    cost: Callable[[Mapping[str, int]], float]
     dense: float
     text: Callable[[float], str]
     advice: str = ""
 
 
-def closed_form(graph: ChannelGraph, metric: str) -> Price:
+def closed_form(graph: ChannelGraph, metric: str) -> CostModel:
     """MACs or parameters by the graph."""
-    return Price(
+    return CostModel(
         lambda widths: getattr(graph.cost(widths), metric),
         getattr(graph.cost(), metric),
         lambda amount: f"{amount:,} {metric}",
     )
 
 
-def cut(
+def prune_to_budget(
     graph: ChannelGraph,
     gates: Mapping[str, Tensor],
     budget: Budget,
     expanded: Mapping[str, int],
     channel_multiple: int = 1,
     floor: float = 0.0,
-    price: Price | None = None,
+    cost_model: CostModel | None = None,
 ) -> tuple[dict[str, int], float]:
     """The widths that the largest gates within the budget keep, and the smallest gate kept.
 
@@ -58,18 +58,18 @@ def cut(
         expanded: the width of every group before the cut.
         channel_multiple: kept widths are multiples of this, but never more than there is.
         floor: the share of its unexpanded width that every prunable group keeps at least.
-        price: of widths in the budget's metric; None for MACs and parameters, which the graph knows.
+        cost_model: of widths in the budget's metric; None for MACs and parameters, which the graph knows.
 
     Raises:
         UserError: the budget is over the dense network, or under the smallest structure.
     """
-    price = price or closed_form(graph, budget.metric)
-    check_reachable(graph, expanded, budget, channel_multiple, floor, price)
+    cost_model = cost_model or closed_form(graph, budget.metric)
+    check_reachable(graph, expanded, budget, channel_multiple, floor, cost_model)
     groups = graph.prunable()
     values, owners = ranked_channels({group.name: gates[group.name] for group in groups})
-    limit = budget.limit(price.dense)
+    limit = budget.limit(cost_model.dense)
     steps = [math.lcm(channel_multiple, group.blocks) for group in groups]
-    least = smallest(graph, expanded, channel_multiple, floor)
+    least = min_widths(graph, expanded, channel_multiple, floor)
 
     def widths_at(kept: int) -> dict[str, int]:
         counts = np.bincount(owners[:kept], minlength=len(groups)).tolist()
@@ -81,14 +81,14 @@ def cut(
     low, high = 0, len(owners)
     while low < high:
         middle = (low + high + 1) // 2
-        if price.of(widths_at(middle)) <= limit:
+        if cost_model.cost(widths_at(middle)) <= limit:
             low = middle
         else:
             high = middle - 1
     return widths_at(low), float(values[low - 1]) if low else 1.0
 
 
-def smallest(
+def min_widths(
     graph: ChannelGraph, expanded: Mapping[str, int], channel_multiple: int = 1, floor: float = 0.0
 ) -> dict[str, int]:
     """The smallest widths a cut may come to; those of groups that are not pruned are as expanded."""
@@ -106,22 +106,25 @@ def check_reachable(
     budget: Budget,
     channel_multiple: int = 1,
     floor: float = 0.0,
-    price: Price | None = None,
+    cost_model: CostModel | None = None,
 ) -> None:
     """Raise UserError unless the budget is at most the dense network and at least the smallest structure."""
-    price = price or closed_form(graph, budget.metric)
-    cost = price.of(smallest(graph, expanded, channel_multiple, floor))
-    if budget.fraction(price.dense) > 1:
-        raise UserError(f"budget {budget} is over the dense network's {price.text(price.dense)}; ask for less")
-    if cost > price.dense:
+    cost_model = cost_model or closed_form(graph, budget.metric)
+    cost = cost_model.cost(min_widths(graph, expanded, channel_multiple, floor))
+    if budget.fraction(cost_model.dense) > 1:
+        raise UserError(
+            f"budget {budget} is over the dense network's {cost_model.text(cost_model.dense)}; ask for less"
+        )
+    if cost > cost_model.dense:
         raise UserError(
             f"budget {budget} cannot be reached, nor can {budget.metric}=1: the smallest structure has "
-            f"{price.text(cost)}; lower extract.channel_multiple, extract.floor or search.expand{price.advice}"
+            f"{cost_model.text(cost)}; lower extract.channel_multiple, extract.floor or "
+            f"search.expand{cost_model.advice}"
         )
-    if cost > budget.limit(price.dense):
+    if cost > budget.limit(cost_model.dense):
         raise UserError(
-            f"budget {budget} cannot be reached; the smallest structure has {price.text(cost)}, "
-            f"so ask for {budget.metric}={_round_up(cost / price.dense)} or more{price.advice}"
+            f"budget {budget} cannot be reached; the smallest structure has {cost_model.text(cost)}, "
+            f"so ask for {budget.metric}={_round_up(cost / cost_model.dense)} or more{cost_model.advice}"
         )
 
 

@@ -1,7 +1,7 @@
-"""The weights that a structure keeps of a trained network: what fine-tuning starts from.
+"""The weights that a structure inherits from a trained network, which fine-tuning starts from.
 
 Methods that train a network before they choose (Network Slimming, AMC) leave it in the ``gates`` folder. A cut slices
-it: ``kept.safetensors`` in the ``structures`` folder has the weights of the pruned network, under its own names.
+it: ``inherited.safetensors`` in the ``structures`` folder has the weights of the pruned network, under its own names.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ from pfs_core.errors import UserError
 from pfs_core.models import build_model
 from pfs_core.runtime.progress import say
 
-FILE = "kept.safetensors"
-"""In a ``structures`` folder."""
+FILE, OLD_FILE = "inherited.safetensors", "kept.safetensors"
+"""In a ``structures`` folder, now and as version 0.1.0 called it."""
 TRAINED, CHANNELS = "trained.safetensors", "trained_channels.safetensors"
 """In a ``gates`` folder: the weights, and which gates of each group they still have (int64)."""
 
@@ -41,7 +41,7 @@ def save_trained(folder: Path, trained: Trained) -> None:
     save_file(dict(trained.left), folder / CHANNELS)
 
 
-def kept_weights(
+def inherited_weights(
     gates_dir: Path,
     spec: ModelSpec,
     graph: ChannelGraph,
@@ -72,16 +72,18 @@ def kept_weights(
             return None
         largest = gates[name][part].argsort(descending=True, stable=True)[:count]
         places[name] = largest.sort().values
-    kept = slice_weights(model, graph.at(before), places)
-    return {name: tensor.contiguous() for name, tensor in kept.state_dict().items()}
+    inherited = slice_weights(model, graph.with_widths(before), places)
+    return {name: tensor.contiguous() for name, tensor in inherited.state_dict().items()}
 
 
-def kept_file(structure: str | Path) -> Path:
+def inherited_file(structure: str | Path) -> Path:
     """The file beside a structure file; UserError if there is none."""
     path = Path(structure).with_name(FILE)
-    if not path.exists():
-        raise UserError(
-            f"retrain.start=kept goes on from trained weights, and {path} is not there; "
-            "choose the structure with search.method=network_slimming or amc"
-        )
-    return path
+    if path.exists():
+        return path
+    if (old := path.with_name(OLD_FILE)).exists():
+        return old
+    raise UserError(
+        f"retrain.start=inherited starts from trained weights, and {path} is not there; "
+        "choose the structure with a method that trains a network, e.g. search.method=network_slimming"
+    )

@@ -15,7 +15,7 @@ from pfs_core.config.spec import Budget, Config, ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.models import build_model
 from pfs_core.storage.artifacts import read_json, write_json
-from pfs_core.structure.budget_cut import Price, check_gates, closed_form, cut
+from pfs_core.structure.budget_cut import CostModel, check_gates, closed_form, prune_to_budget
 
 SCHEMA = "pfs.structure/1"
 FILES = {"pruned": "structure.json", "uniform": "uniform.json", "dense": "dense.json"}
@@ -56,7 +56,7 @@ class Structure(Config):
     provenance: dict[str, Any]
 
     @classmethod
-    def of(
+    def from_widths(
         cls,
         model: ModelSpec,
         graph: ChannelGraph,
@@ -64,12 +64,12 @@ class Structure(Config):
         budget: Budget,
         chosen_by: Mapping[str, Any],
         provenance: Mapping[str, Any] | None = None,
-        price: Price | None = None,
+        cost_model: CostModel | None = None,
     ) -> Self:
-        """The structure of ``widths``; ``graph`` is the trace of the unexpanded ``model``, ``price`` as for a cut."""
+        """The structure of ``widths``; ``graph`` is the trace of the unexpanded ``model``."""
         cost, reference = graph.cost(widths), graph.cost()
-        price = price or closed_form(graph, budget.metric)
-        achieved = price.of(widths) / (price.dense if budget.target <= 1 else 1)
+        cost_model = cost_model or closed_form(graph, budget.metric)
+        achieved = cost_model.cost(widths) / (cost_model.dense if budget.target <= 1 else 1)
         return cls(
             model=model,
             widths=dict(widths),
@@ -114,14 +114,14 @@ class Structure(Config):
         return "pruned" if "threshold" in self.chosen_by else str(self.chosen_by.get("method", ""))
 
     @property
-    def goal(self) -> Budget:
+    def target_budget(self) -> Budget:
         """The budget that it was cut to."""
         return Budget(metric=self.budget.metric, target=self.budget.target)
 
     @property
     def title(self) -> str:
         """The network's name and the budget that it was cut to."""
-        return f"{self.model.name} {self.goal}"
+        return f"{self.model.name} {self.target_budget}"
 
     def graph(self) -> ChannelGraph:
         """The channel graph of the unexpanded network."""
@@ -149,11 +149,11 @@ def extract(
     policy: str = "inner",
     channel_multiple: int = 1,
     floor: float = 0.0,
-    price: Price | None = None,
+    cost_model: CostModel | None = None,
     seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
 ) -> Structure:
-    """The structure of the largest gates within the budget (:func:`pfs_core.structure.budget_cut.cut`).
+    """The structure of the largest gates within the budget (:func:`pfs_core.structure.budget_cut.prune_to_budget`).
 
     Over all gates in falling order, keep the longest prefix whose cost is within the budget; a group never falls
     below one channel (or ``channel_multiple``, or ``floor``). Equal gates are spent evenly over the groups.
@@ -167,7 +167,7 @@ def extract(
         policy: for the record.
         channel_multiple: kept widths are multiples of this.
         floor: the share of its unexpanded width that every prunable group keeps at least.
-        price: of widths in the budget's metric; None for MACs and parameters.
+        cost_model: of widths in the budget's metric; None for MACs and parameters.
         seed: for the record.
         provenance: for the record.
 
@@ -176,7 +176,7 @@ def extract(
     """
     expanded = graph.expanded(model.expand, model.expand_stream)
     check_gates(graph, gates, expanded)
-    widths, threshold = cut(graph, gates, budget, expanded, channel_multiple, floor, price)
+    widths, threshold = prune_to_budget(graph, gates, budget, expanded, channel_multiple, floor, cost_model)
     chosen_by = {
         "method": method,
         "threshold": threshold,
@@ -185,4 +185,4 @@ def extract(
         "floor": floor,
         "seed": seed,
     }
-    return Structure.of(model, graph, widths, budget, chosen_by, provenance, price)
+    return Structure.from_widths(model, graph, widths, budget, chosen_by, provenance, cost_model)

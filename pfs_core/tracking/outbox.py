@@ -49,7 +49,7 @@ class StoreError(Exception):
 
 
 @dataclass
-class Parcel:
+class PendingCall:
     """A call to the server.
 
     Attributes:
@@ -71,8 +71,8 @@ class Outbox:
     """Parcels that wait for the server, the oldest first."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Parcel] = deque()
-        self._aside: list[Parcel] = []
+        self._waiting: deque[PendingCall] = deque()
+        self._aside: list[PendingCall] = []
         self._not_before = 0.0
         self._refused: set[str] = set()
         self._closed = False
@@ -82,7 +82,7 @@ class Outbox:
         """Whether the server took everything so far."""
         return not self._waiting and not self._closed
 
-    def post(self, parcel: Parcel) -> None:
+    def post(self, parcel: PendingCall) -> None:
         """Send a parcel, and those before it, if the server takes them now."""
         last = self._waiting[-1] if self._waiting else None
         if self._closed:
@@ -135,7 +135,7 @@ class Outbox:
         """Do not try again for a while, after a try that took so many seconds and failed."""
         self._not_before = time.monotonic() + max(PAUSE_SECONDS, SHARE * took)
 
-    def _refuse(self, parcel: Parcel, reason: str) -> None:
+    def _refuse(self, parcel: PendingCall, reason: str) -> None:
         if parcel.what not in self._refused:
             say(f"MLflow does not take {parcel.what}: {reason}")
         self._refused.add(parcel.what)

@@ -12,7 +12,7 @@ from pfs_core.runtime.environment import code
 from pfs_core.runtime.progress import say
 from pfs_core.storage.artifacts import plain_name
 from pfs_core.tracking import outbox as mail
-from pfs_core.tracking.outbox import Outbox, Parcel, brief_requests, plain, refusal, server, unsent
+from pfs_core.tracking.outbox import Outbox, PendingCall, brief_requests, plain, refusal, server, unsent
 
 PIPELINE_TAG, PIPELINE_URL_TAG = "kfp.pipeline_run_id", "kfp.pipeline_run_url"
 STEP_TAG, INPUTS_TAG = "pfs.step", "pfs.inputs"
@@ -156,7 +156,7 @@ def log_params(run: str, values: Mapping[str, Any]) -> None:
                 say(f"MLflow keeps the parameter {param.key} as it is: {reason}")
 
 
-def open_first(outbox: Outbox, parcel: Parcel) -> None:
+def open_first(outbox: Outbox, parcel: PendingCall) -> None:
     """Open a run now, or have ``outbox`` do it before all else when the server answers.
 
     Raises:
@@ -208,8 +208,8 @@ def open_pipeline(name: str, params: Mapping[str, Any], about: Mapping[str, Any]
         ids.append(run_id)
 
     with brief_requests():
-        open_first(outbox, Parcel("the pipeline's run", make, opens=True))
-        outbox.post(Parcel("its parameters", lambda: log_params(ids[0], params)))
+        open_first(outbox, PendingCall("the pipeline's run", make, opens=True))
+        outbox.post(PendingCall("its parameters", lambda: log_params(ids[0], params)))
         outbox.close(mail.LAST_EFFORT_SECONDS)
     return ids[0] if ids else ""
 
@@ -259,7 +259,7 @@ def _to_pipeline(what: str, send: Callable[[Any], None]) -> None:
             send(parent)
 
     with brief_requests():
-        outbox.post(Parcel(what, deliver))
+        outbox.post(PendingCall(what, deliver))
         outbox.close(mail.LAST_EFFORT_SECONDS)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pfs_core.runtime.progress import first_process
 from pfs_core.tracking import outbox as mail
-from pfs_core.tracking.outbox import Outbox, Parcel
+from pfs_core.tracking.outbox import Outbox, PendingCall
 from pfs_core.tracking.runs import (
     INHERITED,
     INPUTS_TAG,
@@ -96,7 +96,7 @@ class _MlflowRun(StepRun):
         self._logged: dict[str, set[int]] = {}
         self._outbox = Outbox()
         self._system = SystemMetrics(watch)
-        open_first(self._outbox, Parcel(f"the run of {step}", self._open, opens=True))
+        open_first(self._outbox, PendingCall(f"the run of {step}", self._open, opens=True))
         self.params(params)
         self._watch()
 
@@ -130,7 +130,7 @@ class _MlflowRun(StepRun):
         self._experiment, self.url = experiment, page(experiment, parent or self.id)
 
     def _post(self, what: str, send: Any, points: list[Any] | None = None) -> None:
-        self._outbox.post(Parcel(what, send, points or []))
+        self._outbox.post(PendingCall(what, send, points or []))
         self._watch()
 
     def _watch(self) -> None:

@@ -74,14 +74,14 @@ class Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole, on the CPU; None if there is none."""
-        data = self._ranks.from_first(self._newest() if self._ranks.rank == 0 else None)
+        data = self._ranks.broadcast(self._newest() if self._ranks.rank == 0 else None)
         if data is None:
             return None
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         self._earlier = state.pop("spent")
         return state
 
-    def spent(self) -> dict[str, float]:
+    def elapsed(self) -> dict[str, float]:
         """``seconds`` and ``processor_seconds`` that the step has taken, in this try and those that it goes on from."""
         return {key: self._earlier[key] + now - self._began[key] for key, now in _clocks().items()}
 
@@ -115,7 +115,7 @@ class Checkpoints:
         self._saved = time.monotonic()
         if self._ranks.rank == 0:
             buffer = io.BytesIO()
-            torch.save({**state, "spent": self.spent()}, buffer)
+            torch.save({**state, "spent": self.elapsed()}, buffer)
             if self._writing:
                 self._writing.result()
             self._writing = self._writer.submit(self._write, step, buffer.getvalue())
@@ -148,18 +148,20 @@ class Checkpoints:
             return []  # none yet; what is really wrong shows at the first write
 
 
-class Stage:
+class CheckpointStage:
     """Checkpoints of one of several stages that a step goes through.
 
     Args:
-        kept: those of the step.
+        checkpoints: those of the step.
         number: of the stage, rising.
         before: what the earlier stages left; it goes with each state of this one.
         state: what the stage goes on from, or None.
     """
 
-    def __init__(self, kept: Checkpoints, number: int, before: Mapping[str, Any], state: dict[str, Any] | None) -> None:
-        self._kept, self._number, self._before, self._state = kept, number, before, state
+    def __init__(
+        self, checkpoints: Checkpoints, number: int, before: Mapping[str, Any], state: dict[str, Any] | None
+    ) -> None:
+        self._checkpoints, self._number, self._before, self._state = checkpoints, number, before, state
 
     def load(self) -> dict[str, Any] | None:
         """The state that the stage goes on from; None at its start."""
@@ -167,11 +169,13 @@ class Stage:
 
     def due(self, step: int) -> bool:
         """As :meth:`Checkpoints.due`."""
-        return self._kept.due(step)
+        return self._checkpoints.due(step)
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """As :meth:`Checkpoints.save`."""
-        self._kept.save(self._number * 10**9 + step, {"number": self._number, "before": self._before, "stage": state})
+        self._checkpoints.save(
+            self._number * 10**9 + step, {"number": self._number, "before": self._before, "stage": state}
+        )
 
 
 def _clocks() -> dict[str, float]:

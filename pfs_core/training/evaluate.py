@@ -20,7 +20,7 @@ def predict(model: nn.Module, forward: Forward, images: Images, ranks: Ranks = A
 
     Several processes share the images; all of them get all predictions, by the statistics of the first one.
     """
-    ranks.align(model.buffers())
+    ranks.sync_buffers(model.buffers())
     training = model.training
     model.eval()
     predictions = torch.zeros_like(images.labels)

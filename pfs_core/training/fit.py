@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pfs_core.config.recipes import RetrainRecipe
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
@@ -21,9 +21,9 @@ from pfs_core.nn.subsampled_conv import subsample_first
 from pfs_core.runtime.device import autocast, resolve_precision, reuse_memory
 from pfs_core.runtime.distributed import ALONE, Ranks
 from pfs_core.runtime.progress import Record, TimeLeft, say
-from pfs_core.training.checkpoints import Checkpoints, Stage
+from pfs_core.training.checkpoints import Checkpoints, CheckpointStage
 from pfs_core.training.evaluate import accuracy, predict
-from pfs_core.training.loop_state import Progress
+from pfs_core.training.loop_state import LoopState
 from pfs_core.training.optimise import Optimisation, micro_batches
 
 ADVICE = "a lower retrain.lr, a longer retrain.warmup_epochs, retrain.clip_norm or retrain.precision=fp32"
@@ -52,58 +52,58 @@ def fit(
     model: nn.Module,
     name: str,
     data: ImageSplit,
-    recipe: RetrainRecipe,
+    config: RetrainConfig,
     epochs: int,
     seed: int,
     record: Record,
-    kept: Checkpoints | Stage | None = None,
+    checkpoints: Checkpoints | CheckpointStage | None = None,
     ranks: Ranks = ALONE,
     before_step: Callable[[], None] | None = None,
     advice: str = ADVICE,
 ) -> Fitted:
     """Train ``model``, on the device of ``data``, for so many epochs; UserError where it diverges.
 
-    ``name`` is what the lines of progress call it, ``advice`` what to try where it diverges. ``before_step`` may change
+    ``name`` is what the lines of loop call it, ``advice`` what to try where it diverges. ``before_step`` may change
     the gradients of the parameters of ``model`` before each step.
 
     Several processes train on their shares of every batch, with the mean of their gradients.
     """
-    model, forward = prepared(model, data, recipe, ranks)
-    training = training_images(data, recipe, ranks)
+    model, forward = prepared(model, data, config, ranks)
+    training = training_images(data, config, ranks)
     validation = data.part("validation", rank=ranks.rank, world=ranks.world)
-    optimisation = Optimisation(model, recipe, epochs * training.steps(recipe.batch_size))
-    trained = parallel(model, data.device, ranks, recipe)
+    optimisation = Optimisation(model, config, epochs * training.steps(config.batch_size))
+    trained = parallel(model, data.device, ranks, config)
     random = torch.Generator().manual_seed(seed)
-    progress = Progress(data.device, random, ranks)
+    loop = LoopState(data.device, random, ranks)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] | None = None
-    lr = recipe.lr
-    if state := kept.load() if kept else None:
-        progress.restore(state)
-        optimisation.restore(state)
+    lr = config.lr
+    if state := checkpoints.load() if checkpoints else None:
+        loop.load_state_dict(state)
+        optimisation.load_state_dict(state)
         history, best, lr = state["history"], state["best"], state["lr"]
         for row in history:
             record(row)
-    left = TimeLeft(progress.epoch - 1)
-    for epoch in range(progress.epoch, epochs + 1):
-        done = progress.begin(epoch)
+    left = TimeLeft(loop.epoch - 1)
+    for epoch in range(loop.epoch, epochs + 1):
+        done = loop.begin(epoch)
         lr = lr if done else optimisation.lr
-        for batch, target in training.epoch(recipe.batch_size, random, done):
-            sums = backward(trained, forward, batch, target, recipe, ranks.world)
+        for batch, target in training.epoch(config.batch_size, random, done):
+            sums = backward(trained, forward, batch, target, config, ranks.world)
             if before_step:
                 before_step()
             optimisation.step()
-            progress.add(sums, len(target))
-            if kept and kept.due(progress.step):
-                progress.check(optimisation.watched, "training", advice)
+            loop.add(sums, len(target))
+            if checkpoints and checkpoints.due(loop.step):
+                loop.check(optimisation.watched, "training", advice)
                 state = {"history": history, "best": best, "lr": lr}
-                kept.save(progress.step, progress.state() | optimisation.state() | state)
-        progress.check(optimisation.watched, "training", advice)
-        loss, train_accuracy = progress.means()
+                checkpoints.save(loop.step, loop.state_dict() | optimisation.state_dict() | state)
+        loop.check(optimisation.watched, "training", advice)
+        loss, train_accuracy = loop.means()
         row = {"epoch": epoch, "loss": loss, "train_accuracy": train_accuracy, "lr": lr}
-        if not recipe.train_on_validation:
+        if not config.train_on_validation:
             row["val_accuracy"] = None
-            if epoch % recipe.validate_every == 0 or epoch == epochs:
+            if epoch % config.validate_every == 0 or epoch == epochs:
                 predictions = predict(optimisation.network, partial(forward, optimisation.network), validation, ranks)
                 row["val_accuracy"] = found = accuracy(predictions, validation.labels)
                 if best is None or found > best["val_accuracy"]:
@@ -112,11 +112,11 @@ def fit(
         record(row)
         say(_line(name, row, epochs, left))
     validations = sum(row.get("val_accuracy") is not None for row in history)
-    return Fitted(copied(optimisation.network), best, history, progress.images, validations * len(validation.labels))
+    return Fitted(copied(optimisation.network), best, history, loop.images, validations * len(validation.labels))
 
 
 def prepared(
-    model: nn.Module, data: ImageSplit, recipe: RetrainRecipe, ranks: Ranks = ALONE
+    model: nn.Module, data: ImageSplit, config: RetrainConfig, ranks: Ranks = ALONE
 ) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]:
     """``model`` as it is trained, in the faster layout and in training mode; it shares the parameters of the one given.
 
@@ -127,11 +127,11 @@ def prepared(
     Raises:
         UserError: as :func:`with_shared_statistics`.
     """
-    precision = resolve_precision(recipe.precision, data.device)
+    precision = resolve_precision(config.precision, data.device)
     if data.device.type == "cpu":
         reuse_memory()
         model = subsample_first(fold_norms(model))
-    if recipe.sync_bn and ranks.world > 1:
+    if config.sync_bn and ranks.world > 1:
         model = with_shared_statistics(model, data.device)
     model.to(memory_format=torch.channels_last).train()
     normalise = Normalise(data.info, data.device, torch.channels_last)
@@ -143,14 +143,14 @@ def prepared(
     return model, forward
 
 
-def training_parts(recipe: RetrainRecipe) -> tuple[str, ...]:
-    """The parts of the split that the recipe trains on."""
-    return ("train", "validation") if recipe.train_on_validation else ("train",)
+def training_parts(config: RetrainConfig) -> tuple[str, ...]:
+    """The parts of the split that the config trains on."""
+    return ("train", "validation") if config.train_on_validation else ("train",)
 
 
-def training_images(data: ImageSplit, recipe: RetrainRecipe, ranks: Ranks = ALONE) -> Images:
-    """The rows that the recipe trains on."""
-    return data.part(*training_parts(recipe), rank=ranks.rank, world=ranks.world)
+def training_images(data: ImageSplit, config: RetrainConfig, ranks: Ranks = ALONE) -> Images:
+    """The rows that the config trains on."""
+    return data.part(*training_parts(config), rank=ranks.rank, world=ranks.world)
 
 
 def with_shared_statistics(model: nn.Module, device: torch.device) -> nn.Module:
@@ -160,7 +160,7 @@ def with_shared_statistics(model: nn.Module, device: torch.device) -> nn.Module:
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def parallel(model: nn.Module, device: torch.device, ranks: Ranks, recipe: RetrainRecipe) -> nn.Module:
+def parallel(model: nn.Module, device: torch.device, ranks: Ranks, config: RetrainConfig) -> nn.Module:
     """``model``, such that backward passes average the gradients over the processes.
 
     Raises:
@@ -168,10 +168,10 @@ def parallel(model: nn.Module, device: torch.device, ranks: Ranks, recipe: Retra
     """
     if ranks.world == 1:
         return model
-    if recipe.batch_size < 2 * recipe.accumulate * ranks.world:
+    if config.batch_size < 2 * config.accumulate * ranks.world:
         raise UserError(
-            f"retrain.batch_size={recipe.batch_size} is of all {ranks.world} processes together; "
-            f"give at least {2 * recipe.accumulate * ranks.world}"
+            f"retrain.batch_size={config.batch_size} is of all {ranks.world} processes together; "
+            f"give at least {2 * config.accumulate * ranks.world}"
         )
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
@@ -181,7 +181,7 @@ def backward(
     forward: Callable[[nn.Module, Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
-    recipe: RetrainRecipe,
+    config: RetrainConfig,
     world: int = 1,
 ) -> Tensor:
     """Add the gradient of the mean loss over a step's images to that of the weights, a micro-batch at a time.
@@ -191,19 +191,19 @@ def backward(
         forward: the logits of images by it.
         images: uint8 [n, C, H, W], this process's share of the step's.
         labels: int64 [n].
-        recipe: see :class:`RetrainRecipe`.
+        config: see :class:`RetrainConfig`.
         world: processes that train together.
 
     Returns:
         float [2]: the sum of the losses and the number of images that are classified right, of this process.
     """
     sums = torch.zeros(2, device=labels.device)
-    parts = list(micro_batches(images, labels, recipe, world))
+    parts = list(micro_batches(images, labels, config, world))
     for number, (batch, target) in enumerate(parts, 1):
         waits = number < len(parts) and isinstance(trained, DistributedDataParallel)
         with trained.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
             logits = forward(trained, batch)
-            loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
+            loss = F.cross_entropy(logits, target, label_smoothing=config.label_smoothing)
             (loss * (len(target) / len(labels))).backward()
         sums = sums + torch.stack([loss.detach() * len(target), (logits.argmax(1) == target).sum()])
     return sums

@@ -10,7 +10,7 @@ from pfs_core.errors import UserError
 from pfs_core.runtime.distributed import ALONE, Ranks
 
 
-class Progress:
+class LoopState:
     """Epoch, step and batch of a loop, the sums of its epoch, and the random generators.
 
     Attributes:
@@ -86,24 +86,24 @@ class Progress:
             f"{where}: loss or weights are no longer finite; the same settings would end here again, try {advice}"
         )
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything, for a checkpoint; sums, rows and torch's global generators by process."""
         assert self._sums is not None
         cuda = self._device.type == "cuda"
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "images": self._ranks.gathered(torch.tensor(self.images)),
+            "images": self._ranks.all_gather(torch.tensor(self.images)),
             "batches": self._batches,
-            "rows": self._ranks.gathered(torch.tensor(self._rows)),
-            "sums": self._ranks.gathered(self._sums.cpu()),
+            "rows": self._ranks.all_gather(torch.tensor(self._rows)),
+            "sums": self._ranks.all_gather(self._sums.cpu()),
             "at_start": self._at_start,
-            "rng": self._ranks.gathered(torch.get_rng_state()),
-            "cuda_rng": self._ranks.gathered(torch.cuda.get_rng_state(self._device)) if cuda else None,
+            "rng": self._ranks.all_gather(torch.get_rng_state()),
+            "cuda_rng": self._ranks.all_gather(torch.cuda.get_rng_state(self._device)) if cuda else None,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`, with as many processes or others."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`, with as many processes or others."""
         self.epoch, self.step = state["epoch"], state["step"]
         rank = self._ranks.rank
         mine = slice(rank, None, self._ranks.world)

@@ -1,4 +1,4 @@
-"""The optimiser of the retraining: SGD by a recipe, and the moving average of the weights."""
+"""The optimiser of the retraining: SGD by a config, and the moving average of the weights."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pfs_core.config.recipes import RetrainRecipe
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.training.schedule import schedule
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -24,22 +24,22 @@ class Optimisation:
 
     Args:
         model: in its final place and layout.
-        recipe: see :class:`RetrainRecipe`.
+        config: see :class:`RetrainConfig`.
         steps: optimiser steps of the whole training.
     """
 
-    def __init__(self, model: nn.Module, recipe: RetrainRecipe, steps: int) -> None:
+    def __init__(self, model: nn.Module, config: RetrainConfig, steps: int) -> None:
         self.model = model
-        self._clip_norm = recipe.clip_norm
+        self._clip_norm = config.clip_norm
         self._optimiser = torch.optim.SGD(
-            parameter_groups(model, recipe),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov and recipe.momentum > 0,
-            weight_decay=recipe.weight_decay,
+            parameter_groups(model, config),
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov and config.momentum > 0,
+            weight_decay=config.weight_decay,
         )
-        self._schedule = schedule(self._optimiser, recipe, steps)
-        self._average = averaged(model, recipe.ema) if recipe.ema is not None else None
+        self._schedule = schedule(self._optimiser, config, steps)
+        self._average = averaged(model, config.ema) if config.ema is not None else None
         self.network = self._average.module if self._average is not None else model
         self.watched = [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.isfinite().all())]
 
@@ -58,7 +58,7 @@ class Optimisation:
         if self._average is not None:
             self._average.update_parameters(self.model)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything, for a checkpoint; the weights included."""
         return {
             "model": self.model.state_dict(),
@@ -67,8 +67,8 @@ class Optimisation:
             "average": self._average.state_dict() if self._average is not None else None,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
         self.model.load_state_dict(state["model"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._schedule.load_state_dict(state["schedule"])
@@ -76,12 +76,12 @@ class Optimisation:
             self._average.load_state_dict(state["average"])
 
 
-def parameter_groups(model: nn.Module, recipe: RetrainRecipe) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, config: RetrainConfig) -> list[dict[str, Any]]:
     """The parameters as SGD takes them: one group, or those of one dimension apart, without weight decay.
 
     Scales and shifts of normalisations and biases are the parameters of one dimension.
     """
-    if recipe.decay_norm_and_bias:
+    if config.decay_norm_and_bias:
         return [{"params": list(model.parameters())}]
     decayed = [weights for weights in model.parameters() if weights.ndim > 1]
     spared = [weights for weights in model.parameters() if weights.ndim <= 1]
@@ -106,13 +106,13 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
 
 
 def micro_batches(
-    images: Tensor, labels: Tensor, recipe: RetrainRecipe, world: int = 1
+    images: Tensor, labels: Tensor, config: RetrainConfig, world: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The images of a step in parts of batch_size / world / accumulate, rounded up; the last may be smaller.
 
     A last part of one image (which BatchNorm cannot train on) joins the one before it.
     """
-    size = -(-recipe.batch_size // (world * recipe.accumulate))
+    size = -(-config.batch_size // (world * config.accumulate))
     starts = list(range(0, len(labels), size))
     if len(starts) > 1 and starts[-1] == len(labels) - 1:
         starts.pop()

@@ -4,15 +4,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from pfs_core.config.recipes import RetrainRecipe, TrainedRecipe
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.data import ImageSplit
 from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.progress import Record
-from pfs_core.training.checkpoints import Checkpoints, Stage
+from pfs_core.training.checkpoints import Checkpoints, CheckpointStage
 from pfs_core.training.fit import fit
 
 
-class First(NamedTuple):
+class PretrainResult(NamedTuple):
     """What the training left.
 
     Attributes:
@@ -27,19 +27,19 @@ class First(NamedTuple):
     history: list[dict[str, Any]]
     cost: dict[str, Any]
     spent: dict[str, float]
-    next: Stage
+    next: CheckpointStage
 
 
-def train_first(
+def pretrain(
     model: nn.Module,
     name: str,
     data: ImageSplit,
-    recipe: RetrainRecipe,
+    config: RetrainConfig,
     seed: int,
     record: Record,
-    kept: Checkpoints,
+    checkpoints: Checkpoints,
     advice: str,
-) -> First:
+) -> PretrainResult:
     """Train ``model`` on the training rows, unless a checkpoint says that this is done; arguments as of :func:`fit`.
 
     The names of what ``record`` gets, the epoch aside, start with ``pretrain_``.
@@ -48,35 +48,19 @@ def train_first(
     def named(row: dict[str, Any]) -> None:
         record({key if key == "epoch" else f"pretrain_{key}": value for key, value in row.items()})
 
-    state = kept.load()
+    state = checkpoints.load()
     if state and state["number"] == 2:
         before, going_on = state["before"], state["stage"]
         for row in before["history"]:
             named(row)
     else:
-        stage, going_on = Stage(kept, 1, {}, state["stage"] if state else None), None
-        fitted = fit(model, name, data, recipe, recipe.epochs, seed, named, stage, advice=advice)
+        stage, going_on = CheckpointStage(checkpoints, 1, {}, state["stage"] if state else None), None
+        fitted = fit(model, name, data, config, config.epochs, seed, named, stage, advice=advice)
         before = {
             "weights": fitted.last,
             "history": fitted.history,
-            "cost": stage_cost(data.device, kept.spent(), fitted.images + fitted.validated, fitted.images),
-            "spent": kept.spent(),
+            "cost": stage_cost(data.device, checkpoints.elapsed(), fitted.images + fitted.validated, fitted.images),
+            "spent": checkpoints.elapsed(),
         }
     model.load_state_dict(before["weights"])
-    return First(**before, next=Stage(kept, 2, before, going_on))
-
-
-def as_training(recipe: TrainedRecipe) -> RetrainRecipe:
-    """The training that a method starts with, on the training rows alone, as the loop takes it."""
-    return RetrainRecipe(
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=False,
-        weight_decay=recipe.weight_decay,
-        milestones=recipe.milestones,
-        precision=recipe.precision,
-        scratch_b=False,
-        train_on_validation=False,
-    )
+    return PretrainResult(**before, next=CheckpointStage(checkpoints, 2, before, going_on))

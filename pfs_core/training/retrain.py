@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import pfs_core
-from pfs_core.config.recipes import RetrainRecipe
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
 from pfs_core.errors import UserError
@@ -35,16 +35,16 @@ def retrain(
     structure: Structure,
     split: str | Path,
     out: str | Path,
-    recipe: RetrainRecipe,
+    config: RetrainConfig,
     seed: int = 0,
     record: Record = ignore,
     initial: Path | None = None,
 ) -> dict[str, Any]:
     """Train ``structure`` from a fresh initialisation, test it once and write the ``model`` folder.
 
-    With ``recipe.start`` ``kept`` the pruned network starts from ``initial``, other networks are trained as ever.
+    With ``config.start`` ``kept`` the pruned network starts from ``initial``, other networks are trained as ever.
 
-    ``model.safetensors`` has the weights that were tested (``recipe.keep``) under the network's own names,
+    ``model.safetensors`` has the weights that were tested (``config.keep``) under the network's own names,
     ``model.onnx`` the same network with its normalisation in front (pixels 0-255 to logits), where ONNX can say it,
     ``structure.json`` what they fit, ``metrics.json`` the test accuracy with its 95% Wilson interval and the confusion
     matrix, ``history.parquet`` a row an epoch. Where the training was validated, the other weights are beside them as
@@ -54,7 +54,7 @@ def retrain(
         structure: what to train.
         split: a ``split`` folder.
         out: the folder to write.
-        recipe: see :class:`RetrainRecipe`.
+        config: see :class:`RetrainConfig`.
         seed: of the initial weights and of the order of the images.
         record: called with every row of the history.
         initial: weights of the structure, as safetensors (:mod:`pfs_core.structure.inherited_weights`).
@@ -68,7 +68,7 @@ def retrain(
     check_out(out, "metrics")
     device = pick_device()
     with joined(device) as ranks:
-        metrics = _retrain(structure, load_split(split, device), Path(out), recipe, seed, record, ranks, initial)
+        metrics = _retrain(structure, load_split(split, device), Path(out), config, seed, record, ranks, initial)
     say(
         f"retrain {structure.network}  test accuracy {metrics['test_accuracy']:.4f} of "
         f"{metrics['test_rows']:,} images  {memory_text(metrics['peak_memory_mib'])}"
@@ -80,7 +80,7 @@ def _retrain(
     structure: Structure,
     data: ImageSplit,
     out: Path,
-    recipe: RetrainRecipe,
+    config: RetrainConfig,
     seed: int,
     record: Record,
     ranks: Ranks,
@@ -89,32 +89,32 @@ def _retrain(
     check_fits(structure, data)
     torch.manual_seed(seed)
     model = structure.build()
-    initial = initial if fine_tuned(structure, recipe) else None
+    initial = initial if fine_tuned(structure, config) else None
     if initial:
         load_initial(model, initial)
     model.to(data.device)
     if ranks.rank:
         torch.manual_seed(seed + ranks.rank)  # dropout differs from process to process
-    epochs = planned_epochs(structure, recipe)
+    epochs = planned_epochs(structure, config)
     key = {
         "step": "retrain",
         "structure": structure.model_dump(mode="json"),
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": config.model_dump(mode="json"),
         "seed": seed,
         "split": data.info["fingerprint"],
         "device": data.device.type,
         "initial": sha256(initial) if initial else "",
     }
-    with Checkpoints(out, key, ranks) as kept:
-        fitted = fit(model, f"retrain {structure.network}", data, recipe, epochs, seed, record, kept, ranks)
-    spent, images = kept.spent(), int(ranks.sum(torch.tensor(fitted.images, device=data.device)))
+    with Checkpoints(out, key, ranks) as checkpoints:
+        fitted = fit(model, f"retrain {structure.network}", data, config, epochs, seed, record, checkpoints, ranks)
+    spent, images = checkpoints.elapsed(), int(ranks.sum(torch.tensor(fitted.images, device=data.device)))
     spent["processor_seconds"] = float(ranks.sum(torch.tensor(spent["processor_seconds"], device=data.device)))
     weights = {"last": fitted.last}
     if fitted.best:
         weights["best"] = fitted.best.pop("weights")
-    model.load_state_dict(weights[recipe.keep])
+    model.load_state_dict(weights[config.keep])
     metrics = {
-        **_facts(structure, data, recipe),
+        **_facts(structure, data, config),
         **results_on_test(model, data, ranks),
         "best_validation": fitted.best,
         "epochs": epochs,
@@ -127,20 +127,20 @@ def _retrain(
     if ranks.rank == 0:
         with publish(out, "metrics") as folder:
             for name, tensors in weights.items():
-                save_file(tensors, folder / f"{'model' if name == recipe.keep else name}.safetensors")
+                save_file(tensors, folder / f"{'model' if name == config.keep else name}.safetensors")
             structure.save(folder / "structure.json")
             if why := try_onnx(model, data.info, folder / "model.onnx"):
                 say(f"retrain {structure.network}  no model.onnx: {why}")
             pq.write_table(pa.Table.from_pylist(fitted.history), folder / "history.parquet")
             write_json(folder / "metrics.json", metrics)
-    kept.clear()
+    checkpoints.clear()
     ranks.wait()
     return metrics
 
 
-def fine_tuned(structure: Structure, recipe: RetrainRecipe) -> bool:
-    """Whether the recipe has this structure start from weights that it keeps."""
-    return recipe.start == "kept" and structure.network == "pruned"
+def fine_tuned(structure: Structure, config: RetrainConfig) -> bool:
+    """Whether the config has this structure start from weights that it keeps."""
+    return config.start == "inherited" and structure.network == "pruned"
 
 
 def load_initial(model: nn.Module, path: Path) -> None:
@@ -151,7 +151,7 @@ def load_initial(model: nn.Module, path: Path) -> None:
         raise UserError(f"{path} has the weights of another structure; extract it again") from None
 
 
-def _facts(structure: Structure, data: ImageSplit, recipe: RetrainRecipe) -> dict[str, Any]:
+def _facts(structure: Structure, data: ImageSplit, config: RetrainConfig) -> dict[str, Any]:
     """What was trained, on what, and how."""
     return {
         "schema": SCHEMA,
@@ -159,10 +159,10 @@ def _facts(structure: Structure, data: ImageSplit, recipe: RetrainRecipe) -> dic
         "trained": True,
         "macs": structure.cost.macs,
         "params": structure.cost.params,
-        "train_rows": sum(len(data.parts[part]) for part in training_parts(recipe)),
+        "train_rows": sum(len(data.parts[part]) for part in training_parts(config)),
         "class_names": data.info["class_names"],
-        "recipe": recipe.model_dump(mode="json"),
-        "precision": resolve_precision(recipe.precision, data.device),
+        "recipe": config.model_dump(mode="json"),
+        "precision": resolve_precision(config.precision, data.device),
         "device": str(data.device),
         "split_fingerprint": data.info["fingerprint"],
         "pfs_version": pfs_core.__version__,

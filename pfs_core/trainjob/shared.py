@@ -9,7 +9,7 @@ from typing import Any
 from pfs_core.errors import UserError
 from pfs_core.storage import Storage, open_storage
 from pfs_core.storage.artifacts import COMPLETE, publish
-from pfs_core.structure.inherited_weights import FILE as KEPT
+from pfs_core.structure.inherited_weights import FILE as INHERITED
 
 JOB = "job.json"
 
@@ -41,7 +41,7 @@ def put_job(
             return
     storage.write("structure.json", structure)
     if initial:
-        storage.write(KEPT, initial)
+        storage.write(INHERITED, initial)
     put_folder(storage, "split", split)
     storage.write(JOB, json.dumps(dict(settings)).encode())
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pfs_core.channels import slice_weights
-from pfs_core.methods.pfs import Gates
+from pfs_core.methods.pfs.gates import Gates
 
 NORMS = nn.modules.batchnorm._NormBase
 EXACT = 1e-9

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pfs_core.channels import Axis, Segment, resize, trace
+from pfs_core.channels import Axis, ChannelSlice, resize, trace
 from tests.channels.networks import INPUT, chain, conv3, grouped, head
 from tests.channels.zoo import scaled
 
@@ -125,7 +125,7 @@ def test_a_depthwise_multiplier_repeats_the_channels():
         nn.Sequential(conv3(2, 4), nn.BatchNorm2d(4), conv3(4, 8, groups=4), nn.BatchNorm2d(8), head(8)), INPUT
     )
     assert [(g.name, g.gates) for g in graph.prunable()] == [("0", ("3",))]
-    assert Axis("4.fc", "reads", (Segment("0", 2),)) in graph.axes
+    assert Axis("4.fc", "reads", (ChannelSlice("0", 2),)) in graph.axes
 
 
 @pytest.mark.parametrize("activation", [nn.Sigmoid(), nn.Hardsigmoid(), nn.Softplus()], ids=lambda m: type(m).__name__)

@@ -8,7 +8,7 @@ import torch
 from torch.func import functional_call
 
 from pfs_core.channels import resize, slice_weights, trace
-from pfs_core.methods.pfs import Gates
+from pfs_core.methods.pfs.gates import Gates
 from tests.channels.counting import counted
 from tests.channels.masking import CHANGED, EXACT, calibrated, difference, masked, random_kept
 from tests.channels.torchvision_models import PLAIN, TRANSFORMERS, build, graph, on_meta, published, small

@@ -13,7 +13,7 @@ from pfs_core.registry import work
 
 @pytest.fixture
 def parent(tmp_path, monkeypatch):
-    """A pipeline's run that has begun; its id."""
+    """A pipeline's run that has context; its id."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setenv("KFP_RUN_ID", "run-1")
     mlflow.set_tracking_uri(None)

@@ -86,7 +86,7 @@ def request(**changes):
         (
             {
                 "networks": ["pruned", "dense"],
-                "retrain_settings": {"start": "kept"},
+                "retrain_settings": {"start": "inherited"},
                 "search_settings": {"method": "network_slimming"},
             },
             'networks must be ["pruned"]',

@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 from pfs_pipelines import cli
 
-from pfs_core.config.recipes import RECIPES, Recipe, RetrainRecipe, default_recipe, recipe
+from pfs_core.config.recipes import RECIPES, Recipe, default_recipe, recipe
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.errors import UserError
+from pfs_core.methods.registry import method_config
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_papers_search():
-    search = recipe("cifar-sfp").search
+    search = method_config(recipe("cifar-sfp"), {})
     assert (search.epochs, search.batch_size, search.lr, search.gamma, search.expand) == (10, 128, 0.01, 0.5, 1.25)
     assert recipe("cifar-sfp").split.validation == 5000
 
@@ -89,7 +91,7 @@ def test_every_list_of_recipes_has_it(name):
 )
 def test_a_wrong_setting_of_the_retraining_is_one_line(changes, line):
     with pytest.raises(UserError) as refused:
-        RetrainRecipe(epochs=3).updated(changes, "retrain")
+        RetrainConfig(epochs=3).updated(changes, "retrain")
     assert str(refused.value).startswith(line)
     assert "\n" not in str(refused.value)
 
@@ -107,10 +109,10 @@ def test_an_unknown_recipe_is_refused():
 
 
 def test_a_stage_takes_changes():
-    stage = recipe("demo").stage("search", {"epochs": 3})
-    assert stage == recipe("demo").search.model_copy(update={"epochs": 3})
+    stage = method_config(recipe("demo"), {"epochs": 3})
+    assert stage == method_config(recipe("demo"), {}).model_copy(update={"epochs": 3})
     with pytest.raises(UserError, match=r"search\.epoch is not a setting"):
-        recipe("demo").stage("search", {"epoch": 3})
+        method_config(recipe("demo"), {"epoch": 3})
 
 
 def test_the_embedded_digits_have_their_own_default():

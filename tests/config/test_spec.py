@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pfs_core.config.recipes import LatencyRecipe, RetrainRecipe, SearchRecipe
 from pfs_core.config.spec import Budget, Config, ModelSpec
+from pfs_core.config.stages import LatencyConfig, RetrainConfig
 from pfs_core.errors import UserError
+from pfs_core.methods.pfs.config import PfsConfig
 
 metrics = st.sampled_from(["macs", "params"])
 
@@ -140,19 +141,19 @@ def test_a_configuration_cannot_be_changed_but_updated():
         (ModelSpec, {"name": "a", "input_shape": [3, 32, 0]}, "x.input_shape: must be three positive numbers"),
         (ModelSpec, {"name": "a", "expand": 0.5}, "x.expand: "),
         (ModelSpec, {"name": "a", "classes": 10}, "x.classes is not a setting; known: name, num_classes"),
-        (SearchRecipe, {"epochs": 0}, "x.epochs: "),
-        (SearchRecipe, {"batch_size": 1}, "x.batch_size: "),
-        (SearchRecipe, {"policy": "outer"}, "x.policy: "),
-        (SearchRecipe, {"precision": "fp16"}, "x.precision: "),
-        (SearchRecipe, {"target_ratio": 1.5}, "x.target_ratio: "),
-        (RetrainRecipe, {"epochs": 2, "lr": 0}, "x.lr: "),
-        (RetrainRecipe, {"epochs": 2, "momentum": 1.0}, "x.momentum: "),
-        (RetrainRecipe, {"epochs": 2, "milestones": [0.6, 0.3]}, "x.milestones: must be rising fractions"),
-        (RetrainRecipe, {"epochs": 2, "milestones": [0.5, 1.0]}, "x.milestones: must be rising fractions"),
-        (RetrainRecipe, {"epochs": 2, "schedule": "linear"}, "x.schedule: "),
-        (LatencyRecipe, {"min_rounds": 63}, "x.min_rounds: "),
-        (LatencyRecipe, {"threads": -1}, "x.threads"),
-        (LatencyRecipe, {"runtimes": ["tvm"]}, "x.runtimes"),
+        (PfsConfig, {"epochs": 0}, "x.epochs: "),
+        (PfsConfig, {"batch_size": 1}, "x.batch_size: "),
+        (PfsConfig, {"policy": "outer"}, "x.policy: "),
+        (PfsConfig, {"precision": "fp16"}, "x.precision: "),
+        (PfsConfig, {"target_ratio": 1.5}, "x.target_ratio: "),
+        (RetrainConfig, {"epochs": 2, "lr": 0}, "x.lr: "),
+        (RetrainConfig, {"epochs": 2, "momentum": 1.0}, "x.momentum: "),
+        (RetrainConfig, {"epochs": 2, "milestones": [0.6, 0.3]}, "x.milestones: must be rising fractions"),
+        (RetrainConfig, {"epochs": 2, "milestones": [0.5, 1.0]}, "x.milestones: must be rising fractions"),
+        (RetrainConfig, {"epochs": 2, "schedule": "linear"}, "x.schedule: "),
+        (LatencyConfig, {"min_rounds": 63}, "x.min_rounds: "),
+        (LatencyConfig, {"threads": -1}, "x.threads"),
+        (LatencyConfig, {"runtimes": ["tvm"]}, "x.runtimes"),
     ],
 )
 def test_wrong_settings_are_refused(config, values, message):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pfs_core.config.recipes import SplitRecipe
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.open import open_source
 from pfs_core.errors import UserError
@@ -134,7 +134,7 @@ def test_cifar_is_read_as_published(cifar):
 
 
 def test_cifar_is_split(cifar, tmp_path):
-    info = split_dataset(str(cifar[0]), tmp_path / "split", SplitRecipe(channels=1))
+    info = split_dataset(str(cifar[0]), tmp_path / "split", SplitConfig(channels=1))
     grey = load_split(tmp_path / "split").part("test").images
     rgb = open_source(str(cifar[0])).images[-12:]
     for ours, image in zip(grey, rgb, strict=True):

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pfs_core.config.recipes import SplitRecipe
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.errors import UserError
 from pfs_core.storage.artifacts import read_json
@@ -40,7 +40,7 @@ def test_it_stops_the_split_of_images_in_memory(spoiled, tmp_path):
 
 @pytest.mark.parametrize("size", [None, 8])
 def test_it_is_left_out_and_listed(spoiled, tmp_path, size):
-    info = split_dataset(str(spoiled[0]), tmp_path / "split", SplitRecipe(on_bad="skip", image_size=size))
+    info = split_dataset(str(spoiled[0]), tmp_path / "split", SplitConfig(on_bad="skip", image_size=size))
     (skipped,) = read_json(tmp_path / "split" / "split.json")["skipped"]
     assert skipped["image"] == f"{spoiled[0]}/b/11.png"
     assert spoiled[1] in skipped["reason"]
@@ -59,7 +59,7 @@ def test_images_of_another_size_are_left_out_too(tmp_path):
     encoded[17] = png(images(1, (3, 9, 9))[0])
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "train.parquet", encoded, [0, 1] * 20)
-    info = split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitRecipe(on_bad="skip"))
+    info = split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitConfig(on_bad="skip"))
     assert [skipped["image"] for skipped in info["skipped"]] == [f"{tmp_path}/data/train.parquet, row 17"]
     assert load_split(tmp_path / "split").images.shape == (39, 3, 6, 5)
 
@@ -69,7 +69,7 @@ def test_nothing_but_bad_images_is_refused(tmp_path):
     write(tmp_path / "data" / "train.parquet", [b"bad"] * 40, [0, 1] * 20)
     for size in (None, 8):
         with pytest.raises(UserError, match=r"no image that can be decoded|too few"):
-            split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitRecipe(on_bad="skip", image_size=size))
+            split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitConfig(on_bad="skip", image_size=size))
 
 
 @pytest.mark.parametrize("size", [None, 8])
@@ -83,5 +83,5 @@ def test_a_page_that_fails_its_checksum_is_refused(tmp_path, size):
     data[place] ^= 1
     file.write_bytes(data)
     with pytest.raises(UserError, match=r"train.parquet, row group 2 cannot be read: .*CRC") as error:
-        split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitRecipe(image_size=size))
+        split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitConfig(image_size=size))
     assert "\n" not in str(error.value)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfs_core.config.recipes import SplitRecipe
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data.formats.tree import open_tree
 from pfs_core.data.open import open_source
 from pfs_core.data.pack import _shards
@@ -25,7 +25,7 @@ def per_class(made, parts, part):
 @given(st.integers(60, 500), st.integers(2, 6), st.integers(1, 4), st.integers(0, 3))
 def test_so_many_rows_of_each_class_validate(rows, classes, count, seed):
     made = source(rows, classes, test_rows=10)
-    recipe = SplitRecipe(validation_per_class=count)
+    recipe = SplitConfig(validation_per_class=count)
     parts = choose_rows(made, recipe, seed)
     assert per_class(made, parts, VALIDATION) == [count] * classes
     assert (parts[-10:] == TEST).all()
@@ -35,14 +35,14 @@ def test_so_many_rows_of_each_class_validate(rows, classes, count, seed):
 
 def test_a_class_with_too_few_rows_is_named():
     with pytest.raises(UserError, match=r"split.validation_per_class is 30, but class '0' has 30 training images"):
-        choose_rows(source(70, test_rows=10), SplitRecipe(validation_per_class=30), 0)
+        choose_rows(source(70, test_rows=10), SplitConfig(validation_per_class=30), 0)
 
 
 @given(st.integers(100, 800), st.integers(0, 3), st.integers(5, 60))
 def test_stratified_shares_are_those_of_the_classes(rows, seed, validation):
     made = source(rows, 7, test_rows=10)
     made.labels[: rows // 3] = 0
-    parts = choose_rows(made, SplitRecipe(validation=validation, stratified=True), seed)
+    parts = choose_rows(made, SplitConfig(validation=validation, stratified=True), seed)
     training = np.bincount(made.labels[:-10], minlength=7)
     count = min(validation, round(0.1 * (rows - 10)))
     found = np.array(per_class(made, parts, VALIDATION))
@@ -52,7 +52,7 @@ def test_stratified_shares_are_those_of_the_classes(rows, seed, validation):
 
 def test_within_a_class_rows_are_chosen_at_random():
     made = source(10_000, 4, test_rows=2)
-    for recipe in (SplitRecipe(validation_per_class=500), SplitRecipe(validation=2000, stratified=True)):
+    for recipe in (SplitConfig(validation_per_class=500), SplitConfig(validation=2000, stratified=True)):
         rows = np.flatnonzero(
             choose_rows(made, recipe.model_copy(update={"max_validation_fraction": 0.5}), 0) == VALIDATION
         )
@@ -61,7 +61,7 @@ def test_within_a_class_rows_are_chosen_at_random():
 
 def test_bad_rows_are_in_no_part():
     usable = np.arange(200) % 10 > 0
-    parts = choose_rows(source(200), SplitRecipe(), 0, usable)
+    parts = choose_rows(source(200), SplitConfig(), 0, usable)
     assert (parts[~usable] == -1).all()
     assert set(parts[usable]) == set(range(3))
     assert (parts == TEST).sum() == 36
@@ -94,7 +94,7 @@ def chosen(folder, recipe, seed):
 
 @pytest.mark.parametrize(
     "recipe",
-    [SplitRecipe(), SplitRecipe(validation_per_class=3), SplitRecipe(stratified=True)],
+    [SplitConfig(), SplitConfig(validation_per_class=3), SplitConfig(stratified=True)],
     ids=["a total", "a class", "shares"],
 )
 @pytest.mark.parametrize("given", [False, True])
@@ -117,17 +117,17 @@ def test_the_order_in_which_files_are_listed_changes_nothing(tmp_path, monkeypat
     from pfs_core.storage import LocalStorage
 
     tree(tmp_path, *NAMES)
-    first = chosen(tmp_path, SplitRecipe(), 0)
+    first = chosen(tmp_path, SplitConfig(), 0)
     files = LocalStorage.files
     monkeypatch.setattr(LocalStorage, "files", lambda self: files(self)[::-1])
-    assert chosen(tmp_path, SplitRecipe(), 0) == first
+    assert chosen(tmp_path, SplitConfig(), 0) == first
 
 
 def test_a_tree_of_the_size_of_imagenet_is_split_and_cut_into_shards(tmp_path):
     rows = 1_281_167
     files = Listing.of(Entry(f"n{i * 1000 // rows:08}/{i:07}.JPEG", 110_000, "") for i in range(rows))
     made = open_tree(S3Storage("bucket", "imagenet"), files)
-    parts = choose_rows(made, SplitRecipe(validation_per_class=50, test_fraction=0.04), 0)
+    parts = choose_rows(made, SplitConfig(validation_per_class=50, test_fraction=0.04), 0)
     assert per_class(made, parts, VALIDATION) == [50] * 1000
     assert (parts == TEST).sum() == round(0.04 * rows)
     write_index(tmp_path, made, parts)

@@ -6,7 +6,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from pfs_core.config.recipes import SplitRecipe
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data import split_dataset
 from pfs_core.data.open import open_source
 from pfs_core.data.pack import COMPLETE, pack
@@ -77,7 +77,7 @@ def test_packed_or_not_the_same_images_are_chosen(images, tmp_path):
     pack(str(images), str(tmp_path / "out"), SMALL)
     chosen = []
     for uri in (images, tmp_path / "out"):
-        split_dataset(str(uri), tmp_path / "split", SplitRecipe(stratified=True), seed=3)
+        split_dataset(str(uri), tmp_path / "split", SplitConfig(stratified=True), seed=3)
         index = pq.read_table(tmp_path / "split" / "split.parquet").to_pylist()
         source = open_source(str(uri))
         names = {

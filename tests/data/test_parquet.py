@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pfs_core.config.recipes import SplitRecipe
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.open import open_source
 from pfs_core.errors import UserError
@@ -100,7 +100,7 @@ def test_files_named_test_are_the_test_set(tmp_path):
     pixels = images(30)
     write(tmp_path / "train.parquet", [png(image) for image in pixels[:26]], [0, 1] * 13)
     write(tmp_path / "test-0.parquet", [png(image) for image in pixels[26:]], [1, 0, 1, 0])
-    info = split_dataset(str(tmp_path), tmp_path / "split", SplitRecipe(max_validation_fraction=0.5))
+    info = split_dataset(str(tmp_path), tmp_path / "split", SplitConfig(max_validation_fraction=0.5))
     test = load_split(tmp_path / "split").part("test")
     assert info["test_is_given"]
     assert info["rows"] == {"train": 13, "validation": 13, "test": 4}
@@ -112,7 +112,7 @@ def test_files_named_test_are_the_test_set(tmp_path):
 @pytest.mark.parametrize("flip", [True, False])
 def test_mirroring_is_a_setting(tmp_path, flip):
     write(tmp_path / "train.parquet", [png(image) for image in images(40)], [0, 1] * 20)
-    info = split_dataset(str(tmp_path), tmp_path / "split", SplitRecipe(flip=flip))
+    info = split_dataset(str(tmp_path), tmp_path / "split", SplitConfig(flip=flip))
     assert info["augmentation"]["flip"] == flip
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pfs_core.config.recipes import SplitRecipe
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data import split_dataset
 from pfs_core.data.open import check_dataset, open_source
 from pfs_core.errors import UserError
@@ -161,7 +161,7 @@ def test_classes_that_are_no_list(tmp_path):
 def test_a_broken_dataset_leaves_no_split(tmp_path):
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "train.parquet", [b"broken"] * 20, [0, 1] * 10)
-    for recipe in (SplitRecipe(), SplitRecipe(image_size=8)):
+    for recipe in (SplitConfig(), SplitConfig(image_size=8)):
         with pytest.raises(UserError, match=r"train.parquet, row \d+: the image cannot be decoded"):
             split_dataset(str(tmp_path / "data"), tmp_path / "split", recipe)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

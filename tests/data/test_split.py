@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfs_core.config.recipes import SplitRecipe
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.open import open_source
 from pfs_core.data.page import CLASSES, EACH
@@ -87,23 +87,23 @@ def test_another_seed_gives_another_split(digits, tmp_path):
 @given(st.integers(20, 2000), st.integers(0, 5), st.sampled_from([0, 5]))
 def test_parts_of_any_set(rows, seed, test_rows):
     made = source(rows, test_rows=test_rows)
-    parts = choose_rows(made, SplitRecipe(), seed)
+    parts = choose_rows(made, SplitConfig(), seed)
     assert set(parts) == set(range(3))
     test = test_rows or round(0.2 * rows)
     assert (parts == TEST).sum() == test
     assert (parts == VALIDATION).sum() == round(0.1 * (rows - test))
     if test_rows:
         assert (parts[-test_rows:] == TEST).all()
-    assert (parts == choose_rows(made, SplitRecipe(), seed)).all()
+    assert (parts == choose_rows(made, SplitConfig(), seed)).all()
 
 
 def test_a_large_set_validates_on_5000_rows():
-    parts = choose_rows(source(60_000, test_rows=10_000), SplitRecipe(), 0)
+    parts = choose_rows(source(60_000, test_rows=10_000), SplitConfig(), 0)
     assert np.bincount(parts).tolist() == [45_000, 5000, 10_000]
 
 
 def test_rows_are_chosen_at_random():
-    parts = choose_rows(source(10_000), SplitRecipe(), 0)
+    parts = choose_rows(source(10_000), SplitConfig(), 0)
     for part, share in ((TEST, 0.2), (VALIDATION, 0.08)):
         first_half = (parts[:5000] == part).sum()
         assert first_half == pytest.approx(5000 * share, rel=0.2)
@@ -112,7 +112,7 @@ def test_rows_are_chosen_at_random():
 @pytest.mark.parametrize("rows", [2, 3])
 def test_too_few_rows_are_refused(rows):
     with pytest.raises(UserError, match="too few"):
-        choose_rows(source(rows), SplitRecipe(), 0)
+        choose_rows(source(rows), SplitConfig(), 0)
 
 
 @given(st.integers(1, 3), st.integers(1, 50), st.integers(0, 5))
@@ -144,14 +144,14 @@ def test_statistics_are_of_the_training_rows(digits, digits_data):
 
 
 def test_grey_becomes_colour_where_that_is_asked_for(digits_data, tmp_path):
-    info = split_dataset("digits", tmp_path / "split", SplitRecipe(channels=3))
+    info = split_dataset("digits", tmp_path / "split", SplitConfig(channels=3))
     assert info["input_shape"] == [3, 8, 8]
     assert torch.equal(load_split(tmp_path / "split").images, digits_data.images.expand(-1, 3, -1, -1))
 
 
 def test_small_images_are_not_cropped(tmp_path):
     with pytest.raises(UserError, match=r"split.image_size: digits is a set of small images"):
-        split_dataset("digits", tmp_path / "split", SplitRecipe(image_size=32))
+        split_dataset("digits", tmp_path / "split", SplitConfig(image_size=32))
 
 
 def test_a_split_of_an_older_release_is_refused(digits, tmp_path):

@@ -10,13 +10,14 @@ import pytest
 import torch
 from pfs_pipelines.cli import main
 
-from pfs_core.config.recipes import RetrainRecipe, SearchRecipe, SplitRecipe
 from pfs_core.config.spec import Budget
+from pfs_core.config.stages import RetrainConfig, SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.open import open_source
 from pfs_core.data.split import _samples, choose_rows
 from pfs_core.errors import UserError
-from pfs_core.methods.pfs import search
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.methods.run import search
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage import ATTEMPTS, open_storage
 from pfs_core.storage.artifacts import read_json
@@ -24,7 +25,7 @@ from pfs_core.structure import Structure
 from pfs_core.training.retrain import retrain
 from tests.data.folders import encode, picture, tree
 
-RECIPE = SplitRecipe(image_size=32, max_validation_fraction=0.2)
+RECIPE = SplitConfig(image_size=32, max_validation_fraction=0.2)
 PATHS = [f"{c}/{i:02}.png" for c in ("cat", "dog", "frog") for i in range(12)]
 
 
@@ -68,12 +69,12 @@ def everything(split):
 def trained(dataset, folder, narrow):
     """Gates, weights and history of a short search and retraining, as bytes."""
     split_dataset(dataset, folder / "split", RECIPE)
-    recipe = SearchRecipe(epochs=1, batch_size=12, precision="fp32")
+    recipe = PfsConfig(epochs=1, batch_size=12, precision="fp32")
     info = search(narrow, folder / "split", folder / "gates", Budget(target=0.5), recipe)
     assert info["model"]["input_shape"] == [3, 32, 32]
     extract_structures(folder / "gates", folder / "structures", Budget(target=0.5))
     pruned = Structure.load(folder / "structures" / "structure.json")
-    short = RetrainRecipe(epochs=1, batch_size=12, precision="fp32", scratch_b=False)
+    short = RetrainConfig(epochs=1, batch_size=12, precision="fp32", scratch_b=False)
     metrics = retrain(pruned, folder / "split", folder / "model", short)
     assert metrics["test_rows"] == sum(map(sum, metrics["confusion_matrix"])) == 7
     assert metrics["train_rows"] == 29

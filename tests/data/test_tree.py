@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pfs_core.config.recipes import SplitRecipe
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.formats.tree import open_tree
 from pfs_core.data.open import open_source
@@ -129,8 +129,8 @@ def test_a_tree_is_what_its_paths_say_one_by_one(paths):
 SPLIT = """
 import sys
 from pfs_core.data import split_dataset
-from pfs_core.config.recipes import SplitRecipe
-split_dataset(sys.argv[1], sys.argv[2], SplitRecipe(image_size=8))
+from pfs_core.config.stages import SplitConfig
+split_dataset(sys.argv[1], sys.argv[2], SplitConfig(image_size=8))
 sys.exit("torchvision" in sys.modules)
 """
 
@@ -158,7 +158,7 @@ def test_images_become_grey_or_colour(tmp_path, stored, channels):
     for i in range(12):
         (tmp_path / "data" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / "ab"[i % 2] / f"{i:02}.jpg").write_bytes(encode(picture(i, mode=stored), "JPEG"))
-    recipe = SplitRecipe(channels=channels, max_validation_fraction=0.3)
+    recipe = SplitConfig(channels=channels, max_validation_fraction=0.3)
     info = split_dataset(str(tmp_path / "data"), tmp_path / "split", recipe)
     expected = channels or (1 if stored == "L" else 3)
     assert info["input_shape"] == [expected, 10, 12]
@@ -172,7 +172,7 @@ def test_images_become_grey_or_colour(tmp_path, stored, channels):
 
 def test_the_split_names_where_its_images_are(tmp_path):
     paths = [f"{c}/{i}.png" for c in "ab" for i in range(10)]
-    split_dataset(str(tree(tmp_path / "data", *paths)), tmp_path / "split", SplitRecipe(image_size=8))
+    split_dataset(str(tree(tmp_path / "data", *paths)), tmp_path / "split", SplitConfig(image_size=8))
     info = read_json(tmp_path / "split" / "split.json")
     assert (info["dataset"], info["kind"], info["in_memory"]) == (str(tmp_path / "data"), "tree", False)
     assert not (tmp_path / "split" / "images.safetensors").exists()

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pfs_core.config.recipes import LatencyRecipe
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import LatencyConfig
 from pfs_core.errors import UserError
 from pfs_core.latency import benchmark, runtimes
 from pfs_core.latency.benchmarking import thread_counts, with_references
@@ -25,7 +25,7 @@ from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure, extract, unexpanded_graph
 from pfs_core.structure.references import dense
 
-BRIEF = LatencyRecipe(
+BRIEF = LatencyConfig(
     warmup_seconds=0, warmup_rounds=1, min_rounds=64, max_seconds=0.01, runtimes="eager", threads=1, batches=(1, 2)
 )
 LOADED = [load for load in range(LOADS) for _ in range(math.ceil(64 / LOADS))]
@@ -86,7 +86,7 @@ def test_every_setting_is_measured_once(measured):
 
 
 def test_all_cores_are_as_many_as_there_are():
-    assert thread_counts(LatencyRecipe(threads=(1, 0, 2, 8)), 3) == [1, 3, 2]
+    assert thread_counts(LatencyConfig(threads=(1, 0, 2, 8)), 3) == [1, 3, 2]
 
 
 def test_samples_have_a_row_a_run(measured):
@@ -149,7 +149,7 @@ def test_the_conditions_are_recorded(measured):
     assert set(machine()) <= set(info["machine"])
     assert info["machine"]["torch"] == torch.__version__
     assert info["machine"]["onnxruntime"] == onnxruntime.__version__
-    assert LatencyRecipe.parse(info["recipe"], "recipe") == BRIEF
+    assert LatencyConfig.parse(info["recipe"], "recipe") == BRIEF
 
 
 def test_the_process_is_left_as_it_was(structures, tmp_path):

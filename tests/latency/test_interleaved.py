@@ -6,14 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pfs_core.config.recipes import LatencyRecipe
+from pfs_core.config.stages import LatencyConfig
 from pfs_core.latency.protocol import LOADS, interleaved, loaded_and_interleaved
 
 NAMES = ["dense", "pruned", "uniform"]
 
 
 def recipe(**changes):
-    return LatencyRecipe(**{"warmup_seconds": 0, "warmup_rounds": 3, "min_rounds": 64, "max_seconds": 1e-6, **changes})
+    return LatencyConfig(**{"warmup_seconds": 0, "warmup_rounds": 3, "min_rounds": 64, "max_seconds": 1e-6, **changes})
 
 
 def called(settings, seed=0):

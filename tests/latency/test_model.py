@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfs_core.config.recipes import ExtractRecipe
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import ExtractConfig
 from pfs_core.errors import UserError
 from pfs_core.latency import learning
 from pfs_core.latency.learning import fastest_multiple, latency_model
 from pfs_core.latency.model import BLOCKS, LatencyModel, Measured, fit, kinds_macs
-from pfs_core.latency.sampling import Stopwatch, draw_widths
+from pfs_core.latency.sampling import PairTimer, draw_widths
 from pfs_core.models import build_model
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure, unexpanded_graph
-from pfs_core.structure.budget_cut import Price, cut, smallest
+from pfs_core.structure.budget_cut import CostModel, min_widths, prune_to_budget
 from tests.budgets import SPEC, graph, random_gates
 
 EXPANDED = graph().expanded(SPEC.expand)
@@ -94,7 +94,7 @@ def test_drawn_widths_are_those_of_an_extraction(seed, multiple):
 def test_drawn_widths_reach_from_small_to_whole():
     rng = np.random.default_rng(0)
     drawn = [graph().cost(draw_widths(graph(), EXPANDED, 1, rng)).macs for _ in range(80)]
-    least, most = graph().cost(smallest(graph(), EXPANDED)).macs, graph().cost(EXPANDED).macs
+    least, most = graph().cost(min_widths(graph(), EXPANDED)).macs, graph().cost(EXPANDED).macs
     assert min(drawn) < least + 0.15 * (most - least)
     assert max(drawn) > least + 0.85 * (most - least)
 
@@ -149,9 +149,11 @@ def test_a_runtime_that_is_missing_is_refused(planted, monkeypatch):
 @given(st.integers(0, 1000), st.floats(0.55, 1.0), st.sampled_from([1, 4]))
 def test_a_latency_budget_is_kept_and_used_up(seed, target, multiple):
     planted = Planted()
-    price = Price(planted.ratio, 1.0, str)
+    cost_model = CostModel(planted.ratio, 1.0, str)
     gates = random_gates(seed)
-    widths, threshold = cut(graph(), gates, Budget(metric="latency", target=target), EXPANDED, multiple, price=price)
+    widths, threshold = prune_to_budget(
+        graph(), gates, Budget(metric="latency", target=target), EXPANDED, multiple, cost_model=cost_model
+    )
     assert planted.ratio(widths) <= target
     if multiple > 1 or widths == EXPANDED:
         return
@@ -182,11 +184,11 @@ def test_the_fastest_multiple_is_measured_once(planted):
 
 
 def test_an_extraction_takes_the_fastest_multiple(gates, planted, tmp_path):
-    recipe = ExtractRecipe(channel_multiple="auto", runtime="eager")
+    recipe = ExtractConfig(channel_multiple="auto", runtime="eager")
     extract_structures(gates, tmp_path / "out", Budget(target=0.5), recipe)
     found = Structure.load(tmp_path / "out" / "structure.json")
     chosen = found.chosen_by["channel_multiple"]
-    extract_structures(gates, tmp_path / "same", Budget(target=0.5), ExtractRecipe(channel_multiple=chosen))
+    extract_structures(gates, tmp_path / "same", Budget(target=0.5), ExtractConfig(channel_multiple=chosen))
     assert found.widths == Structure.load(tmp_path / "same" / "structure.json").widths
     assert planted.calls == 2  # half of a network this narrow is out of reach in multiples of 4
 
@@ -208,7 +210,7 @@ def test_a_latency_never_falls_as_a_network_gets_wider(seed, block):
 
 def test_a_structure_at_a_latency_says_by_which_model(gates, planted, monkeypatch, tmp_path):
     monkeypatch.setattr(learning, "fit", lambda graph, measured, dense_ms: flat(graph, dense_ms))
-    extract_structures(gates, tmp_path / "out", Budget(metric="latency", target=0.8), ExtractRecipe(runtime="eager"))
+    extract_structures(gates, tmp_path / "out", Budget(metric="latency", target=0.8), ExtractConfig(runtime="eager"))
     found = Structure.load(tmp_path / "out" / "structure.json")
     record = read_json(tmp_path / "out" / "latency_model.json")
     model = LatencyModel.parse(record, "latency_model.json")
@@ -233,7 +235,7 @@ def test_a_latency_that_cannot_be_reached_says_what_can(gates, planted, monkeypa
     monkeypatch.setattr(learning, "fit", lambda graph, measured, dense_ms: flat(graph, dense_ms))
     goal = Budget(metric="latency", target=0.01)
     with pytest.raises(UserError, match=r"the smallest structure has 0\.\d+ ms, so ask for latency=0\.\d+ or more"):
-        extract_structures(gates, tmp_path / "out", goal, ExtractRecipe(runtime="eager"))
+        extract_structures(gates, tmp_path / "out", goal, ExtractConfig(runtime="eager"))
     assert not (tmp_path / "out").exists()
 
 
@@ -241,7 +243,7 @@ def test_a_latency_that_cannot_be_reached_says_what_can(gates, planted, monkeypa
 def test_the_stopwatch_tells_a_wide_network_from_a_narrow_one(runtime):
     spec = ModelSpec(name="resnet20", kwargs={"width": 8}, expand=2.0)
     traced = unexpanded_graph(spec)
-    watch = Stopwatch(build_model(spec).eval(), traced, runtime, 1)
+    watch = PairTimer(build_model(spec).eval(), traced, runtime, 1)
     narrow = {**traced.widths(), **{group.name: 1 for group in traced.prunable()}}
     assert watch.ratio(traced.expanded(4.0)) > watch.ratio(narrow)
     assert min(watch.dense_ms) > 0

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pfs_core.config.recipes import LatencyRecipe
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import LatencyConfig
 from pfs_core.errors import UserError
 from pfs_core.export.onnx_file import agree
 from pfs_core.latency import benchmark, runtimes
@@ -71,7 +71,7 @@ def test_a_runtime_that_computes_something_else_is_left_out(structure, tmp_path,
     right = RUNTIMES["onnxruntime"]
     wrong = lambda folder, images, threads: right(folder, images * 1.01, threads)  # noqa: E731
     monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", wrong)
-    info = benchmark([structure], tmp_path / "out", LatencyRecipe(**BRIEF, runtimes=("onnxruntime", "eager")))
+    info = benchmark([structure], tmp_path / "out", LatencyConfig(**BRIEF, runtimes=("onnxruntime", "eager")))
     assert [found["runtime"] for found in info["measurements"]] == ["eager"]
     assert info["skipped"] == {"onnxruntime": "it computes something else than PyTorch for the dense network"}
 
@@ -81,10 +81,10 @@ def test_a_runtime_that_fails_is_left_out_with_its_reason(structure, tmp_path, m
         raise RuntimeError("no kernel for this\nlong explanation")
 
     monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", fail)
-    info = benchmark([structure], tmp_path / "out", LatencyRecipe(**BRIEF, runtimes=("onnxruntime", "eager")))
+    info = benchmark([structure], tmp_path / "out", LatencyConfig(**BRIEF, runtimes=("onnxruntime", "eager")))
     assert info["skipped"] == {"onnxruntime": "no kernel for this"}
     with pytest.raises(UserError, match="no runtime can measure: onnxruntime: no kernel for this"):
-        benchmark([structure], tmp_path / "none", LatencyRecipe(**BRIEF, runtimes="onnxruntime"))
+        benchmark([structure], tmp_path / "none", LatencyConfig(**BRIEF, runtimes="onnxruntime"))
     assert not (tmp_path / "none").exists()
 
 

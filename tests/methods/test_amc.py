@@ -12,13 +12,13 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from pfs_core.channels import slice_weights, trace
-from pfs_core.config.recipes import AmcRecipe
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import load_split
 from pfs_core.data.augment import Normalise
+from pfs_core.methods.amc.config import AmcConfig
 from pfs_core.methods.amc.ddpg import Agent
-from pfs_core.methods.amc.environment import Walk
-from pfs_core.methods.amc.search import Judge, input_norms, learn
+from pfs_core.methods.amc.environment import PruningEnv
+from pfs_core.methods.amc.search import AccuracyReward, input_norms, learn
 from pfs_core.models import build_model
 
 
@@ -42,18 +42,18 @@ def reward(widths):
 def a_walk():
     model = three_groups()
     graph = trace(model, (1, 8, 8))
-    return Walk(model, graph, graph.widths(), Budget(target=0.4), 0.2), graph
+    return PruningEnv(model, graph, graph.widths(), Budget(target=0.4), 0.2), graph
 
 
 def test_the_agent_learns_what_chance_does_not_find():
     """Over 5 seeds: what it does in the end earns more than random policies, and nearly what enumeration finds."""
-    recipe = AmcRecipe(episodes=140, warmup_episodes=40, lowest=0.2)
+    recipe = AmcConfig(episodes=140, warmup_episodes=40, lowest=0.2)
     at_random, in_the_end = [], []
     for seed in range(5):
-        walk, graph = a_walk()
-        best, history = learn(walk, reward, recipe, seed, lambda row: None)
+        env, graph = a_walk()
+        best, history = learn(env, reward, recipe, seed, lambda row: None)
         earned = np.array([row["reward"] for row in history])
-        assert best["reward"] == pytest.approx(reward(walk.filled(best["widths"]))) == earned.max()
+        assert best["reward"] == pytest.approx(reward(env.filled(best["widths"]))) == earned.max()
         at_random.append(earned[:40])
         in_the_end.append(earned[-20:].mean())
     limit = Budget(target=0.4).limit(graph.cost().macs)
@@ -67,11 +67,11 @@ def test_the_agent_learns_what_chance_does_not_find():
 
 @given(st.lists(st.integers(3, 12), min_size=3, max_size=3))
 def test_what_a_choice_leaves_of_the_budget_goes_to_all_in_proportion(wanted):
-    walk, graph = a_walk()
+    env, graph = a_walk()
     chosen = {}
     for name, width in zip(VALUE, wanted, strict=True):
-        chosen[name] = walk.width(chosen, width / 12)
-    filled = walk.filled(chosen)
+        chosen[name] = env.width(chosen, width / 12)
+    filled = env.filled(chosen)
     assert all(filled[name] >= width for name, width in chosen.items())
     grown = {name: filled[name] / width for name, width in chosen.items() if filled[name] < 12}
     for name, other in product(grown, repeat=2):  # equal but for whole channels
@@ -108,7 +108,7 @@ def test_the_judge_measures_the_cut_network(digits):
     data = load_split(digits)
     model = build_model(ModelSpec(name="resnet20", input_shape=(1, 8, 8), kwargs={"width": 4}))
     graph = trace(model, (1, 8, 8))
-    judge = Judge(model, graph, data, AmcRecipe(recalibrate=0, precision="fp32"))
+    judge = AccuracyReward(model, graph, data, AmcConfig(recalibrate=0, precision="fp32"))
     widths = {group.name: max(1, group.width // 2) for group in graph.prunable()}
     norms = input_norms(model, graph)
     kept = {name: norms[name].topk(width).indices.sort().values for name, width in widths.items()}
@@ -127,7 +127,7 @@ def test_the_judge_takes_statistics_and_rewards_from_the_images_that_it_says(dig
     model = build_model(ModelSpec(name="resnet20", input_shape=(1, 8, 8), kwargs={"width": 4}))
     graph = trace(model, (1, 8, 8))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    judge = Judge(model, graph, data, AmcRecipe(recalibrate=64, reward_rows=30, precision="fp32"))
+    judge = AccuracyReward(model, graph, data, AmcConfig(recalibrate=64, reward_rows=30, precision="fp32"))
     widths = {group.name: group.width for group in graph.prunable()}
     seen = judge(widths)
     assert judge.images == 94

@@ -12,14 +12,15 @@ from pfs_core.config.recipes import recipe
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.methods.gates_folder import load_gates
-from pfs_core.methods.run import choose
+from pfs_core.methods.registry import method_config
+from pfs_core.methods.run import search
 from pfs_core.models import build_model
 from pfs_core.steps import node
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.steps.preflight import check
 from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure
-from pfs_core.structure.inherited_weights import CHANNELS, FILE, TRAINED, kept_file
+from pfs_core.structure.inherited_weights import CHANNELS, FILE, TRAINED, inherited_file
 from pfs_core.trainjob import retrain as launcher
 
 HALF = Budget(target=0.5)
@@ -28,7 +29,7 @@ BRIEF = {
     "amc": {"epochs": 2, "episodes": 6, "warmup_episodes": 3, "reward_rows": 50, "recalibrate": 0},
 }
 ONE_EPOCH = {"epochs": 1, "batch_size": 256, "precision": "fp32", "schedule": "cosine", "scratch_b": False}
-KEPT = {**ONE_EPOCH, "start": "kept", "lr": 0.01}
+INHERIT = {**ONE_EPOCH, "start": "inherited", "lr": 0.01}
 
 
 @pytest.fixture(scope="module", params=sorted(BRIEF))
@@ -41,7 +42,7 @@ def found(method, narrow, digits, tmp_path_factory):
     """The ``gates`` and ``structures`` folders of a method that trains."""
     folder = tmp_path_factory.mktemp(method)
     settings = {"method": method, "precision": "fp32", "batch_size": 64, **BRIEF[method]}
-    choose(narrow, digits, folder / "gates", HALF, recipe("demo").stage("search", settings))
+    search(narrow, digits, folder / "gates", HALF, method_config(recipe("demo"), settings))
     extract_structures(folder / "gates", folder / "structures", HALF)
     return folder
 
@@ -75,19 +76,19 @@ def test_what_is_kept_are_the_channels_with_the_largest_gates(found):
 
 def test_fine_tuning_starts_from_what_was_kept(found, digits, tmp_path):
     """With a rate of next to nothing the weights stay what they were."""
-    still = {**KEPT, "lr": 1e-12, "weight_decay": 0.0}
+    still = {**INHERIT, "lr": 1e-12, "weight_decay": 0.0}
     steps.retrain(found / "structures/structure.json", digits, tmp_path / "model", "", still)
     kept, trained = load_file(found / "structures" / FILE), load_file(tmp_path / "model/model.safetensors")
     for name, tensor in kept.items():
         if "running" not in name and "num_batches" not in name:
             torch.testing.assert_close(trained[name], tensor, rtol=0, atol=1e-8)
-    assert read_json(tmp_path / "model/metrics.json")["recipe"]["start"] == "kept"
+    assert read_json(tmp_path / "model/metrics.json")["recipe"]["start"] == "inherited"
 
 
 def test_other_networks_are_trained_afresh(found, digits, tmp_path):
-    for name, settings in (("fresh", ONE_EPOCH), ("kept", {**ONE_EPOCH, "start": "kept"})):
+    for name, settings in (("fresh", ONE_EPOCH), ("inherited", {**ONE_EPOCH, "start": "inherited"})):
         steps.retrain(found / "structures/uniform.json", digits, tmp_path / name, "", settings)
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("fresh", "kept")]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("fresh", "inherited")]
     assert weights[0] == weights[1]
 
 
@@ -98,20 +99,22 @@ def test_the_nodes_of_a_cluster_start_from_the_same(found, digits, tmp_path, mon
     )
     monkeypatch.setenv("PFS_CHECKPOINTS", str(tmp_path / "checkpoints"))
     file = found / "structures/structure.json"
-    steps.retrain(file, digits, tmp_path / "here", "", KEPT)
-    steps.retrain(file, digits, tmp_path / "there", "", KEPT, 0, {"shared": str(tmp_path / "jobs"), "image": "pfs:1"})
+    steps.retrain(file, digits, tmp_path / "here", "", INHERIT)
+    steps.retrain(
+        file, digits, tmp_path / "there", "", INHERIT, 0, {"shared": str(tmp_path / "jobs"), "image": "pfs:1"}
+    )
     here, there = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("here", "there"))
     assert here == there
 
 
 def test_weights_that_are_missing_or_of_another_structure_are_refused(found, structures, digits, tmp_path):
     with pytest.raises(UserError, match="network_slimming or amc"):
-        kept_file(structures / "structure.json")
+        inherited_file(structures / "structure.json")
     folder = tmp_path / "structures"
     shutil.copytree(found / "structures", folder)
     save_file({"fc.weight": torch.zeros(1)}, folder / FILE)
     with pytest.raises(UserError, match="weights of another structure"):
-        steps.retrain(folder / "structure.json", digits, tmp_path / "out", "", KEPT)
+        steps.retrain(folder / "structure.json", digits, tmp_path / "out", "", INHERIT)
     assert not (tmp_path / "out").exists()
 
 
@@ -125,7 +128,7 @@ def test_a_cut_that_keeps_what_was_cut_before_has_no_weights(found, method, tmp_
 def test_fine_tuning_without_trained_weights_is_refused_before_anything_starts():
     request = {"model": "resnet20", "dataset": "digits", "budgets": ["macs=0.5"], "networks": ["pruned"], "recipe": ""}
     request |= {"model_settings": {}, **{f"{stage}_settings": {} for stage in steps.STAGES}}
-    kept = {**request, "retrain_settings": {"start": "kept"}}
+    kept = {**request, "retrain_settings": {"start": "inherited"}}
     with pytest.raises(UserError, match=r"search\.method=pfs trains"):
         check(kept)
     kept["search_settings"] = {"method": "amc"}

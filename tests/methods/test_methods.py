@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 
 from pfs_core import steps
 from pfs_core.channels import resize
-from pfs_core.config.recipes import METHODS, recipe
+from pfs_core.config.recipes import recipe
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.methods.amc.environment import STATE, Walk
+from pfs_core.methods.amc.environment import STATE, PruningEnv
 from pfs_core.methods.amc.search import _as_gates, input_norms
 from pfs_core.methods.gates_folder import load_gates
-from pfs_core.methods.network_slimming import scales
-from pfs_core.methods.random import random_gates
-from pfs_core.methods.run import choose
+from pfs_core.methods.network_slimming.search import scales
+from pfs_core.methods.random.search import random_gates
+from pfs_core.methods.registry import METHODS, method_config
+from pfs_core.methods.run import search
 from pfs_core.models import MODELS, build_model
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import read_json
@@ -38,11 +39,11 @@ STAGES = {"amc": {"pretrain", "search"}}
 
 
 def brief(method):
-    return recipe("demo").stage("search", {"method": method, "precision": "fp32", **BRIEF[method]})
+    return method_config(recipe("demo"), {"method": method, "precision": "fp32", **BRIEF[method]})
 
 
 def chosen(method, narrow, digits, out, seed=0, record=lambda row: None):
-    choose(narrow, digits, out, HALF, brief(method), seed, record)
+    search(narrow, digits, out, HALF, brief(method), seed, record)
     return [path.read_bytes() for path in sorted([out / "gates.safetensors", *out.glob("*.parquet")])]
 
 
@@ -129,17 +130,17 @@ def gates_of(method, name, seed, budget):
         with torch.no_grad():
             parameter.uniform_(generator=random)
     if method == "network_slimming":
-        return scales(model, graph.at(widths))
-    walk, picked = Walk(model, graph, widths, budget, 0.1), {}
-    for _ in walk.groups:
-        assert len(walk.state(picked, 1.0)) == STATE
-        assert all(0 <= number <= 1 for number in walk.state(picked, 1.0))
-        picked[walk.groups[len(picked)]] = walk.width(picked, float(torch.rand(1, generator=random)))
-        assert cost_of(graph, budget, walk._least | picked) <= budget.limit(cost_of(graph, budget))
-    gates = _as_gates(walk.gates(picked), input_norms(model, graph.at(widths)))
+        return scales(model, graph.with_widths(widths))
+    env, picked = PruningEnv(model, graph, widths, budget, 0.1), {}
+    for _ in env.groups:
+        assert len(env.state(picked, 1.0)) == STATE
+        assert all(0 <= number <= 1 for number in env.state(picked, 1.0))
+        picked[env.groups[len(picked)]] = env.width(picked, float(torch.rand(1, generator=random)))
+        assert cost_of(graph, budget, env._least | picked) <= budget.limit(cost_of(graph, budget))
+    gates = _as_gates(env.gates(picked), input_norms(model, graph.with_widths(widths)))
     cut = extract(graph, gates, budget, model=start(name)[0])
     assert all(cut.widths[group] >= width for group, width in picked.items())
-    assert cut.widths == walk.filled(picked)
+    assert cut.widths == env.filled(picked)
     return gates
 
 
@@ -199,7 +200,7 @@ def test_random_widths_are_drawn_in_proportion():
 )
 def test_a_wrong_setting_is_named(changes, says):
     with pytest.raises(UserError, match=says.replace("(", r"\(")):
-        recipe("demo").stage("search", changes)
+        method_config(recipe("demo"), changes)
 
 
 def test_only_our_own_search_is_profiled(digits, tmp_path):
@@ -220,7 +221,7 @@ def test_the_cost_of_a_method_is_what_it_looked_at(narrow, digits, digits_data, 
     for method in METHODS:
         chosen(method, narrow, digits, tmp_path / method)
     trained = brief("pfs").updated({"pretrain_epochs": 1}, "search")
-    choose(narrow, digits, tmp_path / "pfs trained", HALF, trained)
+    search(narrow, digits, tmp_path / "pfs trained", HALF, trained)
     cost = {path.name: read_json(path / "search.json")["cost"] for path in tmp_path.iterdir()}
     counted = {
         method: {stage: (spent["forward_images"], spent["backward_images"]) for stage, spent in stages.items()}

@@ -5,12 +5,13 @@ import torch
 from torch import nn
 
 from pfs_core.channels import trace
-from pfs_core.config.recipes import SlimmingRecipe
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import load_split
 from pfs_core.errors import UserError
-from pfs_core.methods.context import Start
-from pfs_core.methods.network_slimming import check_scales, penalty, scales, slim, start_scales
+from pfs_core.methods.context import SearchContext
+from pfs_core.methods.network_slimming.config import NetworkSlimmingConfig
+from pfs_core.methods.network_slimming.search import check_scales, penalty, run, scales, start_scales
+from pfs_core.runtime.progress import ignore
 from pfs_core.training.checkpoints import Checkpoints
 
 DEAD = torch.tensor([1, 4, 5, 9])
@@ -39,10 +40,22 @@ def test_channels_that_cannot_matter_go_first(digits, tmp_path):
     torch.manual_seed(0)
     model = Planted()
     graph = trace(model, (1, 8, 8))
-    begun = Start(ModelSpec(name="planted", input_shape=(1, 8, 8)), model, graph, graph.widths(), Budget(target=0.7))
-    recipe = SlimmingRecipe(epochs=12, sparsity=0.003, precision="fp32")
-    with Checkpoints(tmp_path / "out", {}) as kept:
-        found = slim(begun, load_split(digits), recipe, 0, lambda row: None, kept)
+    config = NetworkSlimmingConfig(epochs=12, sparsity=0.003, precision="fp32")
+    with Checkpoints(tmp_path / "out", {}) as checkpoints:
+        found = run(
+            SearchContext(
+                spec=ModelSpec(name="planted", input_shape=(1, 8, 8)),
+                model=model,
+                graph=graph,
+                widths=graph.widths(),
+                budget=Budget(target=0.7),
+                data=load_split(digits),
+                config=config,
+                seed=0,
+                record=ignore,
+                checkpoints=checkpoints,
+            )
+        )
     gates = found.gates["first"]
     alive = torch.ones(12, dtype=torch.bool).index_fill(0, DEAD, False)
     assert gates[~alive].max() < 0.05

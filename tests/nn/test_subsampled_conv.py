@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pfs_core.config.recipes import RetrainRecipe
 from pfs_core.config.spec import ModelSpec
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.models import build_model
 from pfs_core.nn.subsampled_conv import SubsampledConv2d, subsample_first
 from pfs_core.training.fit import prepared
@@ -51,7 +51,7 @@ def test_other_convolutions_stay_what_they_are(conv):
 
 def test_retraining_keeps_away_from_the_fault(digits_data):
     model = build_model(ModelSpec(name="resnet20", kwargs={"width": 4}))
-    trained, _ = prepared(model, digits_data, RetrainRecipe(epochs=1))
+    trained, _ = prepared(model, digits_data, RetrainConfig(epochs=1))
     strided = [conv for conv in trained.modules() if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2)]
     narrow = [conv for conv in strided if conv.kernel_size == (1, 1)]
     assert [conv.in_channels for conv in narrow] == [4, 8]

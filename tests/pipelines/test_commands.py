@@ -170,7 +170,7 @@ def test_an_image_is_told_by_its_tag_or_digest():
         ((), ["pruned", "dense"]),
         (("--compare", "none"), ["pruned"]),
         (("--compare", "uniform, dense"), ["pruned", "uniform", "dense"]),
-        (("--set", "retrain.start=kept"), ["pruned"]),
+        (("--set", "retrain.start=inherited"), ["pruned"]),
     ],
 )
 def test_the_dense_network_is_trained_too_unless_the_pruned_one_is_fine_tuned(given, networks, tmp_path, monkeypatch):

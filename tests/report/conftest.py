@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pfs_core.config.recipes import LatencyRecipe, RetrainRecipe
+from pfs_core.config.stages import LatencyConfig, RetrainConfig
 from pfs_core.latency.benchmarking import SCHEMA, with_references
 from pfs_core.latency.machine import machine
 from pfs_core.latency.statistics import paired_ratio, summary
@@ -15,7 +15,7 @@ from pfs_core.storage.artifacts import publish
 from pfs_core.structure import FILES, Structure
 from pfs_core.training.retrain import retrain
 
-BRIEF = RetrainRecipe(epochs=1, schedule="cosine", scratch_b=False, train_on_validation=False)
+BRIEF = RetrainConfig(epochs=1, schedule="cosine", scratch_b=False, train_on_validation=False)
 MEDIANS = {"dense": 0.5, "expanded": 0.6, "pruned": 0.4, "uniform": 0.45}
 """Milliseconds in ONNX Runtime; PyTorch takes four times as many."""
 
@@ -56,7 +56,7 @@ def latency(structures, tmp_path_factory):
         "disturbance_cores": {"others": 0.1, "stolen": 0.0},
         "seconds": 75.4,
         "noisy": [],
-        "recipe": LatencyRecipe().model_dump(),
+        "recipe": LatencyConfig().model_dump(),
         "seed": 0,
     }
     out = tmp_path_factory.mktemp("latency") / "latency"

@@ -10,10 +10,10 @@ import pytest
 from mlflow.utils.validation import _validate_metric_name
 from pfs_pipelines.cli import main
 
-from pfs_core.config.recipes import UniformRecipe
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
-from pfs_core.methods.run import choose
+from pfs_core.methods.run import search
+from pfs_core.methods.uniform.config import UniformConfig
 from pfs_core.report import runs
 from pfs_core.report.comparison import figures_of, front, latex_table, write_comparison
 from pfs_core.report.runs import load_runs
@@ -172,10 +172,17 @@ def with_settings(run, **changes):
 
 
 def test_runs_with_other_settings_are_not_seeds_of_each_other(results, tmp_path):
-    runs = [a_run(results, seed=0), a_run(results, seed=1), with_settings(a_run(results, seed=0), start="kept", lr=0.5)]
+    runs = [
+        a_run(results, seed=0),
+        a_run(results, seed=1),
+        with_settings(a_run(results, seed=0), start="inherited", lr=0.5),
+    ]
     summary = write_comparison(runs, tmp_path / "out")
     lr = results.metrics["pruned"]["recipe"]["lr"]
-    usual, other = f"macs=0.5, retrain.start=fresh, retrain.lr={lr}", "macs=0.5, retrain.start=kept, retrain.lr=0.5"
+    usual, other = (
+        f"macs=0.5, retrain.start=fresh, retrain.lr={lr}",
+        "macs=0.5, retrain.start=inherited, retrain.lr=0.5",
+    )
     assert [(row["name"], row["seeds"]) for row in summary["rows"][1:]] == [(usual, 2), (other, 1)]
     html = (tmp_path / "out" / "comparison.html").read_text()
     assert "fine-tuned from the weights that it keeps or trained from scratch" in html
@@ -233,7 +240,7 @@ def test_gates_are_found_by_method_seed_and_budget(narrow, digits, tmp_path, mon
     folders = []
     for text in ("macs=0.5", "macs=0.4"):
         budget, folder = Budget.from_text(text), tmp_path / text
-        choose(narrow, digits, folder / "gates", budget, UniformRecipe(expand=1.25))
+        search(narrow, digits, folder / "gates", budget, UniformConfig(expand=1.25))
         extract_structures(folder / "gates", folder / "structures", budget)
         folders.append(folder)
     (tmp_path / "dense").mkdir()

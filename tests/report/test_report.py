@@ -12,6 +12,7 @@ from pfs_pipelines.cli import parser
 from pfs_core import steps
 from pfs_core.config.recipes import recipe
 from pfs_core.errors import UserError
+from pfs_core.methods.registry import method_config
 from pfs_core.report import load_results, write_report
 from pfs_core.report.figures import SHARES, confusion, draw
 from pfs_core.report.page import HEADER, page_cells, table_cells, text_table
@@ -216,7 +217,7 @@ def test_the_commands_are_the_ones_that_made_the_run(results):
         parser().parse_args(shlex.split(line)[1:])
     settings = [word.removeprefix("--set=") for word in shlex.split(lines[1]) if word.startswith("--set=")]
     given = steps.parse_settings(settings, ("model", "search"))
-    assert recipe("demo").stage("search", given["search"]).model_dump(mode="json") == results.search["recipe"]
+    assert method_config(recipe("demo"), given["search"]).model_dump(mode="json") == results.search["recipe"]
 
 
 def test_the_page_says_which_code_and_image_made_the_networks(results, tmp_path):
@@ -278,7 +279,7 @@ def test_a_report_says_how_another_method_has_chosen(results, tmp_path, method):
     cost = {"seconds": 12.0, "device_seconds": 21.0, "forward_images": 1500, "backward_images": 1000}
     stages = {"pretrain": cost, "search": cost} if method == "amc" else {"search": cost}
     search = {**results.search, "method": method, "cost": stages, **facts}
-    search["recipe"] = recipe("demo").stage("search", {"method": method, **settings}).model_dump(mode="json")
+    search["recipe"] = method_config(recipe("demo"), {"method": method, **settings}).model_dump(mode="json")
     trained = [{"epoch": e, "loss": 2 / e, "val_accuracy": 0.1 * e} for e in (1, 2)] if method == "amc" else []
     changed = dataclasses.replace(results, search=search, search_history=history, pretraining=trained)
     summary = write_report(changed, tmp_path / "report")

@@ -3,8 +3,8 @@
 import pytest
 
 from pfs_core.channels import Cost
-from pfs_core.config.recipes import ExtractRecipe
 from pfs_core.config.spec import Budget
+from pfs_core.config.stages import ExtractConfig
 from pfs_core.errors import UserError
 from pfs_core.methods.gates_folder import load_gates
 from pfs_core.steps.extraction import extract_structures
@@ -43,7 +43,7 @@ def test_the_same_gates_give_the_same_bytes(structures, gates, tmp_path):
 
 
 def test_channel_multiple_is_respected(gates, tmp_path):
-    found = extract_structures(gates, tmp_path / "out", Budget(target=0.6), ExtractRecipe(channel_multiple=2))
+    found = extract_structures(gates, tmp_path / "out", Budget(target=0.6), ExtractConfig(channel_multiple=2))
     for name in ("pruned", "uniform"):
         prunable = [group.name for group in found[name].graph().prunable()]
         assert all(found[name].widths[group] % 2 == 0 for group in prunable)

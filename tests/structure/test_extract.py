@@ -199,7 +199,9 @@ def test_groups_of_grouped_convolutions_are_cut_by_whole_blocks(seed, target, mu
     torch.manual_seed(seed)
     traced = trace(grouped(), INPUT)
     gates = {group.name: torch.rand(group.gate_count) for group in traced.prunable()}
-    widths, _ = pfs_core.structure.budget_cut.cut(traced, gates, Budget(target=target), traced.widths(), multiple)
+    widths, _ = pfs_core.structure.budget_cut.prune_to_budget(
+        traced, gates, Budget(target=target), traced.widths(), multiple
+    )
     assert traced.cost(widths).macs <= target * traced.cost().macs + 1e-6
     for group in traced.prunable():
         assert widths[group.name] % (multiple * group.blocks) == 0 or widths[group.name] == group.width

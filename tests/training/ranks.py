@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from pfs_core.channels import trace
-from pfs_core.config.recipes import RetrainRecipe
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.models import build_model
 from pfs_core.structure import Structure
 from pfs_core.training import loop_state as advance
@@ -24,7 +24,7 @@ def structure(network):
     """The whole of a network for the digits."""
     spec = ModelSpec(name=network, input_shape=(1, 8, 8), num_classes=10)
     graph = trace(build_model(spec), spec.input_shape)
-    return Structure.of(spec, graph, graph.widths(), Budget(target=1.0), {"method": "dense"})
+    return Structure.from_widths(spec, graph, graph.widths(), Budget(target=1.0), {"method": "dense"})
 
 
 def die_once(marker, step):
@@ -46,5 +46,5 @@ if __name__ == "__main__":
     values = {key: json.loads(value) for key, value in (pair.split("=") for pair in settings)}
     if step := values.pop("die_at", None):
         die_once(Path(f"{out}.died"), step)
-    recipe = RetrainRecipe(**{"epochs": 2, "batch_size": 128, "precision": "fp32", "scratch_b": False} | values)
+    recipe = RetrainConfig(**{"epochs": 2, "batch_size": 128, "precision": "fp32", "scratch_b": False} | values)
     retrain(structure(network), split, out, recipe, seed=0)

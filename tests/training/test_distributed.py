@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pfs_core.config.recipes import RetrainRecipe
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.errors import UserError
 from pfs_core.runtime.distributed import Ranks
 from pfs_core.storage.artifacts import read_json
@@ -75,7 +75,7 @@ def test_batches_too_small_for_the_processes_are_refused():
     with pytest.raises(UserError, match=r"retrain.batch_size=8 is of all 3 processes together; give at least 12"):
         parallel(
             torch.nn.Linear(1, 1), torch.device("cpu"), Ranks(0, 3, torch.device("cpu")),
-            RetrainRecipe(epochs=1, batch_size=8, accumulate=2),
+            RetrainConfig(epochs=1, batch_size=8, accumulate=2),
         )  # fmt: skip
 
 

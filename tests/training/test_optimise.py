@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pfs_core.config.recipes import RetrainRecipe
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.models import build_model
 from pfs_core.training.fit import backward
 from pfs_core.training.optimise import Optimisation, averaged, micro_batches, parameter_groups
 
-RECIPE = RetrainRecipe(epochs=1, batch_size=12, momentum=0.0, weight_decay=0.0)
+RECIPE = RetrainConfig(epochs=1, batch_size=12, momentum=0.0, weight_decay=0.0)
 
 
 def called(network, images):
@@ -56,7 +56,7 @@ def test_the_gradient_of_micro_batches_is_that_of_the_whole_batch(rows, accumula
 @given(st.integers(2, 40), st.integers(1, 20), st.integers(1, 50))
 def test_micro_batches_are_all_images_in_order_and_never_one_alone(batch_size, accumulate, rows):
     accumulate = min(accumulate, batch_size // 2)
-    settings = RetrainRecipe(epochs=1, batch_size=batch_size, accumulate=accumulate)
+    settings = RetrainConfig(epochs=1, batch_size=batch_size, accumulate=accumulate)
     rows = min(rows, batch_size + 1)
     parts = list(micro_batches(torch.arange(rows), torch.arange(rows), settings))
     assert torch.equal(torch.cat([images for images, _ in parts]), torch.arange(rows))

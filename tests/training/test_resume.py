@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from pfs_core.config.recipes import RetrainRecipe, SearchRecipe
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.methods.pfs import network, search
+from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.pfs.network import GatedNetwork
 from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure
@@ -19,8 +20,8 @@ from pfs_core.training.checkpoints import Checkpoints
 from pfs_core.training.retrain import retrain
 
 NARROW = ModelSpec(name="resnet20", kwargs={"width": 4})
-SEARCH = SearchRecipe(epochs=3, batch_size=256, precision="fp32")
-RETRAIN = RetrainRecipe(
+SEARCH = PfsConfig(epochs=3, batch_size=256, precision="fp32")
+RETRAIN = RetrainConfig(
     epochs=3, batch_size=256, precision="fp32", schedule="cosine", scratch_b=False, train_on_validation=False
 )
 EVERYTHING = RETRAIN.updated(
@@ -185,28 +186,29 @@ def test_checkpoints_in_a_bucket(digits, tmp_path, monkeypatch, every_step, buck
 
 
 CHOOSE = """
-from pfs_core.methods.run import choose
+from pfs_core.methods.run import search
 from pfs_core.config.recipes import recipe
 from pfs_core.config.spec import Budget, ModelSpec
 settings = {"epochs": 2, "batch_size": 256, "precision": "fp32"} | CHANGES
-changed = recipe("demo").stage("search", settings)
-choose(ModelSpec(name="resnet20", kwargs={"width": 4}), sys.argv[1], sys.argv[2], Budget(target=0.5), changed)
+changed = method_config(recipe("demo"), settings)
+search(ModelSpec(name="resnet20", kwargs={"width": 4}), sys.argv[1], sys.argv[2], Budget(target=0.5), changed)
 """
 STEPS = {
     "network_slimming": 'CHANGES = {"method": "network_slimming", "rounds": 2}' + CHOOSE,
     "amc": 'CHANGES = {"method": "amc", "episodes": 12, "warmup_episodes": 4, "recalibrate": 64}' + CHOOSE,
     "search": """
-from pfs_core.config.recipes import SearchRecipe
-from pfs_core.methods.pfs import search
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.methods.run import search
 from pfs_core.config.spec import Budget, ModelSpec
-recipe = SearchRecipe(epochs=3, batch_size=256, precision="fp32")
+recipe = PfsConfig(epochs=3, batch_size=256, precision="fp32")
 search(ModelSpec(name="resnet20", kwargs={"width": 4}), sys.argv[1], sys.argv[2], Budget(target=0.5), recipe, seed=0)
 """,
     "retrain": """
-from pfs_core.config.recipes import RetrainRecipe
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.structure import Structure
 from pfs_core.training.retrain import retrain
-recipe = RetrainRecipe(
+from pfs_core.methods.registry import method_config
+recipe = RetrainConfig(
     epochs=3, batch_size=256, precision="fp32", schedule="cosine", scratch_b=False, train_on_validation=False
 )
 retrain(Structure.load(sys.argv[3]), sys.argv[1], sys.argv[2], recipe, seed=0)
@@ -255,7 +257,7 @@ def test_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(digits, tmp_path
 
 
 def killed_until_done(digits, out, step, structure, more=""):
-    """Start a step again and again and kill it (at a random place, or by ``more``); how often it was killed."""
+    """SearchContext a step again and again and kill it (at a random place, or by ``more``); how often it was killed."""
     kills = 0
     while kills < 20:
         process = started(digits, out, step, structure, more)

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from pfs_core import steps
 from pfs_core.channels import trace
-from pfs_core.config.recipes import RetrainRecipe
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.data.augment import Normalise
 from pfs_core.errors import UserError
 from pfs_core.storage.artifacts import read_json
@@ -19,7 +19,7 @@ from pfs_core.structure import Structure, extract, unexpanded_graph
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.retrain import load_model, retrain
 
-BRIEF = RetrainRecipe(epochs=2, scratch_b=False, schedule="cosine", precision="fp32")
+BRIEF = RetrainConfig(epochs=2, scratch_b=False, schedule="cosine", precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def trained(dense, digits, tmp_path_factory):
     """Its ``model`` folder after four epochs."""
     folder = tmp_path_factory.mktemp("retrain") / "model"
     settings = {"epochs": 4, "batch_size": 64, "schedule": "cosine", "scratch_b": False, "precision": "fp32"}
-    retrain(dense, digits, folder, RetrainRecipe(**settings))
+    retrain(dense, digits, folder, RetrainConfig(**settings))
     return folder
 
 

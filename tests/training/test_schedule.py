@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfs_core.config.recipes import RetrainRecipe, recipe
+from pfs_core.config.recipes import recipe
 from pfs_core.config.spec import Budget
+from pfs_core.config.stages import RetrainConfig
 from pfs_core.structure import Structure
 from pfs_core.structure.references import dense, uniform
 from pfs_core.training.schedule import planned_epochs, schedule
@@ -19,7 +20,7 @@ DENSE = dense(graph(), Budget(target=1.0), model=SPEC)
 
 def rates(steps, **settings):
     """The learning rate of each step."""
-    config = RetrainRecipe(**{"epochs": 1, **settings})
+    config = RetrainConfig(**{"epochs": 1, **settings})
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config.lr)
     scheduler = schedule(optimiser, config, steps)
     found = []
@@ -33,7 +34,7 @@ def rates(steps, **settings):
 @given(st.floats(0.4, 1.0), st.integers(1, 300))
 def test_scratch_b_spends_the_dense_networks_compute(target, epochs):
     structure = uniform(graph(), Budget(target=target), model=SPEC)
-    planned = planned_epochs(structure, RetrainRecipe(epochs=epochs, scratch_b=True))
+    planned = planned_epochs(structure, RetrainConfig(epochs=epochs, scratch_b=True))
     assert abs(planned * structure.cost.macs - epochs * DENSE.cost.macs) <= 0.5 * structure.cost.macs
     assert planned >= epochs
 
@@ -46,13 +47,13 @@ def test_half_the_macs_train_twice_as_long():
 
 def test_scratch_e_trains_as_long_as_the_dense_network():
     half = DENSE.model_copy(update={"cost": DENSE.cost.model_copy(update={"macs": DENSE.cost.macs // 2})})
-    assert planned_epochs(half, RetrainRecipe(epochs=7, scratch_b=False)) == 7
+    assert planned_epochs(half, RetrainConfig(epochs=7, scratch_b=False)) == 7
 
 
 def test_a_network_above_the_dense_cost_is_not_trained_shorter():
-    wide = Structure.of(SPEC, graph(), graph().expanded(1.25), Budget(target=1.0), {"method": "none"})
+    wide = Structure.from_widths(SPEC, graph(), graph().expanded(1.25), Budget(target=1.0), {"method": "none"})
     assert wide.cost.macs > DENSE.cost.macs
-    assert planned_epochs(wide, RetrainRecipe(epochs=10)) == 10
+    assert planned_epochs(wide, RetrainConfig(epochs=10)) == 10
 
 
 @pytest.mark.parametrize("steps", [7, 200, 1234])

@@ -7,6 +7,7 @@ import pytest
 
 from pfs_core import steps
 from pfs_core.errors import UserError
+from pfs_core.steps import node
 from pfs_core.storage.artifacts import read_json
 from pfs_core.training.checkpoints import ROOT
 from pfs_core.trainjob import retrain

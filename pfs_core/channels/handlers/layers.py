@@ -10,119 +10,121 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
-from pfs_core.channels.abstract_values import Channels, Part
+from pfs_core.channels.abstract_values import Channels, TracedSlice
 from pfs_core.channels.slices import first, shape_of
 
 if TYPE_CHECKING:
-    from pfs_core.channels.tracer import Walk
+    from pfs_core.channels.tracer import ChannelTracer
 
-Handler = Callable[["Walk", fx.Node], Any]
+Handler = Callable[["ChannelTracer", fx.Node], Any]
 
 
-def convolution(walk: "Walk", node: fx.Node) -> Any:
+def convolution(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Mixes its input's channels into a new group; a depthwise one keeps the groups.
 
     A grouped convolution keeps both sides a multiple of its groups. A transposed one has the same shape rules.
     """
-    conv, parts = walk.module(node), walk.along(first(node), 1)
+    conv, parts = tracer.module(node), tracer.parts_of_dim(first(node), 1)
     if parts is None:
         return NotImplemented
     transposed = isinstance(conv, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     images, _, *size = shape_of(first(node) if transposed else node)
-    pixels = images * math.prod(size) // walk.batch  # each is multiplied by the kernel
+    pixels = images * math.prod(size) // tracer.batch  # each is multiplied by the kernel
     kernel = math.prod(conv.kernel_size)
     if conv.groups == conv.in_channels > 1 and not transposed:
-        return _depthwise(walk, node, parts, pixels * kernel, kernel)
-    if conv.groups > 1 and not walk.block(parts, conv.groups):
+        return _depthwise(tracer, node, parts, pixels * kernel, kernel)
+    if conv.groups > 1 and not tracer.require_multiple(parts, conv.groups):
         return NotImplemented
-    out = walk.writes(node, conv.out_channels, dim=1)
-    walk.block(out.parts, conv.groups)
-    walk.reads(node, parts)
-    new = walk.first_call(node)
-    walk.count(node, (parts, out.parts), pixels * kernel, kernel * new, conv.groups)
+    out = tracer.writes(node, conv.out_channels, dim=1)
+    tracer.require_multiple(out.parts, conv.groups)
+    tracer.reads(node, parts)
+    new = tracer.first_call(node)
+    tracer.add_cost(node, (parts, out.parts), pixels * kernel, kernel * new, conv.groups)
     if conv.bias is not None:
-        walk.count(node, (out.parts,), 0, new)
+        tracer.add_cost(node, (out.parts,), 0, new)
     return out
 
 
-def _depthwise(walk: "Walk", node: fx.Node, parts: tuple[Part, ...], macs: int, params: int) -> Channels:
-    conv = walk.module(node)
+def _depthwise(
+    tracer: "ChannelTracer", node: fx.Node, parts: tuple[TracedSlice, ...], macs: int, params: int
+) -> Channels:
+    conv = tracer.module(node)
     out = Channels(1, parts).repeated(conv.out_channels // conv.in_channels)
-    walk.spans(node, "depthwise", parts)
-    walk.spans(node, "writes", out.parts)
-    new = walk.first_call(node)
-    walk.count(node, (out.parts,), macs, (params + (conv.bias is not None)) * new)
+    tracer.spans(node, "depthwise", parts)
+    tracer.spans(node, "writes", out.parts)
+    new = tracer.first_call(node)
+    tracer.add_cost(node, (out.parts,), macs, (params + (conv.bias is not None)) * new)
     return out if conv.bias is None else out.gated_by([str(node.target)])
 
 
-def linear(walk: "Walk", node: fx.Node) -> Any:
+def linear(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Mixes the features of the last dimension; after a flatten each channel is several of them."""
-    layer, parts = walk.module(node), walk.along(first(node), -1)
+    layer, parts = tracer.module(node), tracer.parts_of_dim(first(node), -1)
     if parts is None:
         return NotImplemented
     shape = shape_of(node)
-    positions = math.prod(shape[:-1]) // walk.batch
-    out = walk.writes(node, layer.out_features, dim=len(shape) - 1)
-    walk.reads(node, parts)
-    new = walk.first_call(node)
-    walk.count(node, (parts, out.parts), positions, new)
+    positions = math.prod(shape[:-1]) // tracer.batch
+    out = tracer.writes(node, layer.out_features, dim=len(shape) - 1)
+    tracer.reads(node, parts)
+    new = tracer.first_call(node)
+    tracer.add_cost(node, (parts, out.parts), positions, new)
     if layer.bias is not None:
-        walk.count(node, (out.parts,), 0, new)
+        tracer.add_cost(node, (out.parts,), 0, new)
     return out
 
 
-def batch_norm(walk: "Walk", node: fx.Node) -> Any:
+def batch_norm(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Normalises each channel by itself, and can set it to 0: the gate of what comes in."""
-    norm, x = walk.module(node), walk.channels(first(node))
+    norm, x = tracer.module(node), tracer.channels(first(node))
     if x is None or x.dim != 1:
         return NotImplemented
     name = str(node.target)
-    walk.spans(node, "norm", x.parts)
+    tracer.spans(node, "norm", x.parts)
     if norm.affine:
-        walk.count(node, (x.parts,), 0, 2 * walk.first_call(node))
+        tracer.add_cost(node, (x.parts,), 0, 2 * tracer.first_call(node))
     gated = x.gated_by([name])
-    if walk.placement == "last":
+    if tracer.placement == "last":
         return gated
     parts = zip(x.parts, gated.parts, strict=True)
-    return Channels(1, tuple(old if _behind_batch_norm(walk, old) else new for old, new in parts))
+    return Channels(1, tuple(old if _behind_batch_norm(tracer, old) else new for old, new in parts))
 
 
-def _behind_batch_norm(walk: "Walk", part: Part) -> bool:
-    return any(isinstance(walk.modules[gate], nn.modules.batchnorm._BatchNorm) for gate in part.gates)
+def _behind_batch_norm(tracer: "ChannelTracer", part: TracedSlice) -> bool:
+    return any(isinstance(tracer.modules[gate], nn.modules.batchnorm._BatchNorm) for gate in part.gates)
 
 
-def layer_norm(walk: "Walk", node: fx.Node) -> Any:
+def layer_norm(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Normalises over the channels: its output depends on how many there are."""
-    norm, x = walk.module(node), walk.channels(first(node))
+    norm, x = tracer.module(node), tracer.channels(first(node))
     if x is None or len(norm.normalized_shape) != 1 or x.dim != len(shape_of(node)) - 1:
         return NotImplemented
-    return _over_channels(walk, node, x, norm)
+    return _over_channels(tracer, node, x, norm)
 
 
-def group_norm(walk: "Walk", node: fx.Node) -> Any:
+def group_norm(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Normalises over groups of channels: the width stays a multiple of the groups."""
-    norm, x = walk.module(node), walk.channels(first(node))
-    if x is None or x.dim != 1 or not walk.block(x.parts, norm.num_groups):
+    norm, x = tracer.module(node), tracer.channels(first(node))
+    if x is None or x.dim != 1 or not tracer.require_multiple(x.parts, norm.num_groups):
         return NotImplemented
-    return _over_channels(walk, node, x, norm)
+    return _over_channels(tracer, node, x, norm)
 
 
-def _over_channels(walk: "Walk", node: fx.Node, x: Channels, norm: Any) -> Channels:
-    walk.ungate(x.parts, f"{node.target} normalises over its channels")
-    walk.spans(node, "norm", x.parts)
+def _over_channels(tracer: "ChannelTracer", node: fx.Node, x: Channels, norm: Any) -> Channels:
+    tracer.forbid_gating(x.parts, f"{node.target} normalises over its channels")
+    tracer.spans(node, "norm", x.parts)
     parameters = sum(p is not None for p in (norm.weight, norm.bias))
-    walk.count(node, (x.parts,), 0, parameters * walk.first_call(node))
+    tracer.add_cost(node, (x.parts,), 0, parameters * tracer.first_call(node))
     return x
 
 
-def prelu(walk: "Walk", node: fx.Node) -> Any:
+def prelu(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """One slope, or one a channel; 0 stays 0."""
-    layer, x = walk.module(node), walk.channels(first(node))
+    layer, x = tracer.module(node), tracer.channels(first(node))
     if x is None or x.dim != 1:
         return NotImplemented
     if layer.num_parameters > 1:
-        walk.spans(node, "scale", x.parts)
-        walk.count(node, (x.parts,), 0, walk.first_call(node))
+        tracer.spans(node, "scale", x.parts)
+        tracer.add_cost(node, (x.parts,), 0, tracer.first_call(node))
     return x
 
 

@@ -10,22 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from pfs_core.channels.abstract_values import Channels, Part
+from pfs_core.channels.abstract_values import Channels, TracedSlice
 from pfs_core.channels.handlers import shapes
 from pfs_core.channels.handlers.layers import LAYERS, Handler
 from pfs_core.channels.slices import argument, first, shape_of
 
 if TYPE_CHECKING:
-    from pfs_core.channels.tracer import Walk
+    from pfs_core.channels.tracer import ChannelTracer
 
 
-def handler_of(walk: "Walk", node: fx.Node) -> tuple[Handler | None, str]:
+def handler_of(tracer: "ChannelTracer", node: fx.Node) -> tuple[Handler | None, str]:
     """The handler of a call, if it has one, and what to call the operation."""
     if node.op == "call_module":
-        module = walk.module(node)
+        module = tracer.module(node)
         if module._forward_hooks or module._forward_pre_hooks:
             return None, f"{type(module).__name__} with hooks"
-        if walk.shared(str(node.target)):
+        if tracer.shared(str(node.target)):
             return None, f"{type(module).__name__} that shares a parameter with another layer"
         return MODULES.get(type(module)), type(module).__name__
     if node.op == "call_method":
@@ -35,74 +35,76 @@ def handler_of(walk: "Walk", node: fx.Node) -> tuple[Handler | None, str]:
     return FUNCTIONS.get(node.target) or FUNCTIONS.get(path), name
 
 
-def in_place(walk: "Walk", node: fx.Node) -> bool:
+def in_place(tracer: "ChannelTracer", node: fx.Node) -> bool:
     """Whether a call changes the tensor that it works on."""
     if node.op == "call_module":
-        return bool(getattr(walk.module(node), "inplace", False))
+        return bool(getattr(tracer.module(node), "inplace", False))
     name = getattr(node.target, "__name__", str(node.target))
     return bool(node.kwargs.get("inplace")) or name.endswith("_") or node.target in IN_PLACE
 
 
-def is_view(walk: "Walk", node: fx.Node, handler: Handler) -> bool:
+def is_view(tracer: "ChannelTracer", node: fx.Node, handler: Handler) -> bool:
     """Whether what a call gives may be the memory that it works on."""
     if node.op == "call_module":
-        return isinstance(walk.module(node), VIEW_MODULES)
+        return isinstance(tracer.module(node), VIEW_MODULES)
     return handler in VIEWS or node.target in VIEW_OPERATIONS
 
 
-def is_rectifier(walk: "Walk", node: fx.Node) -> bool:
+def is_rectifier(tracer: "ChannelTracer", node: fx.Node) -> bool:
     """Whether a call is ReLU or ReLU6, whose derivative at 0 is 0."""
     if node.op == "call_module":
-        return isinstance(walk.module(node), RECTIFIER_MODULES)
+        return isinstance(tracer.module(node), RECTIFIER_MODULES)
     return node.target in RECTIFIERS
 
 
-def keeps_zero(walk: "Walk", node: fx.Node) -> Any:
+def keeps_zero(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Acts on each value alone and maps 0 to 0: ReLU, dropout."""
-    x = walk.channels(first(node))
+    x = tracer.channels(first(node))
     return NotImplemented if x is None else x
 
 
-def moves_zero(walk: "Walk", node: fx.Node) -> Any:
+def breaks_zero(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Acts on each value alone but does not map 0 to 0: a channel masked before it is not an absent one."""
-    x = walk.channels(first(node))
+    x = tracer.channels(first(node))
     return NotImplemented if x is None else x.lose_gates(f"{node.name} does not map 0 to 0")
 
 
-def hardtanh(walk: "Walk", node: fx.Node) -> Any:
+def hardtanh(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Clips to a range, which may or may not hold 0."""
-    layer = walk.module(node)
-    return (keeps_zero if layer.min_val <= 0 <= layer.max_val else moves_zero)(walk, node)
+    layer = tracer.module(node)
+    return (keeps_zero if layer.min_val <= 0 <= layer.max_val else breaks_zero)(tracer, node)
 
 
-def pool(walk: "Walk", node: fx.Node) -> Any:
+def pool(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Acts on each channel of [N, C, ...] alone and maps a channel of zeros to zeros: pooling, interpolation."""
-    x = walk.channels(first(node))
+    x = tracer.channels(first(node))
     return NotImplemented if x is None or x.dim != 1 else x
 
 
-def pad(walk: "Walk", node: fx.Node) -> Any:
+def pad(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Pads space; channels that are padded are frozen (the shortcut of option A)."""
-    x, shape = walk.channels(first(node)), shape_of(first(node))
+    x, shape = tracer.channels(first(node)), shape_of(first(node))
     sizes, mode, value = (argument(node, i, n) for i, n in ((1, "pad"), (2, "mode"), (3, "value")))
     if x is None or not isinstance(sizes, tuple | list):
         return NotImplemented
     if len(sizes) // 2 >= len(shape) - x.dim and shape_of(node)[x.dim] != shape[x.dim]:
-        return walk.stop(node, f"a padding of the channels ({node.name})")
-    return moves_zero(walk, node) if value and mode in (None, "constant") else x
+        return tracer.stop(node, f"a padding of the channels ({node.name})")
+    return breaks_zero(tracer, node) if value and mode in (None, "constant") else x
 
 
-def add(walk: "Walk", node: fx.Node) -> Any:
+def add(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Ties two tensors of one shape: a residual stream. A number that is added moves zero."""
     a, b = first(node), argument(node, 1, "other")
-    x, y = walk.channels(a), walk.channels(b)
+    x, y = tracer.channels(a), tracer.channels(b)
     if x is None or y is None:
         if (one := x or y) is not None and (isinstance(a, int | float) or isinstance(b, int | float)):
             return one.lose_gates(f"{node.name} adds a number")
-        return walk.mix(node, walk.value(a), walk.value(b))
+        return tracer.mix(node, tracer.value(a), tracer.value(b))
     if not _alike(x, y, shape_of(a), shape_of(b)):
         return NotImplemented
-    if not walk.tie(x.parts, y.parts, f"{node.name} adds channels with other borders", stream=f"joined at {node.name}"):
+    if not tracer.unify(
+        x.parts, y.parts, f"{node.name} adds channels with other borders", stream=f"joined at {node.name}"
+    ):
         return x
     return Channels(x.dim, tuple(map(_both, x.parts, y.parts)))
 
@@ -112,69 +114,69 @@ def _alike(x: Channels, y: Channels, a: tuple[int, ...], b: tuple[int, ...]) -> 
     return x.dim == y.dim and len(a) == len(b) and a[x.dim] == b[y.dim]
 
 
-def _both(a: Part, b: Part) -> Part:
+def _both(a: TracedSlice, b: TracedSlice) -> TracedSlice:
     """Zero where both are."""
     ungated = a.ungated or b.ungated
     return a._replace(gates=frozenset() if ungated else a.gates | b.gates, ungated=ungated)
 
 
-def multiply(walk: "Walk", node: fx.Node) -> Any:
+def multiply(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Ties two tensors of one width, one of them perhaps a number a channel (squeeze and excitation).
 
     The product of channels is 0 where one of the factors is: the first one that has a gate gates it. A factor of a
     single channel is broadcast over the others and stays single.
     """
     a, b = first(node), argument(node, 1, "other")
-    x, y = walk.channels(a), walk.channels(b)
+    x, y = tracer.channels(a), tracer.channels(b)
     if x is None or y is None:
         if (one := x or y) is not None and (isinstance(a, int | float) or isinstance(b, int | float)):
             return one
-        return walk.mix(node, walk.value(a), walk.value(b))
+        return tracer.mix(node, tracer.value(a), tracer.value(b))
     if x.dim != y.dim or len(shape_of(a)) != len(shape_of(b)):
         return NotImplemented
     if not _alike(x, y, shape_of(a), shape_of(b)):
         many, single = (x, y) if shape_of(b)[y.dim] == 1 else (y, x)
-        walk.freeze(single.parts, f"{node.name} multiplies all channels by it")
+        tracer.freeze(single.parts, f"{node.name} multiplies all channels by it")
         return many
-    if not walk.tie(x.parts, y.parts, f"{node.name} multiplies channels with other borders"):
+    if not tracer.unify(x.parts, y.parts, f"{node.name} multiplies channels with other borders"):
         return x
     return Channels(
         x.dim, tuple(q if p.ungated and not q.ungated else p for p, q in zip(x.parts, y.parts, strict=True))
     )
 
 
-def scale(walk: "Walk", node: fx.Node) -> Any:
+def scale(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Division by a number."""
-    x = walk.channels(first(node))
+    x = tracer.channels(first(node))
     return x if x is not None and isinstance(argument(node, 1, "other"), int | float) else NotImplemented
 
 
-def expand_as(walk: "Walk", node: fx.Node) -> Any:
+def expand_as(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Repeats values over space; both tensors have the same channels."""
-    x, y = walk.channels(first(node)), walk.channels(argument(node, 1, "other"))
+    x, y = tracer.channels(first(node)), tracer.channels(argument(node, 1, "other"))
     if x is None or y is None or x.dim != y.dim or shape_of(node.args[0])[x.dim] != shape_of(node)[x.dim]:
         return NotImplemented
-    walk.tie(x.parts, y.parts, f"{node.name} expands it to channels with other borders")
+    tracer.unify(x.parts, y.parts, f"{node.name} expands it to channels with other borders")
     return x
 
 
-def concatenate(walk: "Walk", node: fx.Node) -> Any:
+def concatenate(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Along the channels: one group after the other. Along another dimension: the same channels in all."""
     tensors, dim = first(node) or node.kwargs.get("tensors"), argument(node, 1, "dim", 0)
     if not isinstance(tensors, tuple | list) or not isinstance(dim, int):
         return NotImplemented
-    known = [x for x in map(walk.channels, tensors) if x is not None]
+    known = [x for x in map(tracer.channels, tensors) if x is not None]
     if not known:
         return NotImplemented
     dim, along = dim % len(shape_of(node)), known[0].dim
-    rows = [walk.along(tensor, along) for tensor in tensors]
+    rows = [tracer.parts_of_dim(tensor, along) for tensor in tensors]
     if any(row is None for row in rows):
         return NotImplemented
     if dim == along:
         return Channels(dim, tuple(part for row in rows for part in row or ()))
     out = rows[0] or ()
     for row in rows[1:]:
-        if not walk.tie(out, row or (), f"{node.name} joins channels with other borders"):
+        if not tracer.unify(out, row or (), f"{node.name} joins channels with other borders"):
             break
         out = tuple(map(_both, out, row or ()))
     return Channels(along, out)
@@ -253,6 +255,6 @@ _POOL_FUNCTIONS = (
 MODULES |= dict.fromkeys(_KEEP_ZERO_MODULES, keeps_zero) | dict.fromkeys(_POOL_MODULES, pool)
 FUNCTIONS |= dict.fromkeys(_KEEP_ZERO_FUNCTIONS, keeps_zero) | dict.fromkeys(_POOL_FUNCTIONS, pool)
 METHODS |= dict.fromkeys(_KEEP_ZERO_METHODS, keeps_zero)
-MODULES |= dict.fromkeys((nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.LogSigmoid), moves_zero)
-FUNCTIONS |= dict.fromkeys((torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus, F.logsigmoid, torch.exp), moves_zero)
-METHODS |= dict.fromkeys(("sigmoid", "sigmoid_", "exp"), moves_zero)
+MODULES |= dict.fromkeys((nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.LogSigmoid), breaks_zero)
+FUNCTIONS |= dict.fromkeys((torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus, F.logsigmoid, torch.exp), breaks_zero)
+METHODS |= dict.fromkeys(("sigmoid", "sigmoid_", "exp"), breaks_zero)

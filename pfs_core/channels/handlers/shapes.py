@@ -9,14 +9,14 @@ from pfs_core.channels.abstract_values import Channels, Fixed, Shape, Size
 from pfs_core.channels.slices import argument, first, shape_of
 
 if TYPE_CHECKING:
-    from pfs_core.channels.tracer import Walk
+    from pfs_core.channels.tracer import ChannelTracer
 
 
-def flatten(walk: "Walk", node: fx.Node) -> Any:
+def flatten(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """[N, C, H, W] to [N, C*H*W]: each channel becomes H*W neighbouring features."""
-    x, before = walk.channels(first(node)), shape_of(first(node))
+    x, before = tracer.channels(first(node)), shape_of(first(node))
     if node.op == "call_module":
-        start, end = walk.module(node).start_dim, walk.module(node).end_dim
+        start, end = tracer.module(node).start_dim, tracer.module(node).end_dim
     else:
         start, end = argument(node, 1, "start_dim", 0), argument(node, 2, "end_dim", -1)
     if x is None:
@@ -31,12 +31,12 @@ def flatten(walk: "Walk", node: fx.Node) -> Any:
     return x.repeated(math.prod(before[x.dim + 1 : end + 1])).at(start)
 
 
-def view(walk: "Walk", node: fx.Node) -> Any:
+def view(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """``view`` and ``reshape``: channels stay a dimension of their own, or are the first of several made one.
 
     With a number of features written out they would not survive a resize.
     """
-    x, before, after = walk.channels(first(node)), shape_of(first(node)), shape_of(node)
+    x, before, after = tracer.channels(first(node)), shape_of(first(node)), shape_of(node)
     if x is None or len(node.args) < 2:
         return NotImplemented
     sizes = tuple(node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:])
@@ -46,34 +46,34 @@ def view(walk: "Walk", node: fx.Node) -> Any:
     for dim, width in enumerate(after):
         times, rest = divmod(width, before[x.dim])
         aligned = math.prod(after[:dim]) == math.prod(before[: x.dim])
-        if aligned and not rest and times in merged and _follows(walk, node, x, sizes, dim):
+        if aligned and not rest and times in merged and _follows(tracer, node, x, sizes, dim):
             return x.repeated(times).at(dim)
     return NotImplemented
 
 
-def _follows(walk: "Walk", node: fx.Node, x: Channels, sizes: tuple[Any, ...], dim: int) -> bool:
+def _follows(tracer: "ChannelTracer", node: fx.Node, x: Channels, sizes: tuple[Any, ...], dim: int) -> bool:
     """Whether the sizes are right at any width: only ``dim`` depends on it, as -1 or as a width that is tied to x."""
-    given = {d: value for d, size in enumerate(sizes) if isinstance(value := walk.value(size), Size | Shape | Fixed)}
+    given = {d: value for d, size in enumerate(sizes) if isinstance(value := tracer.value(size), Size | Shape | Fixed)}
     if sizes[dim] == -1 and not given:
         return True
     size = given.get(dim)
     if len(given) != 1 or not isinstance(size, Size):
         return False
-    return walk.tie(size.of.parts, x.parts, f"{node.name} gives it the width of other channels")
+    return tracer.unify(size.of.parts, x.parts, f"{node.name} gives it the width of other channels")
 
 
-def permute(walk: "Walk", node: fx.Node) -> Any:
+def permute(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Dimensions in another order."""
-    x, dims = walk.channels(first(node)), argument(node, 1, "dims")
+    x, dims = tracer.channels(first(node)), argument(node, 1, "dims")
     if x is None or dims is None:
         return NotImplemented
     order: Any = dims if isinstance(dims, tuple | list) else node.args[1:]
     return x.at([d % len(order) for d in order].index(x.dim))
 
 
-def transpose(walk: "Walk", node: fx.Node) -> Any:
+def transpose(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Two dimensions swapped."""
-    x = walk.channels(first(node))
+    x = tracer.channels(first(node))
     a, b = (argument(node, i, name) for i, name in ((1, "dim0"), (2, "dim1")))
     if x is None or not (isinstance(a, int) and isinstance(b, int)):
         return NotImplemented
@@ -82,29 +82,29 @@ def transpose(walk: "Walk", node: fx.Node) -> Any:
     return x.at({a: b, b: a}.get(x.dim, x.dim))
 
 
-def unsqueeze(walk: "Walk", node: fx.Node) -> Any:
+def unsqueeze(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """A new dimension of size 1."""
-    x, dim = walk.channels(first(node)), argument(node, 1, "dim")
+    x, dim = tracer.channels(first(node)), argument(node, 1, "dim")
     if x is None:
         return NotImplemented
     return x.at(x.dim + (dim % len(shape_of(node)) <= x.dim))
 
 
-def squeeze(walk: "Walk", node: fx.Node) -> Any:
+def squeeze(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Dimensions of size 1 taken away; without ``dim`` a single channel would go as well."""
-    x, before = walk.channels(first(node)), shape_of(first(node))
+    x, before = tracer.channels(first(node)), shape_of(first(node))
     dim = argument(node, 1, "dim")
     if x is None:
         return NotImplemented
     if dim is None:
-        return walk.stop(node, f"a squeeze without a dimension ({node.name}), which would drop a single channel")
+        return tracer.stop(node, f"a squeeze without a dimension ({node.name}), which would drop a single channel")
     dims = [d % len(before) for d in _listed(dim)]
     return NotImplemented if x.dim in dims else _without(x, [d for d in dims if before[d] == 1])
 
 
-def reduce(walk: "Walk", node: fx.Node) -> Any:
+def reduce(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """A mean, sum or maximum over other dimensions than the channels'."""
-    x, dims = walk.channels(first(node)), argument(node, 1, "dim")
+    x, dims = tracer.channels(first(node)), argument(node, 1, "dim")
     if x is None or dims is None:
         return NotImplemented
     count = len(shape_of(first(node)))
@@ -122,12 +122,12 @@ def _listed(dims: Any) -> list[int]:
     return list(dims) if isinstance(dims, tuple | list) else [dims]
 
 
-def index(walk: "Walk", node: fx.Node) -> Any:
+def index(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """``x[...]``: of a tensor, anywhere but along its images and channels; of a shape, one size."""
-    of, at = walk.value(node.args[0]), node.args[1]
+    of, at = tracer.value(node.args[0]), node.args[1]
     if isinstance(of, Shape):
         return _size(of, at)
-    if not isinstance(of, Channels) or any(isinstance(walk.value(n), Size) for n in node.all_input_nodes):
+    if not isinstance(of, Channels) or any(isinstance(tracer.value(n), Size) for n in node.all_input_nodes):
         return NotImplemented
     at = at if isinstance(at, tuple) else (at,)
     if not all(i is None or type(i) in (int, slice) for i in at):
@@ -140,24 +140,24 @@ def index(walk: "Walk", node: fx.Node) -> Any:
     return of.at(sum(not isinstance(i, int) for i in at[: taken[of.dim]]))
 
 
-def size(walk: "Walk", node: fx.Node) -> Any:
+def size(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """``x.size()``, ``x.size(dim)``."""
-    x, dim = walk.channels(node.args[0]), argument(node, 1, "dim")
+    x, dim = tracer.channels(node.args[0]), argument(node, 1, "dim")
     if x is None:
         return NotImplemented
     shape = Shape(x, len(shape_of(node.args[0])))
     return shape if dim is None else _size(shape, dim)
 
 
-def attribute(walk: "Walk", node: fx.Node) -> Any:
+def attribute(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """``x.shape`` and the like."""
-    x = walk.channels(node.args[0])
+    x = tracer.channels(node.args[0])
     if x is None or node.args[1] not in ("shape", "ndim", "dtype", "device"):
         return NotImplemented
     return Shape(x, len(shape_of(node.args[0]))) if node.args[1] == "shape" else None
 
 
-def metadata(walk: "Walk", node: fx.Node) -> Any:
+def metadata(tracer: "ChannelTracer", node: fx.Node) -> Any:
     """Something that does not follow a width, such as the number of dimensions."""
     return None
 

@@ -115,7 +115,7 @@ class Agent:
         for slow, network in ((self._slow_actor, self._actor), (self._slow_critic, self._critic)):
             torch._foreach_lerp_(list(slow.parameters()), list(network.parameters()), TAU)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything, for a checkpoint."""
         return {
             "networks": [network.state_dict() for network in self._networks()],
@@ -125,8 +125,8 @@ class Agent:
             "random": self._random.get_state(),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state`."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
         for network, weights in zip(self._networks(), state["networks"], strict=True):
             network.load_state_dict(weights)
         self._actor_optimiser.load_state_dict(state["optimisers"][0])

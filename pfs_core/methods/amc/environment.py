@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import Budget
-from pfs_core.methods.proportions import proportional_gates
-from pfs_core.structure.budget_cut import closed_form, cut, smallest
+from pfs_core.methods.proportional_gates import proportional_gates
+from pfs_core.structure.budget_cut import closed_form, min_widths, prune_to_budget
 
 STATE = 10
 """Numbers of a state."""
 
 
-class Walk:
+class PruningEnv:
     """The prunable groups in forward order. Widths chosen so far and widths as small as may be are within the budget.
 
     Attributes:
@@ -35,9 +35,9 @@ class Walk:
         self._graph, self._expanded = graph, dict(expanded)
         self._blocks = {group.name: group.blocks for group in graph.groups}
         self.groups = [group.name for group in graph.prunable()]
-        self._least = smallest(graph, expanded, floor=lowest)
-        self._price = closed_form(graph, budget.metric)
-        self._budget, self._limit = budget, budget.limit(self._price.dense)
+        self._least = min_widths(graph, expanded, floor=lowest)
+        self._cost_model = closed_form(graph, budget.metric)
+        self._budget, self._limit = budget, budget.limit(self._cost_model.dense)
         self._fixed = _fixed_features(model, graph, expanded)
         self._macs = graph.cost(expanded).macs
         self._behind = [self._share_behind(i) for i in range(len(self.groups))]
@@ -65,7 +65,7 @@ class Walk:
         low, high = least, min(wanted, self._expanded[name] // blocks)
         while low < high:
             middle = (low + high + 1) // 2
-            if self._price.of(before | {name: middle * blocks}) <= self._limit:
+            if self._cost_model.cost(before | {name: middle * blocks}) <= self._limit:
                 low = middle
             else:
                 high = middle - 1
@@ -83,7 +83,7 @@ class Walk:
 
     def filled(self, chosen: Mapping[str, int]) -> dict[str, int]:
         """The widths of all groups at the budget: what a choice leaves of it goes to all groups in proportion."""
-        return cut(self._graph, self.gates(chosen), self._budget, self._expanded)[0]
+        return prune_to_budget(self._graph, self.gates(chosen), self._budget, self._expanded)[0]
 
     def _share_behind(self, place: int) -> float:
         later = {name: self._least[name] for name in self.groups[place + 1 :]}

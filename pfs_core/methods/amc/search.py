@@ -13,112 +13,130 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from pfs_core.channels import ChannelGraph, slice_weights
-from pfs_core.config.recipes import AmcRecipe
 from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
+from pfs_core.methods.amc.config import AmcConfig
 from pfs_core.methods.amc.ddpg import Agent
-from pfs_core.methods.amc.environment import STATE, Walk
-from pfs_core.methods.context import Start
-from pfs_core.methods.result import Chosen
+from pfs_core.methods.amc.environment import STATE, PruningEnv
+from pfs_core.methods.context import SearchContext
+from pfs_core.methods.result import MethodResult
 from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.device import autocast, resolve_precision
 from pfs_core.runtime.progress import Record, TimeLeft, say
 from pfs_core.structure.budget_cut import check_reachable
 from pfs_core.structure.inherited_weights import Trained
-from pfs_core.training.checkpoints import Checkpoints, Stage
+from pfs_core.training.checkpoints import CheckpointStage
 from pfs_core.training.evaluate import accuracy
-from pfs_core.training.pretrain import as_training, train_first
+from pfs_core.training.pretrain import pretrain
 
 ADVICE = "a lower search.lr or search.precision=fp32"
 _BATCH = 500
 
 
-def allocate(begun: Start, data: ImageSplit, recipe: AmcRecipe, seed: int, record: Record, kept: Checkpoints) -> Chosen:
+def run(context: SearchContext) -> MethodResult:
     """Train the network, let the agent learn, and take the best widths that it met.
 
     Raises:
-        UserError: the budget cannot be reached with every group at ``recipe.lowest``, or the training diverged.
+        UserError: the budget cannot be reached with every group at ``config.lowest``, or the training diverged.
     """
-    check_reachable(begun.graph, begun.widths, begun.budget, floor=recipe.lowest)
-    first = train_first(begun.model, "search amc, training,", data, as_training(recipe), seed, record, kept, ADVICE)
-    judge = Judge(begun.model, begun.graph.at(begun.widths), data, recipe)
-    walk = Walk(begun.model, begun.graph, begun.widths, begun.budget, recipe.lowest)
-    best, history = learn(walk, judge, recipe, seed, record, first.next)
-    forward = recipe.episodes * judge.images
-    cost = {
-        "pretrain": first.cost,
-        "search": stage_cost(data.device, kept.spent(), forward, 0, first.spent),
-    }
-    facts = {"validation_accuracy": best["reward"], "pretrained_accuracy": first.history[-1]["val_accuracy"]}
-    gates = _as_gates(walk.gates(best["widths"]), judge.norms)
-    every = {name: torch.arange(len(scores)) for name, scores in gates.items()}
-    return Chosen(gates, history, cost, facts, Trained(first.weights, every), first.history)
+    config, data = context.config_as(AmcConfig), context.data
+    check_reachable(context.graph, context.widths, context.budget, floor=config.lowest)
+    pretrained = pretrain(
+        context.model,
+        "search amc, training,",
+        data,
+        config.as_training(),
+        context.seed,
+        context.record,
+        context.checkpoints,
+        ADVICE,
+    )
+    reward = AccuracyReward(context.model, context.graph.with_widths(context.widths), data, config)
+    env = PruningEnv(context.model, context.graph, context.widths, context.budget, config.lowest)
+    best, history = learn(env, reward, config, context.seed, context.record, pretrained.next)
+    forward = config.episodes * reward.images
+    elapsed = context.checkpoints.elapsed()
+    gates = _as_gates(env.gates(best["widths"]), reward.norms)
+    return MethodResult(
+        gates=gates,
+        history=history,
+        cost={
+            "pretrain": pretrained.cost,
+            "search": stage_cost(data.device, elapsed, forward, 0, pretrained.spent),
+        },
+        facts={
+            "validation_accuracy": best["reward"],
+            "pretrained_accuracy": pretrained.history[-1]["val_accuracy"],
+        },
+        trained=Trained(pretrained.weights, {name: torch.arange(len(scores)) for name, scores in gates.items()}),
+        pretraining=pretrained.history,
+    )
 
 
 def learn(
-    walk: Walk,
+    env: PruningEnv,
     reward: Callable[[Mapping[str, int]], float],
-    recipe: AmcRecipe,
+    config: AmcConfig,
     seed: int,
     record: Record,
-    kept: Stage | None = None,
+    checkpoints: CheckpointStage | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The episodes.
 
     Args:
-        walk: the groups.
+        env: the groups.
         reward: of the widths of all groups, at the budget.
-        recipe: see :class:`AmcRecipe`.
+        config: see :class:`AmcConfig`.
         seed: of the agent.
         record: called with every row of the history.
-        kept: the state on the way.
+        checkpoints: the state on the way.
 
     Returns:
         The best ``reward`` with the ``widths`` that the agent chose for it, and a row an episode.
     """
-    count = len(walk.groups)
+    count = len(env.groups)
     random = torch.Generator().manual_seed(seed)
-    agent = Agent(STATE, recipe.lowest, recipe.actor_lr, recipe.critic_lr, 100 * count, random)
+    agent = Agent(STATE, config.lowest, config.actor_lr, config.critic_lr, 100 * count, random)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"reward": -1.0, "widths": {}}
-    if state := kept.load() if kept else None:
-        agent.restore(state["agent"])
+    if state := checkpoints.load() if checkpoints else None:
+        agent.load_state_dict(state["agent"])
         history, best = state["history"], state["best"]
         for row in history:
             record(row)
     left = TimeLeft(len(history))
-    for episode in range(len(history) + 1, recipe.episodes + 1):
-        at_random = episode <= recipe.warmup_episodes
-        noise = recipe.noise * recipe.noise_decay ** (episode - recipe.warmup_episodes)
+    for episode in range(len(history) + 1, config.episodes + 1):
+        at_random = episode <= config.warmup_episodes
+        noise = config.noise * config.noise_decay ** (episode - config.warmup_episodes)
         chosen: dict[str, int] = {}
         states, actions, last = [], [], 1.0
-        for name in walk.groups:
-            seen = walk.state(chosen, last)
+        for name in env.groups:
+            seen = env.state(chosen, last)
             wanted = agent.explore() if at_random else agent.act(seen, noise)
-            chosen[name] = walk.width(chosen, wanted)
-            last = walk.share(chosen)
+            chosen[name] = env.width(chosen, wanted)
+            last = env.share(chosen)
             states.append(seen)
             actions.append(last)
-        earned = reward(walk.filled(chosen))
+        earned = reward(env.filled(chosen))
         agent.remember(states, actions, earned)
         if not at_random:
-            for _ in walk.groups:
+            for _ in env.groups:
                 agent.learn()
         if earned > best["reward"]:
             best = {"reward": earned, "widths": chosen}
         history.append({"episode": episode, "reward": earned, "best_reward": best["reward"]})
         record(history[-1])
-        if episode % 10 == 0 or episode == recipe.episodes:
+        if episode % 10 == 0 or episode == config.episodes:
             say(
-                f"search amc episode {episode}/{recipe.episodes}  reward {earned:.4f}  best {best['reward']:.4f}  "
-                f"left {left(episode, recipe.episodes)}"
+                f"search amc episode {episode}/{config.episodes}  reward {earned:.4f}  best {best['reward']:.4f}  "
+                f"left {left(episode, config.episodes)}"
             )
-        if kept and kept.due(episode):
-            kept.save(episode, {"agent": agent.state(), "history": history, "best": best})
+        if checkpoints and checkpoints.due(episode):
+            checkpoints.save(episode, {"agent": agent.state_dict(), "history": history, "best": best})
     return best, history
 
 
-class Judge:
+class AccuracyReward:
     """The accuracy of a trained network cut to some widths, on validation images, in evaluation mode.
 
     Attributes:
@@ -129,17 +147,17 @@ class Judge:
         model: the trained network; it stays as it is.
         graph: its channel graph.
         data: the images.
-        recipe: says how many validate, and how many BatchNorm's statistics are taken from.
+        config: says how many validate, and how many BatchNorm's statistics are taken from.
     """
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, data: ImageSplit, recipe: AmcRecipe) -> None:
+    def __init__(self, model: nn.Module, graph: ChannelGraph, data: ImageSplit, config: AmcConfig) -> None:
         self._model, self._graph, self._device = model.eval(), graph, data.device
-        self._precision = resolve_precision(recipe.precision, data.device)
+        self._precision = resolve_precision(config.precision, data.device)
         self._normalise = Normalise(data.info, data.device, torch.channels_last)
-        judging = data.sample("validation", recipe.reward_rows or len(data.parts["validation"]))
+        judging = data.sample("validation", config.reward_rows or len(data.parts["validation"]))
         self._labels, self._batches = judging.labels, list(judging.in_order(_BATCH))
-        calibrating = data.sample("train", recipe.recalibrate)
-        self._calibration = list(calibrating.in_order(_BATCH)) if recipe.recalibrate else []
+        calibrating = data.sample("train", config.recalibrate)
+        self._calibration = list(calibrating.in_order(_BATCH)) if config.recalibrate else []
         self.images = len(self._labels) + sum(map(len, self._calibration))
         self.norms = input_norms(model, graph)
 

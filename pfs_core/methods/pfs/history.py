@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from pfs_core.channels import ChannelGraph
-from pfs_core.config.recipes import SearchRecipe
 from pfs_core.config.spec import Budget
-from pfs_core.structure.budget_cut import cut
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.structure.budget_cut import prune_to_budget
 
 CLOSED, OPEN = 0.05, 0.95
 """Gates below and above these are taken to be decided."""
 
 
-class Evaluations:
+class SearchHistory:
     """The rows of the history, the gates to keep, and whether the structure still moves.
 
     Attributes:
@@ -29,7 +29,7 @@ class Evaluations:
         expanded: the width of every group in the search.
         budget: what the structure will be cut to.
         target: the regulariser's target ratio.
-        recipe: says when the structure counts as settled.
+        config: says when the structure counts as settled.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class Evaluations:
         expanded: Mapping[str, int],
         budget: Budget,
         target: float,
-        recipe: SearchRecipe,
+        config: PfsConfig,
     ) -> None:
         self.graph, self.expanded, self.budget = graph, expanded, budget
-        self.target, self.recipe = target, recipe
+        self.target, self.config = target, config
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self._kept: Tensor | None = None
@@ -58,22 +58,22 @@ class Evaluations:
         return row
 
     def settled(self) -> bool:
-        """Whether no more than the recipe's tolerance moved at each of the last evaluations."""
-        last = self.rows[-self.recipe.settled_evaluations :]
-        tolerance, full = self.recipe.settled, len(last) == self.recipe.settled_evaluations
+        """Whether no more than the tolerance moved at each of the last evaluations."""
+        last = self.rows[-self.config.settled_evaluations :]
+        tolerance, full = self.config.settled, len(last) == self.config.settled_evaluations
         return tolerance is not None and full and all(row["moved"] <= tolerance for row in last)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {"rows": self.rows, "best": self.best, "kept": self._kept}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state`."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
         self.rows, self.best, self._kept = state["rows"], state["best"], state["kept"]
 
     def _within_budget(self, gates: Mapping[str, Tensor]) -> Tensor:
         """Bool [all gates]: whether a cut now would keep each."""
-        widths, _ = cut(self.graph, gates, self.budget, self.expanded)
+        widths, _ = prune_to_budget(self.graph, gates, self.budget, self.expanded)
         masks = []
         for group in self.graph.prunable():
             ranks = torch.argsort(torch.argsort(gates[group.name], descending=True, stable=True))

@@ -115,7 +115,7 @@ class GatedNetwork:
         blocks = {group.name: group.blocks for group in self.graph.groups}
         widths = {name: len(part) * blocks[name] for name, part in kept.items()}
         self._model = slice_weights(self._model, self.graph, kept)
-        self.graph = self.graph.at(self.graph.widths() | widths)
+        self.graph = self.graph.with_widths(self.graph.widths() | widths)
         self.left = self.left[index]
         old, index = self.gates.values, index.to(self.gates.values.device)
         state = self._optimiser.state[old]
@@ -125,8 +125,8 @@ class GatedNetwork:
             moments = {key: state[key][index] for key in ("exp_avg", "exp_avg_sq")}
             self._optimiser.state[self.gates.values] = {"step": state["step"], **moments}
 
-    def state(self) -> dict[str, Any]:
-        """What :meth:`restore` needs, for a checkpoint."""
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs, for a checkpoint."""
         return {
             "steps": self.steps,
             "left": self.left,
@@ -135,7 +135,7 @@ class GatedNetwork:
             "buffers": dict(self.module.named_buffers()),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; to be called before any step."""
         owner = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))[state["left"]]
         starts = torch.tensor([0, *self.sizes]).cumsum(0)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,22 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode
 
-from pfs_core.config.recipes import SearchRecipe
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data.augment import Normalise
 from pfs_core.data.loading import load_split
-from pfs_core.methods.pfs.search import prepare
+from pfs_core.methods.context import search_context
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.methods.pfs.search import gated
 from pfs_core.runtime.device import pick_device
 from pfs_core.runtime.progress import say
 from pfs_core.storage.artifacts import check_out, publish, write_json
+from pfs_core.training.checkpoints import Checkpoints
 
 WARM_UP, STEPS, ROWS = 3, 10, 12
 
 
 def profile_search(
-    spec: ModelSpec, split: str | Path, out: str | Path, budget: Budget, recipe: SearchRecipe, seed: int = 0
+    spec: ModelSpec, split: str | Path, out: str | Path, budget: Budget, config: PfsConfig, seed: int = 0
 ) -> dict[str, Any]:
     """Run some steps, print what they spend their time on, and write ``profile.json`` and ``trace.json``.
 
@@ -39,14 +42,14 @@ def profile_search(
     check_out(out, "profile")
     device = pick_device()
     data = load_split(split, device)
-    _, network, evaluations = prepare(spec, data, budget, recipe, seed)
+    network, history = gated(search_context(spec, data, budget, config, seed, partial(Checkpoints, out)))
     normalise = Normalise(data.info, device, torch.channels_last)
-    batches = data.part("train").epoch(recipe.batch_size, torch.Generator().manual_seed(0))
+    batches = data.part("train").epoch(config.batch_size, torch.Generator().manual_seed(0))
 
     def step() -> None:
         images, labels = next(batches)
         loss = F.cross_entropy(network(normalise(images)), labels)
-        network.step(loss + recipe.gamma * (network.mean() - evaluations.target) ** 2)
+        network.step(loss + config.gamma * (network.mean() - history.target) ** 2)
 
     values = 0
 

@@ -3,168 +3,136 @@
 loss = cross_entropy(f(x; frozen weights, gates), y) + gamma * (mean gate - r)^2
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from pfs_core.config.recipes import SearchRecipe, TrainedRecipe
-from pfs_core.config.spec import Budget, ModelSpec
-from pfs_core.data import ImageSplit, load_split
+from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
-from pfs_core.methods.context import Start, start
-from pfs_core.methods.gates_folder import write_gates
-from pfs_core.methods.pfs.history import Evaluations
+from pfs_core.methods.config import TrainedConfig
+from pfs_core.methods.context import SearchContext
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.methods.pfs.history import SearchHistory
 from pfs_core.methods.pfs.network import GatedNetwork
-from pfs_core.methods.result import Chosen
+from pfs_core.methods.result import MethodResult
 from pfs_core.runtime.cost import stage_cost
-from pfs_core.runtime.device import pick_device, resolve_precision
-from pfs_core.runtime.progress import Record, TimeLeft, ignore, say
-from pfs_core.storage.artifacts import check_out
-from pfs_core.training.checkpoints import Checkpoints, Stage
+from pfs_core.runtime.device import resolve_precision
+from pfs_core.runtime.progress import Record, TimeLeft, say
+from pfs_core.training.checkpoints import Checkpoints, CheckpointStage
 from pfs_core.training.evaluate import accuracy, predict
-from pfs_core.training.loop_state import Progress
-from pfs_core.training.pretrain import as_training, train_first
+from pfs_core.training.loop_state import LoopState
+from pfs_core.training.pretrain import pretrain
 
 ADVICE = "a lower search.lr or search.precision=fp32"
 
 
-def search(
-    spec: ModelSpec,
-    split: str | Path,
-    out: str | Path,
-    budget: Budget = Budget(target=0.5),
-    recipe: SearchRecipe = SearchRecipe(),
-    seed: int = 0,
-    record: Record = ignore,
-) -> dict[str, Any]:
-    """Learn the gates of ``spec`` and write the ``gates`` folder.
-
-    ``gates.safetensors`` has one float32 vector a prunable group, ``history.parquet`` a row an evaluation,
-    ``search.json`` the spec, recipe, seed and timings. The same seed gives the same gates, byte
-    for byte, on one machine with one number of threads.
-
-    Args:
-        spec: the network; its ``expand`` is replaced by the recipe's.
-        split: a ``split`` folder.
-        out: the folder to write.
-        budget: what the structure will be cut to; its fraction is the regulariser's target ratio.
-        recipe: see :class:`SearchRecipe`.
-        seed: of the random weights and of the order of the images.
-        record: called with every row of the history.
-
-    Returns:
-        The content of ``search.json``.
+def run(context: SearchContext) -> MethodResult:
+    """Learn the gates, after a training of the weights where ``pretrain_epochs`` asks for one.
 
     Raises:
-        UserError: the split is not one, the network cannot process its images or has nothing to prune.
+        UserError: the network has nothing to prune, or the loss is no longer finite.
     """
-    check_out(out, "search")
-    data = load_split(split, pick_device())
-    begun = start(spec, data, budget, recipe, seed)
-    with Checkpoints(out, begun.key(data, budget, recipe, seed)) as kept:
-        first = None
-        if recipe.pretrain_epochs:
-            training = as_training(TrainedRecipe(epochs=recipe.pretrain_epochs, precision=recipe.precision))
-            first = train_first(begun.model, "search, training,", data, training, seed, record, kept, ADVICE)
-        network, evaluations = gated(begun, data, recipe)
-        images = learn_gates(network, evaluations, data, recipe, seed, record, first.next if first else kept)
-    best = evaluations.best or {**evaluations.rows[-1], "gates": network.by_group()}
-    facts = {
-        "target_ratio": evaluations.target,
-        "precision": network.precision,
-        "kept_epoch": best["epoch"],
-        "kept_step": best["step"],
-        "steps": evaluations.rows[-1]["step"],
-        "validation_accuracy": best["val_accuracy"],
-        "nonzero": best["nonzero"],
-    }
-    evaluated = len(evaluations.rows) * len(data.part("validation").labels)
-    cost = {"pretrain": first.cost} if first else {}
-    cost["search"] = stage_cost(data.device, kept.spent(), images + evaluated, images, first.spent if first else None)
-    found = Chosen(best["gates"], evaluations.rows, cost, facts, pretraining=first.history if first else ())
-    info = write_gates(out, begun, data, budget, recipe, seed, found)
-    kept.clear()
-    say(f"search {info['nonzero']:.1%} of the gates of step {info['kept_step']:,} are above 0")
-    return info
+    config, data, checkpoints = context.config_as(PfsConfig), context.data, context.checkpoints
+    pretrained = None
+    if config.pretrain_epochs:
+        training = TrainedConfig(epochs=config.pretrain_epochs, precision=config.precision).as_training()
+        pretrained = pretrain(
+            context.model, "search, training,", data, training, context.seed, context.record, checkpoints, ADVICE
+        )
+    network, history = gated(context)
+    stage = pretrained.next if pretrained else checkpoints
+    images = learn_gates(network, history, data, config, context.seed, context.record, stage)
+    best = history.best or {**history.rows[-1], "gates": network.by_group()}
+    evaluated = len(history.rows) * len(data.part("validation").labels)
+    cost = {"pretrain": pretrained.cost} if pretrained else {}
+    before = pretrained.spent if pretrained else None
+    cost["search"] = stage_cost(data.device, checkpoints.elapsed(), images + evaluated, images, before)
+    say(f"search {best['nonzero']:.1%} of the gates of step {best['step']:,} are above 0")
+    return MethodResult(
+        gates=best["gates"],
+        history=history.rows,
+        cost=cost,
+        facts={
+            "target_ratio": history.target,
+            "precision": network.precision,
+            "kept_epoch": best["epoch"],
+            "kept_step": best["step"],
+            "steps": history.rows[-1]["step"],
+            "validation_accuracy": best["val_accuracy"],
+            "nonzero": best["nonzero"],
+        },
+        pretraining=pretrained.history if pretrained else (),
+    )
 
 
-def prepare(
-    spec: ModelSpec, data: ImageSplit, budget: Budget, recipe: SearchRecipe, seed: int
-) -> tuple[Start, GatedNetwork, Evaluations]:
-    """The expanded network, the same with gates, and what will be known of them."""
-    begun = start(spec, data, budget, recipe, seed)
-    return begun, *gated(begun, data, recipe)
-
-
-def gated(begun: Start, data: ImageSplit, recipe: SearchRecipe) -> tuple[GatedNetwork, Evaluations]:
-    """The expanded network with gates, and what will be known of them."""
-    graph, widths, budget = begun.graph, begun.widths, begun.budget
-    target = recipe.target_ratio or min(1.0, budget.fraction(getattr(graph.cost(), budget.metric)))
-    precision = resolve_precision(recipe.precision, data.device)
-    network = GatedNetwork(begun.model, graph.at(widths), precision, recipe.lr, recipe.compile)
-    return network, Evaluations(graph, widths, budget, target, recipe)
+def gated(context: SearchContext) -> tuple[GatedNetwork, SearchHistory]:
+    """The expanded network with gates, and the history that its search will fill."""
+    config, graph, budget = context.config_as(PfsConfig), context.graph, context.budget
+    target = config.target_ratio or min(1.0, budget.fraction(getattr(graph.cost(), budget.metric)))
+    precision = resolve_precision(config.precision, context.data.device)
+    network = GatedNetwork(context.model, graph.with_widths(context.widths), precision, config.lr, config.compile)
+    return network, SearchHistory(graph, context.widths, budget, target, config)
 
 
 def learn_gates(
     network: GatedNetwork,
-    evaluations: Evaluations,
+    history: SearchHistory,
     data: ImageSplit,
-    recipe: SearchRecipe,
+    config: PfsConfig,
     seed: int,
     record: Record,
-    kept: Checkpoints | Stage | None = None,
+    checkpoints: Checkpoints | CheckpointStage | None = None,
 ) -> int:
-    """The loop itself; it fills ``evaluations`` and returns the number of images learned from.
+    """The loop itself; it fills ``history`` and returns the number of images learned from.
 
     Raises:
         UserError: the loss is no longer finite.
     """
-    target = evaluations.target
+    target = history.target
     normalise = Normalise(data.info, data.device, torch.channels_last)
     training, validation = data.part("train"), data.part("validation")
-    steps = training.steps(recipe.batch_size)
-    total = recipe.epochs * steps
-    every = recipe.evaluate_every or steps
+    steps = training.steps(config.batch_size)
+    total = config.epochs * steps
+    every = config.evaluate_every or steps
     random = torch.Generator().manual_seed(seed)
-    progress = Progress(data.device, random)
-    if state := kept.load() if kept else None:
-        progress.restore(state)
-        network.restore(state["network"])
-        evaluations.restore(state["evaluations"])
-        for row in evaluations.rows:
+    loop = LoopState(data.device, random)
+    if state := checkpoints.load() if checkpoints else None:
+        loop.load_state_dict(state)
+        network.load_state_dict(state["network"])
+        history.load_state_dict(state["evaluations"])
+        for row in history.rows:
             record(row)
-    left = TimeLeft(progress.step)
-    for epoch in range(progress.epoch, recipe.epochs + 1):
-        for images, labels in training.epoch(recipe.batch_size, random, progress.begin(epoch)):
+    left = TimeLeft(loop.step)
+    for epoch in range(loop.epoch, config.epochs + 1):
+        for images, labels in training.epoch(config.batch_size, random, loop.begin(epoch)):
             cross_entropy = F.cross_entropy(network(normalise(images)), labels)
-            regulariser = recipe.gamma * (network.mean() - target) ** 2
+            regulariser = config.gamma * (network.mean() - target) ** 2
             network.step(cross_entropy + regulariser)
-            progress.add(torch.stack([cross_entropy.detach(), regulariser.detach()]) * len(labels), len(labels))
-            if progress.step % every == 0 or progress.step % steps == 0:
-                row = evaluations.add(evaluate(network, progress, normalise, validation), network.by_group())
+            loop.add(torch.stack([cross_entropy.detach(), regulariser.detach()]) * len(labels), len(labels))
+            if loop.step % every == 0 or loop.step % steps == 0:
+                row = history.add(evaluate(network, loop, normalise, validation), network.by_group())
                 record(row)
-                say(f"search {_line(row, steps, recipe)}  left {left(progress.step, total)}")
-                if evaluations.settled():
-                    say(f"search ends after step {progress.step:,} of {total:,}: the structure has settled")
-                    return progress.images
-            if kept and kept.due(progress.step):
-                progress.check([network.gates.values], "search", ADVICE)
-                parts = {"network": network.state(), "evaluations": evaluations.state()}
-                kept.save(progress.step, progress.state() | parts)
-    return progress.images
+                say(f"search {_line(row, steps, config)}  left {left(loop.step, total)}")
+                if history.settled():
+                    say(f"search ends after step {loop.step:,} of {total:,}: the structure has settled")
+                    return loop.images
+            if checkpoints and checkpoints.due(loop.step):
+                loop.check([network.gates.values], "search", ADVICE)
+                parts = {"network": network.state_dict(), "evaluations": history.state_dict()}
+                checkpoints.save(loop.step, loop.state_dict() | parts)
+    return loop.images
 
 
-def evaluate(network: GatedNetwork, progress: Progress, normalise: Normalise, validation: Images) -> dict[str, Any]:
+def evaluate(network: GatedNetwork, loop: LoopState, normalise: Normalise, validation: Images) -> dict[str, Any]:
     """A row of the history; UserError if the loss is no longer finite."""
-    progress.check([network.gates.values], "search", ADVICE)
-    cross_entropy, regulariser = progress.means()
+    loop.check([network.gates.values], "search", ADVICE)
+    cross_entropy, regulariser = loop.means()
     predictions = predict(network.module, lambda images: network(normalise(images)), validation)
     return {
-        "epoch": progress.epoch,
-        "step": progress.step,
+        "epoch": loop.epoch,
+        "step": loop.step,
         "loss": cross_entropy + regulariser,
         "cross_entropy": cross_entropy,
         "regulariser": regulariser,
@@ -174,9 +142,9 @@ def evaluate(network: GatedNetwork, progress: Progress, normalise: Normalise, va
     }
 
 
-def _line(row: dict[str, Any], steps: int, recipe: SearchRecipe) -> str:
-    epochs = f"{row['step'] / steps:.1f}" if recipe.evaluate_every else str(row["epoch"])
+def _line(row: dict[str, Any], steps: int, config: PfsConfig) -> str:
+    epochs = f"{row['step'] / steps:.1f}" if config.evaluate_every else str(row["epoch"])
     return (
-        f"epoch {epochs}/{recipe.epochs}  loss {row['loss']:.4f}  mean gate {row['mean_gate']:.3f}  "
+        f"epoch {epochs}/{config.epochs}  loss {row['loss']:.4f}  mean gate {row['mean_gate']:.3f}  "
         f"non-zero {row['nonzero']:.3f}  moved {row['moved']:.3f}  validation accuracy {row['val_accuracy']:.4f}"
     )

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call
 
 from pfs_core.channels import trace
-from pfs_core.methods.pfs import Gates
+from pfs_core.methods.pfs.gates import Gates
 from tests.channels.masking import EXACT, by_gates, calibrated, random_kept
 from tests.channels.networks import INPUT, chain, conv3, head, separable
 

@@ -6,7 +6,7 @@ from torch.func import functional_call
 
 from pfs_core.channels import slice_weights, trace
 from pfs_core.errors import UserError
-from pfs_core.methods.pfs import Gates
+from pfs_core.methods.pfs.gates import Gates
 from pfs_core.models import build_model
 from tests.channels import networks
 from tests.channels.masking import calibrated, difference

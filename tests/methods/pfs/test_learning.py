@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from pfs_core.channels import resize, trace
-from pfs_core.config.recipes import SearchRecipe
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
 from pfs_core.methods.pfs import search as loop
-from pfs_core.methods.pfs.history import Evaluations
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.methods.pfs.history import SearchHistory
 from pfs_core.methods.pfs.network import GatedNetwork
 from pfs_core.models import build_model
 from pfs_core.runtime.device import native_bf16
 from pfs_core.runtime.progress import ignore
-from pfs_core.structure.budget_cut import cut
+from pfs_core.structure.budget_cut import prune_to_budget
 
 
 def expanded(spec, data, policy="inner"):
@@ -24,7 +24,7 @@ def expanded(spec, data, policy="inner"):
     model = build_model(spec.updated({"input_shape": data.input_shape}, "model"))
     graph = trace(model, data.input_shape, policy)
     widths = graph.expanded(1.25)
-    return resize(model, graph, widths), graph.at(widths)
+    return resize(model, graph, widths), graph.with_widths(widths)
 
 
 def small(data, rows=96):
@@ -34,9 +34,9 @@ def small(data, rows=96):
 
 def learn(network, data, target=0.5, seed=0, **recipe):
     """The evaluation whose gates are kept, and all rows."""
-    settings = SearchRecipe(**{"precision": "fp32", "batch_size": 32, **recipe})
+    settings = PfsConfig(**{"precision": "fp32", "batch_size": 32, **recipe})
     gated = GatedNetwork(*network, settings.precision, settings.lr)
-    evaluations = Evaluations(network[1], network[1].widths(), Budget(target=target), target, settings)
+    evaluations = SearchHistory(network[1], network[1].widths(), Budget(target=target), target, settings)
     loop.learn_gates(gated, evaluations, data, settings, seed, ignore)
     return evaluations.best or {**evaluations.rows[-1], "gates": gated.by_group()}, evaluations.rows
 
@@ -162,9 +162,9 @@ def test_what_moved_is_the_share_of_newly_kept_channels(digits_data, narrow):
     sizes = {group.name: group.width for group in graph.prunable()}
     first = {name: torch.linspace(1, 0.1, size) for name, size in sizes.items()}
     other = {name: values.flip(0) for name, values in first.items()}
-    evaluations = Evaluations(graph, graph.widths(), Budget(target=0.5), 0.5, SearchRecipe())
+    evaluations = SearchHistory(graph, graph.widths(), Budget(target=0.5), 0.5, PfsConfig())
     moved = [evaluations.add({"nonzero": 1.0, "val_accuracy": 0.0}, gates)["moved"] for gates in (first, first, other)]
-    widths, _ = cut(graph, first, Budget(target=0.5), graph.widths())
+    widths, _ = prune_to_budget(graph, first, Budget(target=0.5), graph.widths())
     kept = sum(widths[name] for name in sizes)
     stay = sum(max(0, 2 * widths[name] - size) for name, size in sizes.items())
     assert moved == [1.0, 0.0, pytest.approx(1 - stay / kept)]

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from pfs_core.config.recipes import SearchRecipe
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
+from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.pfs.profiling import profile_search
 from pfs_core.structure import unexpanded_graph
 
-RECIPE = SearchRecipe(batch_size=32, precision="fp32")
+RECIPE = PfsConfig(batch_size=32, precision="fp32")
 
 
 def test_a_profile_says_where_time_goes_and_learns_nothing(digits, narrow, tmp_path, capsys):

@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pfs_core.config.recipes import SearchRecipe
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.methods.gates_folder import load_gates
-from pfs_core.methods.pfs import search
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.methods.run import search
 from pfs_core.storage.artifacts import read_json, write_json
 from pfs_core.structure import unexpanded_graph
 
@@ -40,7 +40,7 @@ def test_the_folder_is_the_documented_one(gates, digits, brief):
         group.name: (widths[group.name],) for group in graph.prunable()
     }
     assert all(values.dtype == torch.float32 for values in scores.values())
-    assert SearchRecipe.parse(info["recipe"], "recipe") == brief
+    assert PfsConfig.parse(info["recipe"], "recipe") == brief
     assert info["seed"] == 0
     assert info["split_fingerprint"] == read_json(digits / "split.json")["fingerprint"]
 
@@ -82,14 +82,14 @@ def test_every_row_is_recorded_as_it_comes(digits, narrow, brief, tmp_path):
     ],
 )
 def test_the_target_is_the_budgets_fraction(digits, narrow, tmp_path, budget, recipe, target):
-    settings = SearchRecipe(epochs=1, batch_size=500, precision="fp32", **recipe)
+    settings = PfsConfig(epochs=1, batch_size=500, precision="fp32", **recipe)
     info = search(narrow, digits, tmp_path / "out", budget, settings)
     assert info["target_ratio"] == pytest.approx(target)
 
 
 def test_a_network_that_cannot_process_the_images_is_refused(digits, brief, tmp_path):
     with pytest.raises(UserError, match="cannot process 1x8x8 images"):
-        search(ModelSpec(name="vgg16"), digits, tmp_path / "out", recipe=brief)
+        search(ModelSpec(name="vgg16"), digits, tmp_path / "out", config=brief)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_search(digits, na
 
 def test_what_is_no_split_is_refused(gates, narrow, brief, tmp_path):
     with pytest.raises(UserError, match="pfs split"):
-        search(narrow, gates, tmp_path / "out", recipe=brief)
+        search(narrow, gates, tmp_path / "out", config=brief)
 
 
 def test_what_is_no_gates_folder_is_refused(digits, tmp_path):

@@ -26,7 +26,7 @@ def gated(name="resnet20", policy="inner", lr=0.05, placement="last"):
     for layer in model.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0  # what it draws depends on the width
-    return GatedNetwork(resize(model, graph, widths).double(), graph.at(widths), "fp32", lr)
+    return GatedNetwork(resize(model, graph, widths).double(), graph.with_widths(widths), "fp32", lr)
 
 
 def batch(seed):
@@ -169,7 +169,7 @@ def test_a_state_restores_the_shrunken_network(monkeypatch):
     for step in range(9):
         whole.step(loss_of(whole, step))
     again = gated(lr=0.2)
-    again.restore(copy.deepcopy(whole.state()))
+    again.load_state_dict(copy.deepcopy(whole.state_dict()))
     assert torch.equal(again.left, whole.left)
     for step in range(9, 14):
         for network in (whole, again):

@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from pfs_core.channels import ChannelGraph
-from pfs_core.methods.proportions import proportional_gates
+from pfs_core.methods.context import SearchContext
+from pfs_core.methods.proportional_gates import proportional_gates
+from pfs_core.methods.random.config import RandomConfig
+from pfs_core.methods.result import MethodResult
+
+
+def run(context: SearchContext) -> MethodResult:
+    """Draw by the seed of the search."""
+    config = context.config_as(RandomConfig)
+    return MethodResult(random_gates(context.graph, context.widths, config.lowest, context.seed))
 
 
 def random_gates(graph: ChannelGraph, expanded: Mapping[str, int], lowest: float, seed: int) -> dict[str, Tensor]:

@@ -12,36 +12,34 @@ import torch
 from torch import Tensor, nn
 
 from pfs_core.channels import ChannelGraph, slice_weights
-from pfs_core.config.recipes import SlimmingRecipe
 from pfs_core.config.spec import Budget
-from pfs_core.data import ImageSplit
 from pfs_core.errors import UserError
-from pfs_core.methods.context import Start
-from pfs_core.methods.result import Chosen
+from pfs_core.methods.context import SearchContext
+from pfs_core.methods.network_slimming.config import NetworkSlimmingConfig
+from pfs_core.methods.result import MethodResult
 from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.progress import Record, say
-from pfs_core.structure.budget_cut import cut
+from pfs_core.structure.budget_cut import prune_to_budget
 from pfs_core.structure.inherited_weights import Trained
-from pfs_core.training.checkpoints import Checkpoints, Stage
+from pfs_core.training.checkpoints import CheckpointStage
 from pfs_core.training.fit import fit
-from pfs_core.training.pretrain import as_training
 
 ADVICE = "a lower search.lr or search.precision=fp32"
 
 
-def slim(
-    begun: Start, data: ImageSplit, recipe: SlimmingRecipe, seed: int, record: Record, kept: Checkpoints
-) -> Chosen:
-    """Train and cut ``recipe.rounds`` times; the gates are the scales of the last round, and 0 where cut before.
+def run(context: SearchContext) -> MethodResult:
+    """Train and cut ``config.rounds`` times; the gates are the scales of the last round, and 0 where cut before.
 
     Raises:
         UserError: a prunable group has no BatchNorm behind its channels, or the training diverged.
     """
-    model, graph = begun.model, begun.graph.at(begun.widths)
+    config, data = context.config_as(NetworkSlimmingConfig), context.data
+    seed, record, checkpoints = context.seed, context.record, context.checkpoints
+    model, graph = context.model, context.graph.with_widths(context.widths)
     check_scales(model, graph)
-    start_scales(model, graph, recipe.initial_scale)
+    start_scales(model, graph, config.initial_scale)
     left = {group.name: torch.arange(group.gate_count) for group in graph.prunable()}
-    state = kept.load()
+    state = checkpoints.load()
     number, history, images, validated = 1, [], 0, 0
     if state:
         number, before = state["number"], state["before"]
@@ -49,39 +47,39 @@ def slim(
         if number > 1:
             model, graph, left = _sliced(model, graph, left, before["left"])
             model.load_state_dict(before["weights"])
-    for each in range(number, recipe.rounds + 1):
+    for each in range(number, config.rounds + 1):
         before = {"history": history, "images": images, "validated": validated}
         before |= {"left": left, "weights": model.state_dict()} if each > 1 else {}
-        stage = Stage(kept, each, before, state["stage"] if state and each == number else None)
-        offset = (each - 1) * recipe.epochs
+        stage = CheckpointStage(checkpoints, each, before, state["stage"] if state and each == number else None)
+        offset = (each - 1) * config.epochs
         for row in history if each == number else ():
             record(row)
         fitted = fit(
             model,
-            f"search network_slimming {each}/{recipe.rounds}",
+            f"search network_slimming {each}/{config.rounds}",
             data,
-            as_training(recipe),
-            recipe.epochs,
+            config.as_training(),
+            config.epochs,
             seed + each - 1,
             partial(_record_from, record, offset),
             stage,
-            before_step=penalty(model, graph, recipe.sparsity),
+            before_step=penalty(model, graph, config.sparsity),
             advice=ADVICE,
         )
         model.load_state_dict(fitted.last)
         history = history + [{**row, "epoch": row["epoch"] + offset} for row in fitted.history]
         images, validated = images + fitted.images, validated + fitted.validated
-        gates = _scattered(scales(model, graph), left, begun)
-        if each < recipe.rounds:
-            fraction = begun.budget.fraction(getattr(begun.graph.cost(), begun.budget.metric))
-            goal = Budget(metric=begun.budget.metric, target=fraction ** (each / recipe.rounds))
-            widths, _ = cut(begun.graph, gates, goal, begun.widths)
-            model, graph, left = _sliced(model, graph, left, _largest(gates, widths, begun.graph))
-            say(f"search network_slimming {each}/{recipe.rounds} is cut to {goal}")
-    spent = {"search": stage_cost(data.device, kept.spent(), images + validated, images)}
+        gates = _scattered(scales(model, graph), left, context)
+        if each < config.rounds:
+            fraction = context.budget.fraction(getattr(context.graph.cost(), context.budget.metric))
+            goal = Budget(metric=context.budget.metric, target=fraction ** (each / config.rounds))
+            widths, _ = prune_to_budget(context.graph, gates, goal, context.widths)
+            model, graph, left = _sliced(model, graph, left, _largest(gates, widths, context.graph))
+            say(f"search network_slimming {each}/{config.rounds} is cut to {goal}")
+    spent = {"search": stage_cost(data.device, checkpoints.elapsed(), images + validated, images)}
     gates = {name: scores.clamp(min=0) for name, scores in gates.items()}
     facts = {"validation_accuracy": history[-1]["val_accuracy"], "epochs": len(history)}
-    return Chosen(gates, history, spent, facts, Trained(fitted.last, left))
+    return MethodResult(gates, history, spent, facts, Trained(fitted.last, left))
 
 
 def _record_from(record: Record, offset: int, row: Mapping[str, Any]) -> None:
@@ -145,12 +143,12 @@ def scales(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     return {name: torch.stack(parts).mean(0) for name, parts in found.items()}
 
 
-def _scattered(scores: Mapping[str, Tensor], left: Mapping[str, Tensor], begun: Start) -> dict[str, Tensor]:
+def _scattered(scores: Mapping[str, Tensor], left: Mapping[str, Tensor], context: SearchContext) -> dict[str, Tensor]:
     """Scores of the channels that are left, in [0, 1], among those that are cut, with -1."""
     largest = max(float(part.max()) for part in scores.values()) or 1.0
     gates = {}
-    for group in begun.graph.prunable():
-        gates[group.name] = torch.full((begun.widths[group.name] // group.blocks,), -1.0)
+    for group in context.graph.prunable():
+        gates[group.name] = torch.full((context.widths[group.name] // group.blocks,), -1.0)
         gates[group.name][left[group.name]] = scores[group.name] / largest
     return gates
 
@@ -169,4 +167,4 @@ def _sliced(
     """The network, its graph and the positions left, once only the ``wanted`` positions are."""
     places = {name: torch.searchsorted(left[name], positions) for name, positions in wanted.items()}
     widths = {name: len(part) * graph.group(name).blocks for name, part in wanted.items()}
-    return slice_weights(model, graph, places), graph.at(graph.widths() | widths), dict(wanted)
+    return slice_weights(model, graph, places), graph.with_widths(graph.widths() | widths), dict(wanted)

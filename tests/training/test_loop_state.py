@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from pfs_core.errors import UserError
-from pfs_core.training.loop_state import Progress
+from pfs_core.training.loop_state import LoopState
 
 GOOD = torch.tensor([1.0, 2.0])
 
 
 def advanced(*sums, epoch=2, before=10):
-    progress = Progress(torch.device("cpu"), torch.Generator())
+    progress = LoopState(torch.device("cpu"), torch.Generator())
     progress.step = before
     progress.begin(epoch)
     for value in sums:
@@ -43,8 +43,8 @@ def test_weights_that_are_not_finite_before_the_loss_is():
 
 def test_the_count_goes_on_after_a_resume():
     first = advanced(1.0, 2.0)
-    second = Progress(torch.device("cpu"), torch.Generator())
-    second.restore(first.state())
+    second = LoopState(torch.device("cpu"), torch.Generator())
+    second.load_state_dict(first.state_dict())
     assert second.begin(2) == 2
     second.add(GOOD, 4)
     second.add(torch.tensor([torch.inf, 0.0]), 4)

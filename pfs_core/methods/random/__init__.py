@@ -1,0 +1,1 @@
+"""Widths drawn at random: what a search has to beat to be worth anything."""

@@ -1,0 +1,1 @@
+"""One factor for every prunable width: what a search is compared with."""
