@@ -13,10 +13,11 @@ test: lint  ## everything that must hold
 slow: $(READY)  ## the proofs that take longer
 	$(BIN)/python -m pytest -m slow
 
-lint: $(READY)  ## style and types
+lint: $(READY)  ## style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pfs needs Python 3.11 or newer; name one with make PYTHON=...")'

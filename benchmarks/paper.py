@@ -1,32 +1,42 @@
 """The paper's comparison on CIFAR-10: every method cuts to one budget, and what it leaves is trained from scratch.
 
-    python benchmarks/paper.py run --data DIR --out DIR --experiment resnet20 --seeds 0 1 --scale 0.05
-    python benchmarks/paper.py table --out DIR [--docs PAGE]
+    python benchmarks/paper.py run --data DIR --out DIR --experiment resnet20 --methods pfs uniform --seeds 0
+    python benchmarks/paper.py collect --out DIR --results FILE
+    python benchmarks/paper.py table --results FILE [--docs PAGE]
 
---data is a folder with train.parquet and test.parquet. What is done in --out is not done again, and what was stopped
-goes on where it was; several processes may share the folder if their seeds differ. --scale makes the work so many times
-smaller: training images are multiplied by its square root, and so are epochs and episodes (at least 1). The cell
-pfs_pretrained learns the gates on trained weights in place of random ones. --docs puts each table between the marks
-<!-- paper: EXPERIMENT SCALE --> and <!-- end --> of a page, which must be there.
+--data is a folder with train.parquet and test.parquet. A cell is one method and one seed of an experiment; cells can be
+run in any order and on several machines. What is done in --out is not done again, and what was stopped resumes where it
+was; several processes may share the folder if their seeds differ. `collect` adds the finished cells of a folder to a
+Parquet file, one row per cell, and `table` prints what that file has.
+
+--scale shrinks every training: its images and its epochs are multiplied by the square root of it (at least 1 epoch).
+The search is never shrunk: on fewer images it takes more epochs, so that its steps stay the same. --search-scale
+shrinks it after all, to try this command. The cell pfs_pretrained learns the gates on trained weights in place of
+random ones. --docs puts each table between the marks <!-- paper: EXPERIMENT SCALE --> and <!-- end --> of a page, which
+must be there.
 """
 
 import argparse
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from paper_tables import collected, put, tables
+from paper_tables import collect, load_results, put, tables
 
 from pfs_core.config.recipes import recipe
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import split_dataset
 from pfs_core.errors import UserError
 from pfs_core.latency.machine import machine
-from pfs_core.methods.config import MethodConfig
-from pfs_core.methods.registry import METHODS
+from pfs_core.methods.amc.config import AmcConfig
+from pfs_core.methods.config import MethodConfig, TrainedConfig
+from pfs_core.methods.network_slimming.config import NetworkSlimmingConfig
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.methods.registry import METHODS, method_config
 from pfs_core.methods.run import search
 from pfs_core.runtime.progress import say, user_errors
 from pfs_core.steps.extraction import extract_structures
@@ -37,28 +47,52 @@ from pfs_core.training.retrain import retrain
 
 SPARSITY = {"resnet20": 1e-5, "resnet56": 1e-5, "vgg16": 1e-4}
 """The weight of Network Slimming's penalty."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One network at one budget: every method cuts it to ``share`` of its MACs and trains what is left.
+
+    With ``scratch_b``, ``epochs`` are the dense network's, and the pruned ones spend the same compute; without it every
+    network is trained for as many epochs.
+    """
+
+    network: str
+    share: float
+    epochs: int = 160
+    scratch_b: bool = True
+
+
 EXPERIMENTS = {
-    "resnet20": ("resnet20", 0.5),
-    "resnet56": ("resnet56", 1 / 2.1),
-    "vgg16": ("vgg16", 1 / 2.1),
-    **{f"{network}-{share}": (network, share) for network in SPARSITY for share in (0.7, 0.3)},
+    "resnet20": Experiment("resnet20", 0.5),
+    "resnet56": Experiment("resnet56", 1 / 2.1),
+    "vgg16": Experiment("vgg16", 0.5, epochs=60),
+    "resnet20-short": Experiment("resnet20", 0.5, epochs=40, scratch_b=False),
+    "vgg16-short": Experiment("vgg16", 0.5, epochs=20, scratch_b=False),
+    **{f"{network}-{share}": Experiment(network, share) for network in SPARSITY for share in (0.7, 0.3)},
 }
-"""Network and share of the MACs."""
 PRETRAINED = "pfs_pretrained"
 CELLS = ("dense", *METHODS, PRETRAINED)
 
 
 def main() -> None:
-    """Run what is missing, or print what was found."""
+    """Run what is missing, collect what is done, or print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["run", "table"])
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--experiment", default="resnet20", choices=EXPERIMENTS)
-    parser.add_argument("--methods", nargs="+", default=CELLS, choices=CELLS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--docs", type=Path)
+    parts = parser.add_subparsers(dest="part", required=True)
+    run_parser = parts.add_parser("run", help="run the cells that are missing")
+    run_parser.add_argument("--data", type=Path, required=True)
+    run_parser.add_argument("--out", type=Path, required=True)
+    run_parser.add_argument("--experiment", default="resnet20", choices=EXPERIMENTS)
+    run_parser.add_argument("--methods", nargs="+", default=CELLS, choices=CELLS)
+    run_parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    run_parser.add_argument("--scale", type=float, default=1.0)
+    run_parser.add_argument("--search-scale", type=float, default=1.0)
+    collect_parser = parts.add_parser("collect", help="add the finished cells of a folder to a file of results")
+    collect_parser.add_argument("--out", type=Path, required=True)
+    table_parser = parts.add_parser("table", help="print the tables of a file of results")
+    for other in (collect_parser, table_parser):
+        other.add_argument("--results", type=Path, required=True)
+    table_parser.add_argument("--docs", type=Path)
     with user_errors():
         work(parser.parse_args())
 
@@ -69,23 +103,31 @@ def work(a: argparse.Namespace) -> None:
     Raises:
         UserError: something of it cannot be done.
     """
-    if not 0 < a.scale <= 1:
-        raise UserError(f"--scale must be above 0 and at most 1 (got {a.scale:g})")
     if a.part == "run":
-        if not (a.data and (a.data / "train.parquet").exists()):
-            raise UserError(f"--data must be a folder with train.parquet and test.parquet (got {a.data})")
-        for seed in a.seeds:
-            base = a.out / f"{a.experiment}-scale{a.scale:g}-seed{seed}"
-            split = chosen_images(a.data, base, a.scale, seed)
-            for method in a.methods:
-                say(f"== {base.name} {method}")
-                run(a.experiment, method, seed, a.scale, split, base / method)
-    frame = collected(a.out)
-    if a.part == "table":
-        for mark, text in tables(frame, CELLS).items():
+        run_cells(a)
+    elif a.part == "collect":
+        collect(a.out, a.results)
+    else:
+        for mark, text in tables(load_results(a.results), CELLS).items():
             print(f"\n{text}")
             if a.docs:
                 put(a.docs, mark, text)
+
+
+def run_cells(a: argparse.Namespace) -> None:
+    """Run every cell that is asked for and not done."""
+    for option in ("scale", "search_scale"):
+        if not 0 < getattr(a, option) <= 1:
+            name = option.replace("_", "-")
+            raise UserError(f"--{name} must be above 0 and at most 1 (got {getattr(a, option):g})")
+    if not (a.data / "train.parquet").exists():
+        raise UserError(f"--data must be a folder with train.parquet and test.parquet (got {a.data})")
+    for seed in a.seeds:
+        base = a.out / f"{a.experiment}-scale{a.scale:g}-seed{seed}"
+        split = chosen_images(a.data, base, a.scale, seed)
+        for method in a.methods:
+            say(f"== {base.name} {method}")
+            run(a.experiment, method, seed, a.scale, a.search_scale, split, base / method)
 
 
 def chosen_images(data: Path, base: Path, scale: float, seed: int) -> Path:
@@ -108,42 +150,42 @@ def chosen_images(data: Path, base: Path, scale: float, seed: int) -> Path:
     return base / "split"
 
 
-def run(experiment: str, method: str, seed: int, scale: float, split: Path, folder: Path) -> None:
+def run(experiment: str, method: str, seed: int, scale: float, search_scale: float, split: Path, folder: Path) -> None:
     """Choose a structure and train it; ``folder`` gets ``gates``, ``structures`` and ``model``."""
-    network, share = EXPERIMENTS[experiment]
-    budget, part = Budget(target=share), math.sqrt(scale)
+    what, part = EXPERIMENTS[experiment], math.sqrt(scale)
+    budget, spec = Budget(target=what.share), ModelSpec(name=what.network)
     if not (folder / "machine.json").exists():
         folder.mkdir(exist_ok=True)
         about = {"cpu": machine()["cpu"], "threads": torch.get_num_threads(), "torch": torch.__version__}
         write_json(folder / "machine.json", about)
     if method == "dense":
-        spec = ModelSpec(name=network)
         structure = dense(unexpanded_graph(spec), budget, model=spec)
     else:
         if not (folder / "gates" / COMPLETE).exists():
-            how = settings(method, part, SPARSITY[network])
-            search(ModelSpec(name=network), split, folder / "gates", budget, how, seed)
+            search(spec, split, folder / "gates", budget, settings(method, what, part, search_scale), seed)
         if not (folder / "structures" / COMPLETE).exists():
             extract_structures(folder / "gates", folder / "structures", budget)
         structure = Structure.load(folder / "structures" / FILES["pruned"])
     if not (folder / "model" / COMPLETE).exists():
-        usual = recipe("cifar-official").retrain
-        changes = {"epochs": shrunk(usual.epochs, part), "scratch_b": False}
-        retrain(structure, split, folder / "model", usual.updated(changes, "retrain"), seed)
+        changes = {"epochs": shrunk(what.epochs, part), "scratch_b": what.scratch_b}
+        retrain(structure, split, folder / "model", recipe("cifar-official").retrain.updated(changes, "retrain"), seed)
 
 
-def settings(method: str, part: float, sparsity: float) -> MethodConfig:
-    """The method's own settings, with its epochs and episodes made fewer."""
-    usual = recipe("cifar-official").stage("search", {"method": "pfs" if method == PRETRAINED else method})
-    changes: dict[str, Any] = {
-        key: shrunk(getattr(usual, key), part)
-        for key in ("epochs", "episodes", "warmup_episodes")
-        if hasattr(usual, key)
-    }
-    if method == "network_slimming":
-        changes["sparsity"] = sparsity
+def settings(method: str, what: Experiment, part: float, search_scale: float) -> MethodConfig:
+    """The method's own settings: its trainings are shrunk, its search is not."""
+    usual = method_config(recipe("cifar-official"), {"method": "pfs" if method == PRETRAINED else method})
+    changes: dict[str, Any] = {}
+    if isinstance(usual, PfsConfig):
+        changes["epochs"] = shrunk(usual.epochs, search_scale / part)
+    if isinstance(usual, TrainedConfig):
+        changes["epochs"] = shrunk(what.epochs, part)
+    if isinstance(usual, NetworkSlimmingConfig):
+        changes["sparsity"] = SPARSITY[what.network]
+    if isinstance(usual, AmcConfig):
+        changes["warmup_episodes"] = shrunk(usual.warmup_episodes, search_scale)
+        changes["episodes"] = shrunk(usual.episodes, search_scale)
     if method == PRETRAINED:
-        changes["pretrain_epochs"] = shrunk(recipe("cifar-official").retrain.epochs, part)
+        changes["pretrain_epochs"] = shrunk(what.epochs, part)
     return usual.updated(changes, "search")
 
 

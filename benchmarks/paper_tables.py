@@ -10,30 +10,40 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from pfs_core.errors import UserError
 from pfs_core.storage.artifacts import COMPLETE, read_json
 from pfs_core.structure import Structure
 
-RESULTS = "results.parquet"
+KEY = ("experiment", "scale", "method", "seed")
+"""What a cell is known by."""
 BASE = re.compile(r"(?P<experiment>.+)-scale(?P<scale>.+)-seed(?P<seed>\d+)")
 COST = ("seconds", "device_seconds", "forward_images", "backward_images")
 
 
-def collected(out: Path) -> pd.DataFrame:
-    """A row for each cell that is done, also written to ``results.parquet``.
+def collect(out: Path, results: Path) -> None:
+    """Add a row for each finished cell in ``out`` to the Parquet file ``results``; a cell that is there is replaced.
 
     Raises:
-        UserError: there is none.
+        UserError: ``out`` has no finished cell.
     """
     rows = [row(done.parents[1]) for done in sorted(out.glob(f"*-seed*/*/model/{COMPLETE}"))]
     if not rows:
         raise UserError(f"{out} has no trained network yet; make one with: python benchmarks/paper.py run --out {out}")
     frame = pd.DataFrame(rows)
-    aside = out / f".{os.getpid()}-{RESULTS}"
-    frame.to_parquet(aside)
-    aside.replace(out / RESULTS)
-    return frame
+    if results.exists():
+        frame = pd.concat([pd.read_parquet(results), frame]).drop_duplicates(list(KEY), keep="last")
+    aside = results.with_name(f".{os.getpid()}-{results.name}")
+    frame.sort_values(list(KEY)).to_parquet(aside, index=False)
+    aside.replace(results)
+
+
+def load_results(results: Path) -> pd.DataFrame:
+    """The rows of a file that :func:`collect` wrote; UserError where there is none."""
+    if not results.exists():
+        raise UserError(f"{results} is not there; make it with: python benchmarks/paper.py collect --results {results}")
+    return pd.read_parquet(results)
 
 
 def row(folder: Path) -> dict[str, Any]:
@@ -41,7 +51,8 @@ def row(folder: Path) -> dict[str, Any]:
     base = BASE.fullmatch(folder.parent.name)
     assert base
     metrics, structure = read_json(folder / "model" / "metrics.json"), Structure.load(folder / "model/structure.json")
-    cost = read_json(folder / "gates" / "search.json")["cost"] if (folder / "gates").exists() else {}
+    searched = read_json(folder / "gates" / "search.json") if (folder / "gates").exists() else {"cost": {}}
+    cost = searched["cost"]
     stages = {f"{stage}_{key}": cost.get(stage, {}).get(key, 0.0) for stage in ("pretrain", "search") for key in COST}
     return {
         "experiment": base["experiment"],
@@ -57,10 +68,18 @@ def row(folder: Path) -> dict[str, Any]:
         "dense_macs": structure.reference.macs,
         "retrain_seconds": metrics["seconds"],
         **stages,
+        "search_steps": search_steps(folder / "gates", searched),
         "kept": json.dumps(kept_shares(structure)),
         "pfs_version": metrics["pfs_version"],
         **read_json(folder / "machine.json"),
     }
+
+
+def search_steps(gates: Path, searched: dict[str, Any]) -> int:
+    """How many steps the gates were learned for; 0 for methods that learn none."""
+    if searched.get("method") != "pfs":
+        return 0
+    return int(pq.read_table(gates / "history.parquet", columns=["step"])["step"].to_pylist()[-1])
 
 
 def kept_shares(structure: Structure) -> list[float]:
@@ -82,8 +101,8 @@ def methods(found: pd.DataFrame, order: Sequence[str]) -> list[str]:
     first = found.iloc[0]
     machines = ", ".join(sorted({f"{c.cpu}, {c.threads} thread(s), torch {c.torch}" for c in found.itertuples()}))
     lines = [
-        f"{first.experiment}, scale {first.scale:g}: {first.train_rows:,} images, {first.epochs} epochs, n = "
-        f"{found.seed.nunique()} seed(s); {machines}, {first.precision}",
+        f"{first.experiment}, scale {first.scale:g}: {first.train_rows:,} images, {_epochs(found)}, "
+        f"{found.search_steps.max():,} steps of the gate search, n = {_seeds(found)}; {machines}, {first.precision}",
         "",
         "| method | test accuracy | by seed | spread | MACs | parameters | search, s | before it, s | cost, PFS = 1 |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -100,6 +119,18 @@ def methods(found: pd.DataFrame, order: Sequence[str]) -> list[str]:
             + (f"{searched:,.0f} | {before:,.0f} | {of.cost.mean() / pfs:.1f} |" if of.cost.mean() >= 1 else "| | |")
         )
     return lines
+
+
+def _epochs(found: pd.DataFrame) -> str:
+    """Epochs of the dense network, or of the others, and what they became under scratch-B."""
+    counts = sorted(set(found.epochs))
+    return f"{counts[0]} epochs" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} epochs"
+
+
+def _seeds(found: pd.DataFrame) -> str:
+    """How many seeds the methods have, which differ while cells are missing."""
+    counts = sorted(set(found.groupby("method").seed.nunique()))
+    return " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
 
 
 def likenesses(found: pd.DataFrame) -> list[str]:

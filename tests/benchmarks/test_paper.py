@@ -12,6 +12,7 @@ from tests.data.folders import images, png, write
 
 ROOT = Path(__file__).parents[2]
 SCALE = "1e-05"
+SMALL = ("--scale", SCALE, "--search-scale", "1e-3")
 
 
 def paper(*arguments):
@@ -29,10 +30,18 @@ def out(tmp_path_factory):
         few = [png(image) for image in images(40, (3, 32, 32))]
         write(data / f"{part}.parquet", [few[i % 40] for i in range(count)], [i % 10 for i in range(count)])
     (folder / "page.md").write_text(f"# Before\n\n<!-- paper: resnet20 {SCALE} -->\nold\n<!-- end -->\n\nAfter\n")
-    arguments = ("run", "--data", data, "--out", folder / "out", "--scale", SCALE)
-    done = paper(*arguments, "--methods", "dense", "uniform", "pfs")
-    assert done.returncode == 0, done.stdout + done.stderr
+    for methods in (["pfs"], ["uniform", "dense"]):  # in any order
+        done = paper("run", "--data", data, "--out", folder / "out", *SMALL, "--methods", *methods)
+        assert done.returncode == 0, done.stdout + done.stderr
+    collected(folder / "out")
     return folder / "out"
+
+
+def collected(out):
+    """The rows of the finished cells in ``out``."""
+    done = paper("collect", "--out", out, "--results", out / "results.parquet")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return pd.read_parquet(out / "results.parquet")
 
 
 def test_a_cell_is_a_row_with_its_machine(out):
@@ -42,6 +51,7 @@ def test_a_cell_is_a_row_with_its_machine(out):
     assert (rows.loc[["uniform", "pfs"], "macs"] <= 0.5 * rows.dense_macs.iloc[0]).all()
     assert rows.loc["dense", "macs"] == rows.dense_macs.iloc[0]
     assert rows.search_forward_images["pfs"] > 0
+    assert rows.search_steps.to_dict() == {"dense": 0, "uniform": 0, "pfs": 3}
     for folder in (out / f"resnet20-scale{SCALE}-seed0" / method for method in rows.index):
         assert json.loads((folder / "machine.json").read_text())["threads"] == rows.threads[folder.name]
 
@@ -49,16 +59,16 @@ def test_a_cell_is_a_row_with_its_machine(out):
 def test_what_is_done_is_not_done_again(out):
     (model,) = (out / f"resnet20-scale{SCALE}-seed0" / "pfs").glob("model/model.safetensors")
     written = model.stat().st_mtime_ns
-    done = paper("run", "--data", out.parent / "data", "--out", out, "--scale", SCALE, "--methods", "pfs")
+    done = paper("run", "--data", out.parent / "data", "--out", out, *SMALL, "--methods", "pfs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert model.stat().st_mtime_ns == written
 
 
 def test_an_experiment_at_another_ratio_has_its_name(out):
-    arguments = ("--data", out.parent / "data", "--out", out.parent / "less", "--scale", SCALE)
+    arguments = ("--data", out.parent / "data", "--out", out.parent / "less", *SMALL)
     done = paper("run", *arguments, "--experiment", "resnet20-0.3", "--methods", "uniform")
     assert done.returncode == 0, done.stdout + done.stderr
-    (row,) = pd.read_parquet(out.parent / "less" / "results.parquet").itertuples()
+    (row,) = collected(out.parent / "less").itertuples()
     assert row.experiment == "resnet20-0.3"
     assert 0.25 < row.macs / row.dense_macs <= 0.3
 
@@ -66,7 +76,7 @@ def test_an_experiment_at_another_ratio_has_its_name(out):
 def test_the_table_goes_between_the_marks_of_a_page(out):
     page = out.parent / "page.md"
     for _ in range(2):
-        done = paper("table", "--out", out, "--docs", page)
+        done = paper("table", "--results", out / "results.parquet", "--docs", page)
         assert done.returncode == 0, done.stdout + done.stderr
         text = page.read_text()
         assert text.startswith("# Before\n\n<!-- paper")
@@ -79,22 +89,37 @@ def test_the_table_goes_between_the_marks_of_a_page(out):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("table",), "has no trained network yet"),
-        (("run", "--data", "nowhere"), "--data must be a folder with train.parquet"),
-        (("run", "--scale", "2"), "--scale must be above 0 and at most 1"),
+        (("collect", "--out", "OUT", "--results", "OUT/results.parquet"), "has no trained network yet"),
+        (("table", "--results", "OUT/results.parquet"), "results.parquet is not there"),
+        (("run", "--out", "OUT", "--data", "nowhere"), "--data must be a folder with train.parquet"),
+        (("run", "--out", "OUT", "--data", "nowhere", "--scale", "2"), "--scale must be above 0 and at most 1"),
+        (("run", "--out", "OUT", "--data", "nowhere", "--search-scale", "0"), "--search-scale must be above 0"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(tmp_path, arguments, said):
-    done = paper(*arguments, "--out", tmp_path / "out")
+    done = paper(*(argument.replace("OUT", str(tmp_path / "out")) for argument in arguments))
     assert done.returncode == 2
     assert done.stdout.startswith("error: ")
     assert len((done.stdout + done.stderr).splitlines()) == 1
     assert said in done.stdout
 
 
+def test_a_cell_that_is_collected_again_stays_one_row(out):
+    assert len(collected(out)) == 3
+    assert len(collected(out)) == 3
+
+
+def test_a_search_is_never_shrunk():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import paper as module
+
+    whole, small = (module.settings("pfs", module.EXPERIMENTS["resnet20"], part, 1.0).epochs for part in (1.0, 0.2))
+    assert small == whole / 0.2  # as many steps on a fifth of the images
+
+
 def test_a_page_without_the_marks_is_left_alone(out, tmp_path):
     (tmp_path / "page.md").write_text("text\n")
-    done = paper("table", "--out", out, "--docs", tmp_path / "page.md")
+    done = paper("table", "--results", out / "results.parquet", "--docs", tmp_path / "page.md")
     assert done.returncode == 2
     assert "needs the lines '<!-- paper: resnet20 1e-05 -->' and '<!-- end -->'" in done.stdout
     assert (tmp_path / "page.md").read_text() == "text\n"
