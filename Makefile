@@ -2,12 +2,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: run test slow lint containers clean
+.PHONY: run test slow lint docs containers clean
 
 run: $(READY)  ## the main job on embedded data: a smaller network, its accuracy, its CPU latency, a report
 	$(BIN)/pfs run --compare dense,uniform --set search.expand_stream=1 --set extract.channel_multiple=8
 
-test: lint  ## everything that must hold
+test: lint docs  ## everything that must hold
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 slow: $(READY)  ## the proofs that take longer
@@ -18,6 +18,9 @@ lint: $(READY)  ## style, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(READY)  ## the documentation as a site in build/site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pfs needs Python 3.11 or newer; name one with make PYTHON=...")'

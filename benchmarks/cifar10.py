@@ -99,8 +99,8 @@ def page(out: Path, seeds: int) -> str:
         for name, a, b in pairs
     ]
     searches = [
-        f"| {precision}, seed {seed} | {info['seconds'] / 60:.1f} | {info['kept_epoch']} | {info['nonzero']:.3f} | "
-        f"{info['validation_accuracy']:.4f} | {structures[precision, seed].cost.macs:,} | "
+        f"| {precision}, seed {seed} | {info.seconds / 60:.1f} | {info.kept_epoch} | {info.nonzero:.3f} | "
+        f"{info.validation_accuracy:.4f} | {structures[precision, seed].cost.macs:,} | "
         f"{structures[precision, seed].cost.params:,} |"
         for (precision, seed), (_, info) in gates.items()
     ]
@@ -114,7 +114,7 @@ def page(out: Path, seeds: int) -> str:
         cores=os.cpu_count(),
         torch=cpu["torch"],
         python=platform.python_version(),
-        search_epochs=info["recipe"]["epochs"],
+        search_epochs=info.recipe_as(PfsConfig).epochs,
         seeds=seeds,
         epochs=first["epochs"],
         train_rows=first["train_rows"],

@@ -29,13 +29,14 @@ from pfs_core.data.augment import Normalise
 from pfs_core.data.crop import Crop
 from pfs_core.data.images import Images, InMemory
 from pfs_core.data.open import open_source
+from pfs_core.data.split_info import SplitInfo
 from pfs_core.data.stream import Streamed
 from pfs_core.latency.machine import machine
 from pfs_core.models import build_model
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-INFO = {"mean": [255 * m for m in MEAN], "std": [255 * s for s in STD]}
+INFO = SplitInfo.model_construct(mean=[255 * m for m in MEAN], std=[255 * s for s in STD])
 
 
 class _Pictures(Dataset):

@@ -25,6 +25,7 @@ from pfs_core.latency.learning import fastest_multiple, latency_model
 from pfs_core.latency.machine import machine
 from pfs_core.latency.networks import write_network
 from pfs_core.latency.protocol import loaded_and_interleaved, quiet
+from pfs_core.latency.results import Ratio
 from pfs_core.latency.runtimes import RUNTIMES, Run, missing
 from pfs_core.latency.statistics import paired_ratio
 from pfs_core.methods.gates_folder import load_gates
@@ -74,16 +75,16 @@ def table(a: argparse.Namespace) -> None:
         recipe = LatencyConfig(runtimes=tuple(a.runtimes), threads=(1, 0), max_seconds=a.seconds)
         with tempfile.TemporaryDirectory() as folder:
             info = benchmark([s for s in structures if s], Path(folder) / "latency", recipe)
-        for found in info["measurements"]:
-            ratios = found["ratios_to_dense"]
+        for found in info.measurements:
+            ratios = found.ratios_to_dense
             cells = [_interval(ratios[key]) if key in ratios else "-" for key in ("expanded", "uniform", "uniform-8")]
-            stats = found["models"]["dense"]
-            flags = f" ({', '.join(stats['flags'])})" if stats["flags"] else ""
-            low, high = stats["p50_interval_ms"]
-            median = f"{stats['p50_ms']:.3f} [{low:.3f}, {high:.3f}]{flags}"
-            setting = f"{name} | {found['runtime']} | {found['threads']} | {median}"
+            stats = found.models["dense"]
+            flags = f" ({', '.join(stats.flags)})" if stats.flags else ""
+            low, high = stats.p50_interval_ms
+            median = f"{stats.p50_ms:.3f} [{low:.3f}, {high:.3f}]{flags}"
+            setting = f"{name} | {found.runtime} | {found.threads} | {median}"
             print(f"| {setting} | {' | '.join(cells)} |", flush=True)
-        print("".join(f"(noisy: {reason})\n" for reason in info["noisy"]), end="")
+        print("".join(f"(noisy: {reason})\n" for reason in info.noisy), end="")
 
 
 def _eights(graph: ChannelGraph, spec: ModelSpec) -> Structure | None:
@@ -100,8 +101,8 @@ def same(a: argparse.Namespace) -> None:
     for name in a.networks:
         for runtime in a.runtimes:
             ratios = [_pair(name, runtime, a.seconds, seed, extra=0.0) for seed in range(a.repeats)]
-            covered = sum(low <= 1 <= high for low, high in (ratio["interval"] for ratio in ratios))
-            widths = [ratio["interval"][1] - ratio["interval"][0] for ratio in ratios]
+            covered = sum(low <= 1 <= high for low, high in (ratio.interval for ratio in ratios))
+            widths = [ratio.interval[1] - ratio.interval[0] for ratio in ratios]
             print(f"{name} in {runtime}: covers 1 in {covered} of {a.repeats}; median width {np.median(widths):.4f}")
 
 
@@ -111,10 +112,10 @@ def more(a: argparse.Namespace) -> None:
         for runtime in a.runtimes:
             start = time.perf_counter()
             ratio = _pair(name, runtime, a.seconds, seed=0, extra=0.1)
-            print(f"{name} in {runtime}: {_interval(ratio)}, {ratio['verdict']}, {time.perf_counter() - start:.0f} s")
+            print(f"{name} in {runtime}: {_interval(ratio)}, {ratio.verdict}, {time.perf_counter() - start:.0f} s")
 
 
-def _pair(name: str, runtime: str, seconds: float, seed: int, extra: float) -> dict:
+def _pair(name: str, runtime: str, seconds: float, seed: int, extra: float) -> Ratio:
     """The ratio of a network to itself, the first one with a share ``extra`` more to do."""
     spec = spec_of(name)
     images = np.random.default_rng(seed).standard_normal((1, *spec.input_shape), dtype=np.float32)
@@ -187,7 +188,7 @@ def _budget_row(name: str, runtime: str, stream: float | None, seconds: float) -
         with tempfile.TemporaryDirectory() as folder:
             recipe = LatencyConfig(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
             info = benchmark([found], Path(folder) / "latency", recipe)
-        cells += [f"{found.budget.achieved:.3f}", _interval(info["measurements"][0]["ratios_to_dense"]["uniform"])]
+        cells += [f"{found.budget.achieved:.3f}", _interval(info.quoted.ratios_to_dense["uniform"])]
     except UserError as error:
         cells += [str(error).partition(", so ")[2] or str(error), "-"]
     return "| " + " | ".join(map(str, cells)) + " |"
@@ -199,9 +200,9 @@ def searched(a: argparse.Namespace) -> None:
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
     for gates in a.gates:
         info = load_gates(gates)[1]
-        spec = ModelSpec.parse(info["model"], gates)
+        spec = info.model
         for runtime in [runtime for runtime in a.runtimes if runtime != "aotinductor"]:
-            about = f"{spec.name} | {spec.expand_stream or spec.expand} | {info['seed']} | {runtime}"
+            about = f"{spec.name} | {spec.expand_stream or spec.expand} | {info.seed} | {runtime}"
             print(f"| {about} | {' | '.join(_searched_cells(gates, runtime, a.seconds))} |", flush=True)
 
 
@@ -215,15 +216,15 @@ def _searched_cells(gates: str, runtime: str, seconds: float) -> list[str]:
             return ["-", "-", str(error).partition(", so ")[2] or str(error), "-"]
         timing = LatencyConfig(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
         info = benchmark([found], Path(folder) / "latency", timing)
-    measured = _interval(info["measurements"][0]["ratios_to_dense"]["pruned"])
-    noisy = f" (noisy: {'; '.join(info['noisy'])})" * bool(info["noisy"])
+    measured = _interval(info.quoted.ratios_to_dense["pruned"])
+    noisy = f" (noisy: {'; '.join(info.noisy)})" * bool(info.noisy)
     share = found.cost.macs / found.reference.macs
     return [str(found.chosen_by["channel_multiple"]), f"{share:.1%}", f"{found.budget.achieved:.3f}", measured + noisy]
 
 
-def _interval(ratio: dict) -> str:
-    low, high = ratio["interval"]
-    return f"{ratio['ratio']:.3f} [{low:.3f}, {high:.3f}]"
+def _interval(ratio: Ratio) -> str:
+    low, high = ratio.interval
+    return f"{ratio.ratio:.3f} [{low:.3f}, {high:.3f}]"
 
 
 if __name__ == "__main__":

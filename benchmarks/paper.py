@@ -38,7 +38,7 @@ from pfs_core.methods.network_slimming.config import NetworkSlimmingConfig
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.registry import METHODS, method_config
 from pfs_core.methods.run import search
-from pfs_core.runtime.progress import say, user_errors
+from pfs_core.runtime.progress import user_errors
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import COMPLETE, publish, write_json
 from pfs_core.structure import FILES, Structure, unexpanded_graph
@@ -126,7 +126,7 @@ def run_cells(a: argparse.Namespace) -> None:
         base = a.out / f"{a.experiment}-scale{a.scale:g}-seed{seed}"
         split = chosen_images(a.data, base, a.scale, seed)
         for method in a.methods:
-            say(f"== {base.name} {method}")
+            print(f"== {base.name} {method}", flush=True)
             run(a.experiment, method, seed, a.scale, a.search_scale, split, base / method)
 
 

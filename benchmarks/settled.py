@@ -39,8 +39,8 @@ class Watched(SearchHistory):
     def add(self, row: dict, gates: dict) -> dict:  # type: ignore[override]
         """As the other, and remember."""
         row = super().add(row, gates)
-        assert self._kept is not None
-        self.masks.append(self._kept)
+        assert self.within_budget is not None
+        self.masks.append(self.within_budget)
         widths, _ = prune_to_budget(self.graph, gates, self.budget, self.expanded)
         self.widths.append([widths[group.name] for group in self.graph.prunable()])
         self.seconds.append(time.perf_counter() - self._start)

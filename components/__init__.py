@@ -1,4 +1,4 @@
-"""The pipeline's steps as Kubeflow components, one a file: a signature, a docstring and one call into pfs_core."""
+"""The steps as Kubeflow components, one per file: a signature, a docstring and one call into pfs_core."""
 
 from pfs_components.benchmark_latency import benchmark_latency
 from pfs_components.check_request import check_request

@@ -1,4 +1,4 @@
-"""What every component shares: the image it runs in."""
+"""The decorator of all components, and the image that they run in."""
 
 import os
 from collections.abc import Callable
@@ -10,14 +10,15 @@ import pfs_core
 from pfs_core.errors import UserError
 
 IMAGE = os.environ.get("PFS_IMAGE", f"pfs-python:{pfs_core.__version__}")
-"""Read when the package is compiled. The tag is the library's version: KFP's cache does not see library code."""
+"""The image of the steps, read when a pipeline is compiled. The default tag is the version of the library, since KFP's
+cache takes a step to be the same as long as its image is called the same."""
 
 
 def check_image(name: str) -> None:
     """Raise UserError for an image that steps should not run in.
 
-    Kubeflow takes results of earlier runs from its cache if name and tag of the image are theirs, and kfp's local
-    runner warns of an image whose name does not say that it has Python.
+    Its tag must change with every build: Kubeflow takes the results of earlier runs from its cache if they are of an
+    image with the same name and tag. Its name must have "python" in it: kfp's local runner warns of all others.
     """
     last = name.rpartition("/")[2]
     tag = last.partition("@")[2] or last.partition(":")[2]
@@ -29,9 +30,10 @@ def check_image(name: str) -> None:
 
 
 def component(function: Callable) -> Any:
-    """A KFP component that runs in ``IMAGE``, which has the library and kfp installed.
+    """Turn a function into a KFP component that runs in ``IMAGE``, which has the library and kfp installed.
 
-    KFP copies the function's source and nothing around it, so its body imports what it calls, and only from
-    ``pfs_core``: in a running component ``kfp.dsl`` is reduced to its artifact types and this package cannot load.
+    KFP copies the source of the function and nothing around it, so the body must import what it calls. It can import
+    only from ``pfs_core``: in a running component ``kfp.dsl`` has nothing but its artifact types, with which this
+    package cannot be imported.
     """
     return dsl.component(function, base_image=IMAGE, install_kfp_package=False)

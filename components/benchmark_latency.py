@@ -1,4 +1,4 @@
-"""Step 5."""
+"""The fifth step: measure the networks on the CPU."""
 
 from kfp.dsl import Artifact, Input, Metrics, Output
 from pfs_components.base import component
@@ -17,8 +17,8 @@ def benchmark_latency(
 
     Args:
         structures: Output of the extract step.
-        latency: Folder with every sample and the statistics.
-        metrics: Medians in milliseconds and their ratios to the dense network.
+        latency: Folder with all samples and their statistics.
+        metrics: Median latencies in milliseconds, and their ratios to that of the dense network.
         recipe: Name of a recipe; empty for the usual protocol.
         settings: Changes to the recipe's `latency` settings.
         seed: Seed of the order of the measurements.

@@ -1,4 +1,4 @@
-"""Before the first step."""
+"""The step that checks a request before any other step starts."""
 
 from typing import List
 
@@ -46,9 +46,10 @@ def check_request(
         The dataset's fingerprint: later steps are cached by it.
     """
     from pfs_core import steps
+    from pfs_core.config.request import CompressRequest
     from pfs_core.runtime.progress import user_errors
 
-    request = {
+    asked = {
         "model": model,
         "dataset": dataset,
         "budgets": budgets,
@@ -65,4 +66,4 @@ def check_request(
         "latency_settings": latency_settings,
     }
     with user_errors():
-        return steps.check(request, opens_run)
+        return steps.check(CompressRequest.parse(asked, "request"), opens_run)

@@ -1,4 +1,4 @@
-"""After the trainings of several budgets."""
+"""The last step of several budgets: compare them on one page."""
 
 from typing import List
 
@@ -20,18 +20,18 @@ def compare_budgets(
     metrics: Output[Metrics],
     registered_model: str = "",
 ):
-    """Put all budgets on one page, and every pruned network into the model registry.
+    """Compare all budgets on one page, and register every pruned network in the model registry.
 
     Args:
         split: Output of the split step.
         gates: Output of the search step.
-        structures: Outputs of the extract step, one a budget.
-        models: Outputs of the retrain step, one a budget.
-        latencies: Outputs of the latency step, one a budget.
+        structures: Outputs of the extract step, one per budget.
+        models: Outputs of the retrain step, one per budget.
+        latencies: Outputs of the latency step, one per budget.
         dense: Output of the retrain step for the dense network.
         folder: Folder with the page, the table as CSV and JSON, and the report of each budget.
-        page: The page.
-        summary: The table.
+        page: The page as HTML.
+        summary: The table of the budgets.
         metrics: Accuracy, MACs and latency ratio of every budget.
         registered_model: Name in the MLflow Model Registry; empty for `pfs-` and the network's name.
     """

@@ -1,4 +1,4 @@
-"""After the trainings of several methods and seeds."""
+"""The last step of several methods and seeds: compare them on one page."""
 
 from typing import List
 
@@ -19,18 +19,18 @@ def compare_methods(
     summary: Output[Markdown],
     metrics: Output[Metrics],
 ):
-    """Put all methods and budgets on one page: accuracy, size, latency, cost, with intervals over the seeds.
+    """Compare all methods and budgets on one page by accuracy, size, latency and cost, with intervals over the seeds.
 
     Args:
         split: Output of the split step.
-        gates: Outputs of the search step, one a method, budget and seed.
-        structures: Outputs of the extract step, one a method, budget and seed.
-        models: Outputs of the retrain step, one a method, budget and seed.
-        latencies: Outputs of the latency step, one a method, budget and seed.
-        dense: Outputs of the retrain step for the dense network, one a seed.
+        gates: Outputs of the search step, one per method, budget and seed.
+        structures: Outputs of the extract step, one per method, budget and seed.
+        models: Outputs of the retrain step, one per method, budget and seed.
+        latencies: Outputs of the latency step, one per method, budget and seed.
+        dense: Outputs of the retrain step for the dense network, one per seed.
         folder: Folder with the page, the table as CSV, JSON and LaTeX, and the report of each network.
-        page: The page.
-        summary: The table.
+        page: The page as HTML.
+        summary: The table of the methods.
         metrics: Accuracy, MACs, latency ratio and cost of every method and budget.
     """
     import shutil

@@ -1,4 +1,4 @@
-"""Step 3."""
+"""The third step: cut the network at the budget."""
 
 from kfp.dsl import Artifact, Input, Metrics, Output
 from pfs_components.base import component
@@ -12,13 +12,13 @@ def extract_structure(
     budget: str = "macs=0.5",
     settings: dict = {},
 ):
-    """Cut the gates at the budget, exactly.
+    """Keep the channels with the largest gates within the budget.
 
     Args:
         gates: Output of the search step.
-        structures: Folder with `structure.json`, and `uniform.json` and `dense.json` to compare with.
-        metrics: MACs and parameters of the pruned network, and the gap to the budget.
-        budget: Relative to the unexpanded network, e.g. `macs=0.5` or `latency=0.6`, or absolute, e.g. `macs=20M`.
+        structures: Folder with `structure.json`, and with `uniform.json` and `dense.json` to compare with.
+        metrics: MACs and parameters of the pruned network, and its distance to the budget.
+        budget: A share of the dense network's cost, e.g. `macs=0.5` or `latency=0.6`, or a count, e.g. `macs=20M`.
         settings: Changes to the `extract` settings, e.g. `{"channel_multiple": 8}`.
     """
     from pfs_core import steps

@@ -1,4 +1,4 @@
-"""What waits in the model registry."""
+"""The first step for the model registry: claim the models that ask to be compressed."""
 
 from typing import List
 
@@ -10,12 +10,12 @@ def find_requests(limit: int = 5, claim_hours: float = 240.0, request_files: str
     """Claim the model versions that ask to be compressed, the oldest first.
 
     Args:
-        limit: How many at most.
-        claim_hours: After so many hours a claim expires, and another run may take the version.
+        limit: Largest number of versions to claim.
+        claim_hours: Hours after which a claim expires, so that another run may take the version.
         request_files: Folder or `s3://` prefix of request files that are put into the registry first; empty for none.
 
     Returns:
-        What to compress.
+        The claimed requests: for each, the network, dataset, budget and settings.
     """
     from pfs_core import steps
     from pfs_core.runtime.progress import user_errors

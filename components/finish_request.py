@@ -1,4 +1,4 @@
-"""A result goes to those who asked for it."""
+"""The last step for the model registry: attach a result to the model that asked for it."""
 
 from kfp.dsl import Artifact, Input
 from pfs_components.base import component
@@ -6,12 +6,12 @@ from pfs_components.base import component
 
 @component
 def finish_request(request: dict, report: Input[Artifact], claim_hours: float = 240.0):
-    """Tie the result to its source in the model registry, and accept it if it passes the gate that was asked for.
+    """Link the result to its source in the model registry, and accept it if it meets the conditions of the request.
 
     Args:
-        request: What was asked for.
+        request: The request, as the step that claimed it returned it.
         report: Output of the report step.
-        claim_hours: As for the step that claimed it.
+        claim_hours: Hours after which a claim expires, as for the step that claimed the request.
     """
     from pfs_core import steps
     from pfs_core.runtime.progress import user_errors

@@ -1,4 +1,4 @@
-"""Before the first step of a comparison."""
+"""The first step of a comparison: list its searches."""
 
 from typing import List
 
@@ -15,19 +15,19 @@ def plan_comparison(
     recipe: str = "",
     method_settings: dict = {},
 ) -> List[dict]:
-    """Say what is to be searched with what, and open the comparison's run in MLflow.
+    """List the searches of the comparison, and open its run in MLflow.
 
     Args:
         model: Name of a network.
         dataset: Address of the dataset.
-        budgets: What every method cuts to.
-        methods: Ways of choosing a structure.
-        seeds: Each method is run with each at every budget.
+        budgets: Budgets that every method cuts to.
+        methods: Methods of choosing a structure, by name.
+        seeds: Seeds that every method runs with at every budget.
         recipe: Name of a recipe; empty for the one that suits the dataset.
         method_settings: Changes to the recipe's `search` settings, by method.
 
     Returns:
-        A `method`, a `budget`, a `seed` and the search's `settings`, for each of these together.
+        The `method`, `budget`, `seed` and `settings` of each search.
     """
     from pfs_core import steps
     from pfs_core.runtime.progress import user_errors

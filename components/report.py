@@ -1,4 +1,4 @@
-"""Step 6."""
+"""The sixth step: report a run."""
 
 from typing import List
 
@@ -20,7 +20,7 @@ def report(
     registered_model: str = "",
     label: str = "",
 ):
-    """Put the run on one page, and the pruned network into the model registry.
+    """Report the run on one page, and register the pruned network in the model registry.
 
     Args:
         split: Output of the split step.
@@ -29,11 +29,11 @@ def report(
         models: Outputs of the retrain step.
         latency: Output of the latency step.
         folder: Folder with the page, the summary and the figures as JSON.
-        page: The page.
-        summary: The verdict and the table.
-        metrics: The final figures.
+        page: The page as HTML.
+        summary: The verdict and the table of the networks.
+        metrics: The final figures of the run.
         registered_model: Name in the MLflow Model Registry; empty for `pfs-` and the network's name.
-        label: What the figures' names start with on the run in MLflow, where several networks share it.
+        label: Prefix of the names of the figures in MLflow, for a run that several networks share.
     """
     import shutil
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Step 4."""
+"""The fourth step: train a structure and test it."""
 
 from kfp.dsl import Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 from pfs_components.base import component
@@ -17,15 +17,15 @@ def retrain(
     seed: int = 0,
     train_job: dict = {},
 ):
-    """Train one structure from a fresh initialisation and test it once.
+    """Train one structure, from a fresh initialisation unless it is to be fine-tuned, and test it once.
 
     Args:
         structures: Output of the extract step.
         split: Output of the split step.
         model: Folder with weights (safetensors), structure, history and metrics.
         metrics: Test accuracy, MACs, parameters and peak memory.
-        confusion: Test images by true and predicted class, for up to 100 classes.
-        network: Which structure: `pruned`, `uniform` or `dense`.
+        confusion: Number of test images by true and predicted class, for up to 100 classes.
+        network: The structure to train: `pruned`, `uniform` or `dense`.
         recipe: Name of a recipe; empty for the one that suits the dataset.
         settings: Changes to the recipe's `retrain` settings.
         seed: Seed of the initial weights and of the order of the images.

@@ -1,4 +1,4 @@
-"""Step 2."""
+"""The second step: choose channels, by Pruning from Scratch or another method."""
 
 from kfp.dsl import Artifact, Dataset, Input, Metrics, Output
 from pfs_components.base import component
@@ -16,16 +16,16 @@ def search_gates(
     model_settings: dict = {},
     seed: int = 0,
 ):
-    """Learn one gate a channel on frozen random weights.
+    """Choose channels: learn one gate per channel on frozen random weights, or use another method.
 
     Args:
         model: Name of a network, e.g. `resnet20`, `torchvision:resnet18` or `package.module:factory`.
         split: Output of the split step.
-        gates: Folder with one vector of gates a channel group and the history of the search.
-        metrics: Validation accuracy and non-zero fraction of the gates that were kept.
-        budget: What the network will be cut to, e.g. `macs=0.5`.
+        gates: Folder with one vector of gates per channel group and the history of the search.
+        metrics: Validation accuracy of the chosen gates, and duration and peak memory of the search.
+        budget: Budget that the network will be cut to, e.g. `macs=0.5`.
         recipe: Name of a recipe; empty for the one that suits the dataset.
-        settings: Changes to the recipe's `search` settings.
+        settings: Changes to the recipe's `search` settings, e.g. `{"method": "random"}`.
         model_settings: Keyword arguments of the network, e.g. `{"width": 32}`.
         seed: Seed of the random weights and of the order of the images.
     """

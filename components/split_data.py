@@ -1,4 +1,4 @@
-"""Step 1."""
+"""The first step: choose the rows that train, validate and test."""
 
 from kfp.dsl import HTML, Dataset, Metrics, Output
 from pfs_components.base import component
@@ -18,15 +18,16 @@ def split_data(
     """Choose the rows that train, validate and test.
 
     Args:
-        dataset: `digits`, or a folder or `s3://` prefix: Parquet files with columns `image` and `label`, a folder of
-            images a class, IDX files or CIFAR's Python files.
-        split: Folder with the chosen rows, class counts, fingerprint and, for small images, the images.
-        page: Some images of each class, and how many there are.
-        metrics: Rows in each part.
+        dataset: `digits`, or a folder or `s3://` prefix with Parquet files with columns `image` and `label`, with one
+            folder of images per class, with IDX files or with CIFAR's Python files.
+        split: Folder with the chosen rows, class counts, fingerprint and, if they are small, the images.
+        page: Page with some images of each class and the number of images per class.
+        metrics: Number of rows in each part.
         recipe: Name of a recipe; empty for the one that suits the dataset.
         settings: Changes to the recipe's `split` settings.
         seed: Seed of the random choice.
-        fingerprint: What changes when the dataset does, so that a cached split is of the same images; not read.
+        fingerprint: A text that changes when the dataset does, so that Kubeflow's cache never gives the split of other
+            images; the step does not read it.
     """
     import shutil
     from pathlib import Path

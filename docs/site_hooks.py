@@ -34,7 +34,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def on_site(link: re.Match) -> str:
         path = (folder / link["target"]).resolve()
         if path.parent == DOCS.parent and path.name in PAGES:
-            return f"[{link['text']}]({PAGES[path.name]}{link['anchor'] or ''})"
+            return f"[{link['text']}]({'../' * page.file.src_uri.count('/')}{PAGES[path.name]}{link['anchor'] or ''})"
         outside = not path.is_relative_to(DOCS) or files.get_file_from_path(path.relative_to(DOCS).as_posix()) is None
         return link["text"] if path.exists() and outside else link[0]
 

@@ -1,11 +1,42 @@
-"""The one exception that means: the user's input is wrong, and this line says what would be right."""
+"""UserError and its kinds: what a user can put right, said in one line."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Bad input. The message is one line; the command prints it without a traceback and exits with 2."""
+    """Bad input. The message is one line; the command prints it without a traceback and exits with 2.
+
+    The kinds below are raised where a caller may treat one of them differently from the others: by files and object
+    stores, and by the servers that this project talks to.
+    """
+
+
+class NotFoundError(UserError):
+    """There is no such file, object or resource; a caller may take that for "none yet"."""
+
+
+class AccessDeniedError(UserError):
+    """Credentials are missing, wrong or expired, or they do not allow what was asked."""
+
+
+class ChangedError(UserError):
+    """A file is no longer what it was when it was listed."""
+
+
+class UnreachableError(UserError):
+    """A server does not answer, or fails again and again; the same request may succeed later."""
+
+
+class InvalidError(UserError):
+    """A value that cannot be right, whatever exists and whoever asks."""
+
+
+def file_error(error: OSError, message: str) -> UserError:
+    """The UserError of the kind that an error of the file system is of, with a message of the caller's."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return NotFoundError(message)
+    return AccessDeniedError(message) if isinstance(error, PermissionError) else UserError(message)
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -1,1 +1,1 @@
-"""The Kubeflow pipelines, and the ``pfs`` command that runs and compiles them."""
+"""The Kubeflow pipelines, and the command ``pfs`` that runs, compiles and submits them."""

@@ -1,9 +1,10 @@
-"""The ``pfs`` command. Nothing heavy is imported before a subcommand needs it."""
+"""The ``pfs`` command. Its help is quick, since whatever takes long to import is imported by the subcommands."""
 
 import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from pfs_pipelines.data_commands import add_data_commands
 
 import pfs_core
 from pfs_core.errors import UserError
+from pfs_core.runtime.logs import log_to_terminal
 
 if TYPE_CHECKING:
     from pfs_core.channels import ChannelGraph
@@ -19,8 +21,13 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand. Returns 0 when done, 2 where the user's input is wrong, 1 where a run or a server failed."""
+    """Run the subcommand that ``argv`` names, by default the program's own arguments.
+
+    Returns:
+        The exit code: 0 when done, 1 if a run or a server failed, 2 if the user's input is wrong, 130 if interrupted.
+    """
     arguments = parser().parse_args(argv)
+    log_to_terminal()
     try:
         return arguments.handler(arguments) or 0
     except UserError as e:
@@ -34,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="pfs", description="Pruning from Scratch: a smaller network in one run.")
     top.add_argument("--version", action="version", version=f"pfs {pfs_core.__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -48,23 +55,31 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     options = ("model", "dataset", "budget", "method", "recipe", "set", "seed")
-    sub = command("run", run, "the whole pipeline on this machine", *options)
-    also = "also train: dense (default), uniform, dense,uniform or none"
+    sub = command("run", run, "run the whole pipeline on this machine", *options)
+    also = "networks to train as well: dense (default), uniform, dense,uniform or none"
     sub.add_argument("--compare", metavar="NETWORKS", help=also)
     sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
     sub.add_argument("--out", type=Path, default=Path("pfs-runs"), metavar="DIR", help="runs folder (default pfs-runs)")
-    sub = command("ui", ui, "the MLflow pages of the local runs")
+    sub = command("ui", ui, "show the local runs in MLflow")
     sub.add_argument("--out", type=Path, default=Path("pfs-runs"), metavar="DIR", help="runs folder (default pfs-runs)")
     sub.add_argument("--port", type=int, default=5000)
 
-    command("models", models, "the networks that come with pfs", "json")
-    sub = command("cost", cost, "MACs and parameters of a network", "MODEL", "input", "set", "json")
+    command("models", models, "list the networks that come with pfs", "json")
+    sub = command("cost", cost, "count the MACs and parameters of a network", "MODEL", "input", "set", "json")
     sub.add_argument("--expand", type=float, metavar="FACTOR", help="widen every channel group first (default 1)")
-    sub.add_argument("--widths", type=Path, metavar="FILE", help="a structure file, or JSON of channels a group")
-    sub = command(
-        "inspect", inspect, "channel groups of a network, and why some are frozen", "MODEL", "input", "set", "json"
+    sub.add_argument(
+        "--widths", type=Path, metavar="FILE", help="a structure file, or JSON with the channels per group"
     )
-    sub.add_argument("--policy", choices=("inner", "all"), default="inner", help="all prunes residual streams too")
+    sub = command(
+        "inspect",
+        inspect,
+        "show channel groups of a network, and why some are frozen",
+        "MODEL",
+        "input",
+        "set",
+        "json",
+    )
+    sub.add_argument("--policy", choices=("inner", "all"), default="inner", help="all also prunes residual streams")
     sub.add_argument("--html", type=Path, metavar="FILE", help="draw the groups on a page")
     sub.add_argument("--png", type=Path, metavar="FILE", help="draw the groups as a picture")
 
@@ -74,16 +89,16 @@ def parser() -> argparse.ArgumentParser:
     _out(sub)
     sub = command("search", search, "step 2: learn the gates", "model", "budget", "method", "recipe", "set", "seed")
     _folder(sub, "--split", "output of pfs split")
-    sub.add_argument("--profile", action="store_true", help="only time some steps, and show where the time goes")
+    sub.add_argument("--profile", action="store_true", help="only run a few steps, and show where the time goes")
     _out(sub)
-    sub = command("extract", extract, "step 3: cut the gates at a budget", "budget", "set")
+    sub = command("extract", extract, "step 3: cut the network at a budget", "budget", "set")
     _folder(sub, "--gates", "output of pfs search")
     _out(sub)
     sub = command("retrain", retrain, "step 4: train a structure from scratch", "recipe", "set", "seed")
     _folder(sub, "--structure", "a structure file")
     _folder(sub, "--split", "output of pfs split")
     _out(sub)
-    sub = command("benchmark", benchmark, "step 5: CPU latency beside the dense network", "set", "seed")
+    sub = command("benchmark", benchmark, "step 5: measure CPU latency beside the dense network", "set", "seed")
     sub.add_argument("--structure", action="append", required=True, metavar="FILE", help="a structure file; repeatable")
     _out(sub)
     _add_page_commands(command)
@@ -92,11 +107,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_page_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    sub = command("report", report, "step 6: the page of a run folder")
+    sub = command("report", report, "step 6: write the report of a run folder")
     sub.add_argument("run", type=Path, metavar="RUNDIR", help="folder with split, gates, structures, model-*, latency")
     sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
     _out(sub)
-    sub = command("compare", compare, "several run folders on one page: budgets, methods, seeds")
+    sub = command("compare", compare, "compare budgets, methods and seeds of several run folders")
     sub.add_argument(
         "runs", type=Path, nargs="+", metavar="RUNDIR", help="folder of a finished run; seeds are averaged"
     )
@@ -105,26 +120,42 @@ def _add_page_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _seed(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
     return int(text)
 
 
+class _Name:
+    """The type of an option that takes a name from a table.
+
+    A help text shows the names with ``%(type)s``. The table is imported no earlier than that, because importing it
+    takes longer than parsing the command line.
+    """
+
+    def __init__(self, module: str, table: str) -> None:
+        self._module, self._table = module, table
+
+    def __call__(self, text: str) -> str:
+        return text  # the step that uses the name refuses an unknown one
+
+    def __str__(self) -> str:
+        return ", ".join(getattr(import_module(self._module), self._table))
+
+
 NETWORK = "see pfs models; or torchvision:NAME, package.module:factory, or a .yaml or .json spec file"
-METHODS = "pfs (default), uniform, random, network_slimming or amc"
-RECIPES = "demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or imagenet-resnet"
+METHOD, RECIPE = _Name("pfs_core.methods.registry", "METHODS"), _Name("pfs_core.config.recipes", "RECIPES")
 OPTIONS: dict[str, tuple[str, dict]] = {
     "MODEL": ("model", {"metavar": "MODEL", "help": NETWORK}),
     "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": f"{NETWORK}; default resnet20"}),
     "dataset": ("--dataset", {"default": "digits", "help": "digits (default), a folder, s3:// or torchvision:CIFAR10"}),
     "budget": ("--budget", {"default": "macs=0.5", "help": "macs=0.5 (default), params=0.4, latency=0.6, macs=20M"}),
-    "method": ("--method", {"default": "", "metavar": "NAME", "help": METHODS}),
-    "recipe": ("--recipe", {"default": "", "help": f"{RECIPES}; default by dataset"}),
+    "method": ("--method", {"type": METHOD, "default": "", "metavar": "NAME", "help": "%(type)s; default pfs"}),
+    "recipe": ("--recipe", {"type": RECIPE, "default": "", "metavar": "NAME", "help": "%(type)s; default by dataset"}),
     "set": (
         "--set",
         {"dest": "settings", "action": "append", "default": [], "metavar": "STAGE.NAME=VALUE",
          "help": "change a setting, e.g. search.epochs=5 or model.width=32; repeatable"},
     ),
-    "seed": ("--seed", {"type": _seed, "default": 0, "help": "0 (default) or any whole number above"}),
+    "seed": ("--seed", {"type": _seed, "default": 0, "help": "a whole number from 0 (default) up"}),
     "json": ("--json", {"action": "store_true", "help": "print JSON"}),
     "input": ("--input", {"metavar": "CxHxW", "help": "image shape; default: the one the network was published for"}),
 }  # fmt: skip
@@ -139,39 +170,42 @@ def _folder(sub: argparse.ArgumentParser, flag: str, text: str) -> None:
 
 
 def run(a: argparse.Namespace) -> int:
-    """``pfs run``."""
+    """Run ``pfs run``."""
     from pfs_pipelines.run import run_pipeline
 
+    from pfs_core.config.overrides import STAGES, parse_settings
     from pfs_core.config.recipes import default_recipe
-    from pfs_core.steps import STAGES, parse_settings
+    from pfs_core.config.request import CompressRequest
 
     settings = parse_settings(a.settings, ("model", *STAGES))
     settings["search"] = _with_method(a.method, settings["search"])
     name, settings["model"] = _model(a.model, settings["model"])
     local = a.dataset if a.dataset == "digits" or not Path(a.dataset).exists() else str(Path(a.dataset).absolute())
-    arguments = {
+    asked = {
         "model": name,
         "dataset": local,
-        "budget": a.budget,
+        "budgets": [a.budget],
         "recipe": a.recipe or default_recipe(a.dataset),
         "seed": a.seed,
         "networks": _networks(a.compare, settings["retrain"].get("start") == "inherited"),
         "registered_model": a.register,
         **{f"{stage}_settings": values for stage, values in settings.items()},
     }
-    return run_pipeline(arguments, a.out)
+    return run_pipeline(CompressRequest.parse(asked, "request"), a.out)
 
 
 def _networks(compare: str | None, fine_tuned: bool) -> list[str]:
-    """The pruned network and what is trained beside it: the dense one, unless ``compare`` says otherwise."""
+    """Return the networks to train, each once: the pruned one and those of ``--compare``."""
     if compare is None:
-        compare = "none" if fine_tuned else "dense"  # another training would be compared with the fine-tuning
-    also = [] if compare == "none" else filter(None, map(str.strip, compare.split(",")))
-    return list(dict.fromkeys(["pruned", *also]))
+        compare = "none" if fine_tuned else "dense"  # training from scratch is not comparable with fine-tuning
+    if compare == "none":
+        return ["pruned"]
+    also = [name.strip() for name in compare.split(",")]
+    return list(dict.fromkeys(["pruned", *filter(None, also)]))
 
 
 def ui(a: argparse.Namespace) -> int:
-    """``pfs ui``."""
+    """Run ``pfs ui``."""
     import os
 
     from pfs_pipelines.run import STORE, tracking_uri
@@ -183,7 +217,7 @@ def ui(a: argparse.Namespace) -> int:
 
 
 def models(a: argparse.Namespace) -> None:
-    """``pfs models``."""
+    """Run ``pfs models``."""
     import torch
 
     from pfs_core.config.spec import ModelSpec
@@ -207,7 +241,7 @@ def models(a: argparse.Namespace) -> None:
 
 
 def cost(a: argparse.Namespace) -> None:
-    """``pfs cost``."""
+    """Run ``pfs cost``."""
     from pfs_core.storage.artifacts import read_json
 
     spec, graph = _graph(a)
@@ -215,10 +249,10 @@ def cost(a: argparse.Namespace) -> None:
     if a.widths:
         given = read_json(a.widths)
         if not isinstance(given, dict):
-            raise UserError(f"{a.widths} must hold a JSON object of channels a group")
+            raise UserError(f"{a.widths} must hold a JSON object with the channels per group")
         widths = given.get("widths", given)
         if not isinstance(widths, dict):
-            raise UserError(f"{a.widths}: 'widths' must be a JSON object of channels a group")
+            raise UserError(f"{a.widths}: 'widths' must be a JSON object with the channels per group")
     macs, params = graph.cost(widths)
     shape = "x".join(map(str, spec.input_shape))
     if a.json:
@@ -228,7 +262,7 @@ def cost(a: argparse.Namespace) -> None:
 
 
 def inspect(a: argparse.Namespace) -> None:
-    """``pfs inspect``."""
+    """Run ``pfs inspect``."""
     spec, graph = _graph(a)
     for path, suffix in ((a.html, ".html"), (a.png, ".png")):
         if path and path.suffix != suffix:
@@ -271,7 +305,7 @@ def _graph(a: argparse.Namespace) -> "tuple[ModelSpec, ChannelGraph]":
 
 
 def _fields(model: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """What MODEL says of the network, its keyword arguments updated by ``--set model.KEY=VALUE``."""
+    """Return the fields of a :class:`ModelSpec` that MODEL and ``--set model.KEY=VALUE`` give."""
     from pfs_core.models import model_fields
 
     fields = model_fields(model)
@@ -279,7 +313,10 @@ def _fields(model: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model(model: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and keyword arguments of MODEL; the dataset and the search decide the rest of a spec file."""
+    """Return the name and the keyword arguments of MODEL.
+
+    The other fields of a spec file are not used: the dataset and the search decide them.
+    """
     fields = _fields(model, settings)
     return fields["name"], fields["kwargs"]
 
@@ -292,7 +329,7 @@ def _shape(text: str) -> list[int]:
 
 
 def split(a: argparse.Namespace) -> None:
-    """``pfs split``."""
+    """Run ``pfs split``."""
     from pfs_core import steps
 
     settings = steps.parse_settings(a.settings, ("split",))
@@ -300,7 +337,7 @@ def split(a: argparse.Namespace) -> None:
 
 
 def search(a: argparse.Namespace) -> None:
-    """``pfs search``."""
+    """Run ``pfs search``."""
     from pfs_core import steps
 
     settings = steps.parse_settings(a.settings, ("search", "model"))
@@ -310,21 +347,25 @@ def search(a: argparse.Namespace) -> None:
 
 
 def _with_method(method: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the search with ``--method`` among them."""
+    """Return the settings of the search with the value of ``--method`` among them.
+
+    Raises:
+        UserError: ``--set search.method`` names another method.
+    """
     if method and settings.get("method", method) != method:
         raise UserError(f"--method {method} and search.method={settings['method']} disagree; give one of them")
     return {"method": method, **settings} if method else settings
 
 
 def extract(a: argparse.Namespace) -> None:
-    """``pfs extract``."""
+    """Run ``pfs extract``."""
     from pfs_core import steps
 
     steps.extract(a.gates, a.out, a.budget, steps.parse_settings(a.settings, ("extract",))["extract"])
 
 
 def retrain(a: argparse.Namespace) -> None:
-    """``pfs retrain``."""
+    """Run ``pfs retrain``."""
     from pfs_core import steps
 
     settings = steps.parse_settings(a.settings, ("retrain",))
@@ -332,7 +373,7 @@ def retrain(a: argparse.Namespace) -> None:
 
 
 def benchmark(a: argparse.Namespace) -> None:
-    """``pfs benchmark``."""
+    """Run ``pfs benchmark``."""
     from pfs_core import steps
 
     settings = steps.parse_settings(a.settings, ("latency",))
@@ -340,7 +381,7 @@ def benchmark(a: argparse.Namespace) -> None:
 
 
 def report(a: argparse.Namespace) -> None:
-    """``pfs report``."""
+    """Run ``pfs report``."""
     from pfs_core import steps
 
     if not a.run.is_dir():
@@ -350,17 +391,15 @@ def report(a: argparse.Namespace) -> None:
 
 
 def compare(a: argparse.Namespace) -> None:
-    """``pfs compare``."""
+    """Run ``pfs compare``."""
+    from pfs_core.rendering.tables import text_table
     from pfs_core.report.comparison import write_comparison
-    from pfs_core.report.page import text_table
     from pfs_core.report.runs import load_runs
     from pfs_core.storage.artifacts import check_out
 
     check_out(a.out, "comparison")
-    write_comparison(load_runs(a.runs), a.out)
-    lines = (a.out / "comparison.md").read_text(encoding="utf-8").splitlines()
-    header, _, *rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
-    print("\n".join(text_table(header, rows)))
+    comparison = write_comparison(load_runs(a.runs), a.out)
+    print("\n".join(text_table(comparison.header, comparison.cells)))
     print(f"\ncomparison  {a.out / 'comparison.html'}")
 
 

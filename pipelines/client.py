@@ -1,10 +1,9 @@
-"""``kfp.Client`` whose every request ends in an answer or in one clear line."""
+"""``kfp.Client`` with retries, and with one clear line for every error."""
 
 import contextlib
 import io
 import json
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,24 +21,21 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry
 
-from pfs_core.errors import UserError
+from pfs_core.errors import AccessDeniedError, InvalidError, NotFoundError, UnreachableError, UserError
+from pfs_core.storage.retry import retried
 
 ATTEMPTS = 4
-"""How often a question is asked that the server fails to answer; what changes something is asked once."""
+"""How often a GET request is made that the server fails to answer; requests that change something are made once."""
 _FIRST_WAIT = 0.5
 _TIMEOUT = (10, 60)  # seconds to connect, to answer
 
 
 class ServerError(RuntimeError):
-    """The server's fault; one line."""
-
-
-class UnreachableError(UserError):
-    """Nothing answers at the endpoint."""
+    """The server failed, not the user: the command ends with exit code 1. The message is one line."""
 
 
 class ConflictError(UserError):
-    """What was to be made exists (409)."""
+    """There is already something of the name that was to be created (409)."""
 
 
 class Client(kfp.client.Client):
@@ -50,7 +46,9 @@ class Client(kfp.client.Client):
         namespace: empty for a single-user installation, or for the pod's own.
 
     Raises:
-        UserError: no endpoint, nothing there, not Kubeflow Pipelines, or not let in; here as in every call.
+        UnreachableError: nothing answers at the endpoint; here as in every call.
+        AccessDeniedError: credentials are missing, or do not allow the request.
+        UserError: no endpoint is given, or it is not one of Kubeflow Pipelines.
         ServerError: the server failed.
     """
 
@@ -65,7 +63,7 @@ class Client(kfp.client.Client):
         if namespace:
             self.set_user_namespace(namespace)
         if self.get_kfp_healthz().multi_user and not self.namespace:
-            raise UserError(f"{self.endpoint} serves many users; say which namespace is yours: --namespace NAME")
+            raise InvalidError(f"{self.endpoint} serves many users; say which namespace is yours: --namespace NAME")
 
     @property
     def namespace(self) -> str:
@@ -81,7 +79,7 @@ class Client(kfp.client.Client):
         self._context_setting["namespace"] = namespace.strip()
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-        """What the server says of itself; the first request, and the proof that it is the right kind of server."""
+        """The server's description of itself; the first request, which shows whether it is the right kind of server."""
         if not self._guarded:
             api = self._healthz_api.api_client
             api.call_api = self._guard(api.call_api)
@@ -93,10 +91,10 @@ class Client(kfp.client.Client):
         return health
 
     def has(self, answer: Any, *fields: str) -> Any:
-        """``answer``, which must have these fields.
+        """Return ``answer``, which must have these fields.
 
         Raises:
-            UserError: it has not, so that this is another kind of server.
+            InvalidError: it has not, so that this is another kind of server.
         """
         for field in fields:
             if getattr(answer, field, None) is None:
@@ -108,17 +106,12 @@ class Client(kfp.client.Client):
             data_only = options.pop("_return_http_data_only", False)
             options["_request_timeout"] = options.get("_request_timeout") or _TIMEOUT
             attempts = ATTEMPTS if method == "GET" else 1
-            wait = _FIRST_WAIT
-            for attempt in range(1, attempts + 1):
-                try:
-                    with self._explained(f"{method} {path}"):
-                        data, status, headers = call(path, method, *arguments, **options)
-                    break
-                except ServerError:
-                    if attempt == attempts:
-                        raise
-                    time.sleep(wait)
-                    wait *= 2
+
+            def once() -> tuple[Any, int, Any]:
+                with self._explained(f"{method} {path}"):
+                    return call(path, method, *arguments, **options)
+
+            data, status, headers = retried(once, lambda e: isinstance(e, ServerError), attempts, _FIRST_WAIT)
             if "html" in (headers.get("Content-Type") or ""):
                 raise self._foreign(f"it answers with a web page, perhaps a login; set {TOKEN} or {COOKIES}")
             return data if data_only else (data, status, headers)
@@ -127,7 +120,7 @@ class Client(kfp.client.Client):
 
     @contextlib.contextmanager
     def _explained(self, request: str) -> Iterator[None]:
-        """Anything that can go wrong in a request, as UserError or ServerError."""
+        """Turn whatever goes wrong in a request into UserError or ServerError."""
         try:
             yield
         except UserError:
@@ -137,29 +130,29 @@ class Client(kfp.client.Client):
         except MaxRetryError as e:
             raise self._unreachable(e.reason) from None
         except LocationValueError:
-            raise UnreachableError(f"{self.endpoint} is not an address; check --endpoint") from None
+            raise InvalidError(f"{self.endpoint} is not an address; check --endpoint") from None
         except HTTPError as e:
             raise ServerError(f"{self.endpoint} broke off at {request} ({type(e).__name__})") from None
         except (ValueError, TypeError, AttributeError, KeyError):  # while kfp reads the answer
             raise self._foreign("its answer cannot be read") from None
 
     def _refusal(self, error: ApiException, request: str) -> Exception:
-        """What a status that is not 2xx means."""
+        """The error for a status that is not 2xx."""
         said = _said(error.body)
         where = f" in namespace {self.namespace}" if self.namespace else ""
         status = error.status or 0
         if not status or (status == 404 and request.endswith("/healthz")):
-            return self._foreign("its answer cannot be read" if not status else "it knows no /apis/v2beta1/healthz")
+            return self._foreign("its answer cannot be read" if not status else "it has no /apis/v2beta1/healthz")
         if status == 429 or status >= 500:
             return ServerError(f"{self.endpoint} failed ({status} at {request}){said}")
-        if status == 409:
-            return ConflictError(f"exists already{where} (409 at {request}){said}; choose another name")
-        texts = {
-            401: f"{self.endpoint} wants credentials (401), or others; set {TOKEN} or {COOKIES} to fresh ones",
-            403: f"not allowed{where} (403 at {request}){said}; check {TOKEN} and --namespace",
-            404: f"not found{where} (404 at {request}){said}",
+        login = f"set {TOKEN} or {COOKIES} to fresh ones"
+        refusals: dict[int, Exception] = {
+            401: AccessDeniedError(f"{self.endpoint} needs credentials, or different ones (401); {login}"),
+            403: AccessDeniedError(f"not allowed{where} (403 at {request}){said}; check {TOKEN} and --namespace"),
+            404: NotFoundError(f"not found{where} (404 at {request}){said}"),
+            409: ConflictError(f"exists already{where} (409 at {request}){said}; choose another name"),
         }
-        return UserError(texts.get(status, f"{self.endpoint} refuses ({status} at {request}){said}"))
+        return refusals.get(status, InvalidError(f"{self.endpoint} refuses ({status} at {request}){said}"))
 
     def _unreachable(self, reason: Any) -> Exception:
         if isinstance(reason, SSLError):
@@ -169,18 +162,19 @@ class Client(kfp.client.Client):
         return ServerError(f"{self.endpoint} does not answer ({type(reason).__name__})")
 
     def _foreign(self, reason: str) -> UserError:
-        return UserError(f"{self.endpoint} does not answer as Kubeflow Pipelines 2: {reason}; check --endpoint")
+        """The error for a server that is something else."""
+        return InvalidError(f"{self.endpoint} does not answer as Kubeflow Pipelines 2: {reason}; check --endpoint")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the links that kfp prints."""
+    """Suppress the links that kfp prints."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 def equals(field: str, value: str) -> str:
-    """A filter of the API: what has this value."""
+    """A filter of the API for entries whose field has this value."""
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": field, "stringValue": value}]})
 
 

@@ -1,4 +1,4 @@
-"""The subcommands for Kubeflow Pipelines: ``pfs compile``, ``pfs submit`` and ``pfs schedule``."""
+"""The subcommands of ``pfs`` for Kubeflow Pipelines: ``pfs compile``, ``pfs submit`` and ``pfs schedule``."""
 
 import argparse
 import contextlib
@@ -18,7 +18,11 @@ _ZONE = "in the time zone of the server (UTC unless CRON_SCHEDULE_TIMEZONE is se
 
 
 def add_cluster_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add them to the command line; ``command`` makes a subcommand."""
+    """Add the subcommands for Kubeflow Pipelines to the command line.
+
+    Args:
+        command: adds a subcommand with a name, a handler and a help text, and returns its parser.
+    """
     sub = command("compile", compile_packages, "packages for the Kubeflow UI")
     sub.add_argument("-o", "--out", type=Path, default=Path("build"), metavar="DIR", help="folder (default build)")
     sub.add_argument(
@@ -61,15 +65,16 @@ def add_cluster_commands(command: Callable[..., argparse.ArgumentParser]) -> Non
 
 
 def _package_options(sub: argparse.ArgumentParser) -> None:
+    """Add the options that decide how a package is compiled."""
     sub.add_argument("--image", default="", metavar="NAME", help="image of the steps (default PFS_IMAGE or pfs-python)")
     sub.add_argument("--data-volume", default="", metavar="CLAIM", help="a volume claim to keep downloaded datasets on")
     sub.add_argument("--drop-downs", action="store_true", help="offer choices in the run form (Kubeflow 2.16 or newer)")
 
 
 def _placed(a: argparse.Namespace) -> tuple[Any, bool]:
-    """How a package is compiled, for :func:`pfs_pipelines.packages.compile_one`."""
+    """Return ``place`` and ``drop_downs`` of :func:`pfs_pipelines.packages.compile_one`, by the package options."""
     if a.image:
-        os.environ["PFS_IMAGE"] = a.image  # components read it when they are imported
+        os.environ["PFS_IMAGE"] = a.image  # read when the components are imported, so this must come first
     from pfs_components.base import IMAGE, check_image
     from pfs_pipelines.pools import Placement
 
@@ -79,6 +84,7 @@ def _placed(a: argparse.Namespace) -> tuple[Any, bool]:
 
 
 def _run_options(sub: argparse.ArgumentParser) -> None:
+    """Add the options of what to run, with the package options."""
     sub.add_argument("pipeline", metavar="PIPELINE", help="one of this project, e.g. compress, or a .yaml file")
     sub.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="a parameter; repeatable")
     sub.add_argument("--params", type=Path, metavar="FILE", help="parameters in a .yaml or .json file; --param wins")
@@ -88,12 +94,13 @@ def _run_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _connection(sub: argparse.ArgumentParser) -> None:
+    """Add the options of where Kubeflow Pipelines is."""
     sub.add_argument("--endpoint", default="", metavar="URL", help="default: KF_PIPELINES_ENDPOINT, else the cluster's")
     sub.add_argument("--namespace", default="", metavar="NAME", help="yours, where Kubeflow has many users")
 
 
 def _served(handler: Handler) -> Handler:
-    """``handler`` with exit code 1 and one line where the server fails."""
+    """Wrap ``handler`` such that an error of the server becomes one line and exit code 1."""
 
     def served(a: argparse.Namespace) -> int | None:
         from pfs_pipelines.client import ServerError
@@ -108,7 +115,7 @@ def _served(handler: Handler) -> Handler:
 
 
 def compile_packages(a: argparse.Namespace) -> None:
-    """``pfs compile``."""
+    """Run ``pfs compile``."""
     if a.out.exists() and not a.out.is_dir():
         raise UserError(f"{a.out} is a file; name a folder for the packages")
     place, drop_downs = _placed(a)
@@ -123,7 +130,7 @@ def compile_packages(a: argparse.Namespace) -> None:
 
 
 def submit(a: argparse.Namespace) -> int:
-    """``pfs submit``."""
+    """Run ``pfs submit``; the exit code is 0 unless the run was followed and did not succeed."""
     if a.upload and (a.wait or a.no_cache or a.run_name or a.param or a.params or a.service_account):
         raise UserError(
             "--upload starts no run; leave out --wait, --no-cache, --run-name, --param, --params and --service-account"
@@ -158,7 +165,7 @@ def submit(a: argparse.Namespace) -> int:
 
 
 def _uploaded(client: Any, package: Any, facts: dict[str, Any]) -> Any:
-    """Upload a package, say so, and add the ids to ``facts``."""
+    """Upload a package, print its version, and add its ids to ``facts``."""
     from pfs_pipelines.submit import upload
 
     version = upload(client, package)
@@ -172,7 +179,7 @@ def _uploaded(client: Any, package: Any, facts: dict[str, Any]) -> Any:
 
 
 def create(a: argparse.Namespace) -> None:
-    """``pfs schedule create``."""
+    """Run ``pfs schedule create``."""
     if not 1 <= a.max_concurrency <= 10:
         raise UserError(f"--max-concurrency {a.max_concurrency} is out of range; from 1 to 10")
     placed = _placed(a)
@@ -202,7 +209,7 @@ def create(a: argparse.Namespace) -> None:
 
 
 def list_(a: argparse.Namespace) -> None:
-    """``pfs schedule list``."""
+    """Run ``pfs schedule list``."""
     from pfs_pipelines import schedule
     from pfs_pipelines.client import Client
 
@@ -221,7 +228,7 @@ def list_(a: argparse.Namespace) -> None:
 
 
 def pause(a: argparse.Namespace) -> None:
-    """``pfs schedule pause``."""
+    """Run ``pfs schedule pause``."""
     from pfs_pipelines import schedule
     from pfs_pipelines.client import Client
 
@@ -230,7 +237,7 @@ def pause(a: argparse.Namespace) -> None:
 
 
 def resume(a: argparse.Namespace) -> None:
-    """``pfs schedule resume``."""
+    """Run ``pfs schedule resume``."""
     from pfs_pipelines import schedule
     from pfs_pipelines.client import Client
 
@@ -239,7 +246,7 @@ def resume(a: argparse.Namespace) -> None:
 
 
 def delete(a: argparse.Namespace) -> None:
-    """``pfs schedule delete``."""
+    """Run ``pfs schedule delete``."""
     from pfs_pipelines import schedule
     from pfs_pipelines.client import Client
 

@@ -1,4 +1,4 @@
-"""One model, several methods, budgets and seeds: the paper's comparison, on a user's own model and data."""
+"""The pipeline for one model and several methods, budgets and seeds: the paper's comparison, on one's own data."""
 
 from typing import Any, List
 
@@ -16,14 +16,14 @@ from pfs_components import (
 )
 from pfs_pipelines.pools import Placement, Pools, with_pools
 
-DESCRIPTION = """Several ways of choosing a structure beside each other: *Pruning from Scratch*, Network Slimming, AMC,
-random and uniform widths, at one budget or several, with several seeds. Every structure is trained from scratch alike.
+DESCRIPTION = """Compares methods of choosing a structure: *Pruning from Scratch*, Network Slimming, AMC, random and
+uniform widths, at one or several budgets, with several seeds. All structures are trained from scratch in the same way.
 
-The page of the step **Compare** shows accuracy, size and latency with intervals, and what each choice cost."""
+The page of the step **Compare** shows accuracy, size and latency with intervals, and the cost of each search."""
 
 
 def define(place: Placement = Placement()) -> Any:
-    """The ``compare`` pipeline, with its steps on the pools of ``place``."""
+    """Define the ``compare`` pipeline, with its steps on the pools of ``place``."""
 
     @dsl.pipeline(name="compare", display_name="Compare methods", description=DESCRIPTION)
     @with_pools
@@ -43,18 +43,18 @@ def define(place: Placement = Placement()) -> Any:
         latency_settings: dict = {},
         pools: Pools = Pools(),
     ) -> None:
-        """Compare ways of choosing a structure.
+        """Compare methods of choosing a structure.
 
         Args:
             model: Name of the network, e.g. resnet20, torchvision:resnet18 or package.module:factory.
-            dataset: digits, or a folder or s3:// prefix of Parquet files with columns image and label, of a folder of
-                images a class, of IDX files or of CIFAR's Python files.
+            dataset: digits, or a folder or s3:// prefix with Parquet files with columns image and label, with one
+                folder of images per class, with IDX files or with CIFAR's Python files.
             budgets: Shares of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or counts: macs=20M.
-            methods: Any of pfs, uniform, random, network_slimming and amc; each chooses anew for every budget and seed.
-            seeds: Of the random weights, the choice and the training.
-            split_seed: Of the split, which all share.
-            recipe: Settings of every step: demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or
-                imagenet-resnet; empty for what suits the dataset.
+            methods: Any of pfs, uniform, random, network_slimming and amc; each searches anew per budget and seed.
+            seeds: Seeds of the random weights, the search and the training.
+            split_seed: Seed of the split, which all of them share.
+            recipe: Name of a recipe with the settings of all steps: demo, fast, cifar-sfp, cifar-official,
+                imagenet-mobilenet or imagenet-resnet; empty for the one that suits the dataset.
             model_settings: Keyword arguments of the network, e.g. {"width": 32}.
             method_settings: Changes to the recipe's search settings, by method, e.g. {"amc": {"episodes": 200}}.
             split_settings: Changes to the recipe's split settings.
@@ -100,19 +100,19 @@ def define(place: Placement = Placement()) -> Any:
             place.cpu(split, pools).set_display_name("Split data")
             with dsl.ParallelFor(
                 plan.output, name="Each method, budget and seed", parallelism=place.parallelism
-            ) as arm:
+            ) as planned:
                 search = search_gates(
                     model=model,
                     split=split.outputs["split"],
-                    budget=arm.budget,
+                    budget=planned.budget,
                     recipe=recipe,
-                    settings=arm.settings,
+                    settings=planned.settings,
                     model_settings=model_settings,
-                    seed=arm.seed,
+                    seed=planned.seed,
                 )
                 place.search(search, pools, hours=168).set_display_name("Choose a structure")
                 extraction = extract_structure(
-                    gates=search.outputs["gates"], budget=arm.budget, settings=extract_settings
+                    gates=search.outputs["gates"], budget=planned.budget, settings=extract_settings
                 )
                 place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
                 training = retrain(
@@ -120,13 +120,14 @@ def define(place: Placement = Placement()) -> Any:
                     split=split.outputs["split"],
                     recipe=recipe,
                     settings=retrain_settings,
-                    seed=arm.seed,
+                    seed=planned.seed,
                 )
                 place.retrain(training, pools).set_display_name("Train from scratch")
                 latency = benchmark_latency(
                     structures=extraction.outputs["structures"], recipe=recipe, settings=latency_settings
                 )
                 place.latency(latency, pools).set_display_name("Benchmark CPU latency")
+            # The dense structure comes out of an extraction at macs=1, and that needs gates: uniform ones take no time.
             reference = search_gates(
                 model=model,
                 split=split.outputs["split"],

@@ -1,4 +1,4 @@
-"""A compiled pipeline as a thing to look at before it is sent."""
+"""Compiled pipelines, which are checked before they are sent to a server."""
 
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class Package:
 
     Attributes:
         data: the bytes of the file.
-        documents: the same, parsed: the pipeline, and what it asks of its platform, if anything.
+        documents: the parsed YAML documents of the file: the pipeline, and its platform spec if it has one.
     """
 
     data: bytes
@@ -29,31 +29,31 @@ class Package:
 
     @property
     def name(self) -> str:
-        """What the pipeline is called."""
+        """Name of the pipeline."""
         return self.documents[0]["pipelineInfo"]["name"]
 
     @property
     def description(self) -> str:
-        """Of the pipeline, in Markdown; may be empty."""
+        """Description of the pipeline in Markdown, which may be empty."""
         return self.documents[0]["pipelineInfo"].get("description", "")
 
     @property
     def version(self) -> str:
-        """What it is called among the pipeline's versions (:func:`pfs_pipelines.packages.package_version`)."""
+        """Name of the package among the versions of its pipeline (:func:`~pfs_pipelines.packages.package_version`)."""
         return package_version(self.data)
 
     @property
     def parameters(self) -> dict[str, dict[str, Any]]:
-        """The pipeline's parameters by name, as ``inputDefinitions`` has them."""
+        """Parameters of the pipeline by name, as its ``inputDefinitions`` have them."""
         return self.documents[0]["root"].get("inputDefinitions", {}).get("parameters", {})
 
     @property
     def tasks(self) -> set[str]:
-        """The names of its tasks, at all depths."""
+        """Names of the tasks of the pipeline and of the pipelines within it."""
         return {name for name, _ in _tasks(self.documents[0])}
 
     def uncached(self) -> bytes:
-        """The package with the cache off for every task, at all depths."""
+        """Return the package with caching disabled for every task, also within nested pipelines."""
         documents = list(yaml.safe_load_all(self.data))
         for _, task in _tasks(documents[0]):
             task["cachingOptions"] = {}
@@ -61,12 +61,18 @@ class Package:
 
 
 def _tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and spec of the tasks of a pipeline and of the pipelines within it."""
     for component in (spec["root"], *spec.get("components", {}).values()):
         yield from component.get("dag", {}).get("tasks", {}).items()
 
 
 def load_package(pipeline: str, place: Placement = Placement(), drop_downs: bool = False) -> Package:
-    """One of :data:`PIPELINES`, compiled now (see :func:`pfs_pipelines.packages.compile_one`), or a package file.
+    """Compile a pipeline of this project, or read a package file.
+
+    Args:
+        pipeline: one of :data:`~pfs_pipelines.packages.PIPELINES`, or the path of a ``.yaml`` file.
+        place: where the steps of a pipeline of this project run.
+        drop_downs: as for :func:`~pfs_pipelines.packages.compile_one`.
 
     Raises:
         UserError: there is no such pipeline or file, or the file is not a compiled pipeline.
@@ -87,10 +93,14 @@ def load_package(pipeline: str, place: Placement = Placement(), drop_downs: bool
 
 
 def parse_package(data: bytes, source: str) -> Package:
-    """The package that a file holds; a pipeline as strict as the API server wants it.
+    """Parse a package as strictly as the API server does, so that mistakes show before anything is sent.
+
+    Args:
+        data: the content of a package file.
+        source: what messages call the file.
 
     Raises:
-        UserError: it is none; ``source`` is what the message calls it.
+        UserError: it is not a compiled pipeline.
     """
     wrong = f"{source} is not a compiled pipeline; pfs compile or kfp dsl compile makes one"
     try:

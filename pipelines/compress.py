@@ -1,4 +1,4 @@
-"""One model, one budget: the pipeline that runs on a laptop and is compiled for a cluster."""
+"""The pipeline for one model and one budget, which runs on a laptop as well as on a cluster."""
 
 from typing import Any, List
 
@@ -7,14 +7,15 @@ from pfs_components import benchmark_latency, check_request, close_run, report, 
 from pfs_pipelines import find_structure
 from pfs_pipelines.pools import Placement, Pools, passed_on, with_pools
 
-DESCRIPTION = """Find a smaller network by *Pruning from Scratch*: learn one gate a channel on frozen random weights,
-cut at the budget, train the slim network from scratch, measure its CPU latency.
+DESCRIPTION = """Finds a smaller network by *Pruning from Scratch*: learns one gate per channel on frozen random
+weights, cuts at the budget, trains the slim network from scratch and measures its CPU latency.
 
-The page of the step **Report** has the result; **Compare networks** of several runs has their figures side by side."""
+The page of the step **Report** has the result. To see the figures of several runs side by side, compare them in the
+UI."""
 
 
 def define(place: Placement = Placement()) -> Any:
-    """The ``compress`` pipeline, with its steps on the pools of ``place``."""
+    """Define the ``compress`` pipeline, with its steps on the pools of ``place``."""
     find = find_structure.define(place)
 
     @dsl.pipeline(name="compress", display_name="Compress a network", description=DESCRIPTION)
@@ -40,19 +41,19 @@ def define(place: Placement = Placement()) -> Any:
 
         Args:
             model: Name of the network, e.g. resnet20, torchvision:resnet18 or package.module:factory.
-            dataset: digits, or a folder or s3:// prefix of Parquet files with columns image and label, of a folder of
-                images a class, of IDX files or of CIFAR's Python files.
+            dataset: digits, or a folder or s3:// prefix with Parquet files with columns image and label, with one
+                folder of images per class, with IDX files or with CIFAR's Python files.
             budget: A share of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or a count: macs=20M.
-            recipe: Settings of every step: demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or
-                imagenet-resnet; empty for what suits the dataset.
+            recipe: Name of a recipe with the settings of all steps: demo, fast, cifar-sfp, cifar-official,
+                imagenet-mobilenet or imagenet-resnet; empty for the one that suits the dataset.
             seed: Seed of the split, the random weights and the training.
-            networks: Which to train: ["pruned", "dense"] says what was lost, "uniform" among them what the search
-                was worth; ["pruned"] alone trains neither.
+            networks: Networks to train. With "dense", the report shows how much accuracy the pruning cost; with
+                "uniform", how much the search was worth.
             registered_model: Name in the MLflow Model Registry; empty for pfs- and the network's name.
             model_settings: Keyword arguments of the network, e.g. {"width": 32}.
             split_settings: Changes to the recipe's split settings.
             search_settings: Changes to the recipe's search settings, e.g. {"epochs": 5}; {"method": "network_slimming"}
-                (or amc, random, uniform) chooses the structure in another way.
+                (or amc, random, uniform) searches by another method.
             extract_settings: Changes to the recipe's extract settings, e.g. {"channel_multiple": 8}.
             retrain_settings: Changes to the recipe's retrain settings, e.g. {"epochs": 20}.
             latency_settings: Changes to the recipe's latency settings.
@@ -122,13 +123,14 @@ def stages(
     train_job: Any,
     label: Any = "",
 ) -> dsl.PipelineTask:
-    """The steps from split to report, in the pipeline that is being defined; returns the report's.
+    """Add the steps from split to report to the pipeline that is being defined; returns the task of the report.
 
-    ``find`` is the pipeline of :mod:`pfs_pipelines.find_structure`: KFP wants it to be there before the one around it.
+    ``find`` is the pipeline of :mod:`pfs_pipelines.find_structure`. KFP requires that it is defined before, and not
+    within, the pipeline that it becomes a part of.
     """
     split = split_data(dataset=dataset, recipe=recipe, settings=split_settings, seed=seed, fingerprint=fingerprint)
     place.cpu(split, pools).set_display_name("Split data")
-    found = find(
+    structure_search = find(
         model=model,
         split=split.outputs["split"],
         budget=budget,
@@ -139,8 +141,8 @@ def stages(
         extract_settings=extract_settings,
         **passed_on(pools),
     )
-    found.set_display_name("Find the structure")
-    structures = found.outputs["structures"]
+    structure_search.set_display_name("Find the structure")
+    structures = structure_search.outputs["structures"]
     with dsl.ParallelFor(networks, name="Retrain each network", parallelism=place.parallelism) as network:
         training = retrain(
             structures=structures,
@@ -156,7 +158,7 @@ def stages(
     place.latency(latency, pools).set_display_name("Benchmark CPU latency")
     page = report(
         split=split.outputs["split"],
-        gates=found.outputs["gates"],
+        gates=structure_search.outputs["gates"],
         structures=structures,
         models=dsl.Collected(training.outputs["model"]),
         latency=latency.outputs["latency"],

@@ -1,4 +1,4 @@
-"""Every model that waits in the registry, compressed: the pipeline that runs on a schedule."""
+"""The pipeline that compresses all models that ask for it in the registry; it is meant to run on a schedule."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from pfs_pipelines.pools import Placement, Pools, passed_on, with_pools
 DESCRIPTION = """Finds models in the MLflow Model Registry that ask to be compressed (tag `pfs.compress=requested`),
 claims them, compresses each by *Pruning from Scratch* and registers the result as a version of `<name>-pruned`.
 
-Nothing to do is a run of seconds, without a GPU. Runs that overlap never take the same model."""
+If no model is waiting, the run takes seconds and no GPU. Runs that overlap never take the same model."""
 
 
 def define(place: Placement = Placement()) -> Any:
-    """The ``compress_new_models`` pipeline, with its steps on the pools of ``place``."""
+    """Define the ``compress_new_models`` pipeline, with its steps on the pools of ``place``."""
     find = find_structure.define(place)
 
     @dsl.pipeline(name="compress-one-model")
@@ -84,8 +84,8 @@ def define(place: Placement = Placement()) -> Any:
         """Compress the models that ask for it in the MLflow Model Registry.
 
         Args:
-            limit: How many models at most in one run.
-            claim_hours: After so many hours without a result another run may take a model.
+            limit: Largest number of models that one run takes.
+            claim_hours: Hours without a result after which another run may take a model.
             request_files: A folder or s3:// prefix of request files that are put into the registry first; empty for
                 none.
             search_settings: Changes to the recipe's search settings, for all models.
@@ -98,10 +98,10 @@ def define(place: Placement = Placement()) -> Any:
             .set_caching_options(False)
         )
         with dsl.ExitHandler(closing, name="Compress new models"):
-            found = find_requests(limit=limit, claim_hours=claim_hours, request_files=request_files)
-            place.cpu(found, pools, hours=1).set_display_name("Find requests").set_caching_options(False)
-            with dsl.ParallelFor(found.output, name="Each model", parallelism=place.parallelism) as request:
-                one = compress_one(
+            requests = find_requests(limit=limit, claim_hours=claim_hours, request_files=request_files)
+            place.cpu(requests, pools, hours=1).set_display_name("Find requests").set_caching_options(False)
+            with dsl.ParallelFor(requests.output, name="Each model", parallelism=place.parallelism) as request:
+                compression = compress_one(
                     model=request.model,
                     dataset=request.dataset,
                     budget=request.budget,
@@ -114,8 +114,8 @@ def define(place: Placement = Placement()) -> Any:
                     latency_settings=latency_settings,
                     **passed_on(pools),
                 )
-                one.set_display_name("Compress the model")
-                finish = finish_request(request=request, report=one.output, claim_hours=claim_hours)
+                compression.set_display_name("Compress the model")
+                finish = finish_request(request=request, report=compression.output, claim_hours=claim_hours)
                 place.cpu(finish, pools, hours=1).set_display_name("Finish the request").set_caching_options(False)
 
     return compress_new_models

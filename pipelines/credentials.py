@@ -1,4 +1,4 @@
-"""How to reach Kubeflow Pipelines: its address, and the secrets that only the environment and a pod's files hold."""
+"""The address of Kubeflow Pipelines, and the credentials for it from the environment or a file of the pod."""
 
 import os
 from pathlib import Path
@@ -16,10 +16,12 @@ _POD_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105 - a path
 
 
 def endpoint_of(given: str) -> str:
-    """The address of the API: what the user gave, else the variable's, else the service in the cluster around us.
+    """Return the address of the API.
+
+    It is the one that the user gave, else that of the environment variable, else, in a pod, the service of the cluster.
 
     Raises:
-        UserError: there is none, or it is not an http(s) address, or it holds a password.
+        UserError: there is none, it is not an http(s) address, or it holds a password.
     """
     endpoint = (given or os.environ.get(ENDPOINT, "")).strip().rstrip("/")
     if not endpoint:
@@ -38,44 +40,57 @@ def endpoint_of(given: str) -> str:
 
 
 def credentials(in_cluster: bool) -> dict[str, Any]:
-    """The arguments of ``kfp.Client`` that say who we are; the token file is read again for every request.
+    """Return the arguments of ``kfp.Client`` that identify the user.
+
+    Args:
+        in_cluster: whether the address is that of the service in the cluster of this pod, to which the token file that
+            Kubeflow mounts in pods may be sent.
 
     Raises:
-        UserError: a token or cookie could not be sent, or there is no such token file.
+        UserError: a token or cookie has characters that cannot be sent, or a token file cannot be read.
     """
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     if cookies := _sendable(os.environ.get(COOKIES, ""), COOKIES, " "):
-        given["cookies"] = cookies
+        arguments["cookies"] = cookies
     if token := _sendable(os.environ.get(TOKEN, ""), TOKEN):
-        return {**given, "existing_token": token}
+        return {**arguments, "existing_token": token}
     path = os.environ.get(TOKEN_FILE) or (_POD_TOKEN if in_cluster and Path(_POD_TOKEN).exists() else "")
-    return {**given, "credentials": _TokenFile(Path(path))} if path else given
+    return {**arguments, "credentials": _TokenFile(Path(path))} if path else arguments
 
 
 def secrets() -> list[str]:
-    """What no message may show."""
+    """Return the texts that no message may show: tokens, cookies, and the values within cookies."""
+    token, cookies = os.environ.get(TOKEN, "").strip(), os.environ.get(COOKIES, "").strip()
+    values = [token, cookies]
     path = Path(os.environ.get(TOKEN_FILE) or _POD_TOKEN)
-    held = [os.environ.get(TOKEN, ""), os.environ.get(COOKIES, "")]
     if path.is_file() and os.access(path, os.R_OK):
-        held.append(path.read_text(encoding="utf-8", errors="replace"))
-    values = [secret.strip() for secret in held]
-    values += [part.strip().partition("=")[2] for part in values[1].split(";")]
-    return [value for value in values if len(value) >= 6]  # what is shorter is a word like any
+        values.append(path.read_text(encoding="utf-8", errors="replace").strip())
+    values += [cookie.strip().partition("=")[2] for cookie in cookies.split(";")]
+    # Shorter values are no secrets, and hiding them would garble ordinary words.
+    return [value for value in values if len(value) >= 6]
 
 
-def _sendable(text: str, source: str, but: str = "") -> str:
+def _sendable(text: str, source: str, also: str = "") -> str:
+    """Strip a value, and check that it has only characters that a header can have, or those in ``also``.
+
+    Raises:
+        UserError: it has others; ``source`` is what the message calls the value.
+    """
     text = text.strip()
-    if not all("!" <= letter <= "~" or letter in but for letter in text):
+    if not all("!" <= letter <= "~" or letter in also for letter in text):
         raise UserError(f"{source} holds characters that no header can (a line break?); set it to the value alone")
     return text
 
 
 class _TokenFile(TokenCredentialsBase):
+    """Sends the token in a file. The file is read again for every request, since Kubernetes renews such tokens."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._token()
 
     def refresh_api_key_hook(self, config: Any) -> None:
+        """Put the token into the configuration of the client, which calls this before every request."""
         config.api_key["authorization"] = self._token()
 
     def _token(self) -> str:

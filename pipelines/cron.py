@@ -17,7 +17,7 @@ _FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
 
 
 def six_fields(text: str) -> str:
-    """A cron expression of five or six fields as one of six.
+    """Check a cron expression, and put a field for the seconds before one of five fields.
 
     Raises:
         UserError: there are not five or six fields, or one is not understood or out of its range.
@@ -41,7 +41,7 @@ def six_fields(text: str) -> str:
 
 
 def _understood(part: str, low: int, high: int, names: tuple[str, ...]) -> bool:
-    """Whether one of a field's alternatives is ``*``, ``?``, a value or a range, with a step or without."""
+    """Return whether one of the alternatives of a field is ``*``, ``?``, a value or a range, with or without a step."""
     span, slash, step = part.partition("/")
     if slash and not re.fullmatch(r"[1-9]\d*", step, re.ASCII):
         return False

@@ -1,4 +1,4 @@
-"""The subcommands that look after datasets: ``pfs pack`` and ``pfs data check``."""
+"""The subcommands for datasets: ``pfs pack`` and ``pfs data check``."""
 
 import argparse
 import contextlib
@@ -11,34 +11,38 @@ from pfs_core.errors import UserError
 
 
 def add_data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add both to the command line; ``command`` makes a subcommand."""
-    sub = command("pack", pack, "image tree to Parquet shards that stream well")
+    """Add both subcommands to the command line.
+
+    Args:
+        command: makes a subcommand from its name, its handler and its help text.
+    """
+    sub = command("pack", pack, "convert a tree of images to Parquet shards that stream well")
     sub.add_argument("dataset", metavar="DATASET", help="a tree of image files: path, file:// or s3://")
     sub.add_argument("out", metavar="OUT", help="folder or s3:// prefix to write")
     sub.add_argument("--shard-mib", type=int, default=128, metavar="N", help="size of a shard (default 128)")
-    sub.add_argument("--workers", type=int, default=4, metavar="N", help="shards made at once (default 4)")
-    sub = command("data", check, "look at every image of a dataset", "json")
+    sub.add_argument("--workers", type=int, default=4, metavar="N", help="shards written at the same time (default 4)")
+    sub = command("data", check, "check every image of a dataset", "json")
     sub.add_argument("action", choices=("check",))
     sub.add_argument("dataset", metavar="DATASET", help="as for pfs split")
     sub.add_argument("--html", type=Path, metavar="FILE", help="write a page with images and histograms")
 
 
 def pack(a: argparse.Namespace) -> None:
-    """``pfs pack``."""
+    """Run ``pfs pack``."""
     from pfs_core.data.pack import pack as write
 
     if a.shard_mib < 1 or a.workers < 1:
-        raise UserError("--shard-mib and --workers count from 1")
+        raise UserError("--shard-mib and --workers must be at least 1")
     write(a.dataset, a.out, a.shard_mib, a.workers)
 
 
 def check(a: argparse.Namespace) -> int:
-    """``pfs data check``: 0 if every image can be used, else 2."""
+    """Run ``pfs data check``; returns 0 if every image can be used, else 2."""
     from pfs_core.data.check import check as examine
     from pfs_core.data.open import open_source
 
     source = open_source(a.dataset)
-    with contextlib.redirect_stdout(sys.stderr):  # progress; what is found can be piped
+    with contextlib.redirect_stdout(sys.stderr):  # progress goes to stderr, so that the findings can be piped
         found = examine(source)
     faults = [f"{place}: {reason}" for place, reason in found.bad]
     faults += [f"the same image is in training and test: {one}, {other}" for one, other in found.leaked]

@@ -1,4 +1,4 @@
-"""From a split to the structures cut from it: the search and the extraction, one box in the UI's graph."""
+"""The search and the extraction as one nested pipeline, which is one box in the graph of the Kubeflow UI."""
 
 from typing import Any, NamedTuple
 
@@ -9,14 +9,14 @@ from pfs_pipelines.pools import Placement, Pools, with_pools
 
 
 class Found(NamedTuple):
-    """The outputs."""
+    """The outputs of the nested pipeline."""
 
     gates: Artifact
     structures: Artifact
 
 
 def define(place: Placement) -> Any:
-    """The pipeline within a pipeline, with its steps on the pools of ``place``."""
+    """Define the ``find-structure`` pipeline, with its steps on the pools of ``place``."""
 
     @dsl.pipeline(name="find-structure")
     @with_pools

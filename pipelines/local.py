@@ -5,26 +5,30 @@ Run as ``python -m pfs_pipelines.local REQUEST.json`` in a process of its own, w
 """
 
 import json
+import logging
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from pfs_core.config.request import CompressRequest
 from pfs_core.errors import UserError
-from pfs_core.runtime.progress import say, user_errors
+from pfs_core.runtime.progress import user_errors
 from pfs_core.storage.artifacts import COMPLETE, read_json, write_json
+
+logger = logging.getLogger(__package__)
 
 RESULTS = {"split": "split", "gates": "search", "structures": "structure", "latency": "latency", "report": "report"}
 """The name of each result, and what kind of folder it is (:func:`pfs_core.storage.artifacts.require_result`)."""
 
 
 def check(arguments: dict[str, Any], root: Path) -> None:
-    """Raise UserError for what is wrong with the pipeline's arguments before anything is started."""
+    """Check the pipeline's arguments before anything is started; raises UserError for what is wrong."""
     from pfs_core.steps import preflight
 
     if "python3" in json.dumps([arguments, str(root)]):
         raise UserError("kfp's local runner rewrites the word python3 in settings and paths; use others without it")
-    preflight.check({**arguments, "budgets": [arguments["budget"]]})
+    preflight.check(CompressRequest.from_arguments(arguments))
 
 
 def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
@@ -61,8 +65,8 @@ def main() -> None:
     with user_errors():
         check(request["arguments"], Path(request["root"]))
         arguments = request["arguments"]
-        say("compress {model} on {dataset} to {budget}, recipe {recipe}, seed {seed}".format_map(arguments))
-        say(f"full log: {request['log']}")
+        logger.info("compress {model} on {dataset} to {budget}, recipe {recipe}, seed {seed}".format_map(arguments))
+        logger.info(f"full log: {request['log']}")
     run(request["arguments"], Path(request["root"]), Path(request["artifact_root"]))
 
 

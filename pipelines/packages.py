@@ -1,4 +1,4 @@
-"""Pipeline packages: the YAML that the Kubeflow UI and its API take."""
+"""Compiles pipelines into packages, the YAML files that the Kubeflow UI and its API accept."""
 
 import hashlib
 from collections.abc import Callable
@@ -19,58 +19,79 @@ PIPELINES: dict[str, Callable[[Placement], Any]] = {
     "compare": compare.define,
     "compress_new_models": compress_new_models.define,
 }
+"""Functions that define the pipelines, by name."""
 CHOICES = {"recipe": ["", *RECIPES]}
-"""Parameters that have no other values than these, for :func:`add_drop_downs`: Kubeflow then refuses all others."""
+"""Values of the parameters for which :func:`add_drop_downs` adds a drop-down; Kubeflow then refuses all others."""
 
 
 def compile_all(folder: Path, place: Placement = Placement(), drop_downs: bool = False) -> list[Path]:
-    """Compile every pipeline into ``folder``; returns the files.
+    """Compile all pipelines into a folder.
 
     Args:
-        folder: made if it is not there.
-        place: where steps run.
-        drop_downs: offer ``CHOICES`` as drop-downs in the UI.
+        folder: the folder, which is created if it does not exist.
+        place: where the steps run.
+        drop_downs: whether to offer ``CHOICES`` as drop-downs in the UI.
+
+    Returns:
+        The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return [compile_one(name, folder / f"{name}.yaml", place, drop_downs) for name in PIPELINES]
 
 
 def compile_one(name: str, path: Path, place: Placement = Placement(), drop_downs: bool = False) -> Path:
-    """Compile a pipeline into a file; the same pipeline gives the same bytes."""
-    aside = path.with_name(f".{path.stem}.partial.yaml")
-    compiler.Compiler().compile(PIPELINES[name](place), str(aside))
-    lines = aside.read_text().splitlines(keepends=True)
-    aside.write_text("".join(line for line in lines if not line.startswith("#")))  # comments come in any order
+    """Compile a pipeline into a file; the same pipeline gives the same bytes.
+
+    Args:
+        name: the name of the pipeline in ``PIPELINES``.
+        path: the file, which is replaced at once when the package is complete.
+        place: where the steps run.
+        drop_downs: whether to offer ``CHOICES`` as drop-downs in the UI.
+
+    Returns:
+        ``path``.
+    """
+    partial = path.with_name(f".{path.stem}.partial.yaml")
+    compiler.Compiler().compile(PIPELINES[name](place), str(partial))
+    lines = partial.read_text().splitlines(keepends=True)
+    # kfp writes comments, in an order that differs from one compilation to the next.
+    partial.write_text("".join(line for line in lines if not line.startswith("#")))
     if drop_downs:
-        add_drop_downs(aside)
-    aside.replace(path)
+        add_drop_downs(partial)
+    partial.replace(path)
     return path
 
 
 def package_version(data: bytes) -> str:
-    """The version of pfs and a digest of the package: another image, or anything else that differs, has another one."""
+    """Return the name of a version of a pipeline: the version of pfs and a digest of the package.
+
+    Whatever differs in two packages, such as the image, gives them different names.
+    """
     return f"{pfs_core.__version__}-{hashlib.sha256(data).hexdigest()[:12]}"
 
 
 def write_resources(
     folder: Path, namespace: str, place: Placement = Placement(), drop_downs: bool = False
 ) -> list[Path]:
-    """Write every pipeline as the Pipeline and PipelineVersion resources that Kubeflow takes from Kubernetes.
+    """Write all pipelines as the Pipeline and PipelineVersion resources with which Kubernetes declares them.
 
-    Versions are named after their packages (:func:`package_version`): Kubeflow changes none that it has.
+    A version is named after its package (:func:`package_version`), since Kubeflow never changes an existing version.
 
     Args:
-        folder: made if it is not there.
-        namespace: of the resources.
-        place: where steps run.
-        drop_downs: as for :func:`compile_all`.
+        folder: the folder, which is created if it does not exist.
+        namespace: the namespace of the resources.
+        place: where the steps run.
+        drop_downs: whether to offer ``CHOICES`` as drop-downs in the UI.
+
+    Returns:
+        The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, define in PIPELINES.items():
         resource = name.replace("_", "-")
-        path, aside = folder / f"{name}-resources.yaml", folder / f".{name}.partial.yaml"
-        package = compile_one(name, aside, place, drop_downs).read_bytes()
+        path, partial = folder / f"{name}-resources.yaml", folder / f".{name}.partial.yaml"
+        package = compile_one(name, partial, place, drop_downs).read_bytes()
         options = compiler.KubernetesManifestOptions(
             pipeline_name=resource,
             pipeline_version_name=f"{resource}-{package_version(package)}",
@@ -78,19 +99,20 @@ def write_resources(
             include_pipeline_manifest=True,
         )
         compiler.Compiler().compile(
-            define(place), str(aside), kubernetes_manifest_options=options, kubernetes_manifest_format=True
+            define(place), str(partial), kubernetes_manifest_options=options, kubernetes_manifest_format=True
         )
-        pipeline, version = yaml.safe_load_all(aside.read_text())
+        pipeline, version = yaml.safe_load_all(partial.read_text())
         version["spec"]["pipelineSpec"] = next(yaml.safe_load_all(package))
-        aside.write_text(yaml.safe_dump_all([pipeline, version]))
-        paths.append(aside.replace(path))
+        partial.write_text(yaml.safe_dump_all([pipeline, version]))
+        paths.append(partial.replace(path))
     return paths
 
 
 def add_drop_downs(package: Path) -> None:
-    """Name the values of ``CHOICES`` in a package: Kubeflow 2.16 and newer knows them, its compiler writes none yet.
+    """Add the values of ``CHOICES`` to a package, in place.
 
-    Older servers may refuse such a package.
+    Kubeflow 2.16 and newer shows them as drop-downs, though its compiler cannot write them yet. Older servers may
+    refuse such a package.
     """
     documents = list(yaml.safe_load_all(package.read_text()))
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]

@@ -1,4 +1,4 @@
-"""The parameters of a run, checked against what the compiled package says of them."""
+"""The parameters of a run on a cluster, checked against their definitions in the compiled package."""
 
 import json
 import re
@@ -19,10 +19,10 @@ TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "LIST": ((list,), 'a JSON list, e.g. ["a", "b"]'),
     "STRUCT": ((dict,), 'a JSON object, e.g. {"a": 1}'),
 }
-"""What values each ``parameterType`` takes, and how to say so."""
+"""The Python types of each ``parameterType``, and how an error message describes them."""
 
-_MEMORY = re.compile(r"[1-9]\d*(\.\d+)?([KMGT]i?|k)?"), "a quantity of Kubernetes, e.g. 16Gi"
-_CORES = re.compile(r"[1-9]\d*m?|\d+\.\d+"), "cores as Kubernetes counts them, e.g. 2 or 500m"
+_MEMORY = re.compile(r"[1-9]\d*(\.\d+)?([KMGT]i?|k)?"), "a Kubernetes quantity, e.g. 16Gi"
+_CORES = re.compile(r"[1-9]\d*m?|\d+\.\d+"), "a number of cores as Kubernetes writes it, e.g. 2 or 500m"
 _GPUS = re.compile(r"[01]"), "0 or 1: a step uses one GPU; several train with train_job"
 RESOURCES = {
     "gpu_count": _GPUS,
@@ -31,14 +31,14 @@ RESOURCES = {
     "gpu_memory": _MEMORY,
     "cpu_cores": _CORES,
     "cpu_memory": _MEMORY,
-    "latency_cores": (re.compile(r"[1-9]\d*"), "whole cores, e.g. 2"),
+    "latency_cores": (re.compile(r"[1-9]\d*"), "a whole number of cores, e.g. 2"),
     "latency_memory": _MEMORY,
 }
-"""What texts the parameters of :class:`pfs_pipelines.pools.Pools` take, and how to say so."""
+"""Patterns of the parameters of :class:`pfs_pipelines.pools.Pools`, and how an error message describes them."""
 
 
 def run_parameters(definitions: Definitions, pairs: Sequence[str], file: Path | None) -> dict[str, Any]:
-    """The parameters of a run; pairs win over the file.
+    """Return the parameters of a run, from a file and from pairs; pairs win over the file.
 
     Args:
         definitions: ``parameters`` of the package's ``inputDefinitions``.
@@ -46,14 +46,14 @@ def run_parameters(definitions: Definitions, pairs: Sequence[str], file: Path | 
         file: a JSON or YAML object of values by name.
 
     Raises:
-        UserError: a pair or the file is not understood, a name is not known, a value is of another type, or one without
-            a default is missing.
+        UserError: a pair or the file is malformed, a name is unknown, a value has the wrong type, or a parameter
+            without a default is missing.
     """
     values: dict[str, Any] = {}
     if file:
         values = read_json(file) if file.suffix == ".json" else read_yaml(file)
         if not isinstance(values, dict):
-            raise UserError(f"{file} must hold an object of parameters: NAME: VALUE")
+            raise UserError(f"{file} must hold an object of the form NAME: VALUE")
     texts = dict(_pair(pair) for pair in pairs)
     for name in (*values, *texts):
         if name not in definitions:
@@ -77,7 +77,7 @@ def _pair(pair: str) -> tuple[str, str]:
 
 
 def _parse(text: str, kind: str) -> Any:
-    """``text`` as a value of a type, or as it is where that cannot be.
+    """Return ``text`` as a value of a type, or the text itself if it is no such value.
 
     >>> _parse("3", "NUMBER_INTEGER"), _parse("3", "STRING"), _parse("x", "LIST")
     (3, '3', 'x')
@@ -95,7 +95,7 @@ def _parse(text: str, kind: str) -> Any:
 def _check(name: str, value: Any, kind: str) -> None:
     types, wanted = TYPES.get(kind, ((), ""))
     if not types:
-        raise UserError(f"parameter {name} is of type {kind}, which only the cluster can give")
+        raise UserError(f"parameter {name} has the type {kind}, and only the cluster can set it")
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise UserError(f"parameter {name} must be {wanted} (got {value!r})")
     if isinstance(value, str) and name in RESOURCES:
@@ -105,4 +105,4 @@ def _check(name: str, value: Any, kind: str) -> None:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
-        raise UserError(f"parameter {name} holds what JSON cannot (got {value!r})") from None
+        raise UserError(f"parameter {name} cannot be written as JSON (got {value!r})") from None

@@ -1,4 +1,4 @@
-"""One model, several budgets: one search, and a network trained and measured for each."""
+"""The pipeline for one model and several budgets: one search, and a trained and measured network per budget."""
 
 from typing import Any, List
 
@@ -22,7 +22,7 @@ The page of the step **Compare** shows accuracy against MACs and latency."""
 
 
 def define(place: Placement = Placement()) -> Any:
-    """The ``pareto`` pipeline, with its steps on the pools of ``place``."""
+    """Define the ``pareto`` pipeline, with its steps on the pools of ``place``."""
 
     @dsl.pipeline(name="pareto", display_name="Compare budgets", description=DESCRIPTION)
     @with_pools
@@ -46,18 +46,18 @@ def define(place: Placement = Placement()) -> Any:
 
         Args:
             model: Name of the network, e.g. resnet20, torchvision:resnet18 or package.module:factory.
-            dataset: digits, or a folder or s3:// prefix of Parquet files with columns image and label, of a folder of
-                images a class, of IDX files or of CIFAR's Python files.
+            dataset: digits, or a folder or s3:// prefix with Parquet files with columns image and label, with one
+                folder of images per class, with IDX files or with CIFAR's Python files.
             budgets: Shares of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or counts: macs=20M.
-            search_budget: What the search aims at; its gates are cut at every budget.
-            recipe: Settings of every step: demo, fast, cifar-sfp, cifar-official, imagenet-mobilenet or
-                imagenet-resnet; empty for what suits the dataset.
+            search_budget: Budget that the search aims at; its gates are cut at every budget.
+            recipe: Name of a recipe with the settings of all steps: demo, fast, cifar-sfp, cifar-official,
+                imagenet-mobilenet or imagenet-resnet; empty for the one that suits the dataset.
             seed: Seed of the split, the random weights and the training.
             registered_model: Name in the MLflow Model Registry; empty for pfs- and the network's name.
             model_settings: Keyword arguments of the network, e.g. {"width": 32}.
             split_settings: Changes to the recipe's split settings.
             search_settings: Changes to the recipe's search settings, e.g. {"epochs": 5}; {"method": "network_slimming"}
-                (or random, uniform) chooses the structure in another way.
+                (or random, uniform) searches by another method.
             extract_settings: Changes to the recipe's extract settings, e.g. {"channel_multiple": 8}.
             retrain_settings: Changes to the recipe's retrain settings, e.g. {"epochs": 20}.
             latency_settings: Changes to the recipe's latency settings.

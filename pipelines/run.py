@@ -1,4 +1,4 @@
-"""``pfs run``: the whole pipeline on this machine, with steps, progress and the summary on the terminal."""
+"""``pfs run``: the whole pipeline on this machine, with its progress and the summary on the terminal."""
 
 import contextlib
 import os
@@ -9,32 +9,42 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
+from pfs_core.config.request import DEFAULT_METHOD, CompressRequest
 from pfs_core.errors import UserError
-from pfs_core.runtime.progress import MARK, MARK_LINES
+from pfs_core.runtime.logs import MARK, MARK_LINES
 from pfs_core.storage.artifacts import check_parents, plain_name, read_json, write_json
 
 STORE, CHECKPOINTS = "mlflow.db", "PFS_CHECKPOINTS"
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # the colours of kfp's own messages
 
 
-def run_pipeline(arguments: dict[str, Any], store: Path) -> int:
-    """Run ``compress`` with ``arguments``; results go to a new folder in ``store``. Returns the exit code.
+def run_pipeline(request: CompressRequest, store: Path) -> int:
+    """Run the pipeline ``compress`` and write its results to a new folder in ``store``.
 
-    The folder gets the results when all steps are done; a run that is killed leaves only its log and ``steps/``.
+    The folder gets the results once all steps are done; a run that is killed leaves only ``run.json``, ``run.log`` and
+    ``steps/`` in it.
+
+    Args:
+        request: what to compress, to a single budget.
+        store: the folder of all runs, which also holds the MLflow store and the checkpoints.
+
+    Returns:
+        0, or 1 if a step failed.
 
     Raises:
-        UserError: ``store`` is a file.
+        UserError: the request cannot be carried out, or ``store`` is a file or cannot be written.
     """
-    folder = new_folder(store, arguments)
+    folder = new_folder(store, request)
     log_path = folder / "run.log"
-    request = {
-        "arguments": arguments,
+    run = {
+        "arguments": request.arguments(),
         "root": str(folder / "steps"),
         "artifact_root": str(store.absolute() / "artifacts"),
         "log": os.path.relpath(log_path),
     }
-    write_json(folder / "run.json", request)
+    write_json(folder / "run.json", run)
     with log_path.open("w", encoding="utf-8") as log:
         code, error = follow(folder / "run.json", environment(store, folder.name), log)
     if error:
@@ -51,15 +61,19 @@ def run_pipeline(arguments: dict[str, Any], store: Path) -> int:
     return 0
 
 
-def new_folder(store: Path, arguments: dict[str, Any]) -> Path:
-    """A new folder in ``store``, named after what runs and when."""
+def new_folder(store: Path, request: CompressRequest) -> Path:
+    """Make a folder in ``store`` that is named after the request and the time.
+
+    Raises:
+        UserError: ``store`` is a file or cannot be written.
+    """
     if store.exists() and not store.is_dir():
         raise UserError(f"--out {store} is a file; name a folder for the runs")
     check_parents(store / "run")
-    dataset = Path(arguments["dataset"]).name
-    method = arguments["search_settings"].get("method", "pfs")
-    parts = [plain_name(arguments["model"]), dataset, arguments["budget"], *([method] * (method != "pfs"))]
-    parts.append(f"seed{arguments['seed']}")
+    parts = [plain_name(request.model), Path(request.dataset).name, *request.budgets]
+    if request.method != DEFAULT_METHOD:
+        parts.append(request.method)
+    parts.append(f"seed{request.seed}")
     name = re.sub(r"[^\w.-]+", "", "-".join(parts).replace("=", ""))
     for attempt in ("", *(f"-{i}" for i in range(2, 100))):
         folder = (store / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}{attempt}").absolute()
@@ -70,7 +84,14 @@ def new_folder(store: Path, arguments: dict[str, Any]) -> Path:
 
 
 def environment(store: Path, run_id: str) -> dict[str, str]:
-    """The process environment of the run: where MLflow and checkpoints keep what."""
+    """Return the environment variables of the pipeline's process, which name the MLflow store and the checkpoints.
+
+    A user's own ``MLFLOW_TRACKING_URI`` and ``PFS_CHECKPOINTS`` stay as they are.
+
+    Args:
+        store: the folder of all runs.
+        run_id: the name of the run's folder, by which its steps find their run in MLflow.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(store)
     ours = {
         "MLFLOW_TRACKING_URI": uri,
@@ -82,18 +103,25 @@ def environment(store: Path, run_id: str) -> dict[str, str]:
 
 
 def tracking_uri(store: Path) -> str:
-    """The MLflow store of a runs folder."""
+    """Return the address of the MLflow store in a folder of runs."""
     return f"sqlite:///{store.absolute() / STORE}"
 
 
-def follow(request: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
-    """Run the pipeline's process to its end; all it prints goes to ``log``, marked lines also to the terminal.
+def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
+    """Run the pipeline's process to its end.
+
+    All its output goes to ``log`` as plain text, without colours and marks; marked lines also go to the terminal.
+
+    Args:
+        run: the ``run.json`` of the run.
+        env: environment variables of the process.
+        log: the file for the output.
 
     Returns:
-        Its exit code, and the line of a user's error if there was one.
+        The exit code of the process, and the message of a UserError, or an empty text if there was none.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    command = [sys.executable, "-m", "pfs_pipelines.local", str(request)]
+    command = [sys.executable, "-m", "pfs_pipelines.local", str(run)]
     error = ""
     with subprocess.Popen(  # noqa: S603 - our own interpreter and module
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -101,9 +129,9 @@ def follow(request: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                log.write(line)
+                before, mark, text = _ESCAPES.sub("", line).partition(MARK)
+                log.write(before + text)
                 log.flush()
-                _, mark, text = line.partition(MARK)
                 if mark and text.startswith("error: "):
                     error = text.removeprefix("error: ").rstrip()
                 elif mark:
@@ -116,7 +144,7 @@ def follow(request: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
 
 
 def collect(folder: Path) -> None:
-    """Move the results of a finished run out of kfp's folders to ``split/``, ``gates/``, ``model-pruned/`` ..."""
+    """Move the results of a finished run from kfp's folders to ``split/``, ``gates/``, ``model-pruned/`` and so on."""
     outputs = read_json(folder / "steps" / "outputs.json")
     for name, path in outputs.items():
         Path(path).rename(folder / name)
@@ -124,7 +152,12 @@ def collect(folder: Path) -> None:
 
 
 def print_paths(folder: Path, store: Path) -> None:
-    """Where everything is."""
+    """Print where the results of a finished run are, and how to see its run in MLflow.
+
+    Args:
+        folder: the folder of the run.
+        store: the folder of all runs.
+    """
     shown = Path(os.path.relpath(folder))
     print()
     print(f"report     {shown / 'report' / 'report.html'}")

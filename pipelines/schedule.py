@@ -1,4 +1,4 @@
-"""``pfs schedule``: recurring runs, known by their names."""
+"""Recurring runs on Kubeflow Pipelines, which users know by name: the functions behind ``pfs schedule``."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,23 +20,27 @@ def create(
     paused: bool = False,
     service_account: str = "",
 ) -> str:
-    """Make a recurring run of a version of a pipeline, in place of those of its name; returns its id.
+    """Create a recurring run of a version of a pipeline, in place of those of the same name.
 
-    It is made paused; then the others are deleted; then it is enabled. So at no time is there none, or are two enabled.
+    The new one is created paused, then the others are deleted, then it is enabled. At every moment there is at least
+    one of that name, and never are two enabled.
 
     Args:
-        client: where.
-        name: of the recurring run.
-        cron: six fields, seconds first, in the server's time zone.
-        version: what to run.
-        experiment: an experiment's id.
-        parameters: of every run.
-        max_concurrency: how many of its runs may be going on at once, 1 to 10.
-        paused: leave it paused.
-        service_account: of the pods; empty for Kubeflow's own.
+        client: the client of the server.
+        name: the name of the recurring run.
+        cron: a cron expression of six fields, seconds first, in the time zone of the server.
+        version: the version of the pipeline to run.
+        experiment: the id of the experiment that lists the runs.
+        parameters: the parameters of every run.
+        max_concurrency: how many of its runs may be active at the same time, 1 to 10.
+        paused: whether to leave it paused.
+        service_account: the service account of the pods; empty for Kubeflow's own.
+
+    Returns:
+        The id of the recurring run.
 
     Raises:
-        UserError, ServerError: a request failed; the message says what is there now.
+        UserError, ServerError: a request failed. The message says what state the server is in.
     """
     others = [schedule for schedule in schedules(client) if schedule.display_name == name]
     made = client.create_recurring_run(
@@ -58,13 +62,13 @@ def create(
         if not paused:
             client.enable_recurring_run(made_id)
     except (UserError, ServerError) as e:
-        left = f"the new schedule {name!r} is there, paused; run the same command again to finish"
-        raise type(e)(f"{e}; {left}") from None
+        state = f"the new schedule {name!r} is there, paused; run the same command again to finish"
+        raise type(e)(f"{e}; {state}") from None
     return made_id
 
 
 def schedules(client: Client) -> Iterator[Any]:
-    """Every recurring run of the namespace."""
+    """Yield all recurring runs of the namespace."""
     token = ""
     while True:
         page = client.list_recurring_runs(page_token=token, page_size=100, namespace=client.namespace or None)
@@ -75,47 +79,51 @@ def schedules(client: Client) -> Iterator[Any]:
             return
 
 
-def named(client: Client, name: str) -> list[Any]:
-    """The recurring runs of a name: one, or more where a replacement was broken off.
+def schedules_named(client: Client, name: str) -> list[Any]:
+    """Return the recurring runs of a name: one, or several if a replacement was interrupted.
 
     Raises:
         UserError: there is none.
     """
-    every = list(schedules(client))
-    found = [schedule for schedule in every if schedule.display_name == name]
-    if not found:
-        known = sorted({schedule.display_name or "" for schedule in every})
+    all_schedules = list(schedules(client))
+    matching = [schedule for schedule in all_schedules if schedule.display_name == name]
+    if not matching:
+        known = sorted({schedule.display_name or "" for schedule in all_schedules})
         raise UserError(f"no schedule {name!r}{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}")
-    return found
+    return matching
 
 
 def pause(client: Client, name: str) -> None:
-    """Start no more runs."""
-    for schedule in named(client, name):
+    """Stop a schedule from starting runs; UserError if there is none of that name."""
+    for schedule in schedules_named(client, name):
         client.disable_recurring_run(schedule.recurring_run_id)
 
 
 def resume(client: Client, name: str) -> None:
-    """Start runs again; UserError where two have the name, since only one may."""
-    found = named(client, name)
-    if len(found) > 1:
-        raise UserError(f"{len(found)} schedules are named {name!r}; pfs schedule create replaces them by one")
-    client.enable_recurring_run(found[0].recurring_run_id)
+    """Let a schedule start runs again.
+
+    Raises:
+        UserError: there is none of that name, or there are several, of which only one may be enabled.
+    """
+    matching = schedules_named(client, name)
+    if len(matching) > 1:
+        raise UserError(f"{len(matching)} schedules are named {name!r}; pfs schedule create replaces them by one")
+    client.enable_recurring_run(matching[0].recurring_run_id)
 
 
 def delete(client: Client, name: str) -> None:
-    """Delete it; its runs stay."""
-    for schedule in named(client, name):
+    """Delete a schedule, but not its runs; UserError if there is none of that name."""
+    for schedule in schedules_named(client, name):
         client.delete_recurring_run(schedule.recurring_run_id)
 
 
 def rows(client: Client) -> list[dict[str, Any]]:
-    """What there is to say of every recurring run; ``last_run`` is when its last run was made, or None."""
+    """Return a row per recurring run, for the list; ``last_run`` is when its last run was created, or None."""
     return [
         {
             "name": schedule.display_name,
             "id": schedule.recurring_run_id,
-            "cron": _when(schedule.trigger),
+            "cron": _trigger_text(schedule.trigger),
             "enabled": schedule.mode == "ENABLE",
             "last_run": _last_run(client, schedule.recurring_run_id),
             "link": client.link(f"recurringrun/details/{schedule.recurring_run_id}"),
@@ -124,7 +132,8 @@ def rows(client: Client) -> list[dict[str, Any]]:
     ]
 
 
-def _when(trigger: Any) -> str:
+def _trigger_text(trigger: Any) -> str:
+    """Return the cron expression of a trigger, or the interval of one that was made in the UI."""
     if trigger and trigger.cron_schedule:
         return trigger.cron_schedule.cron or ""
     if trigger and trigger.periodic_schedule:
@@ -133,6 +142,7 @@ def _when(trigger: Any) -> str:
 
 
 def _last_run(client: Client, schedule: str) -> str | None:
+    """Return when the last run of a recurring run, given by its id, was created."""
     answer = client.list_runs(
         page_size=1,
         sort_by="created_at desc",

@@ -1,4 +1,4 @@
-"""``pfs submit``: a package becomes a version of its pipeline, a run starts from that version and is followed."""
+"""``pfs submit``: upload a package as a version of its pipeline, start a run of it, follow the run."""
 
 import tempfile
 import time
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import kfp_server_api
-from pfs_pipelines.client import Client, ConflictError, ServerError, UnreachableError, equals, quiet
+from pfs_pipelines.client import Client, ConflictError, ServerError, equals, quiet
 from pfs_pipelines.compiled import Package
 
-from pfs_core.errors import UserError
+from pfs_core.errors import UnreachableError, UserError
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 EVERY = 5.0
-"""Seconds between two looks at a run."""
+"""Seconds between two requests for the state of a run."""
 PATIENCE = 20
-"""How many looks in a row may fail."""
+"""How many of them in a row may fail."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Uploaded:
 
 
 def upload(client: Client, package: Package) -> Uploaded:
-    """The version of the pipeline that is this package; the pipeline and the version are made if they are missing."""
+    """The version of the pipeline that is this package; pipeline and version are created if they are missing."""
     pipeline_id = _pipeline_id(client, package.name)
     if not pipeline_id:
         pipeline = kfp_server_api.V2beta1Pipeline(
@@ -43,7 +43,7 @@ def upload(client: Client, package: Package) -> Uploaded:
         try:
             made = client.pipelines.pipeline_service_create_pipeline(pipeline)
             pipeline_id = client.has(made, "pipeline_id").pipeline_id
-        except ConflictError:  # somebody else's, since we looked
+        except ConflictError:  # somebody else has created it since we looked
             pipeline_id = _pipeline_id(client, package.name)
             if not pipeline_id:
                 raise
@@ -65,7 +65,7 @@ def upload(client: Client, package: Package) -> Uploaded:
 
 
 def _pipeline_id(client: Client, name: str) -> str:
-    """Of the pipeline of this name, which no two of a namespace have; empty if there is none."""
+    """The id of the pipeline of this name, which is unique in a namespace; empty if there is none."""
     answer = client.list_pipelines(filter=equals("name", name), namespace=client.namespace or None)
     found = [pipeline for pipeline in answer.pipelines or [] if name in (pipeline.name, pipeline.display_name)]
     return client.has(found[0], "pipeline_id").pipeline_id if found else ""
@@ -78,7 +78,7 @@ def _version_id(client: Client, pipeline_id: str, version: str) -> str:
 
 
 def experiment_id(client: Client, name: str) -> str:
-    """Of the experiment of this name, which is made if it is missing."""
+    """The id of the experiment of this name, which is created if it is missing."""
     with quiet():
         experiment = client.create_experiment(name, namespace=client.namespace or None)
     return client.has(experiment, "experiment_id").experiment_id
@@ -106,7 +106,7 @@ def start(
 def start_uncached(
     client: Client, package: Package, experiment: str, name: str, parameters: dict[str, Any], service_account: str = ""
 ) -> str:
-    """Start a run that carries its package with it, the cache off: that of a version cannot be changed."""
+    """Start a run of a package itself, with the cache off: the package of an uploaded version cannot be changed."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "package.yaml"
         path.write_bytes(package.uncached())
@@ -120,13 +120,14 @@ def start_uncached(
     return client.has(run, "run_id").run_id
 
 
-def follow(client: Client, run_id: str, tasks: set[str], say: Callable[[str], None]) -> str:
-    """Wait for a run, with a line at each change of its state and of its tasks'; returns its last state.
+def follow(client: Client, run_id: str, tasks: set[str], show: Callable[[str], None]) -> str:
+    """Wait for a run and show each change of its state and of its tasks'; returns its last state.
 
-    A server that fails in passing, or is away, is asked again.
+    A server that fails or does not answer is asked again.
 
     Raises:
-        UserError: the credentials are no longer valid, or the run is gone.
+        AccessDeniedError: the credentials are no longer valid.
+        NotFoundError: the run is gone.
         ServerError: the server failed ``PATIENCE`` times in a row.
     """
     state, failed = "", 0
@@ -140,19 +141,19 @@ def follow(client: Client, run_id: str, tasks: set[str], say: Callable[[str], No
             if failed == PATIENCE:
                 raise ServerError(f"{e}; the run goes on") from None
             if failed == 1:
-                say(f"{e}; still waiting")
+                show(f"{e}; still waiting")
             time.sleep(EVERY)
             continue
         except UserError as e:
-            raise UserError(f"{e}; the run goes on") from None
+            raise type(e)(f"{e}; the run goes on") from None
         for task in (run.run_details and run.run_details.task_details) or []:
             if task.display_name in tasks and task.state and states.get(task.task_id) != task.state:
                 states[task.task_id] = task.state
-                say(f"{task.display_name}: {task.state}")
+                show(f"{task.display_name}: {task.state}")
         if run.state and run.state != state:
             state = run.state
             reason = f" ({' '.join(run.error.message.split())})" if run.error and run.error.message else ""
-            say(f"run: {state}{reason}")
+            show(f"run: {state}{reason}")
         if state in ENDED:
             return state
         time.sleep(EVERY)

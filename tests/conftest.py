@@ -14,6 +14,7 @@ from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import load_split, split_dataset
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.run import search
+from pfs_core.runtime.logs import log_to_terminal
 from pfs_core.steps.extraction import extract_structures
 from tests.faulty import Faulty
 from tests.models.factories import FACTORIES
@@ -37,6 +38,12 @@ settings.load_profile("pfs")
 def no_onnx(monkeypatch):
     """A retraining writes no ``model.onnx``, which takes longer than what it is tested for; pipelines do."""
     monkeypatch.setattr("pfs_core.training.retrain.try_onnx", lambda *_: "not in this test")
+
+
+@pytest.fixture(autouse=True)
+def terminal():
+    """What is logged is printed, so that tests can read it as a user does."""
+    log_to_terminal()
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +146,7 @@ def faulty(bucket, store, monkeypatch):
     """A store in front of the bucket's that fails by its plan, and short waits before what failed is tried again."""
     proxy = Faulty(store.meta.endpoint_url)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-    monkeypatch.setattr("pfs_core.storage.backends._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("pfs_core.storage.s3._FIRST_WAIT", 0.001)
     yield proxy
     proxy.close()
 

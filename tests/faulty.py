@@ -13,7 +13,8 @@ class Faulty:
     """A proxy in front of ``endpoint``.
 
     ``plan`` is called with the method and the path of every request, one at a time, and names what goes wrong: an HTTP
-    status such as ``"503"``, ``"cut"`` (half of the body), ``"slow"``, ``"reset"``, or None.
+    status such as ``"503"``, or with S3's code ``"404 NoSuchKey"``, ``"cut"`` (half of the body), ``"slow"``,
+    ``"reset"``, or None.
     """
 
     def __init__(self, endpoint):
@@ -51,8 +52,10 @@ class Faulty:
             request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             request.close_connection = True
             request.connection.close()
-        elif fault and fault.isdigit():
-            send(request, int(fault), [], b"<Error><Code>Broken</Code><Message>planned</Message></Error>")
+        elif fault and fault[0].isdigit():
+            status, _, code = fault.partition(" ")
+            error = f"<Error><Code>{code or 'Broken'}</Code><Message>planned</Message></Error>"
+            send(request, int(status), [], error.encode())
         else:
             send(request, *self._forwarded(request, body), fault)
 

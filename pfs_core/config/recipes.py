@@ -7,7 +7,7 @@ from pydantic import Field
 
 from pfs_core.config.spec import Config
 from pfs_core.config.stages import ExtractConfig, LatencyConfig, RetrainConfig, SplitConfig
-from pfs_core.errors import UserError
+from pfs_core.errors import UserError, did_you_mean
 
 
 class Recipe(Config):
@@ -30,7 +30,7 @@ class Recipe(Config):
 
 
 _IMAGENET_SPLIT = SplitConfig(validation_per_class=50, image_size=224)
-_IMAGENET_TRAINING: dict[str, Any] = {"epochs": 90, "batch_size": 256, "milestones": (1 / 3, 2 / 3)}
+_IMAGENET_TRAINING: dict[str, Any] = {"epochs": 90, "batch_size": 256, "milestones": [1 / 3, 2 / 3]}
 _IMAGENET_METHODS: dict[str, dict[str, Any]] = {
     "pfs": {"epochs": 1, "batch_size": 100, "gamma": 0.05, "evaluate_every": 500},
     "network_slimming": _IMAGENET_TRAINING,
@@ -118,7 +118,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 def recipe(name: str) -> Recipe:
     """The recipe of that name; UserError lists the names if there is none."""
     if name not in RECIPES:
-        raise UserError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+        raise UserError(f"unknown recipe {name!r}{did_you_mean(name, RECIPES)}; known: {', '.join(RECIPES)}")
     return RECIPES[name]()
 
 

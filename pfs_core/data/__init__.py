@@ -1,4 +1,4 @@
-"""From a dataset's address to batches on the device: sources, the split, augmentation."""
+"""From the address of a dataset to batches on the device: formats, the split, loading, augmentation."""
 
 from pfs_core.data.loading import ImageSplit, load_split
 from pfs_core.data.split import split_dataset

@@ -1,6 +1,7 @@
-"""Looking at every image of a dataset before anything is trained on it."""
+"""A check of every image of a dataset, to be made before anything is trained on it."""
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,9 @@ from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, decode
 from pfs_core.data.page import CLASSES, EACH
 from pfs_core.data.reading import Reader, row_groups
-from pfs_core.runtime.progress import TimeLeft, say
+from pfs_core.runtime.progress import TimeLeft
+
+logger = logging.getLogger(__package__)
 
 _SIDE = 192
 _THREADS = 8
@@ -21,16 +24,16 @@ _THREADS = 8
 
 @dataclass
 class Findings:
-    """What was found.
+    """The findings of a check.
 
     Attributes:
-        rows_per_class: rows of each class in the training and the test part.
-        bad: place and reason of every image that cannot be read.
-        sizes: how many images there are of each (width, height).
-        channels: how many images there are of each number of channels.
-        repeated: images whose bytes occurred before in the same part.
-        leaked: (training place, test place) of images that occur in both.
-        samples: label and uint8 [C, H, W] of a few images of each of the first classes, every n-th pixel of large ones.
+        rows_per_class: ``{part: number of rows of each class}`` for the parts ``train`` and ``test``.
+        bad: (place, reason) of every image that cannot be decoded.
+        sizes: number of images of each (width, height).
+        channels: number of images of each number of channels.
+        repeated: number of images whose bytes occur more than once in the same part, not counting the first.
+        leaked: (training place, test place) of images that occur in both parts.
+        samples: labels and images, uint8 [C, H, W], for the page; of large images only every n-th pixel.
     """
 
     rows_per_class: dict[str, list[int]]
@@ -43,50 +46,50 @@ class Findings:
 
 
 def check(source: Source) -> Findings:
-    """Decode every image of ``source`` and compare them all by their bytes."""
+    """Decode every image of ``source``, and find those whose bytes occur more than once."""
     classes = len(source.class_names)
     parts = {"train": ~source.is_test, "test": source.is_test}
-    found = Findings({p: np.bincount(source.labels[rows], minlength=classes).tolist() for p, rows in parts.items()})
-    seen: dict[bytes, int] = {}
-    taken: Counter[int] = Counter()
-    for i, digest, image in _every(source):
+    findings = Findings({p: np.bincount(source.labels[rows], minlength=classes).tolist() for p, rows in parts.items()})
+    first_rows: dict[bytes, int] = {}
+    samples_of: Counter[int] = Counter()
+    for i, digest, image in _decoded(source):
         if isinstance(image, BadImageError):
-            found.bad.append((source.place(i), str(image)))
+            findings.bad.append((source.place(i), str(image)))
             continue
-        found.sizes[image.shape[2], image.shape[1]] += 1
-        found.channels[image.shape[0]] += 1
-        first = seen.setdefault(digest, i)
+        findings.sizes[image.shape[2], image.shape[1]] += 1
+        findings.channels[image.shape[0]] += 1
+        first = first_rows.setdefault(digest, i)
         if first != i and source.is_test[first] == source.is_test[i]:
-            found.repeated += 1
+            findings.repeated += 1
         elif first != i:
             training, test = (i, first) if source.is_test[first] else (first, i)
-            found.leaked.append((source.place(training), source.place(test)))
+            findings.leaked.append((source.place(training), source.place(test)))
         label = int(source.labels[i])
-        if label < CLASSES and taken[label] < EACH:
-            taken[label] += 1
+        if label < CLASSES and samples_of[label] < EACH:
+            samples_of[label] += 1
             step = max(1, min(image.shape[1:]) // _SIDE)
-            found.samples.append((label, image[:, ::step, ::step].clone()))
-    return found
+            findings.samples.append((label, image[:, ::step, ::step].clone()))
+    return findings
 
 
-def _every(source: Source) -> Iterator[tuple[int, bytes, Tensor | BadImageError]]:
-    """Row, digest of its bytes, and its image."""
+def _decoded(source: Source) -> Iterator[tuple[int, bytes, Tensor | BadImageError]]:
+    """Yield every row with a digest of its bytes, and its image or the reason why it cannot be decoded."""
     if source.images is not None:
         for i, image in enumerate(source.images):
             yield i, hashlib.sha256(image.numpy().tobytes()).digest(), image
         return
 
-    def one(item: tuple[int, bytes | None]) -> tuple[int, bytes, Tensor | BadImageError]:
-        i, data = item
+    def decoded_row(i: int, data: bytes | None) -> tuple[int, bytes, Tensor | BadImageError]:
         digest = hashlib.sha256(data or b"").digest()
         try:
             return i, digest, decode(data)
         except BadImageError as e:
             return i, digest, e
 
-    reader, groups, left = Reader(source), row_groups(source, np.arange(len(source))), TimeLeft()
+    reader, groups, time_left = Reader(source), row_groups(source, np.arange(len(source))), TimeLeft()
     with ThreadPoolExecutor(_THREADS) as pool:
         for done, rows in enumerate(groups, 1):
-            yield from pool.map(one, zip(rows.tolist(), reader.read(rows), strict=True))
+            yield from pool.map(decoded_row, rows.tolist(), reader.read(rows))
             if done % max(1, len(groups) // 20) == 0:
-                say(f"data check {int(rows[-1]) + 1:,}/{len(source):,} images  left {left(done, len(groups))}")
+                images = f"{int(rows[-1]) + 1:,}/{len(source):,} images"
+                logger.info(f"data check {images}  left {time_left(done, len(groups))}")

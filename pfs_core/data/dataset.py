@@ -1,9 +1,7 @@
-"""A labelled set of images, wherever it comes from: its rows, and where their bytes are."""
+"""A labelled set of images as an index: its rows, and where the bytes of each are."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,29 +10,31 @@ from torch import Tensor
 
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage
+from pfs_core.storage.digests import file_digest
 from pfs_core.storage.listing import Listing
 
-_HASHED = 2 * 2**30
+_HASHED_BYTES = 2 * 2**30
+"""Size up to which the fingerprint of a local dataset is of the content of its files."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The rows of a dataset.
+    """The rows of a dataset, one per image. Except for ``arrays``, the images themselves stay in the files.
 
     Attributes:
-        uri: its address; ``torchvision:NAME`` of what was downloaded, whose images are read at once.
-        kind: ``parquet``, ``tree`` (an image a file) or ``arrays`` (pixels that are read at once).
+        uri: the address of the dataset, or ``torchvision:NAME`` of a downloaded one.
+        kind: ``parquet``, ``tree`` (one file per image) or ``arrays`` (small sets, whose pixels are read at once).
         files: the files that hold rows.
-        file: int32 [N], the position in ``files`` of each row's file.
-        group: int32 [N], the row group in its file.
-        row: int64 [N], the row in its file.
-        labels: int64 [N].
-        is_test: bool [N], rows that the dataset itself gives as its test set.
-        names: what each row was called before it was packed, N texts; None where rows have no name.
-        class_names: one a label.
-        flip: whether a mirrored image is still of its class.
-        fingerprint: hex SHA-256 of the source's content, or of what stands for it (see :func:`fingerprint`).
-        images: uint8 [N, C, H, W] where ``kind`` is ``arrays``.
+        file: int32 [N], the position in ``files`` of the file of each row.
+        group: int32 [N], the row group of each row in its file.
+        row: int64 [N], the number of each row in its file.
+        labels: int64 [N], the position in ``class_names`` of the class of each row.
+        is_test: bool [N], whether the dataset itself assigns the row to its test set.
+        names: N texts, the name of each row, which stays the same when a dataset is packed; None if rows have no names.
+        class_names: the names of the classes; a class may have no rows.
+        flip: whether a mirrored image still belongs to its class.
+        fingerprint: hex SHA-256 of the content of the dataset, or of what stands for it (see :func:`fingerprint`).
+        images: uint8 [N, C, H, W] if ``kind`` is ``arrays``, else None.
     """
 
     uri: str
@@ -55,36 +55,32 @@ class Source:
         return len(self.labels)
 
     def place(self, i: int) -> str:
-        """Where row ``i`` is, for a message."""
+        """Return where row ``i`` is, for a message."""
         name = f"{self.uri}/{self.files[self.file[i]].path}" if self.kind != "arrays" else self.uri
         return name if self.kind == "tree" else f"{name}, row {self.row[i]}"
 
 
 def fingerprint(storage: Storage, files: Listing) -> str:
-    """Hex SHA-256 over a line ``PATH SIZE DIGEST`` a file, in path order.
+    """Return a digest of the content of files, as hex.
 
-    A digest is an object's ETag on S3 and the SHA-256 of a local file; local sets of more than 2 GiB are known by paths
-    and sizes alone.
+    It is the SHA-256 of one line ``PATH SIZE DIGEST`` per file, in the order of the paths. The digest of a file is its
+    ETag on S3 and its SHA-256 on disk. For local sets of more than 2 GiB it is left out, since all their bytes would
+    have to be read.
     """
-    small = files.sizes.sum() <= _HASHED
+    small = files.sizes.sum() <= _HASHED_BYTES
     digest = hashlib.sha256()
-    for some in files.in_path_order().chunks():
-        of = some.tags
+    for chunk in files.in_path_order().chunks():
+        digests = chunk.tags
         if isinstance(storage, LocalStorage):
-            of = pa.array([_sha256(storage.root / path) if small else "" for path in some.paths.to_pylist()])
-        ends = pc.binary_join_element_wise(of, "", "\n")
-        lines = pc.binary_join_element_wise(some.paths, pa.array(some.sizes).cast(pa.string()), ends, " ")
+            digests = pa.array([file_digest(storage.root / path) if small else "" for path in chunk.paths.to_pylist()])
+        ends = pc.binary_join_element_wise(digests, "", "\n")
+        lines = pc.binary_join_element_wise(chunk.paths, pa.array(chunk.sizes).cast(pa.string()), ends, " ")
         digest.update(lines.buffers()[2])
     return digest.hexdigest()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def checked_classes(names: Sequence[str], labels: np.ndarray, source: str) -> list[str]:
-    """The class names; UserError if there is one only, or none has rows."""
+def checked_classes(names: list[str], uri: str) -> list[str]:
+    """Return the class names of the dataset at ``uri``; UserError if there are fewer than two."""
     if len(names) < 2:
-        raise UserError(f"dataset {source} has a single class; at least 2 are needed")
-    return list(names)
+        raise UserError(f"dataset {uri} has a single class; at least 2 are needed")
+    return names

@@ -1,4 +1,4 @@
-"""Encoded images to pixels."""
+"""Pixels from encoded images."""
 
 import contextlib
 import io
@@ -11,18 +11,18 @@ from torch import Tensor
 
 
 class BadImageError(ValueError):
-    """Why an image cannot be used."""
+    """An image cannot be used; the message says why."""
 
 
 def open_image(data: bytes | None) -> Image.Image:
-    """An image whose size is known and whose pixels are not decoded yet.
+    """Open an image without decoding its pixels; its size is known afterwards.
 
     Raises:
-        BadImageError: it is empty, of no known format or of more than 8 bits a channel.
+        BadImageError: it is empty, of no known format or has more than 8 bits per channel.
     """
     if not data:
         raise BadImageError("the image is empty")
-    with _named():
+    with _bad_image_errors():
         image = Image.open(io.BytesIO(data))
     if image.mode.startswith(("I", "F")):
         raise BadImageError("the image cannot be decoded (it has more than 8 bits a channel)")
@@ -30,25 +30,42 @@ def open_image(data: bytes | None) -> Image.Image:
 
 
 def load(image: Image.Image, channels: int | None = None) -> Image.Image:
-    """The decoded image, grey or RGB: as ``channels`` (1 or 3) asks, or as it is stored; BadImageError if broken."""
+    """Decode an image.
+
+    Args:
+        image: an opened image.
+        channels: 1 for grey, 3 for RGB; None keeps grey images grey and converts all others to RGB.
+
+    Raises:
+        BadImageError: the image is broken.
+    """
     stored = 1 if image.mode in ("1", "L") else 3
-    with _named():
+    with _bad_image_errors():
         return image.convert("L" if (channels or stored) == 1 else "RGB")
 
 
 def pixels(image: Image.Image) -> Tensor:
-    """uint8 [1, H, W] of a grey image, [3, H, W] of another."""
+    """Return the pixels of a grey image as uint8 [1, H, W], those of an RGB image as uint8 [3, H, W]."""
     array = np.array(image)
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
 
 
 def decode(data: bytes | None, channels: int | None = None) -> Tensor:
-    """uint8 [C, H, W]; BadImageError if it cannot be decoded."""
+    """Decode an image to uint8 [C, H, W].
+
+    Args:
+        data: the bytes of the image.
+        channels: as for :func:`load`.
+
+    Raises:
+        BadImageError: it cannot be decoded.
+    """
     return pixels(load(open_image(data), channels))
 
 
 @contextlib.contextmanager
-def _named() -> Iterator[None]:
+def _bad_image_errors() -> Iterator[None]:
+    """Turn the exceptions of Pillow into BadImageError."""
     try:
         yield
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:

@@ -1,4 +1,4 @@
-"""The images of a part of a split, in batches: the two ways to have them."""
+"""The images of a part of a split in batches, and the simple case that they fit in memory."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -10,45 +10,54 @@ from pfs_core.data.augment import random_crop, random_flip
 
 
 class Images(Protocol):
-    """Images of one part of a split (or several), with their labels.
+    """Images of one or several parts of a split, with their labels.
 
-    Where several processes train together, each gets its share of every batch, and all make as many.
+    Where several processes train together, each gets its share of every batch, and all get equally many batches.
     """
 
     labels: Tensor
-    """int64 [N] on the device, of all images."""
+    """The labels of all images, int64 [N] on the device."""
     rank: int
+    """The rank of this process among those that train together."""
     world: int
+    """How many processes train together."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of images."""
 
     def steps(self, size: int) -> int:
-        """How many batches :meth:`epoch` makes."""
+        """Return the number of batches of an epoch with batches of ``size``."""
 
     def epoch(self, size: int, generator: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled, augmented batches of ``size``, every row once: uint8 [n, C, H, W] and int64 [n] on the device.
+        """Yield all images once, shuffled and augmented, in batches.
 
-        The first ``skip`` are left out; the others are what they would be without that.
+        Args:
+            size: images per batch, of all processes together.
+            generator: the source of the order and the augmentation. Its state at the start decides both.
+            skip: leave out this many batches; the others are the same as without it, so that a stopped epoch resumes.
+
+        Yields:
+            Images, uint8 [n, C, H, W], and labels, int64 [n], on the device.
         """
 
     def in_order(self, size: int) -> Iterator[Tensor]:
-        """Every image once, as it is, in the order of the labels: uint8 [n, C, H, W] on the device.
+        """Yield this process's share of all images, unaltered and in the order of the labels.
 
-        Of the batches this process gets those at its rank, and at every ``world`` from there on.
+        The share is every ``world``-th batch of ``size`` images, from that of its rank on: uint8 [n, C, H, W] on the
+        device.
         """
 
 
 class InMemory:
-    """Images that are on the device already; augmented there, a batch at a time.
+    """Images that are on the device already, and are augmented there batch by batch.
 
     Args:
         images: uint8 [N, C, H, W].
         labels: int64 [N].
-        crop_padding: pixels that a random crop may move by.
+        crop_padding: the most pixels that a random crop moves by.
         flip: whether to mirror images at random.
-        rank: which of ``world`` processes this is.
-        world: processes that train together.
+        rank: the rank of this process among those that train together.
+        world: how many processes train together.
     """
 
     def __init__(
@@ -65,22 +74,26 @@ class InMemory:
         return len(self.labels)
 
     def steps(self, size: int) -> int:
-        """Full batches and the rest, if it is more than one image a process."""
+        """Return the number of full batches, plus one for the rest if it has at least 2 images per process."""
         full, rest = divmod(len(self), size)
         return max(1, full + (rest >= 2 * self.world))
 
     def epoch(self, size: int, generator: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The last batch is smaller where ``size`` does not divide the rows.
+        """Yield batches as :meth:`Images.epoch` does.
 
-        A last batch that would leave a process a single row (which BatchNorm cannot train on) joins the one before it.
+        The last batch is smaller if ``size`` does not divide the number of images. If it would leave a single image,
+        on which BatchNorm cannot train, to some process, it joins the batch before it.
         """
         order = torch.randperm(len(self), generator=generator).to(self.images.device)
-        parts = list(order.split(size))
-        if len(parts) > 1 and len(parts[-1]) < 2 * self.world:
-            parts[-2:] = [torch.cat(parts[-2:])]
-        for number, batch in enumerate(parts):
-            first, last = (len(batch) * part // self.world for part in (self.rank, self.rank + 1))
+        batches = list(order.split(size))
+        if len(batches) > 1 and len(batches[-1]) < 2 * self.world:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        for number, batch in enumerate(batches):
+            first = len(batch) * self.rank // self.world
+            last = len(batch) * (self.rank + 1) // self.world
             rows = batch[first:last]
+            # A skipped batch still draws its augmentation, for the generator to give later batches the same as ever;
+            # one pixel per image is enough for that.
             images = self.images[rows] if number >= skip else torch.empty(len(rows), 1, 1, 1)
             images = random_crop(images, self.crop_padding, generator, first, len(batch))
             if self.flip:
@@ -89,5 +102,5 @@ class InMemory:
                 yield images, self.labels[rows]
 
     def in_order(self, size: int) -> Iterator[Tensor]:
-        """Slices of the images."""
+        """Yield slices of the images, as :meth:`Images.in_order` does."""
         yield from self.images.split(size)[self.rank :: self.world]

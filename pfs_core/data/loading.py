@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +14,10 @@ from torch import Tensor
 
 from pfs_core.data.dataset import Source
 from pfs_core.data.images import Images, InMemory
-from pfs_core.data.split import PARTS, SCHEMA
+from pfs_core.data.split_info import PARTS, SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.storage import open_storage
-from pfs_core.storage.artifacts import read_json, require_result
+from pfs_core.storage.artifacts import require_result
 from pfs_core.storage.listing import Listing
 
 
@@ -36,7 +35,7 @@ class ImageSplit:
     """
 
     parts: Mapping[str, np.ndarray]
-    info: Mapping[str, Any]
+    info: SplitInfo
     labels: Tensor
     device: torch.device
     images: Tensor | None = None
@@ -44,38 +43,39 @@ class ImageSplit:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.info["class_names"])
+        """Number of classes."""
+        return len(self.info.class_names)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Channels, height, width of one image."""
-        channels, height, width = self.info["input_shape"]
-        return channels, height, width
+        return self.info.input_shape
 
     def part(self, *names: str, rank: int = 0, world: int = 1) -> Images:
         """The images of one part, or of several as one: the share of process ``rank`` of ``world``."""
         return self._images(np.concatenate([self.parts[name] for name in names]), rank, world)
 
     def sample(self, name: str, count: int) -> Images:
-        """So many images of a part, or all that it has: the same ones every time, drawn whatever order they are in."""
+        """``count`` images of a part, or all that it has; the same ones in every call."""
         rows = self.parts[name]
         drawn = np.random.default_rng(0).permutation(len(rows))[:count]
         return self._images(rows[np.sort(drawn)])
 
     def _images(self, rows: np.ndarray, rank: int = 0, world: int = 1) -> Images:
-        augmentation = self.info["augmentation"]
+        augmentation = self.info.augmentation
         if self.images is not None:
+            assert augmentation.crop_padding is not None
             index = torch.from_numpy(rows).to(self.device)
-            padding, flip = augmentation["crop_padding"], augmentation["flip"]
-            return InMemory(self.images[index], self.labels[index], padding, flip, rank, world)
+            images, labels = self.images[index], self.labels[index]
+            return InMemory(images, labels, augmentation.crop_padding, augmentation.flip, rank, world)
         from pfs_core.data.crop import Crop
         from pfs_core.data.stream import Streamed
 
         assert self.source is not None
+        assert augmentation.crop_scale is not None
         channels, size, _ = self.input_shape
-        crop = Crop(size, channels, tuple(augmentation["crop_scale"]))
-        return Streamed(self.source, rows, crop, augmentation["flip"], self.device, rank=rank, world=world)
+        crop = Crop(size, channels, augmentation.crop_scale)
+        return Streamed(self.source, rows, crop, augmentation.flip, self.device, rank=rank, world=world)
 
 
 def load_split(folder: str | Path, device: torch.device | str = "cpu") -> ImageSplit:
@@ -85,29 +85,27 @@ def load_split(folder: str | Path, device: torch.device | str = "cpu") -> ImageS
         UserError: it is not a complete one, or the files that its images are streamed from have changed.
     """
     folder = require_result(folder, "split", "pfs split DATASET OUT")
-    info = read_json(folder / "split.json")
-    if info.get("schema") != SCHEMA:
-        raise UserError(f"{folder / 'split.json'} has schema {info.get('schema')!r}; expected {SCHEMA!r}; split again")
+    info = SplitInfo.load(folder / "split.json")
     index = pq.read_table(folder / "split.parquet")
     labels = index.column("label").to_numpy()
     parts = {part: np.flatnonzero(pc.equal(index.column("split"), part)) for part in PARTS}
     device = torch.device(device)
-    if info["in_memory"]:
+    if info.in_memory:
         images = load_file(folder / "images.safetensors")["images"].to(device)
         return ImageSplit(parts, info, torch.from_numpy(labels.copy()).to(device), device, images=images)
     source = _source(info, index, pq.read_table(folder / "files.parquet"))
     return ImageSplit(parts, info, torch.from_numpy(labels.copy()).to(device), device, source=source)
 
 
-def _source(info: Mapping[str, Any], index: pa.Table, files: pa.Table) -> Source:
+def _source(info: SplitInfo, index: pa.Table, files: pa.Table) -> Source:
     """The source that the split was made of, checked to be the same."""
     paths, sizes, tags = (column.combine_chunks() for column in files.columns)
     then = Listing(paths, sizes.to_numpy(), tags)
-    _check_unchanged(info["dataset"], then)
+    _check_unchanged(info.dataset, then)
     position = pc.index_in(index.column("file"), value_set=files.column("file")).to_numpy()
     return Source(
-        uri=info["dataset"],
-        kind=info["kind"],
+        uri=info.dataset,
+        kind=info.kind,
         files=then,
         file=position.astype(np.int32),
         group=index.column("row_group").to_numpy(),
@@ -115,9 +113,9 @@ def _source(info: Mapping[str, Any], index: pa.Table, files: pa.Table) -> Source
         labels=index.column("label").to_numpy(),
         is_test=np.zeros(len(index), dtype=bool),
         names=None,
-        class_names=info["class_names"],
-        flip=info["augmentation"]["flip"],
-        fingerprint=info["source_fingerprint"],
+        class_names=info.class_names,
+        flip=info.augmentation.flip,
+        fingerprint=info.source_fingerprint,
     )
 
 

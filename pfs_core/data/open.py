@@ -1,4 +1,4 @@
-"""From the address of a dataset to its rows: which format it has, and whether it is there at all."""
+"""From the address of a dataset to its rows: finds out the format, and whether there is a dataset at all."""
 
 from dataclasses import replace
 
@@ -14,15 +14,15 @@ from pfs_core.storage import LocalStorage, Storage, open_storage
 
 
 def open_source(uri: str) -> Source:
-    """The rows of the dataset at ``uri``.
+    """Index the rows of the dataset at ``uri``.
 
     Args:
-        uri: ``digits``, or a folder, ``file://`` or ``s3://`` address of what :mod:`pfs_core.data.formats` read:
-            Parquet files, one folder of images per class, IDX files or CIFAR's Python files; ``torchvision:NAME`` is
-            downloaded first.
+        uri: ``digits``, or a folder, ``file://`` or ``s3://`` address with files in one of the formats of
+            :mod:`pfs_core.data.formats`: Parquet files, one folder of images per class, IDX files or CIFAR's Python
+            files; or ``torchvision:NAME``, which is downloaded first.
 
     Raises:
-        UserError: there is no such dataset, or what it holds is of none of these kinds or broken.
+        UserError: there is no such dataset, its format is not known, or it is broken.
     """
     if uri == "digits":
         return load_digits()
@@ -39,7 +39,7 @@ def open_source(uri: str) -> Source:
     if files := files.matching(IMAGES):
         return open_tree(storage, files)
     raise UserError(
-        f"dataset {uri} holds no *.parquet file, no folder of images a class, no IDX and no CIFAR Python files"
+        f"dataset {uri} holds no *.parquet file, no class folders with images, no IDX and no CIFAR Python files"
     )
 
 
@@ -52,9 +52,10 @@ def check_dataset(uri: str) -> None:
 
 
 def content_of(uri: str) -> str:
-    """What changes when the dataset at ``uri`` does, from a listing alone: see :func:`fingerprint`.
+    """Return a text that changes whenever the dataset at ``uri`` changes, from a listing of its files.
 
-    Embedded and downloaded sets have their names: those do not change.
+    It is the :func:`~pfs_core.data.dataset.fingerprint` of the files. Embedded and downloaded datasets never change, so
+    their names are returned.
 
     Raises:
         UserError: there is nothing at ``uri``.
@@ -66,6 +67,7 @@ def content_of(uri: str) -> str:
 
 
 def _storage(uri: str) -> Storage:
+    """Open the address of a dataset; UserError if it is local and is not a folder."""
     storage = open_storage(uri)
     if isinstance(storage, LocalStorage):
         if not storage.root.exists():

@@ -1,6 +1,7 @@
-"""Image trees to Parquet shards that stream well: encoded bytes as they are, classes mixed, pages checksummed."""
+"""Packs image trees into Parquet shards that stream well: bytes as they are, classes mixed, pages with checksums."""
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,16 +16,20 @@ import pfs_core
 from pfs_core.data.dataset import Source
 from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader
-from pfs_core.errors import UserError
-from pfs_core.runtime.progress import TimeLeft, say
+from pfs_core.errors import NotFoundError, UserError
+from pfs_core.runtime.progress import TimeLeft
 from pfs_core.storage import Storage, open_storage
 from pfs_core.storage.listing import Listing
+
+logger = logging.getLogger(__package__)
 
 PLAN, COMPLETE = "pack.json", "complete.json"
 _GROUP = 64
 
 
 class _Shard(NamedTuple):
+    """The name of a shard's file, and the rows of the tree that it holds."""
+
     name: str
     rows: np.ndarray
 
@@ -32,19 +37,19 @@ class _Shard(NamedTuple):
 def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4) -> None:
     """Pack the image tree at ``dataset`` into Parquet files of about ``shard_mib`` MiB at ``out``.
 
-    Columns: ``image`` (the file's bytes), ``label``, ``name`` (its path); class names in the schema metadata. Training
-    rows go to ``train-*.parquet``, the held-out part to ``test-*.parquet``, each in an order drawn once from the names,
-    so that a row group holds a mixture of classes. A pack that was stopped is taken up where it was: a shard is there
-    whole or not at all, and ``complete.json`` is written last.
+    The columns are ``image`` (the bytes of a file), ``label`` and ``name`` (the path of the file); class names are in
+    the schema metadata. Training rows go to ``train-*.parquet``, held-out rows to ``test-*.parquet``, both in a random
+    order, so that every row group holds a mixture of classes. A stopped pack resumes: shards are written whole or not
+    at all, and ``complete.json`` is written last.
 
     Args:
         dataset: path, ``file://`` or ``s3://`` address of an image tree.
-        out: path or address to write to.
-        shard_mib: size of a shard.
-        workers: shards that are made at the same time; each is held in memory.
+        out: path or address of the pack.
+        shard_mib: size of a shard in MiB.
+        workers: number of shards that are made at the same time, each of them in memory.
 
     Raises:
-        UserError: ``dataset`` is no image tree, or ``out`` holds something else.
+        UserError: ``dataset`` is not an image tree, or ``out`` holds something else than this pack.
     """
     source = open_source(dataset)
     if source.kind != "tree":
@@ -57,27 +62,36 @@ def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4) -> No
         "shard_mib": shard_mib,
         "shards": len(shards),
     }
-    there = _resumed(target, settings)
-    missing = [shard for shard in shards if shard.name not in there]
+    present = _present_shards(target, settings)
+    missing = [shard for shard in shards if shard.name not in present]
     if len(missing) < len(shards):
-        say(f"pack {len(shards) - len(missing)} of {len(shards)} shards are there already")
-    left, reader = TimeLeft(), Reader(source)
+        logger.info(f"pack {len(shards) - len(missing)} of {len(shards)} shards are there already")
+    time_left, reader = TimeLeft(), Reader(source)
     with ThreadPoolExecutor(workers) as pool:
-        made = [pool.submit(_write, source, reader, target, shard) for shard in missing]
+        futures = [pool.submit(_write, source, reader, target, shard) for shard in missing]
         try:
-            for done, future in enumerate(as_completed(made), 1):
-                say(f"pack {future.result()}  {done}/{len(missing)}  left {left(done, len(missing))}")
+            for done, future in enumerate(as_completed(futures), 1):
+                logger.info(f"pack {future.result()}  {done}/{len(missing)}  left {time_left(done, len(missing))}")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     rows = {shard.name: len(shard.rows) for shard in shards}
     record = {**settings, "rows": rows, "source": source.uri, "pfs_version": pfs_core.__version__}
     target.write(COMPLETE, json.dumps(record, indent=1).encode())
-    say(f"pack {len(source):,} images of {len(source.class_names)} classes in {len(shards)} shards at {target.uri}")
+    logger.info(
+        f"pack {len(source):,} images of {len(source.class_names)} classes in {len(shards)} shards at {target.uri}"
+    )
 
 
 def _shards(source: Source, size: float) -> Iterator[_Shard]:
-    """The rows of every shard, in an order that depends on the names alone."""
+    """Yield the shards of both parts.
+
+    The order of the rows is drawn with a fixed seed, so that a resumed pack finds the same rows in each shard.
+
+    Args:
+        source: the tree.
+        size: bytes of a shard.
+    """
     for part, held_out in (("train", False), ("test", True)):
         rows = np.flatnonzero(source.is_test == held_out)
         if not len(rows):
@@ -85,31 +99,39 @@ def _shards(source: Source, size: float) -> Iterator[_Shard]:
         rows = np.random.default_rng(0).permutation(rows)
         ends = np.cumsum(source.files.sizes[source.file[rows]])
         cuts = np.flatnonzero(np.diff(ends // size)) + 1
-        pieces = np.split(rows, cuts)
-        for i, piece in enumerate(pieces):
-            yield _Shard(f"{part}-{i:05d}-of-{len(pieces):05d}.parquet", piece)
+        rows_of_shards = np.split(rows, cuts)
+        for i, rows_of_shard in enumerate(rows_of_shards):
+            yield _Shard(f"{part}-{i:05d}-of-{len(rows_of_shards):05d}.parquet", rows_of_shard)
 
 
-def _resumed(target: Storage, settings: dict[str, Any]) -> set[str]:
-    """Names of the shards that an earlier, stopped pack of the same tree has left; writes the plan if there is none."""
-    there = _listed(target)
-    if not there:
+def _present_shards(target: Storage, settings: dict[str, Any]) -> set[str]:
+    """Return the names of the files that a stopped pack with the same settings has left.
+
+    If there are none, ``pack.json`` is written, by which this pack can be resumed.
+
+    Raises:
+        UserError: ``target`` holds anything else.
+    """
+    files = _listed(target)
+    if not files:
         target.write(PLAN, json.dumps(settings).encode())
         return set()
-    plan = there.named(PLAN)
+    plan = files.named(PLAN)
     if not plan or json.loads(target.read(plan[0])) != settings:
         raise UserError(f"{target.uri} holds something else than this pack; name an empty folder or prefix")
-    return set(there.paths.to_pylist())
+    return set(files.paths.to_pylist())
 
 
 def _listed(target: Storage) -> Listing:
+    """Return the files of ``target``, which may not exist yet."""
     try:
         return target.files()
-    except UserError:
-        return Listing.of([])  # nothing there yet; what is really wrong shows at the first write
+    except NotFoundError:
+        return Listing.of([])  # nothing there yet
 
 
 def _write(source: Source, reader: Reader, target: Storage, shard: _Shard) -> str:
+    """Write a shard; returns its name."""
     images = reader.read(shard.rows)
     names = source.names.take(pa.array(shard.rows)) if source.names is not None else None
     table = pa.table({"image": pa.array(images, pa.binary()), "label": source.labels[shard.rows], "name": names})

@@ -1,4 +1,4 @@
-"""A dataset on a page: some images of each class, how many there are, how large they are."""
+"""A page that shows a dataset: some images of each class, how many there are, and their sizes."""
 
 import base64
 import io
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from pfs_core.rendering.drawing import STYLE, render_page, svg_text
 
-CLASSES, EACH, _SIDE = 20, 8, 96
+CLASSES, EACH = 20, 8
+"""The page shows this many classes, and this many images of each."""
+_SIDE = 96
 _COLOURS = {"train": "#1f6fb4", "validation": "#d1810f", "test": "#7a7a7a"}
 
 
@@ -26,16 +28,17 @@ def dataset_page(
     sizes: Mapping[tuple[int, int], int] | None = None,
     faults: Sequence[str] = (),
 ) -> str:
-    """HTML that needs nothing beside itself.
+    """Return the page as HTML that needs no other files.
 
     Args:
         title: the heading.
-        facts: what to list below it.
-        class_names: one a label.
-        rows_per_class: rows of each class, a part.
-        samples: label and uint8 [C, H, W] of some images; the first few of each of the first classes are shown.
-        sizes: how many images there are of each (width, height).
-        faults: what is wrong with the dataset.
+        facts: sentences to list below the heading.
+        class_names: the names of the classes.
+        rows_per_class: ``{part: number of rows of each class}``.
+        samples: labels and images, uint8 [C, H, W]; the first ``EACH`` images of the first ``CLASSES`` classes that
+            occur are shown.
+        sizes: the number of images of each (width, height), if it is known.
+        faults: what is wrong with the dataset, one sentence per fault.
     """
     shown: dict[int, list[str]] = {}
     for label, image in samples:
@@ -64,7 +67,7 @@ def dataset_page(
 
 
 def _png(image: Tensor) -> str:
-    """Base64 of a picture of at most ``_SIDE`` pixels a side."""
+    """Encode an image as a PNG of at most ``_SIDE`` pixels per side, in base64."""
     array = image.permute(1, 2, 0).numpy()
     picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
     picture.thumbnail((_SIDE, _SIDE))
@@ -74,7 +77,7 @@ def _png(image: Tensor) -> str:
 
 
 def balance(class_names: Sequence[str], rows_per_class: Mapping[str, Sequence[int]]) -> Figure:
-    """Rows of each class, one part on the other."""
+    """Draw the number of rows of each class as bars, with the parts stacked."""
     figure = Figure(figsize=(9.6, 2.8), layout="constrained")
     ax = figure.subplots()
     below, x = np.zeros(len(class_names)), np.arange(len(class_names))
@@ -91,12 +94,17 @@ def balance(class_names: Sequence[str], rows_per_class: Mapping[str, Sequence[in
 
 
 def balance_words(rows_per_class: Mapping[str, Sequence[int]]) -> str:
-    """How many images a class has, all parts together, in a sentence."""
+    """Describe in a sentence how many images a class has, all parts together.
+
+    >>> balance_words({"train": [10, 20, 30], "test": [1, 2, 3]})
+    'Between 11 and 33 images per class, median 22.'
+    """
     counts = [sum(rows) for rows in zip(*rows_per_class.values(), strict=True)]
-    return f"Between {min(counts):,} and {max(counts):,} images a class, median {np.median(counts):,.0f}."
+    return f"Between {min(counts):,} and {max(counts):,} images per class, median {np.median(counts):,.0f}."
 
 
 def _sizes(sizes: Mapping[tuple[int, int], int]) -> Figure:
+    """Draw a histogram of the shorter sides of the images."""
     figure = Figure(figsize=(9.6, 2.4), layout="constrained")
     ax = figure.subplots()
     shorter: Counter[int] = Counter()

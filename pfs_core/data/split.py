@@ -1,10 +1,10 @@
 """The first step: which rows train, which validate, which test."""
 
 import hashlib
+import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +21,13 @@ from pfs_core.data.decode import BadImageError
 from pfs_core.data.open import open_source
 from pfs_core.data.page import CLASSES, EACH, dataset_page
 from pfs_core.data.reading import Reader, decoded, load_images, row_groups
+from pfs_core.data.split_info import PARTS, Augmentation, SkippedImage, SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.runtime.cost import StepTimer
-from pfs_core.runtime.progress import say
-from pfs_core.storage.artifacts import check_out, publish, write_json
+from pfs_core.storage.artifacts import check_out, publish
 
-SCHEMA = "pfs.split/2"
-PARTS = ("train", "validation", "test")
+logger = logging.getLogger(__package__)
+
 TRAIN, VALIDATION, TEST = range(3)
 _LEFT_OUT = -1
 _SAMPLED_GROUPS, _SAMPLED_ROWS, _SHOWN = 16, 128, 1000
@@ -38,14 +38,14 @@ _INDEX = pa.schema(
 )
 
 
-def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConfig(), seed: int = 0) -> dict[str, Any]:
+def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConfig(), seed: int = 0) -> SplitInfo:
     """Split the dataset at random and write the ``split`` folder.
 
-    ``split.parquet`` is an index with a row an image (file, row_group, row, label, split), ``files.parquet`` the files
-    with size and tag, ``split.json`` the rest: dataset, counts a class, seed, pixel statistics of the training rows,
-    the fingerprint of the source's content and that of the split itself. Where ``config.image_size`` is None,
-    ``images.safetensors`` has the decoded images in the order of the index (``images``: uint8 [N, C, H, W]); else they
-    stay where they are. ``dataset.html`` shows some images of each class and how many there are.
+    ``split.parquet`` is an index with one row per image (file, row_group, row, label, split), ``files.parquet`` the
+    files with size and tag, ``split.json`` the rest (:class:`~pfs_core.data.split_info.SplitInfo`). Where
+    ``config.image_size`` is None, ``images.safetensors`` has the decoded images in the order of the index
+    (``images``: uint8 [N, C, H, W]); else they stay where they are. ``dataset.html`` shows some images of each class
+    and how many there are.
 
     Args:
         dataset: its address, see :func:`~pfs_core.data.open.open_source`.
@@ -68,55 +68,56 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
     usable[list(skipped)] = False
     parts = choose_rows(source, config, seed, usable)
     labels = source.labels
-    augmentation: dict[str, Any]
+    flip = source.flip and config.flip
     if images is None:
         assert config.image_size is not None
-        shape = [config.channels or 3, config.image_size, config.image_size]
+        shape: tuple[int, int, int] = (config.channels or 3, config.image_size, config.image_size)
         samples: list[tuple[int, Tensor]] = []
         mean, std = pixel_statistics(_kept(_samples(source, parts, shape, seed), labels, samples))
-        augmentation = {"crop_scale": config.crop_scale}
+        augmentation = Augmentation(crop_scale=config.crop_scale, flip=flip)
     else:
         training = np.flatnonzero(parts == TRAIN)
         samples = [(i, images[i]) for i in training[:_SHOWN].tolist()]
         mean, std = pixel_statistics([images[torch.from_numpy(training)]])
-        shape, augmentation = list(images.shape[1:]), {"crop_padding": images.shape[2] // 8}
-    info: dict[str, Any] = {
-        "schema": SCHEMA,
-        "dataset": source.uri,
-        "kind": source.kind,
-        "in_memory": images is not None,
-        "seed": seed,
-        "fingerprint": _fingerprint(source, parts),
-        "source_fingerprint": source.fingerprint,
-        "input_shape": shape,
-        "class_names": source.class_names,
-        "rows": {part: int((parts == i).sum()) for i, part in enumerate(PARTS)},
-        "rows_per_class": {
+        _, channels, height, width = images.shape
+        shape = (channels, height, width)
+        augmentation = Augmentation(crop_padding=height // 8, flip=flip)
+    info = SplitInfo(
+        dataset=source.uri,
+        kind=source.kind,
+        in_memory=images is not None,
+        seed=seed,
+        fingerprint=_fingerprint(source, parts),
+        source_fingerprint=source.fingerprint,
+        input_shape=shape,
+        class_names=source.class_names,
+        rows={part: int((parts == i).sum()) for i, part in enumerate(PARTS)},
+        rows_per_class={
             part: np.bincount(labels[parts == i], minlength=len(source.class_names)).tolist()
             for i, part in enumerate(PARTS)
         },
-        "test_is_given": bool(source.is_test.any()),
-        "skipped": [{"image": source.place(i), "reason": reason} for i, reason in skipped.items()],
-        "mean": mean,
-        "std": std,
-        "augmentation": {**augmentation, "flip": source.flip and config.flip},
-        "recipe": config.model_dump(mode="json"),
-    }
+        test_is_given=bool(source.is_test.any()),
+        skipped=[SkippedImage(image=source.place(i), reason=reason) for i, reason in skipped.items()],
+        mean=mean,
+        std=std,
+        augmentation=augmentation,
+        recipe=config,
+    )
     with publish(out, "split") as folder:
         write_index(folder, source, parts)
         if images is not None:
             save_file({"images": images[torch.from_numpy(usable)]}, folder / "images.safetensors")
-        write_json(folder / "split.json", info)
+        info.save(folder / "split.json")
         timer.write(folder)
         (folder / "dataset.html").write_text(_page(info, labels, samples), encoding="utf-8")
-    rows = ", ".join(f"{info['rows'][part]:,} {part}" for part in PARTS)
+    rows = ", ".join(f"{count:,} {part}" for part, count in info.rows.items())
     left_out = f"; {len(skipped):,} left out (see split.json)" if skipped else ""
-    say(f"split {dataset}: {rows} images of {len(source.class_names)} classes{left_out}")
+    logger.info(f"split {dataset}: {rows} images of {len(source.class_names)} classes{left_out}")
     return info
 
 
 def _read(source: Source, config: SplitConfig) -> tuple[Tensor | None, dict[int, str]]:
-    """The images, if they are to be kept in memory, and the rows that are left out."""
+    """The images, if they are to be kept in memory, and the rows that are left out with the reason."""
     skip = config.on_bad == "skip"
     if source.images is not None:
         if config.image_size:
@@ -146,7 +147,7 @@ def _with_channels(images: Tensor, channels: int | None) -> Tensor:
 
 
 def choose_rows(source: Source, config: SplitConfig, seed: int, usable: np.ndarray | None = None) -> np.ndarray:
-    """The part of each row of ``source``, int8 [N] places in ``PARTS``, at random where it does not say itself.
+    """The part of each row of ``source``, int8 [N] positions in ``PARTS``: at random unless the source determines it.
 
     Rows that are not ``usable`` are -1.
     """
@@ -168,7 +169,7 @@ def choose_rows(source: Source, config: SplitConfig, seed: int, usable: np.ndarr
 
 
 def _validation(source: Source, config: SplitConfig, rows: np.ndarray) -> np.ndarray:
-    """The rows that validate, of training rows in random order."""
+    """Those of ``rows``, training rows in random order, that validate."""
     count = min(config.validation, round(config.max_validation_fraction * len(rows)))
     if config.validation_per_class is None and not config.stratified:
         return rows[:count]
@@ -192,7 +193,7 @@ def _validation(source: Source, config: SplitConfig, rows: np.ndarray) -> np.nda
 
 
 def pixel_statistics(images: Iterable[Tensor]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation a channel of uint8 [..., C, H, W], in units of 0-255."""
+    """Mean and standard deviation per channel of uint8 [..., C, H, W], in units of 0-255."""
     levels: Tensor | int = 0
     for image in images:
         channels = image.movedim(-3, 0).flatten(1)
@@ -225,7 +226,7 @@ def _samples(source: Source, parts: np.ndarray, shape: Sequence[int], seed: int)
 def _kept(
     samples: Iterable[tuple[int, Tensor]], labels: np.ndarray, kept: list[tuple[int, Tensor]]
 ) -> Iterator[Tensor]:
-    """The images of ``samples``, those of which that the page shows are added to ``kept``."""
+    """The images of ``samples``; those that the page shows are also added to ``kept``."""
     counts: Counter[int] = Counter()
     for row, image in samples:
         label = int(labels[row])
@@ -235,16 +236,16 @@ def _kept(
         yield image
 
 
-def _page(info: Mapping[str, Any], labels: np.ndarray, samples: Sequence[tuple[int, Tensor]]) -> str:
-    rows = ", ".join(f"{count:,} {part}" for part, count in info["rows"].items())
+def _page(info: SplitInfo, labels: np.ndarray, samples: Sequence[tuple[int, Tensor]]) -> str:
+    rows = ", ".join(f"{count:,} {part}" for part, count in info.rows.items())
     facts = [
-        f"{rows} images of {len(info['class_names'])} classes",
-        f"{'x'.join(map(str, info['input_shape']))} to the network; mean {info['mean']}, deviation {info['std']}",
-        f"fingerprint {info['fingerprint']}, seed {info['seed']}",
+        f"{rows} images of {len(info.class_names)} classes",
+        f"{'x'.join(map(str, info.input_shape))} to the network; mean {info.mean}, deviation {info.std}",
+        f"fingerprint {info.fingerprint}, seed {info.seed}",
     ]
-    faults = [f"{left['image']} was left out: {left['reason']}" for left in info["skipped"]]
+    faults = [f"{image.image} was left out: {image.reason}" for image in info.skipped]
     shown = [(int(labels[i]), image) for i, image in samples]
-    return dataset_page(info["dataset"], facts, info["class_names"], info["rows_per_class"], shown, faults=faults)
+    return dataset_page(info.dataset, facts, info.class_names, info.rows_per_class, shown, faults=faults)
 
 
 def _fingerprint(source: Source, parts: np.ndarray) -> str:
@@ -254,7 +255,7 @@ def _fingerprint(source: Source, parts: np.ndarray) -> str:
 
 
 def write_index(folder: Path, source: Source, parts: np.ndarray) -> None:
-    """Write ``split.parquet`` and ``files.parquet``, a row group at a time."""
+    """Write ``split.parquet`` and ``files.parquet``, one row group at a time."""
     texts = pa.array(PARTS)
     rows = np.flatnonzero(parts != _LEFT_OUT)
     with pq.ParquetWriter(folder / "split.parquet", _INDEX) as writer:

@@ -1,7 +1,10 @@
-"""Images that stay where they are: read a few row groups at a time, decoded and cropped in worker processes."""
+"""Images that stay in the files of the dataset: worker processes read a few row groups at a time, decode and crop.
+
+An epoch follows a plan, which is computed from the seed alone. Every process and every worker computes the same plan,
+so that together they read each row once without talking to each other, and a resumed epoch can skip to any batch.
+"""
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,16 +21,27 @@ from pfs_core.data.decode import BadImageError
 from pfs_core.data.formats.tree import GROUP
 from pfs_core.data.reading import Reader, row_groups
 from pfs_core.errors import UserError
+from pfs_core.runtime.device import usable_cores
 
 WINDOW = 8
-"""Row groups that are shuffled together; what a worker holds in memory."""
+"""Row groups whose rows are shuffled together. A worker holds one window in memory and reads the next one meanwhile."""
 
 
 def plan(source: Source, rows: np.ndarray, slots: int, seed: int) -> list[list[np.ndarray]]:
-    """For each slot (a worker of a rank) the windows of rows that it reads, one after the other.
+    """Plan which rows each slot (one worker of one process) reads in an epoch, in which order.
 
-    Row groups are shuffled and dealt out in equal shares of rows, then the rows of every window of ``WINDOW`` groups
-    are shuffled; where every image is a file, all rows are shuffled. Every row is in exactly one slot.
+    Row groups are shuffled and dealt out in equal shares of rows; a group on the border of two shares is divided. Then
+    the rows of every ``WINDOW`` groups are shuffled. Rows are not shuffled across the whole dataset, since a row group
+    is read as a whole. Where every image is a file, they are.
+
+    Args:
+        source: the dataset.
+        rows: int64 [N], the rows of the part of the split.
+        slots: number of workers of all processes.
+        seed: the seed of the epoch.
+
+    Returns:
+        The windows of each slot, in the order in which it reads them; every row is in exactly one window.
     """
     random = np.random.default_rng(seed)
     if source.kind == "tree":
@@ -38,31 +52,36 @@ def plan(source: Source, rows: np.ndarray, slots: int, seed: int) -> list[list[n
         groups = [groups[i] for i in random.permutation(len(groups))]
     order = np.concatenate(groups)
     starts = np.cumsum([0, *map(len, groups)])
-    cuts = _cuts(len(order), slots)
-    dealt: list[list[np.ndarray]] = []
-    for start, stop in itertools.pairwise(cuts):
+    windows_of_slots: list[list[np.ndarray]] = []
+    for start, stop in itertools.pairwise(_cuts(len(order), slots)):
         borders = [start, *starts[(starts > start) & (starts < stop)][WINDOW - 1 :: WINDOW].tolist(), stop]
-        dealt.append([random.permutation(order[a:b]) for a, b in itertools.pairwise(borders)])
-    return dealt
+        windows_of_slots.append([random.permutation(order[a:b]) for a, b in itertools.pairwise(borders)])
+    return windows_of_slots
 
 
 def _cuts(count: int, slots: int) -> list[int]:
-    """Where the shares of ``slots`` begin and end."""
+    """Divide ``count`` rows into ``slots`` shares of equal size, give or take one, and return their borders.
+
+    >>> _cuts(10, 4)
+    [0, 2, 5, 8, 10]
+    """
     return [round(count * slot / slots) for slot in range(slots + 1)]
 
 
 class Streamed:
-    """Images of a part of a split, read from their source.
+    """Images of a part of a split that are read from the files of the dataset in every epoch.
+
+    It is an implementation of :class:`pfs_core.data.images.Images`.
 
     Args:
-        source: the dataset; a file that is no longer what it was is refused.
+        source: the dataset; reading a file that has changed since the split was made is an error.
         rows: int64 [N], the rows of the part.
         crop: how images become pixels.
         flip: whether to mirror training images at random.
-        device: where batches go.
-        workers: processes that read and decode.
-        rank: which of ``world`` processes this is; each reads its own rows.
-        world: processes that train together.
+        device: the device that batches go to.
+        workers: processes that read and decode; None for one per core, at most 8.
+        rank: the rank of this process among those that train together.
+        world: how many processes train together.
     """
 
     def __init__(
@@ -81,7 +100,7 @@ class Streamed:
         self.crop = crop
         self.flip = flip
         self.device = device
-        self.workers = min(8, _cores()) if workers is None else workers
+        self.workers = min(8, len(usable_cores())) if workers is None else workers
         self.rank = rank
         self.world = world
         self.labels = torch.from_numpy(source.labels[self.rows]).to(device)
@@ -93,31 +112,35 @@ class Streamed:
         return len(self.rows)
 
     def steps(self, size: int) -> int:
-        """Batches of this rank's rows, as many as of any other's; every worker's last one may be smaller."""
+        """Return the number of batches of an epoch, which is the same in every process."""
         return sum(self._batches(size))
 
     def epoch(self, size: int, generator: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled batches of random crops, without the first ``skip``."""
+        """Yield random crops as :meth:`pfs_core.data.images.Images.epoch` does.
+
+        The last batch of every worker may be smaller than the others.
+        """
         seed = int(torch.randint(2**62, (1,), generator=generator))
-        given, turn = _turns(self._batches(size), skip)
-        loaded = self._loaded(_Training(self, size, seed, given, turn))
-        for number, (images, labels) in enumerate(loaded, skip):
+        done, turn = _turns(self._batches(size), skip)
+        batches = self._loaded(_Training(self, size, seed, done, turn))
+        for number, (images, labels) in enumerate(batches, skip):
             flips = torch.Generator().manual_seed(hash((seed, number)))
             yield random_flip(images, flips) if self.flip else images, labels
 
     def in_order(self, size: int) -> Iterator[Tensor]:
-        """Centre crops."""
+        """Yield centre crops as :meth:`pfs_core.data.images.Images.in_order` does."""
         for images, _ in self._loaded(_Evaluation(self, size)):
             yield images
 
     def _batches(self, size: int) -> list[int]:
-        """Batches that each worker of this rank makes."""
+        """Return the number of batches of each worker of this process."""
         return [len(borders) - 1 for borders in self.borders(size)]
 
     def borders(self, size: int) -> list[list[int]]:
-        """Where the batches begin and end among the rows of each of this rank's workers.
+        """Return where the batches begin and end among the rows of each worker of this process.
 
-        All shares make as many batches, though one may have a row more than another.
+        All workers of all processes make the same number of batches, though one may have a row more than another:
+        processes that train together must take the same number of steps.
         """
         workers = max(1, self.workers)
         counts = np.diff(_cuts(len(self), self.world * workers)).tolist()
@@ -127,8 +150,14 @@ class Streamed:
         ]
 
     def _loaded(self, dataset: IterableDataset) -> Iterator[tuple[Tensor, Tensor]]:
+        """Run a dataset in worker processes and bring its batches to the device.
+
+        Raises:
+            UserError: a worker reports a fault.
+        """
         pinned = self.device.type == "cuda"
-        unused = torch.Generator()  # else the loader would draw from the global one
+        # The loader draws a seed for its workers. From the global generator, it would change what dropout draws.
+        unused = torch.Generator()
         loader = DataLoader(dataset, batch_size=None, num_workers=self.workers, pin_memory=pinned, generator=unused)
         for images, labels, fault in loader:
             if fault:
@@ -136,25 +165,41 @@ class Streamed:
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _turns(batches: list[int], skip: int) -> tuple[list[int], int]:
-    """How many batches each worker has given when ``skip`` have been taken from them in turn, and whose turn it is."""
-    given, worker = [0] * len(batches), 0
+    """Find where the workers are after the first ``skip`` batches, which the loader takes from them in turn.
+
+    Args:
+        batches: number of batches of each worker; one that has made all of its own is passed over.
+        skip: number of batches taken.
+
+    Returns:
+        The number of batches taken from each worker, and the worker whose turn is next.
+
+    >>> _turns([2, 1, 2], 4)
+    ([2, 1, 1], 1)
+    """
+    done, worker = [0] * len(batches), 0
     for _ in range(min(skip, sum(batches))):
-        while given[worker] == batches[worker]:
+        while done[worker] == batches[worker]:
             worker = (worker + 1) % len(batches)
-        given[worker] += 1
+        done[worker] += 1
         worker = (worker + 1) % len(batches)
-    return given, worker
+    return done, worker
 
 
 def _borders(count: int, least: int, size: int) -> list[int]:
-    """Where batches of ``count`` rows begin and end: as many as ``least`` rows need, the last with all that are left.
+    """Return where the batches of ``count`` rows begin and end.
 
-    A last batch of a single row joins the one before it.
+    There are as many batches as ``least`` rows need, and the last one has all remaining rows. A last batch of a single
+    row, on which BatchNorm cannot train, joins the one before it.
+
+    Args:
+        count: the rows of this worker.
+        least: the smallest number of rows of any worker.
+        size: rows per batch.
+
+    >>> _borders(11, 10, 4), _borders(10, 9, 4)
+    ([0, 4, 8, 11], [0, 4, 10])
     """
     full, rest = divmod(least or count, size)
     batches = max(min(1, count), full + (rest > 1))
@@ -162,34 +207,50 @@ def _borders(count: int, least: int, size: int) -> list[int]:
 
 
 class _Training(IterableDataset):
-    """Random crops of this rank's rows: a tuple (images, labels, fault) a batch."""
+    """Batches of random crops of this process's rows, as tuples (images, labels, fault).
 
-    def __init__(self, images: Streamed, size: int, seed: int, given: list[int], turn: int) -> None:
+    Args:
+        images: the images.
+        size: rows per batch, of all processes together.
+        seed: the seed of the epoch.
+        done: number of batches of each worker that are skipped.
+        turn: the worker whose turn is first.
+    """
+
+    def __init__(self, images: Streamed, size: int, seed: int, done: list[int], turn: int) -> None:
         self.images = images
         self.size = size
         self.seed = seed
-        self.given = given
+        self.done = done
         self.turn = turn
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, str]]:
         worker, workers = _worker()
         images = self.images
+        # The loader always asks its worker 0 first. In a resumed epoch that one continues for the worker whose turn it
+        # is, the next one for the next, and so on.
         worker = (worker + self.turn) % workers
         slot = images.rank * workers + worker
         windows = plan(images.source, images.rows, images.world * workers, self.seed)[slot]
         borders = images.borders(self.size)[worker]
-        first = self.given[worker]
+        first = self.done[worker]
         rows = _read_ahead(images.source, windows, skip=borders[first])
-        for batch in range(first, len(borders) - 1):
-            count = borders[batch + 1] - borders[batch]
+        for number in range(first, len(borders) - 1):
+            count = borders[number + 1] - borders[number]
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(hash((self.seed, slot, batch)))
-                made = _stacked(images, itertools.islice(rows, count), images.crop.training)
-            yield made
+                # A seed for each batch, so that its crops do not depend on the batches before it.
+                torch.manual_seed(hash((self.seed, slot, number)))
+                batch = _batch(images, itertools.islice(rows, count), images.crop.training)
+            yield batch
 
 
 class _Evaluation(IterableDataset):
-    """Centre crops in the order of the rows; every worker takes its turn at a batch."""
+    """Batches of centre crops in the order of the rows, as tuples (images, labels, fault).
+
+    Args:
+        images: the images.
+        size: rows per batch.
+    """
 
     def __init__(self, images: Streamed, size: int) -> None:
         self.images = images
@@ -202,23 +263,35 @@ class _Evaluation(IterableDataset):
         batches = batches[images.rank :: images.world][worker::workers]
         rows = _read_ahead(images.source, [group for rows in batches for group in row_groups(images.source, rows)])
         for batch in batches:
-            yield _stacked(images, itertools.islice(rows, len(batch)), images.crop.evaluation)
+            yield _batch(images, itertools.islice(rows, len(batch)), images.crop.evaluation)
 
 
 def _worker() -> tuple[int, int]:
+    """Return the number of this worker, and how many there are."""
     info = get_worker_info()
     if info is None:
         return 0, 1
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # there is a worker per core already
     return info.id, info.num_workers
 
 
 def _read_ahead(
     source: Source, windows: Sequence[np.ndarray], skip: int = 0
 ) -> Iterator[tuple[int, bytes | None] | UserError]:
-    """The rows of the windows with their bytes, but for the first ``skip``; the next window is read meanwhile."""
+    """Yield the rows of the windows with their bytes, and read the next window in the meantime.
+
+    Args:
+        source: the dataset.
+        windows: the rows, in the order in which they are wanted.
+        skip: number of rows to leave out at the start.
+
+    Yields:
+        A row and its bytes; or, as the last item, the error that stopped the reading.
+    """
     ends = np.cumsum([len(window) for window in windows])
-    left = [window[max(0, skip - end + len(window)) :] for window, end in zip(windows, ends, strict=True) if end > skip]
+    remaining = [
+        window[max(0, skip - end + len(window)) :] for window, end in zip(windows, ends, strict=True) if end > skip
+    ]
     reader = Reader(source)
 
     def read(window: np.ndarray) -> dict[int, bytes | None]:
@@ -229,31 +302,36 @@ def _read_ahead(
         }
 
     with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(read, window) for window in left[:1]]
-        for i, window in enumerate(left):
+        reading = [pool.submit(read, window) for window in remaining[:1]]
+        for i, window in enumerate(remaining):
             try:
-                found = coming.pop().result()
+                data_of_rows = reading.pop().result()
             except UserError as e:
                 yield e
                 return
-            coming += [pool.submit(read, following) for following in left[i + 1 : i + 2]]
+            reading += [pool.submit(read, next_window) for next_window in remaining[i + 1 : i + 2]]
             for row in window.tolist():
-                yield row, found[row]
+                yield row, data_of_rows[row]
 
 
-def _stacked(
+def _batch(
     images: Streamed, rows: Iterator[tuple[int, bytes | None] | UserError], crop: Callable[[bytes | None], Tensor]
 ) -> tuple[Tensor, Tensor, str]:
-    """A batch; or what is wrong, as text, since an exception would come out of a worker as a page of traceback."""
-    pixels_, labels = [], []
+    """Decode and crop a batch.
+
+    Returns:
+        The images, the labels and an empty text. Where an image cannot be used, two empty tensors and the reason:
+        an exception would come out of a worker process as a page of traceback.
+    """
+    crops, labels = [], []
     for item in rows:
         if isinstance(item, UserError):
             return torch.empty(0), torch.empty(0), str(item)
         row, data = item
         try:
-            pixels_.append(crop(data))
+            crops.append(crop(data))
         except BadImageError as e:
             place = images.source.place(row)
             return torch.empty(0), torch.empty(0), f"{place}: {e}; split.on_bad=skip leaves such images out"
         labels.append(int(images.source.labels[row]))
-    return torch.stack(pixels_), torch.tensor(labels), ""
+    return torch.stack(crops), torch.tensor(labels), ""

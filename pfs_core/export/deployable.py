@@ -1,14 +1,13 @@
 """The trained network as users call it: pixels in, logits out."""
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pfs_core.data.split_info import SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.export.onnx_file import check_onnx, write_onnx
 
@@ -30,9 +29,9 @@ class Deployable(nn.Module):
         return self.network((images - self.mean) / self.std)
 
 
-def deployable(network: nn.Module, split: Mapping[str, Any]) -> Deployable:
+def deployable(network: nn.Module, split: SplitInfo) -> Deployable:
     """A copy of a trained network, on the CPU in evaluation mode, with the normalisation of its split."""
-    return Deployable(copy.deepcopy(network).cpu(), split["mean"], split["std"]).eval()
+    return Deployable(copy.deepcopy(network).cpu(), split.mean, split.std).eval()
 
 
 def example_images(input_shape: tuple[int, int, int]) -> np.ndarray:
@@ -40,12 +39,12 @@ def example_images(input_shape: tuple[int, int, int]) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (2, *input_shape)).astype(np.float32)
 
 
-def try_onnx(network: nn.Module, split: Mapping[str, Any], path: Path) -> str:
+def try_onnx(network: nn.Module, split: SplitInfo, path: Path) -> str:
     """Write the deployable network to ``path`` as ONNX, if it can be; returns why not, or an empty string."""
     model = deployable(network, split)
     try:
-        write_onnx(model, tuple(split["input_shape"]), path)
-        check_onnx(path, model, tuple(split["input_shape"]))
+        write_onnx(model, split.input_shape, path)
+        check_onnx(path, model, split.input_shape)
     except UserError as e:
         path.unlink(missing_ok=True)
         return str(e)

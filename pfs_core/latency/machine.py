@@ -1,4 +1,4 @@
-"""What a latency figure depends on besides the network."""
+"""The machine that latency is measured on, and how much other programs disturbed a measurement."""
 
 import importlib.util
 import os
@@ -15,7 +15,10 @@ _FLAGS = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8
 
 
 def machine() -> dict[str, Any]:
-    """CPU model, relevant flags, governor, cores, memory and versions of this machine, those of its runtimes too."""
+    """Describe this machine: CPU, its instruction sets, governor, cores, memory in GiB, and the versions of software.
+
+    The result is part of ``latency.json`` and of the names of cached measurements.
+    """
     info = _first_cpu()
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return {
@@ -32,7 +35,11 @@ def machine() -> dict[str, Any]:
 
 
 def processor_seconds() -> dict[str, float]:
-    """Seconds of processor time, all cores together: used on this machine, by this process, stolen from the machine."""
+    """Return the processor time spent so far, in seconds, summed over all cores.
+
+    Returns:
+        ``used`` on this machine, ``own`` by this process and its children, and ``stolen`` by other virtual machines.
+    """
     times, own = psutil.cpu_times(), os.times()
     return {
         "used": sum(getattr(times, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq")),
@@ -42,7 +49,12 @@ def processor_seconds() -> dict[str, float]:
 
 
 def disturbance(before: Mapping[str, float], after: Mapping[str, float], seconds: float) -> dict[str, float]:
-    """What others did in the seconds between two :func:`processor_seconds`, in cores.
+    """Return how many cores were taken from a measurement on average.
+
+    Args:
+        before: the :func:`processor_seconds` before the measurement.
+        after: those after it.
+        seconds: the time between the two.
 
     Returns:
         ``others``, the cores that other processes kept busy, and ``stolen``, those that other virtual machines took.
@@ -52,7 +64,12 @@ def disturbance(before: Mapping[str, float], after: Mapping[str, float], seconds
 
 
 def noise(found: Mapping[str, float], cores: int) -> list[str]:
-    """What disturbed a measurement on a machine of so many cores: a reason each, none if it was quiet."""
+    """Return the reasons why a measurement may be disturbed; none if the machine was quiet.
+
+    Args:
+        found: the :func:`disturbance` of the measurement.
+        cores: the number of cores of the machine.
+    """
     reasons = []
     if found["others"] > 0.1 * cores:
         reasons.append(f"other processes used {found['others']:.1f} of its {cores} cores")

@@ -15,6 +15,7 @@ import torch
 
 from pfs_core.config.stages import LatencyConfig
 from pfs_core.latency.statistics import median_interval
+from pfs_core.runtime.device import usable_cores
 
 LOADS = 5
 """How often the networks of a measurement are loaded anew: where their weights happen to lie in memory makes one and
@@ -91,11 +92,6 @@ def _narrow(taken: Mapping[str, list[int]], relative_width: float) -> bool:
     return True
 
 
-def cores() -> set[int]:
-    """The cores that this process may use."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-
-
 def _pin(allowed: set[int]) -> None:
     """Keep every thread of this process on ``allowed`` cores, where the system can (Linux)."""
     for thread in Path("/proc/self/task").glob("*"):
@@ -106,7 +102,7 @@ def _pin(allowed: set[int]) -> None:
 @contextlib.contextmanager
 def quiet(threads: int) -> Iterator[None]:
     """A fixed number of threads pinned to as many cores, and no garbage collection; all restored afterwards."""
-    before, allowed, collecting = torch.get_num_threads(), cores(), gc.isenabled()
+    before, allowed, collecting = torch.get_num_threads(), usable_cores(), gc.isenabled()
     torch.set_num_threads(threads)
     _pin(set(sorted(allowed)[:threads]))
     gc.collect()

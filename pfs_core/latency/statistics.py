@@ -1,9 +1,9 @@
 """Statistics of latency samples: quantiles, bootstrap intervals, and whether to trust them."""
 
-from typing import Any
-
 import numpy as np
 from scipy.stats import bootstrap, kurtosis, skew, t
+
+from pfs_core.latency.results import NetworkLatency, Ratio
 
 Samples = np.ndarray
 """Nanoseconds, one a round; int64 [rounds]."""
@@ -17,7 +17,7 @@ def median_interval(values: np.ndarray, resamples: int = 1000, seed: int = 0) ->
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def summary(samples: Samples, loads: np.ndarray | None = None) -> dict[str, Any]:
+def summary(samples: Samples, loads: np.ndarray | None = None) -> NetworkLatency:
     """Minimum, quantiles and median's interval in milliseconds, and ``flags`` for what looks wrong.
 
     Args:
@@ -27,18 +27,18 @@ def summary(samples: Samples, loads: np.ndarray | None = None) -> dict[str, Any]
     ms = samples / 1e6
     low, high = _interval(ms, loads)
     p50, p90, p99 = np.quantile(ms, [0.5, 0.9, 0.99])
-    return {
-        "rounds": len(ms),
-        "min_ms": float(ms.min()),
-        "p50_ms": float(p50),
-        "p50_interval_ms": [low, high],
-        "p90_ms": float(p90),
-        "p99_ms": float(p99),
-        "flags": flags(ms),
-    }
+    return NetworkLatency(
+        rounds=len(ms),
+        min_ms=float(ms.min()),
+        p50_ms=float(p50),
+        p50_interval_ms=(low, high),
+        p90_ms=float(p90),
+        p99_ms=float(p99),
+        flags=flags(ms),
+    )
 
 
-def paired_ratio(samples: Samples, reference: Samples, loads: np.ndarray | None = None) -> dict[str, Any]:
+def paired_ratio(samples: Samples, reference: Samples, loads: np.ndarray | None = None) -> Ratio:
     """Median over rounds of ``samples / reference`` with its interval; what the interval allows is its :func:`verdict`.
 
     Args:
@@ -49,7 +49,7 @@ def paired_ratio(samples: Samples, reference: Samples, loads: np.ndarray | None 
     """
     ratios = samples / reference
     low, high = _interval(ratios, loads)
-    return {"ratio": float(np.median(ratios)), "interval": [low, high], "verdict": verdict(low, high)}
+    return Ratio(ratio=float(np.median(ratios)), interval=(low, high), verdict=verdict(low, high))
 
 
 def verdict(low: float, high: float) -> str:

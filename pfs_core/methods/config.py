@@ -1,4 +1,4 @@
-"""What the settings of all methods have in common."""
+"""Settings that all methods share."""
 
 from typing import Literal
 
@@ -9,41 +9,50 @@ from pfs_core.config.stages import Precision, RetrainConfig
 
 
 class MethodConfig(Config):
-    """Which channels a method chooses from. Every method's configuration extends it."""
+    """Settings of every method: which channels it chooses from. The configuration of each method extends this one."""
 
     method: str = ""
+    """The name of the method."""
     expand: float = Field(default=1.25, ge=1.0, le=8.0)
-    """Factor on the prunable widths before the search."""
+    """Factor by which the prunable widths are multiplied before the search."""
     expand_stream: float | None = Field(default=None, ge=1.0, le=8.0)
-    """Factor on the residual streams; None leaves that to the network."""
+    """Factor by which the residual streams are multiplied before the search; None leaves that to the network."""
     policy: Literal["inner", "all"] = "inner"
-    """``all`` prunes residual streams too."""
+    """``inner`` leaves the residual streams as wide as they are, ``all`` prunes them too."""
     placement: Literal["last", "official"] = "last"
-    """Gates at the last BatchNorm before channels are mixed, or, as the paper's released code, at the first."""
+    """Put gates at the ``last`` BatchNorm before channels are mixed or, as the paper's ``official`` code, the first."""
     precision: Precision = "auto"
+    """Number format of the forward and backward passes; ``auto`` is bf16 where the device computes it natively."""
 
     @property
     def history_axis(self) -> str:
-        """The column of the method's history that its curves are drawn over."""
+        """The column of the history that serves as the x axis of the method's curves."""
         return "epoch"
 
 
 class TrainedConfig(MethodConfig):
-    """Methods that start from a trained network: SGD with a multi-step schedule."""
+    """Settings of methods that first train the network: SGD with a multi-step schedule."""
 
     expand: float = Field(default=1.0, ge=1.0, le=8.0)
-    """Factor on the prunable widths; these methods prune the published network."""
+    """Factor by which the prunable widths are multiplied first; 1 prunes the published network, as the papers do."""
     epochs: int = Field(default=160, ge=1)
-    """Of the training."""
+    """Epochs of the training that precedes or accompanies the search."""
     batch_size: int = Field(default=64, ge=2)
+    """Images per step of the training."""
     lr: float = Field(default=0.1, gt=0)
+    """Learning rate of the training before the first milestone."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of the training's SGD."""
     weight_decay: float = Field(default=1e-4, ge=0)
+    """Weight decay of the training's SGD."""
     milestones: tuple[float, ...] = (0.5, 0.75)
-    """Fractions of the training at which the rate falls to a tenth."""
+    """Fractions of the training at which the learning rate drops to a tenth."""
 
     def as_training(self) -> RetrainConfig:
-        """The training of the network, on the training rows alone, as the training loop takes it."""
+        """Convert to the configuration of the training loop.
+
+        The network trains on the training rows only, since the search judges it on the validation rows.
+        """
         return RetrainConfig(
             epochs=self.epochs,
             batch_size=self.batch_size,

@@ -1,4 +1,4 @@
-"""What every method starts from: the network at its expanded widths, its channel graph and the images."""
+"""The input of every method: the network at its expanded widths, its channel graph and the images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,19 +22,20 @@ C = TypeVar("C", bound=MethodConfig)
 
 @dataclass(frozen=True)
 class SearchContext:
-    """A network before any channel is chosen, and what a method needs to choose.
+    """A network before any channel is chosen, and everything a method needs to choose.
 
     Attributes:
-        spec: the network as the images and the configuration have it.
-        model: at the expanded widths, freshly initialised, on the device of the images.
+        spec: the network, with the classes and input shape of the images and the expansion of the configuration.
+        model: the network at its expanded widths, freshly initialised, on the device of the images.
         graph: the channel graph of the unexpanded network.
         widths: the width of every group of ``model``.
-        budget: what the structure will be cut to; a latency budget stands here as the same share of the MACs.
+        budget: the budget of the structure; a latency budget is replaced by the same fraction of the MACs, since the
+            latency of a structure is only known once extraction has measured this machine.
         data: the images.
         config: the settings of the method.
-        seed: of everything that is random.
+        seed: the seed of every random choice of the method.
         record: called with every row of the history as soon as it is known.
-        checkpoints: of the search; they name their folder after everything that the result follows from.
+        checkpoints: the checkpoints of the search, open while the method runs.
     """
 
     spec: ModelSpec
@@ -49,7 +50,7 @@ class SearchContext:
     checkpoints: Checkpoints
 
     def config_as(self, kind: type[C]) -> C:
-        """The settings as the method's own configuration."""
+        """Return the settings, typed as the configuration of one method."""
         assert isinstance(self.config, kind)
         return self.config
 
@@ -66,12 +67,12 @@ def search_context(
     """Build the network of ``spec`` for the images, with weights drawn by ``seed``.
 
     Args:
-        spec: the network; images and configuration decide its classes, input and expansion.
+        spec: the network; its classes, input shape and expansion are taken from the images and the configuration.
         data: the images.
-        budget: that the user asked for.
+        budget: the budget that the user asked for.
         config: the settings of the method.
-        seed: of the search.
-        open_checkpoints: makes the checkpoints from their key.
+        seed: the seed of the search.
+        open_checkpoints: creates the checkpoints from their key, which holds everything that the result depends on.
         record: called with every row of the history.
 
     Raises:
@@ -100,7 +101,7 @@ def search_context(
         "recipe": config.model_dump(mode="json"),
         "budget": str(budget),
         "seed": seed,
-        "split": data.info["fingerprint"],
+        "split": data.info.fingerprint,
         "device": data.device.type,
     }
     return SearchContext(spec, model, graph, widths, budget.in_macs, data, config, seed, record, open_checkpoints(key))

@@ -1,4 +1,4 @@
-"""Shares of channels as gates, for methods that choose how much each group keeps and not which channels."""
+"""Shares of channels as gates, for methods that choose how many channels each group keeps rather than which ones."""
 
 from collections.abc import Mapping
 
@@ -11,15 +11,19 @@ from pfs_core.channels import ChannelGraph
 def proportional_gates(
     graph: ChannelGraph, expanded: Mapping[str, int], shares: Mapping[str, float]
 ) -> dict[str, Tensor]:
-    """Falling gates in (0, 1] whose cut at any budget has widths in the proportions of ``shares``.
+    """Express shares as gates, such that a cut at any budget keeps widths in the proportions of ``shares``.
 
-    The i-th of n channels of a group with the share u gets the gate u n / i, scaled: a cut at the gate t then keeps a
-    share of u / t of every group, as far as it has so many channels.
+    Channel i (counted from 1) of the n channels of a group with share u gets the gate u * n / i. A threshold t then
+    keeps the first u * n / t channels of each group: the widths are in the proportions u * n for every t, until a group
+    runs out of channels. Finally all gates are divided by the largest one, which changes no proportion.
 
     Args:
         graph: the channel graph of the unexpanded network.
         expanded: the width of every group before the cut.
-        shares: above 0, for each prunable group.
+        shares: the share of its channels that each prunable group should keep, above 0.
+
+    Returns:
+        ``{group: float32 [gates]}`` in (0, 1], falling within each group.
     """
     gates = {}
     for group in graph.prunable():

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pfs_core.config.recipes import Recipe
+from pfs_core.config.request import DEFAULT_METHOD
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.methods.amc import config as amc
 from pfs_core.methods.config import MethodConfig, TrainedConfig
@@ -17,6 +18,7 @@ from pfs_core.methods.uniform import config as uniform
 if TYPE_CHECKING:
     from pfs_core.methods.context import SearchContext
     from pfs_core.methods.result import MethodResult
+    from pfs_core.methods.search_info import SearchInfo
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Method:
     title: str
     config: type[MethodConfig]
     entry: str
-    describe: Callable[[Mapping[str, Any], Mapping[str, Any]], str]
+    describe: Callable[["SearchInfo", Mapping[str, Any]], str]
     any_budget: bool = True
 
     @property
@@ -55,7 +57,6 @@ class Method:
         return getattr(import_module(module), function)(context)
 
 
-DEFAULT = "pfs"
 METHODS = {
     method.name: method
     for method in (
@@ -94,5 +95,5 @@ def method_config(recipe: Recipe, settings: Mapping[str, Any]) -> MethodConfig:
     Raises:
         UserError: there is no such method, or it has no such setting or value.
     """
-    method = method_named(settings.get("method", DEFAULT))
+    method = method_named(settings.get("method", DEFAULT_METHOD))
     return method.config.parse({"method": method.name, **recipe.methods.get(method.name, {}), **settings}, "search")

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import load_split
@@ -12,6 +11,7 @@ from pfs_core.methods.context import search_context
 from pfs_core.methods.gates_folder import write_gates
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.registry import method_named
+from pfs_core.methods.search_info import SearchInfo
 from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.device import pick_device, resolve_precision
 from pfs_core.runtime.progress import Record, ignore
@@ -27,7 +27,7 @@ def search(
     config: MethodConfig = PfsConfig(),
     seed: int = 0,
     record: Record = ignore,
-) -> dict[str, Any]:
+) -> SearchInfo:
     """Choose channels by the method of ``config`` and write the ``gates`` folder.
 
     ``gates.safetensors`` has one float32 vector per prunable group, ``history.parquet`` one row per evaluation, epoch

@@ -1,4 +1,4 @@
-"""Who works on what, agreed through tags alone.
+"""Mutual exclusion between pipeline runs, by tags alone.
 
 A tag can be written, read and deleted; there is no compare-and-swap. A claimant writes its own tag, ``asking``, and
 reads all. Seeing no other, it writes ``held`` and has the claim. Seeing one that holds, or one that asks and comes
@@ -8,8 +8,8 @@ Of two claimants the second to write reads after both have written: it sees the 
 the two never hold at once, whatever the order of their steps, as long as no claim expires while its owner is between
 reading and writing. Of claimants that all see each other the first by name stays, so somebody gets it.
 
-Asking lasts for minutes only, so that a claimant that dies meanwhile is in nobody's way. A claim that cannot be read
-has expired.
+Asking lasts for minutes only, so that a claimant that dies meanwhile does not block the others. A claim that cannot be
+parsed counts as expired.
 """
 
 import json
@@ -23,11 +23,11 @@ ASKING_FOR = timedelta(minutes=2)
 ASKING, HELD = "asking", "held"
 EXPIRED = datetime.min.replace(tzinfo=UTC)
 LOOKS, EVERY = 20, 0.5
-"""How often, and every how many seconds, a claimant looks at others that ask too before it gives up."""
+"""How often a claimant looks at the others that ask before it gives up, and the seconds between two looks."""
 
 
 class Tags(Protocol):
-    """The tags of one thing."""
+    """The tags of the thing that is claimed."""
 
     def read(self) -> Mapping[str, str]:
         """All of them."""
@@ -45,14 +45,14 @@ def utc_now() -> datetime:
 
 
 class Claim:
-    """What one run says of one thing.
+    """The claim of one run on one thing.
 
     Args:
-        tags: of the thing.
-        run: the claimant; no two have the same.
-        hours: how long the claim holds, however its owner ends.
+        tags: the tags of the thing.
+        run: the claimant's id, which no other claimant has.
+        hours: how long the claim holds if it is not dropped.
         now: a clock.
-        sleep: waits for so many seconds.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Claim:
         self._tags, self._run, self._hours, self._now, self._sleep = tags, run, timedelta(hours=hours), now, sleep
 
     def take(self) -> bool:
-        """Whether the thing is this run's now. A run that has it already has it for ``hours`` from now."""
+        """Try to get the claim; returns whether this run has it. One that it had holds for ``hours`` from now."""
         mine = _claims(self._tags.read()).get(self._run)
         if mine and mine[0] == HELD and mine[1] > self._now():
             self._write(HELD, self._hours)
@@ -86,13 +86,13 @@ class Claim:
         return False
 
     def held(self) -> bool:
-        """Whether this run has the claim and nobody has taken it over since it expired."""
+        """Whether this run has the claim, even an expired one as long as no other run has taken it over."""
         claims = _claims(self._tags.read())
         state, _ = claims.pop(self._run, ("", EXPIRED))
         return state == HELD and not any(other == HELD and end > self._now() for other, end in claims.values())
 
     def drop(self) -> None:
-        """Give it back."""
+        """Give the claim back."""
         self._tags.delete(PREFIX + self._run)
 
     def _write(self, state: str, lasts: timedelta) -> datetime:
@@ -101,7 +101,7 @@ class Claim:
         return expires
 
     def _others(self) -> dict[str, str]:
-        """The states of the other claims, by run; those that have expired are removed."""
+        """The states of the other claims by run; expired claims are removed."""
         others = {}
         for run, (state, expires) in _claims(self._tags.read()).items():
             if run == self._run:
@@ -114,7 +114,7 @@ class Claim:
 
 
 def _claims(tags: Mapping[str, str]) -> dict[str, tuple[str, datetime]]:
-    """State and end of every claim, by run."""
+    """State and end of every claim by run."""
     return {key.removeprefix(PREFIX): _parsed(text) for key, text in tags.items() if key.startswith(PREFIX)}
 
 

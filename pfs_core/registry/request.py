@@ -1,4 +1,4 @@
-"""A request: a version of a registered model whose tags say what to make of it."""
+"""A request in the model registry: a model version whose tags say what to compress it to."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from pfs_core.config.overrides import STAGES
+from pfs_core.config.request import CompressRequest
 from pfs_core.config.spec import Config
 from pfs_core.errors import UserError
 
@@ -17,27 +17,31 @@ RUN, LINK, ATTEMPTS, REASON = "pfs.compress_run", "pfs.compress_link", "pfs.comp
 
 
 class Request(Config):
-    """What to compress, how far, and when the result is good enough."""
+    """Which network to compress, how far, and when the result is good enough."""
 
     model: str = Field(min_length=1)
-    """A zoo name, ``torchvision:NAME`` or ``package.module:factory``."""
+    """A name from the zoo, ``torchvision:NAME`` or ``package.module:factory``."""
     model_settings: dict[str, Any] = Field(default={})
-    """Its keyword arguments."""
+    """Keyword arguments of the network."""
     dataset: str = Field(min_length=1)
     budget: str = "macs=0.5"
     recipe: str = ""
     seed: int = Field(default=0, ge=0)
     max_accuracy_drop: float | None = Field(default=None, ge=-1, lt=1)
-    """The result is accepted if it loses at most this much test accuracy to the dense network, as a fraction."""
+    """The result is accepted if its test accuracy, as a fraction, is at most this far below the dense network's."""
     min_speedup: float | None = Field(default=None, gt=0)
-    """The result is accepted if the dense network's CPU latency is at least so many times its own."""
+    """The result is accepted if the dense network's CPU latency is at least this many times its own."""
 
     @classmethod
     def of_tags(cls, tags: Mapping[str, str], what: str) -> Self:
-        """Read ``pfs.model``, ``pfs.dataset`` and so on.
+        """Read a request from the tags ``pfs.model``, ``pfs.dataset`` and so on.
+
+        Args:
+            tags: all tags of a model version.
+            what: says whose tags they are in an error message.
 
         Raises:
-            UserError: one is missing or not understood; ``what`` says whose tags they are.
+            UserError: a tag is missing, or its value is not allowed.
         """
         values: dict[str, Any] = {
             name: tags[PREFIX + name] for name in cls.model_fields if tags.get(PREFIX + name) not in (None, "")
@@ -50,24 +54,26 @@ class Request(Config):
         return cls.parse(values, f"{what}: {PREFIX}".removesuffix("."))
 
     def tags(self) -> dict[str, str]:
-        """The tags that :meth:`of_tags` reads."""
+        """Return the tags from which :meth:`of_tags` reads this request."""
         values = self.model_dump(mode="json", exclude_defaults=True)
         return {PREFIX + name: json.dumps(v) if isinstance(v, dict) else str(v) for name, v in values.items()}
 
-    def arguments(self) -> dict[str, Any]:
-        """What a pipeline that carries it out is started with, as :func:`pfs_core.steps.preflight.check` takes it."""
-        return {
-            **self.model_dump(),
-            "budgets": [self.budget],
-            "networks": ["pruned"],
-            **{f"{stage}_settings": {} for stage in STAGES},
-        }
+    def to_compress_request(self) -> CompressRequest:
+        """Return what the pipeline that carries it out is asked for, without what depends on the result."""
+        return CompressRequest(
+            model=self.model,
+            model_settings=self.model_settings,
+            dataset=self.dataset,
+            budgets=[self.budget],
+            recipe=self.recipe,
+            seed=self.seed,
+        )
 
     def refusal(self, figures: Mapping[str, float]) -> str:
-        """Why a result is not accepted; empty if it is.
+        """Return why a result is not accepted, or an empty text if it is.
 
         Args:
-            figures: of the report, e.g. ``accuracy_drop`` and ``pruned_latency_ratio``.
+            figures: the figures of the report, such as ``accuracy_drop`` and ``pruned_latency_ratio``.
         """
         if self.max_accuracy_drop is not None:
             drop = figures.get("accuracy_drop")

@@ -1,7 +1,8 @@
-"""Requests as files: each becomes a version of a registered model, once."""
+"""Requests as files; each becomes one version of a registered model."""
 
 import hashlib
 import json
+import logging
 from typing import Any
 
 import yaml
@@ -10,18 +11,19 @@ from pydantic import Field
 from pfs_core.errors import UserError
 from pfs_core.registry.claims import Claim
 from pfs_core.registry.request import REQUESTED, STATE, Request
-from pfs_core.runtime.progress import say
 from pfs_core.storage import open_storage
+
+logger = logging.getLogger(__package__)
 
 SHA256 = "pfs.spec_sha256"
 FILES = r"\.(json|ya?ml)$"
 
 
 class RequestFile(Request):
-    """A request and the name of the model it is about."""
+    """A request together with the name of its registered model."""
 
     name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
-    """Of the registered model."""
+    """The name of the registered model."""
 
 
 class ModelTags:
@@ -46,16 +48,17 @@ class ModelTags:
 
 
 def register_files(prefix: str, run: str) -> None:
-    """Make a version with the state ``requested`` of every request file below ``prefix`` that has none yet.
+    """Create a version with the state ``requested`` for every request file below ``prefix`` that has none yet.
 
-    A file is known by its content: one that changes is another request. Runs that look at once make one version.
+    A file is identified by its content: a file that changes is a new request. Runs that look at the same time create
+    one version between them. A file that is no request is left out with a warning.
 
     Args:
         prefix: a folder or ``s3://`` prefix.
-        run: the pipeline run that looks.
+        run: the id of the pipeline run that looks.
 
     Raises:
-        UserError: ``prefix`` cannot be read. A file that is no request is left out, in a line that says why.
+        UserError: ``prefix`` cannot be read.
     """
     storage = open_storage(prefix)
     for entry in storage.files().matching(FILES):
@@ -64,7 +67,7 @@ def register_files(prefix: str, run: str) -> None:
         try:
             request = RequestFile.parse(_parsed(data, place), place)
         except UserError as e:
-            say(f"left out: {e}")
+            logger.warning(f"left out: {e}")
             continue
         _register(request, hashlib.sha256(data).hexdigest(), place, run)
 
@@ -80,7 +83,7 @@ def _register(request: RequestFile, sha256: str, place: str, run: str) -> None:
         if e.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     claim = Claim(ModelTags(request.name), run, hours=1)
-    if not claim.take():  # another run looks at this model's files
+    if not claim.take():  # another run is registering this model's files
         return
     known = client.search_model_versions(f"name = '{request.name}'")
     if all(version.tags.get(SHA256) != sha256 for version in known):

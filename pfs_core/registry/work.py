@@ -1,15 +1,16 @@
-"""The work that waits in the registry: found and claimed, finished, or given back.
+"""Requests in the model registry: finding and claiming them, finishing them, giving them back.
 
-The states of a version are in its tag ``pfs.compress``: ``requested`` by a user, ``claimed`` by a run, ``done`` or
+The state of a version is its tag ``pfs.compress``: ``requested`` by a user, ``claimed`` by a run, ``done`` or
 ``failed``.
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pfs_core.errors import UserError, one_line
+from pfs_core.errors import AccessDeniedError, UnreachableError, UserError, one_line
 from pfs_core.registry.claims import Claim
 from pfs_core.registry.request import (
     ATTEMPTS,
@@ -23,11 +24,12 @@ from pfs_core.registry.request import (
     STATE,
     Request,
 )
-from pfs_core.runtime.progress import say
 from pfs_core.tracking import PIPELINE_TAG
 
+logger = logging.getLogger(__package__)
+
 ACCEPTED = "accepted"
-"""The alias of the newest result that passed its gate."""
+"""The alias of the newest result that meets its request's limits."""
 MAX_ATTEMPTS = 3
 MAX_HOURS = 24 * 366
 SOURCE, RESULT, GATE = "pfs.source", "pfs.pruned", "pfs.gate"
@@ -57,18 +59,19 @@ class VersionTags:
 def find(limit: int, claim_hours: float, check: Callable[[Request], None]) -> list[dict[str, Any]]:
     """Claim up to ``limit`` requests for this pipeline run (``KFP_RUN_ID``), the oldest first.
 
-    A request that cannot be carried out is marked ``failed``. One whose claim has expired, because its run vanished, is
-    taken over; after ``MAX_ATTEMPTS`` such runs it is marked ``failed``. A run that asks again gets what it has. What
-    is wrong with one version does not keep the others waiting.
+    A request that cannot be carried out is marked ``failed``. A server that is out of reach, or access that is denied,
+    counts as an attempt, as does a run that vanished before its claim expired; after ``MAX_ATTEMPTS`` the request is
+    marked ``failed``. A run that asks again gets what it has claimed before. One bad version does not keep the others
+    waiting.
 
     Args:
-        limit: how many requests at most.
+        limit: the largest number of requests to claim.
         claim_hours: how long a claim holds.
         check: raises UserError for a request that cannot be carried out.
 
     Returns:
-        The fields of :class:`Request`, ``source`` (``models:/NAME/VERSION``) and ``registered_model``, the name that
-        the result gets.
+        For each request its fields (:class:`Request`), ``source`` (``models:/NAME/VERSION``) and ``registered_model``,
+        the name for the result.
 
     Raises:
         UserError: there is no MLflow server or no pipeline run, or a number is out of range.
@@ -84,14 +87,14 @@ def find(limit: int, claim_hours: float, check: Callable[[Request], None]) -> li
             if request := _claimed(name, version, run, hours, check):
                 found.append(request)
     if not found:
-        say("nothing to compress")
+        logger.info("nothing to compress")
     return found
 
 
 def _claimed(
     name: str, version: str, run: str, hours: float, check: Callable[[Request], None]
 ) -> dict[str, Any] | None:
-    """What to do for a version that is this run's now; None if it is another's, or nothing can be done."""
+    """The request of a version that this run has claimed; None if it is another run's, or cannot be carried out."""
     source, tags = f"models:/{name}/{version}", VersionTags(name, version)
     claim = Claim(tags, run, hours)
     if not claim.take():
@@ -105,7 +108,7 @@ def _claimed(
     if state[STATE] == CLAIMED and state.get(RUN) != run:
         reason = f"run {state.get(RUN)} vanished"
         if _count(tags, reason) == FAILED:
-            say(f"{source} cannot be compressed: {reason}, and it was the last of {MAX_ATTEMPTS} attempts")
+            logger.warning(f"{source} cannot be compressed: {reason}, and it was the last of {MAX_ATTEMPTS} attempts")
             tags.write(STATE, FAILED)
             claim.drop()
             return None
@@ -115,20 +118,19 @@ def _claimed(
         request = Request.of_tags(state, source)
         check(request)
     except Exception as e:
-        refused = isinstance(e, UserError)
-        reason = str(e) if refused else one_line(e)
-        say(f"{source} cannot be compressed: {reason}")
+        reason = str(e) if isinstance(e, UserError) else one_line(e)
+        logger.warning(f"{source} cannot be compressed: {reason}")
         next_state = _count(tags, reason)
-        tags.write(STATE, FAILED if refused else next_state)
+        tags.write(STATE, FAILED if _is_final(e) else next_state)
         claim.drop()
         return None
     tags.write(STATE, CLAIMED)
-    say(f"{source}: {request.model} on {request.dataset} to {request.budget}")
+    logger.info(f"{source}: {request.model} on {request.dataset} to {request.budget}")
     return {**request.model_dump(exclude_none=True), "source": source, "registered_model": f"{name}-pruned"}
 
 
 def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, float], claim_hours: float) -> bool:
-    """Tie a result to its source, accept it if it passes its gate, and mark the source ``done``.
+    """Link a result and its source, accept the result if it meets its limits, and mark the source ``done``.
 
     Args:
         request: of :func:`find`.
@@ -137,8 +139,8 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
         claim_hours: as for :func:`find`.
 
     Returns:
-        Whether the version is this run's, or free, as it is where the run ended and this step is tried again; if it is
-        another's, nothing is changed.
+        Whether the version belongs to this run or to none (as after the run has ended and this step is tried again).
+        If it belongs to another run, nothing is changed.
 
     Raises:
         UserError: the result was not registered, or ``claim_hours`` is out of range.
@@ -150,14 +152,14 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
     tags = VersionTags(name, version)
     claim = Claim(tags, run, _hours(claim_hours))
     if not claim.take():
-        say(f"{request['source']} was claimed by another run meanwhile; its tags are left as they are")
+        logger.warning(f"{request['source']} was claimed by another run meanwhile; its tags are left as they are")
         return False
     state = tags.read()
     if state.get(STATE) == DONE:
         claim.drop()
         if state.get(RUN) == run:  # this step is tried again
             return True
-        say(f"{request['source']} was finished by another run meanwhile; its tags are left as they are")
+        logger.warning(f"{request['source']} was finished by another run meanwhile; its tags are left as they are")
         return False
     if not registered:
         raise UserError(f"the result of {request['source']} is not in the registry; set MLFLOW_TRACKING_URI")
@@ -176,15 +178,17 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
     tags.write(LINK, _link(run))
     tags.write(STATE, DONE)
     claim.drop()
-    say(f"{request['source']} is done: models:/{registered}, {f'not accepted: {refusal}' if refusal else 'accepted'}")
+    logger.info(
+        f"{request['source']} is done: models:/{registered}, {f'not accepted: {refusal}' if refusal else 'accepted'}"
+    )
     return True
 
 
 def give_back(reason: str) -> int:
-    """End the claims that this run still has: what it could not finish is requested again, or failed in the end.
+    """Give back what this run has claimed and not finished; each is requested again, or failed after its last attempt.
 
     Returns:
-        How many there were.
+        How many claims there were.
     """
     run, ended = _run(), 0
     for name, version in _versions(REQUESTED, CLAIMED):  # a run may be stopped between its claim and the new state
@@ -198,8 +202,13 @@ def give_back(reason: str) -> int:
     return ended
 
 
+def _is_final(error: Exception) -> bool:
+    """Whether a request is wrong in itself; servers come back, and credentials are renewed."""
+    return isinstance(error, UserError) and not isinstance(error, AccessDeniedError | UnreachableError)
+
+
 def _count(tags: VersionTags, reason: str) -> str:
-    """Count an attempt that came to nothing; returns the state that follows."""
+    """Count a failed attempt in the tags; returns the state that follows from it."""
     state = tags.read()
     attempts = _attempts(state) + 1
     tags.write(ATTEMPTS, str(attempts))
@@ -208,7 +217,7 @@ def _count(tags: VersionTags, reason: str) -> str:
 
 
 def _attempts(state: Mapping[str, str]) -> int:
-    """How many attempts a version's tags tell of; none where they make no sense."""
+    """The number of attempts in a version's tags; 0 where the tag is missing or no number."""
     try:
         return max(0, int(state.get(ATTEMPTS, "0")))
     except ValueError:
@@ -223,7 +232,7 @@ def _hours(claim_hours: float) -> float:
 
 @contextlib.contextmanager
 def _unless_deleted(name: str, version: str) -> Iterator[None]:
-    """Pass over a version that was deleted since it was listed."""
+    """Skip a version that was deleted since it was listed."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -231,11 +240,11 @@ def _unless_deleted(name: str, version: str) -> Iterator[None]:
     except MlflowException as e:
         if e.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        say(f"models:/{name}/{version} has been deleted")
+        logger.info(f"models:/{name}/{version} has been deleted")
 
 
 def _versions(*states: str) -> Iterator[tuple[str, str]]:
-    """Name and version of every version in one of these states, the oldest first."""
+    """Name and number of every version in one of these states, the oldest first."""
     from mlflow import MlflowClient
 
     found = []

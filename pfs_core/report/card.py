@@ -1,8 +1,9 @@
-"""What a user of the registered network has to know, on a page of Markdown."""
+"""The model card: what a user of the registered network has to know, as Markdown."""
 
 from pathlib import Path
 
-from pfs_core.report.page import HEADER, table_cells
+from pfs_core.rendering.tables import markdown_table
+from pfs_core.report.cells import HEADER, table_cells
 from pfs_core.report.results import RUNTIME_NAMES, Results
 
 FILES = ("model.safetensors", "structure.json", "metrics.json", "model.onnx")
@@ -17,32 +18,31 @@ def model_card(results: Results, name: str) -> str:
         results: of the run.
         name: of the registered model.
     """
-    split, trained, quoted = results.split, results.metrics["pruned"], results.quoted
-    classes = split["class_names"]
-    listed = ", ".join(map(str, classes[:_CLASSES])) + (", ... (`metrics.json` has all)" * (len(classes) > _CLASSES))
+    split, trained, quoted = results.split, results.pruned, results.quoted
+    classes = split.class_names
+    listed = ", ".join(classes[:_CLASSES])
+    if len(classes) > _CLASSES:
+        listed += ", ... (`metrics.json` has all)"
     shape = "x".join(map(str, results.spec.input_shape))
-    rows = [f"| {' | '.join(cells)} |" for cells in table_cells(results.table())]
     lines = [
         f"# {name}",
         "",
-        f"The network `{results.spec.name}`, cut to the budget `{results.structures['pruned'].target_budget}` by "
+        f"The network `{results.spec.name}`, cut to the budget `{results.structure.target_budget}` by "
         f"{results.method}, then {results.training}.",
         "",
         f"- **Input**: float32, [N, {', '.join(map(str, results.spec.input_shape))}], pixels in 0-255; the "
         "normalisation is part of the network.",
         f"- **Output**: logits, [N, {len(classes)}], of the classes {listed}.",
-        f"- **Dataset**: `{split['dataset']}`, {trained['train_rows']:,} images trained, {trained['test_rows']:,} "
-        f"tested; images of {shape}; fingerprint `{split['fingerprint']}`.",
-        f"- **Made with**: pfs {trained['pfs_version']}, seed {trained['seed']}, {trained['epochs']} epochs in "
-        f"{trained['precision']}.",
+        f"- **Dataset**: `{split.dataset}`, {trained.train_rows:,} images trained, {trained.test_rows:,} "
+        f"tested; images of {shape}; fingerprint `{split.fingerprint}`.",
+        f"- **Made with**: pfs {trained.pfs_version}, seed {trained.seed}, {trained.epochs} epochs in "
+        f"{trained.precision}.",
         "",
-        "| " + " | ".join(HEADER) + " |",
-        "|" + " --- |" * len(HEADER),
-        *rows,
+        *markdown_table(HEADER, table_cells(results.table())),
         "",
         f"Accuracy is that of the test images, which took no part in the training. Latency was measured on "
-        f"{results.latency['machine']['cpu']} in {RUNTIME_NAMES[quoted['runtime']]}, batch {quoted['batch']}, "
-        f"{quoted['threads']} thread(s); on another processor the ratio may be another.",
+        f"{results.latency.machine.cpu} in {RUNTIME_NAMES[quoted.runtime]}, batch {quoted.batch}, "
+        f"{quoted.threads} thread(s); on another processor the ratio may be another.",
         "",
         "```python",
         "import mlflow",

@@ -1,18 +1,20 @@
 """The report's figures, as SVG text that needs no network, no script and no font file, and as words."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pfs_core.latency.results import Measurement
+from pfs_core.methods.amc.config import AmcConfig
 from pfs_core.rendering.drawing import INK, STYLE, svg_text
-from pfs_core.report.results import NETWORKS, History, Results
+from pfs_core.report.results import NETWORKS, Results
 
 COLOURS = {"dense": "#808080", "expanded": "#9a79c6", "uniform": "#d1810f", "pruned": "#2f7fc4"}
 COUNTED = 12
@@ -20,6 +22,7 @@ COUNTED = 12
 NAMED, WORST = 30, 20
 """Up to so many classes it has room for their names; of more it shows this many, those most often mistaken."""
 
+_PRUNED = COLOURS["pruned"]
 _LINES = {"dense": "-", "expanded": ":", "uniform": "--", "pruned": "-"}
 _FIXED, _BEHIND = "#9db4c8", "#80808040"
 SHARES = LinearSegmentedColormap.from_list("shares", ["#1f77d000", "#1f77d0bf"])
@@ -36,21 +39,21 @@ def draw(plot: Callable[[Axes, Results], str], results: Results, size: tuple[flo
 
 def channels(ax: Axes, results: Results) -> str:
     """Width of every resizable channel group: dense, expanded, kept."""
-    graph = results.structures["pruned"].graph()
+    graph = results.structure.graph()
     groups = [group for group in graph.groups if group.resizable]
     prunable = set(results.gates)
     dense = [group.width for group in groups]
     widths = graph.expanded(results.spec.expand, results.spec.expand_stream)
     expanded = [widths[group.name] for group in groups]
-    kept = [results.structures["pruned"].widths[group.name] for group in groups]
+    kept = [results.structure.widths[group.name] for group in groups]
     x = np.arange(len(groups))
-    colours = [COLOURS["pruned"] if group.name in prunable else _FIXED for group in groups]
+    colours = [_PRUNED if group.name in prunable else _FIXED for group in groups]
     ax.bar(x, expanded, width=0.8, color=_BEHIND, label="expanded, searched over")
     ax.bar(x, kept, width=0.8, color=colours)
     ax.hlines(dense, x - 0.42, x + 0.42, color=INK, linewidth=1.4, label="dense")
     ax.set_xticks(x, [group.name for group in groups], rotation=60, ha="right", fontsize=7)
     ax.set_ylabel("channels")
-    ax.bar(0, 0, color=COLOURS["pruned"], label="kept")
+    ax.bar(0, 0, color=_PRUNED, label="kept")
     if len(prunable) < len(groups):
         ax.bar(0, 0, color=_FIXED, label="kept, not pruned (residual stream)")
     ax.legend(loc="upper left")
@@ -61,8 +64,8 @@ def channels(ax: Axes, results: Results) -> str:
 def gate_histogram(ax: Axes, results: Results) -> str:
     """How far the gates are polarised, and where the cut is."""
     values = torch.cat(list(results.gates.values())).numpy()
-    threshold = results.structures["pruned"].chosen_by["threshold"]
-    ax.hist(values, bins=np.linspace(0, 1, 41).tolist(), color=COLOURS["pruned"])
+    threshold = results.structure.chosen_by["threshold"]
+    ax.hist(values, bins=np.linspace(0, 1, 41).tolist(), color=_PRUNED)
     ax.axvline(threshold, color=INK, linewidth=1.2, linestyle="--", label=f"cut at {threshold:.3f}")
     ax.set_xlabel("gate")
     ax.set_ylabel("channels")
@@ -76,14 +79,12 @@ def gate_histogram(ax: Axes, results: Results) -> str:
 
 def polarisation(ax: Axes, results: Results) -> str:
     """Which share of the gates is nearly closed, between, and nearly open over the search."""
-    unit = _unit(results)
-    rows = [row for row in results.search_history if "closed" in row]
-    places = [row[unit] for row in rows]
-    closed = np.array([row["closed"] for row in rows])
-    opened = np.array([row["open"] for row in rows])
+    unit = results.search.recipe.history_axis
+    history = results.search_history.dropna(subset=["closed"])
+    closed, opened = history.closed.to_numpy(), history.open.to_numpy()
     parts = (closed, 1 - closed - opened, opened)
     labels = ("below 0.05", "between", "above 0.95")
-    ax.stackplot(places, *parts, labels=labels, colors=[_BEHIND, _FIXED, COLOURS["pruned"]])
+    ax.stackplot(history[unit], *parts, labels=labels, colors=[_BEHIND, _FIXED, _PRUNED])
     _along(ax, f"{unit} of the search")
     ax.set_ylim(0, 1)
     ax.set_ylabel("share of the gates")
@@ -96,30 +97,34 @@ def polarisation(ax: Axes, results: Results) -> str:
 
 def search_curves(ax: Axes, results: Results) -> str:
     """Mean gate, non-zero fraction and validation accuracy over the search."""
-    unit = _unit(results)
-    places = [row[unit] for row in results.search_history]
-    for key, label in (("mean_gate", "mean gate"), ("nonzero", "non-zero gates"), ("val_accuracy", "val. accuracy")):
-        ax.plot(places, [row[key] for row in results.search_history], marker=".", label=label)
-    ax.axhline(results.search["target_ratio"], color="#808080", linewidth=1, linestyle=":", label="target ratio")
-    ax.axvline(results.search[f"kept_{unit}"], color=INK, linewidth=1, linestyle="--", label="kept")
+    info, history = results.search, results.search_history
+    unit = info.recipe.history_axis
+    kept = info.kept_step if unit == "step" else info.kept_epoch
+    assert info.target_ratio is not None
+    assert kept is not None
+    for column, label in (("mean_gate", "mean gate"), ("nonzero", "non-zero gates"), ("val_accuracy", "val. accuracy")):
+        ax.plot(history[unit], history[column], marker=".", label=label)
+    ax.axhline(info.target_ratio, color="#808080", linewidth=1, linestyle=":", label="target ratio")
+    ax.axvline(kept, color=INK, linewidth=1, linestyle="--", label="kept")
     _along(ax, f"{unit} of the search")
     ax.set_ylim(0, 1.02)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
-    first, last = results.search_history[0], results.search_history[-1]
+    first, last = history.iloc[0], history.iloc[-1]
     return (
-        f"Over the search the mean gate goes from {first['mean_gate']:.2f} to {last['mean_gate']:.2f}, the non-zero "
-        f"gates to {last['nonzero']:.0%} (target {results.search['target_ratio']:.0%}); those of {unit} "
-        f"{results.search[f'kept_{unit}']} are kept."
+        f"Over the search the mean gate goes from {first.mean_gate:.2f} to {last.mean_gate:.2f}, the non-zero "
+        f"gates to {last.nonzero:.0%} (target {info.target_ratio:.0%}); those of {unit} {kept} are kept."
     )
 
 
 def search_losses(ax: Axes, results: Results) -> str:
     """The loss over the search, and the cross-entropy in it where it is not all of it."""
-    unit, rows, words = _unit(results), results.search_history, []
-    for key, label, colour in (("loss", "loss", COLOURS["pruned"]), ("cross_entropy", "cross-entropy", INK)):
-        if key in rows[0]:
-            ax.plot([row[unit] for row in rows], [row[key] for row in rows], marker=".", color=colour, label=label)
-            words.append(f"{label} from {rows[0][key]:.3f} to {rows[-1][key]:.3f}")
+    history, words = results.search_history, []
+    unit = results.search.recipe.history_axis
+    for column, label, colour in (("loss", "loss", _PRUNED), ("cross_entropy", "cross-entropy", INK)):
+        if column in history:
+            values = history[column]
+            ax.plot(history[unit], values, marker=".", color=colour, label=label)
+            words.append(f"{label} from {values.iloc[0]:.3f} to {values.iloc[-1]:.3f}")
     _along(ax, f"{unit} of the search")
     ax.legend()
     return f"Over the search: {', '.join(words)}."
@@ -135,29 +140,29 @@ def sparse_training_curve(ax: Axes, results: Results) -> str:
     return _accuracy_over(ax, results.search_history, "epoch of the training with the penalty")
 
 
-def _accuracy_over(ax: Axes, rows: History, label: str) -> str:
-    ax.plot([row["epoch"] for row in rows], [row["val_accuracy"] for row in rows], marker=".", color=COLOURS["pruned"])
+def _accuracy_over(ax: Axes, history: pd.DataFrame, label: str) -> str:
+    accuracy = history.val_accuracy
+    ax.plot(history.epoch, accuracy, marker=".", color=_PRUNED)
     _along(ax, label)
     ax.set_ylabel("validation accuracy")
-    first, last = rows[0]["val_accuracy"], rows[-1]["val_accuracy"]
-    return f"Over {len(rows)} epochs the validation accuracy goes from {first:.1%} to {last:.1%}."
+    first, last = accuracy.iloc[0], accuracy.iloc[-1]
+    return f"Over {len(history)} epochs the validation accuracy goes from {first:.1%} to {last:.1%}."
 
 
 def rewards(ax: Axes, results: Results) -> str:
     """What AMC's agent earned in each episode, and the best until then."""
-    rows = results.search_history
-    places = [row["episode"] for row in rows]
-    ax.plot(places, [row["reward"] for row in rows], linestyle="", marker=".", color=_FIXED, label="an episode")
-    ax.plot(places, [row["best_reward"] for row in rows], color=COLOURS["pruned"], label="best so far")
-    warm = results.search["recipe"]["warmup_episodes"]
+    history, best = results.search_history, results.search_history.best_reward
+    ax.plot(history.episode, history.reward, linestyle="", marker=".", color=_FIXED, label="an episode")
+    ax.plot(history.episode, best, color=_PRUNED, label="best so far")
+    warm = results.search.recipe_as(AmcConfig).warmup_episodes
     ax.axvline(warm + 0.5, color=INK, linewidth=1, linestyle="--", label="end of warm-up")
     ax.set_xlabel("episode")
     ax.set_ylabel("accuracy of the cut network")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
-    at_random = rows[min(warm, len(rows)) - 1]["best_reward"]
+    at_random = best.iloc[min(warm, len(best)) - 1]
     return (
         f"The best of {warm} random episodes keeps {at_random:.1%} accuracy without training, "
-        f"the best of all {len(rows)} keeps {rows[-1]['best_reward']:.1%}."
+        f"the best of all {len(best)} keeps {best.iloc[-1]:.1%}."
     )
 
 
@@ -173,15 +178,14 @@ SEARCH_CURVES: dict[str, tuple[str, Callable[[Axes, Results], str]]] = {
 def training_curves(ax: Axes, results: Results) -> str:
     """Accuracy over the retraining: on validation rows where they were held out, else on training rows."""
     words = []
-    for name in NETWORKS:
-        history = results.histories.get(name)
-        if history:
-            key = "val_accuracy" if "val_accuracy" in history[0] else "train_accuracy"
-            points = [(row["epoch"], row[key]) for row in history if row[key] is not None]
-            ax.plot(*zip(*points, strict=True), color=COLOURS[name], marker=".", label=name)
-            label = {"val_accuracy": "validation accuracy", "train_accuracy": "training accuracy"}[key]
-            ax.set_ylabel(label)
-            words.append(f"{name} ends at {points[-1][1]:.1%} {label} after {points[-1][0]} epochs")
+    for name, history in _drawn_histories(results):
+        validated = "val_accuracy" in history
+        column, label = ("val_accuracy", "validation") if validated else ("train_accuracy", "training")
+        known = history.dropna(subset=[column])
+        ax.plot(known.epoch, known[column], color=COLOURS[name], marker=".", label=name)
+        ax.set_ylabel(f"{label} accuracy")
+        epochs, accuracy = known.epoch.iloc[-1], known[column].iloc[-1]
+        words.append(f"{name} ends at {accuracy:.1%} {label} accuracy after {epochs} epochs")
     _along(ax, "epoch of the retraining")
     ax.legend()
     return "; ".join(words).capitalize() + "."
@@ -190,11 +194,9 @@ def training_curves(ax: Axes, results: Results) -> str:
 def training_losses(ax: Axes, results: Results) -> str:
     """Training loss over the retraining."""
     words = []
-    for name in NETWORKS:
-        if history := results.histories.get(name):
-            losses = [row["loss"] for row in history]
-            ax.plot([row["epoch"] for row in history], losses, color=COLOURS[name], marker=".", label=name)
-            words.append(f"{name} from {losses[0]:.3f} to {losses[-1]:.3f}")
+    for name, history in _drawn_histories(results):
+        ax.plot(history.epoch, history.loss, color=COLOURS[name], marker=".", label=name)
+        words.append(f"{name} from {history.loss.iloc[0]:.3f} to {history.loss.iloc[-1]:.3f}")
     _along(ax, "epoch of the retraining")
     ax.set_ylabel("training loss")
     ax.set_ylim(bottom=0)
@@ -202,7 +204,13 @@ def training_losses(ax: Axes, results: Results) -> str:
     return f"Training loss: {'; '.join(words)}."
 
 
-def latency(ax: Axes, results: Results, measurement: Mapping[str, Any]) -> str:
+def _drawn_histories(results: Results) -> list[tuple[str, pd.DataFrame]]:
+    """The trainings that have epochs, in the order of the table."""
+    known = [(name, results.histories[name]) for name in NETWORKS if name in results.histories]
+    return [(name, history) for name, history in known if len(history)]
+
+
+def latency(ax: Axes, results: Results, measurement: Measurement) -> str:
     """Distribution of the latency samples of one measurement, up to a little more than the slowest network's p90."""
     samples = results.samples(measurement)
     last = 1.15 * max(float(np.quantile(values, 0.9)) for values in samples.values())
@@ -210,19 +218,18 @@ def latency(ax: Axes, results: Results, measurement: Mapping[str, Any]) -> str:
     for name, values in samples.items():
         colour, line = COLOURS[name], _LINES[name]
         ax.hist(values, bins=bins, histtype="step", linewidth=1.4, color=colour, linestyle=line, label=name)
-    ax.set_xlabel("milliseconds a batch" if measurement["batch"] > 1 else "milliseconds an image")
+    ax.set_xlabel("milliseconds per batch" if measurement.batch > 1 else "milliseconds per image")
     ax.xaxis.set_major_locator(MaxNLocator(5))  # 0.0475 is long
     ax.set_ylabel("rounds")
     ax.legend()
-    parts = [f"{name} {s['p50_ms']:.3f} and {s['p90_ms']:.3f} ms" for name, s in measurement["models"].items()]
+    parts = [f"{name} {s.p50_ms:.3f} and {s.p90_ms:.3f} ms" for name, s in measurement.models.items()]
     beyond = np.concatenate(list(samples.values())) > last
     return f"Median and 90% quantile: {', '.join(parts)}. Of all rounds {beyond.mean():.1%} took longer than is shown."
 
 
 def confusion(ax: Axes, results: Results) -> str:
     """Test images of the pruned network by true and predicted class, as shares of the true class."""
-    metrics = results.metrics["pruned"]
-    counts, names = np.array(metrics["confusion_matrix"]), metrics["class_names"]
+    counts, names = np.array(results.pruned.confusion_matrix), results.pruned.class_names
     wrong = counts - np.diag(np.diag(counts))
     mistaken = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")
     shown = np.arange(len(names)) if len(names) <= NAMED else np.sort(mistaken[:WORST])
@@ -256,7 +263,3 @@ def _along(ax: Axes, label: str) -> None:
     """Name the axis of epochs or steps; a tick is a whole one."""
     ax.set_xlabel(label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _unit(results: Results) -> str:
-    return "step" if results.search["recipe"].get("evaluate_every") else "epoch"

@@ -1,4 +1,4 @@
-"""A channel graph as a picture: one bar a group as long as it is wide, and who is computed from whom."""
+"""A channel graph as a picture: one bar per group, as long as it is wide, and which group is computed from which."""
 
 from pathlib import Path
 

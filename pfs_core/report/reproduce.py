@@ -6,27 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from pfs_core.config.recipes import default_recipe, recipe
+from pfs_core.config.spec import Config
 from pfs_core.methods.registry import method_config
 from pfs_core.report.results import Results
 
 
 def commands(results: Results) -> list[str]:
-    """A line a step; settings are named where they are not the default ones of the dataset."""
+    """One line per step; settings are named where they are not the default ones of the dataset."""
     split, search = results.split, results.search
-    pruned = results.structures["pruned"]
-    defaults = recipe(default_recipe(split["dataset"]))
+    pruned = results.structure
+    defaults = recipe(default_recipe(split.dataset))
     usual = defaults.model_dump(mode="json")
-    usual["search"] = method_config(defaults, {"method": search["method"]}).model_dump(mode="json")
+    usual["search"] = method_config(defaults, {"method": search.method}).model_dump(mode="json")
     model = [f"--set=model.{key}={_text(value)}" for key, value in results.spec.kwargs.items()]
-    method = [f"--method={search['method']}"] if search["method"] != "pfs" else []
+    method = [f"--method={search.method}"] if search.method != "pfs" else []
     extract = {key: pruned.chosen_by[key] for key in ("channel_multiple", "floor")}
     if model_of := pruned.provenance.get("latency_model"):
         extract |= {key: model_of[key] for key in ("runtime", "threads")}
     lines = [
-        ["pfs", "split", split["dataset"], "split", *_seed(split), *_changes("split", split["recipe"], usual)],
+        ["pfs", "split", split.dataset, "split", *_seed(split.seed), *_changes("split", split.recipe, usual)],
         [
-            *("pfs", "search", "--model", results.spec.name, "--split", "split", "--budget", search["budget"]),
-            *("gates", *_seed(search), *model, *method, *_changes("search", search["recipe"], usual)),
+            *("pfs", "search", "--model", results.spec.name, "--split", "split", "--budget", search.budget),
+            *("gates", *_seed(search.seed), *model, *method, *_changes("search", search.recipe, usual)),
         ],
         [
             "pfs",
@@ -39,30 +40,30 @@ def commands(results: Results) -> list[str]:
             *_changes("extract", extract, usual),
         ],
     ]
-    for name, metrics in results.metrics.items():
+    for name, trained in results.metrics.items():
         file = f"structures/{'structure' if name == 'pruned' else name}.json"
         lines.append(
             [
                 *("pfs", "retrain", "--structure", file, "--split", "split", f"model-{name}"),
-                *(*_seed(metrics), *_changes("retrain", metrics["recipe"], usual)),
+                *(*_seed(trained.seed), *_changes("retrain", trained.recipe, usual)),
             ]
         )
-    measured = [name for name in results.latency["models"] if name in ("pruned", "uniform")]
+    measured = [name for name in results.latency.models if name in ("pruned", "uniform")]
     files = [f"--structure=structures/{'structure' if name == 'pruned' else name}.json" for name in measured]
     plain = {"latency": recipe("cifar-sfp").latency.model_dump(mode="json")}  # what the command takes by itself
-    latency = _changes("latency", results.latency["recipe"], plain)
-    lines.append(["pfs", "benchmark", *files, "latency", *_seed(results.latency), *latency])
+    latency = _changes("latency", results.latency.recipe, plain)
+    lines.append(["pfs", "benchmark", *files, "latency", *_seed(results.latency.seed), *latency])
     lines.append(["pfs", "report", ".", "report"])
     return [shlex.join(line) for line in lines]
 
 
-def _changes(stage: str, settings: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
-    given = json.loads(json.dumps(settings))
+def _changes(stage: str, settings: Config | Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    given = settings.model_dump(mode="json") if isinstance(settings, Config) else settings
     return [f"--set={stage}.{k}={_text(v)}" for k, v in given.items() if k in usual[stage] and v != usual[stage][k]]
 
 
-def _seed(info: Mapping[str, Any]) -> list[str]:
-    return [f"--seed={info['seed']}"] if info["seed"] else []
+def _seed(seed: int) -> list[str]:
+    return [f"--seed={seed}"] if seed else []
 
 
 def _text(value: Any) -> str:

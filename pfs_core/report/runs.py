@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pfs_core.errors import UserError
+from pfs_core.latency.results import LatencyResult
 from pfs_core.methods.gates_folder import load_gates
-from pfs_core.report.results import Results, load_results
-from pfs_core.storage.artifacts import read_json, require_result
+from pfs_core.report.loading import load_results
+from pfs_core.report.results import Results
+from pfs_core.storage.artifacts import require_result
 from pfs_core.structure import Structure
+from pfs_core.training.metrics import TrainingMetrics
 
 
 def load_budgets(
@@ -28,13 +31,13 @@ def load_budgets(
     out = []
     for folder in structures_dirs:
         structure = require_result(folder, "structure", "pfs extract --gates DIR OUT") / "structure.json"
-        cost = read_json(structure)["cost"]
+        cost = Structure.load(structure).cost
         models = [path for path in model_dirs if (Path(path) / "structure.json").read_bytes() == structure.read_bytes()]
-        latencies = [path for path in latency_dirs if _measured(path) == (cost["macs"], cost["params"])]
+        latencies = [path for path in latency_dirs if _measured(path) == (cost.macs, cost.params)]
         if not models or not latencies:
             raise UserError(f"{folder} has no trained and measured network; retrain and benchmark its structure.json")
         out.append(load_results(split_dir, gates_dir, folder, [models[0], dense_dir], latencies[0]))
-    return sorted(out, key=lambda results: -results.structures["pruned"].cost.macs)
+    return sorted(out, key=lambda results: -results.structure.cost.macs)
 
 
 def load_methods(
@@ -52,8 +55,11 @@ def load_methods(
     Raises:
         UserError: a folder is missing, or something is of none of the structures.
     """
-    searches = {(i["method"], i["seed"], i["budget"]): path for path in gates_dirs for i in [load_gates(path)[1]]}
-    dense = {read_json(Path(path) / "metrics.json")["seed"]: path for path in dense_dirs}
+    searches = {}
+    for path in gates_dirs:
+        _, info = load_gates(path)
+        searches[info.method, info.seed, info.budget] = path
+    dense = {TrainingMetrics.load(Path(path) / "metrics.json").seed: path for path in dense_dirs}
     out = []
     for folder in structures_dirs:
         structure = Structure.load(Path(folder) / "structure.json")
@@ -69,8 +75,9 @@ def load_methods(
 
 
 def _measured(latency_dir: str | Path) -> tuple[int, int]:
-    pruned = read_json(Path(latency_dir) / "latency.json")["models"]["pruned"]
-    return pruned["macs"], pruned["params"]
+    """MACs and parameters of the pruned network of a ``latency`` folder."""
+    pruned = LatencyResult.load(Path(latency_dir) / "latency.json").models["pruned"]
+    return pruned.macs, pruned.params
 
 
 def load_runs(folders: Sequence[str | Path]) -> list[Results]:
@@ -84,10 +91,10 @@ def load_runs(folders: Sequence[str | Path]) -> list[Results]:
         models = sorted(path for path in folder.glob("model-*") if path.is_dir())
         split, gates, structures, latency = (folder / name for name in ("split", "gates", "structures", "latency"))
         found.append(load_results(split, gates, structures, models, latency))
-        for what, of in (("network", _network), ("dataset", lambda results: results.split["dataset"])):
+        for what, of in (("network", _network), ("dataset", lambda results: results.split.dataset)):
             if of(found[-1]) != of(found[0]):
                 raise UserError(f"{folder} is of the {what} {of(found[-1])}, {folders[0]} of {of(found[0])}")
-    return sorted(found, key=lambda results: -results.structures["pruned"].cost.macs)
+    return sorted(found, key=lambda results: -results.structure.cost.macs)
 
 
 def _network(results: Results) -> str:

@@ -1,1 +1,1 @@
-"""What a step runs on and with: device, processes, environment, progress and what it cost."""
+"""The surroundings of a step: device, processes, environment, logs, progress and cost."""

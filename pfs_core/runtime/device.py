@@ -1,7 +1,8 @@
-"""Where to compute, and in which precision."""
+"""The device to compute on, its precision and memory, and the CPU cores of this process."""
 
 import contextlib
 import ctypes
+import logging
 import os
 import resource
 import sys
@@ -11,44 +12,55 @@ from typing import Any
 
 import torch
 
-from pfs_core.runtime.progress import say
+logger = logging.getLogger(__package__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def pick_device() -> torch.device:
-    """A CUDA device if there is one, the first or that of torchrun's ``LOCAL_RANK``, else the CPU."""
+    """Return a CUDA device if there is one, else the CPU.
+
+    Under torchrun each process gets the CUDA device of its ``LOCAL_RANK``.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if "LOCAL_RANK" in os.environ else torch.device("cuda")
 
 
+def usable_cores() -> set[int]:
+    """Return the numbers of the CPU cores that this process may use.
+
+    Where the system does not restrict processes to cores (macOS), these are all cores of the machine.
+    """
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
 def native_bf16(device: torch.device) -> bool:
-    """Whether ``device`` multiplies bfloat16 in hardware (emulation is slower than fp32)."""
+    """Return whether ``device`` multiplies bfloat16 in hardware; emulation is slower than fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported()
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``bf16`` or ``fp32``: what ``auto`` means on this device."""
+    """Return ``bf16`` or ``fp32``; ``auto`` becomes the better one for ``device``."""
     if precision == "auto":
         return "bf16" if native_bf16(device) else "fp32"
     return precision
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """The autocast context of a resolved precision."""
+    """Return the autocast context of a precision that :func:`resolve_precision` returned."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
 
 def reuse_memory() -> None:
-    """Let this process keep the memory of large tensors for the next ones, instead of giving it back to the system.
+    """Let this process reuse the memory of large tensors instead of returning it to the system.
 
-    A training step frees and asks for the same sizes again and again; new pages cost more than what is computed on
-    them. Without glibc, nothing happens.
+    Every training step allocates the same sizes again, and getting new pages from the system can take longer than the
+    computation itself. Without glibc this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
@@ -57,34 +69,36 @@ def reuse_memory() -> None:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` by torch.compile, with CUDA graphs on a GPU.
+    """Return ``function`` compiled by torch.compile, with CUDA graphs on a GPU.
 
-    Where the first call finds that it cannot be compiled, a line says so and it runs as it is.
+    If it cannot be compiled, which the first call finds out, a warning is logged and it runs uncompiled.
     """
     fast = torch.compile(function, mode="reduce-overhead" if torch.cuda.is_available() else None)
-    works: list[bool] = []
+    works: bool | None = None  # not known before the first call
 
     def call(*arguments: Any) -> Any:
-        if works == [False]:
+        nonlocal works
+        if works is False:
             return function(*arguments)
         try:
             out = fast(*arguments)
         except Exception as e:
             if works:
                 raise
-            works.append(False)
-            say(f"torch.compile failed ({type(e).__name__}: {str(e).splitlines()[0]}); going on without")
+            works = False
+            logger.warning(f"torch.compile failed ({type(e).__name__}: {str(e).splitlines()[0]}); going on without")
             return function(*arguments)
-        works[:] = [True]
+        works = True
         return out
 
     return call
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """The most memory that this process has used until now, in MiB.
+    """Return the most memory that this process has used so far, in MiB.
 
-    ``host`` is resident memory, without that of worker processes; on CUDA ``device`` is what tensors were allocated in.
+    Returns:
+        ``host``, the resident memory without that of worker processes; on CUDA also ``device``, the memory of tensors.
     """
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
     peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20}
@@ -94,5 +108,9 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 
 
 def memory_text(peak: Mapping[str, int]) -> str:
-    """What :func:`peak_memory` gives, as words."""
+    """Describe a :func:`peak_memory` in words.
+
+    >>> memory_text({"host": 1234})
+    'peak memory 1,234 MiB host'
+    """
     return "peak memory " + ", ".join(f"{mib:,} MiB {kind}" for kind, mib in peak.items())

@@ -1,4 +1,4 @@
-"""Training by several processes, as ``torchrun`` starts them."""
+"""Several processes that train together, started by ``torchrun``."""
 
 import contextlib
 import os
@@ -10,40 +10,48 @@ from torch import Tensor
 
 
 class Ranks:
-    """The processes that train together; one alone, unless torchrun's environment says otherwise.
+    """The processes that train together, which may be a single one.
+
+    Every process must call the same methods in the same order.
 
     Attributes:
-        rank: which one this is. Process 0 writes, logs and prints.
-        world: how many there are.
+        rank: the rank of this process. Process 0 writes results and prints.
+        world: the number of processes.
 
     Args:
-        device: where this process computes.
+        rank: as above.
+        world: as above.
+        device: the device that this process computes on.
     """
 
     def __init__(self, rank: int, world: int, device: torch.device) -> None:
         self.rank, self.world, self._device = rank, world, device
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is set in any process."""
+        """Return whether ``flag`` is set in any process."""
         return bool(self.sum(torch.tensor(int(flag), device=self._device))) if self.world > 1 else flag
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over the processes, element by element, in place."""
+        """Sum ``values`` over the processes, element by element and in place."""
         if self.world > 1:
             dist.all_reduce(values)
         return values
 
     def all_gather(self, values: Tensor) -> list[Tensor]:
-        """A tensor on the CPU of every process, by rank; all of one shape and type."""
+        """Gather a tensor of every process, which must all have the same shape and type.
+
+        Returns:
+            The tensors by rank, on the CPU.
+        """
         if self.world == 1:
             return [values]
-        mine = values.to(self._device)
-        every = [torch.empty_like(mine) for _ in range(self.world)]
-        dist.all_gather(every, mine)
-        return [each.cpu() for each in every]
+        own = values.to(self._device)
+        gathered = [torch.empty_like(own) for _ in range(self.world)]
+        dist.all_gather(gathered, own)
+        return [tensor.cpu() for tensor in gathered]
 
     def broadcast(self, data: bytes | None) -> bytes | None:
-        """What process 0 gives, in all of them."""
+        """Return the ``data`` of process 0 in every process."""
         if self.world == 1:
             return data
         size = torch.tensor(-1 if data is None else len(data), device=self._device)
@@ -58,31 +66,35 @@ class Ranks:
 
     @torch.no_grad()
     def sync_buffers(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the values that the tensors have in the first one."""
+        """Overwrite the tensors, in place, with their values in process 0."""
         if self.world > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes have called this."""
         if self.world > 1:
             dist.barrier()
 
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
-"""One process."""
+"""A single process."""
 
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """The ranks, with their process group (nccl on GPUs, gloo on CPUs) while the context lasts."""
+    """Join the processes that torchrun has started; without torchrun, this process is alone.
+
+    Their process group (nccl on GPUs, gloo on CPUs) exists while the context lasts.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks(0, 1, device)
         return
     gpu = device.type == "cuda"
     store, rank, world = next(dist.rendezvous("env://"))
-    # torchrun keeps its store over a restart; without a name of its own a new group finds addresses of the old one
+    # torchrun keeps its store when it restarts the processes. Without a prefix per start, the new process group would
+    # find the addresses of the old one.
     store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     dist.init_process_group(
         "nccl" if gpu else "gloo", store=store, rank=rank, world_size=world, device_id=device if gpu else None

@@ -1,9 +1,10 @@
-"""What the environment of a step says, wherever it runs: where servers are, how to log in to them, which code it is."""
+"""What a step reads from environment variables: servers, credentials, cache folders and the version of the code."""
 
 import os
 import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
 
 SERVERS = (
     "MLFLOW_TRACKING_URI",
@@ -16,7 +17,7 @@ SERVERS = (
     "AWS_REQUEST_CHECKSUM_CALCULATION",
     "AWS_CA_BUNDLE",
 )
-"""None of them is a secret."""
+"""Variables that say where servers are and how to reach them; none of them is a secret."""
 SECRETS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -25,11 +26,24 @@ SECRETS = (
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
 )
+"""Variables that hold credentials."""
+
+
+def cache_folder(variable: str) -> Path:
+    """Return the folder for files that can be made or downloaded again.
+
+    Args:
+        variable: the environment variable that names it; where that is not set, it is ``~/.cache/pfs``.
+    """
+    return Path(os.environ.get(variable) or Path.home() / ".cache" / "pfs")
 
 
 @cache
 def git_commit() -> str:
-    """``PFS_GIT_COMMIT``, as an image says it of itself, else the commit of the current folder; empty without one."""
+    """Return the commit of the code: ``PFS_GIT_COMMIT``, which an image sets, or that of the current folder.
+
+    It is empty where neither is known.
+    """
     if given := os.environ.get("PFS_GIT_COMMIT"):
         return given
     if not (git := shutil.which("git")):
@@ -39,6 +53,6 @@ def git_commit() -> str:
 
 
 def code() -> dict[str, str]:
-    """Which code runs: ``git_commit`` and ``image``, as far as they are known."""
+    """Return ``git_commit`` and ``image`` of the code that runs, without those that are not known."""
     known = {"git_commit": git_commit(), "image": os.environ.get("PFS_IMAGE", "")}
     return {key: value for key, value in known.items() if value}

@@ -1,41 +1,28 @@
-"""What a person at the terminal sees of a long step.
-
-``pfs run`` sets ``PFS_MARK_LINES`` for its steps, and they put a mark before these lines so that it can tell them from
-everything else that their processes print. Elsewhere, in a pod's log or a notebook, they are plain lines.
-"""
+"""How far a step is, and how a step in a process of its own tells the user what is wrong."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from pfs_core.errors import UserError
-
-MARK_LINES, MARK = "PFS_MARK_LINES", "[pfs] "
+from pfs_core.runtime.logs import log_to_terminal, marked
 
 Record = Callable[[dict[str, Any]], None]
 """Takes a row of history as soon as it is known."""
 
 
-def first_process() -> bool:
-    """Whether this is the first of several processes that train together, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def say(line: str) -> None:
-    """Print one line for the user; of several processes that train together, the first one does."""
-    if first_process():
-        print(f"{MARK if MARK_LINES in os.environ else ''}{line}", flush=True)
-
-
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn a UserError into one line and exit code 2: how a step in a process of its own tells the user."""
+    """Show on the terminal what a step logs, and turn a UserError into one line and exit code 2.
+
+    Every step that runs in a process of its own is wrapped in this.
+    """
+    log_to_terminal()
     try:
         yield
     except UserError as e:
-        print(f"{MARK if MARK_LINES in os.environ else ''}error: {e}", flush=True)
+        print(marked(f"error: {e}"), flush=True)
         raise SystemExit(2) from None
 
 

@@ -1,5 +1,6 @@
-"""The third step: the structure at the budget, and the two it is compared with."""
+"""The third step: cuts the gates at the budget, and makes the uniform and the dense structure to compare with."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,15 @@ from pfs_core.latency.learning import MULTIPLES, fastest_multiple, latency_model
 from pfs_core.latency.model import LatencyModel
 from pfs_core.methods.gates_folder import load_gates
 from pfs_core.runtime.cost import StepTimer
-from pfs_core.runtime.progress import say
-from pfs_core.storage.artifacts import check_out, publish, sha256, write_json
+from pfs_core.storage.artifacts import check_out, publish, write_json
+from pfs_core.storage.digests import file_digest
 from pfs_core.structure import FILES, Structure, extract, unexpanded_graph
 from pfs_core.structure.budget_cut import CostModel, prune_to_budget
 from pfs_core.structure.inherited_weights import FILE as INHERITED
 from pfs_core.structure.inherited_weights import inherited_weights
 from pfs_core.structure.references import dense, uniform
+
+logger = logging.getLogger(__package__)
 
 
 def extract_structures(
@@ -33,29 +36,31 @@ def extract_structures(
 ) -> dict[str, Structure]:
     """Cut the gates at the budget and write ``structure.json``, ``uniform.json`` and ``dense.json`` to ``out``.
 
-    Where the method trained a network, ``inherited.safetensors`` has the weights of it that the cut keeps.
+    If the method trained a network, ``inherited.safetensors`` has the weights of the channels that the cut keeps.
 
-    A latency budget is one of this machine: what layers take here is measured first
-    (:func:`pfs_core.latency.learning.latency_model`), and kept beside the structures as ``latency_model.json``.
+    A latency budget applies to this machine. A model of latency is therefore fitted here first
+    (:func:`pfs_core.latency.learning.latency_model`) and written beside the structures as ``latency_model.json``.
 
     Args:
         gates: a ``gates`` folder.
         out: the folder to write.
-        budget: relative to the unexpanded network.
+        budget: the budget, relative to the unexpanded network.
         config: see :class:`ExtractConfig`.
 
+    Returns:
+        The structures by name: ``pruned``, ``uniform`` and ``dense``.
+
     Raises:
-        UserError: ``gates`` is not such a folder, or the budget cannot be reached.
+        UserError: ``gates`` is not a gates folder, or the budget cannot be reached.
     """
     check_out(out, "structure")
     timer = StepTimer()
     scores, info = load_gates(gates)
-    spec = ModelSpec.parse(info["model"], "search.json: model")
-    policy, seed = info["recipe"]["policy"], info["seed"]
-    graph = unexpanded_graph(spec, policy, info["recipe"]["placement"])
+    spec, policy, seed = info.model, info.recipe.policy, info.seed
+    graph = unexpanded_graph(spec, policy, info.recipe.placement)
     provenance = {
-        "split_fingerprint": info["split_fingerprint"],
-        "gates_sha256": sha256(Path(gates) / "gates.safetensors"),
+        "split_fingerprint": info.split_fingerprint,
+        "gates_sha256": file_digest(Path(gates) / "gates.safetensors"),
         "settings": config.model_dump(mode="json"),
     }
     multiple = config.channel_multiple
@@ -66,15 +71,15 @@ def extract_structures(
         model = latency_model(spec, graph, config.runtime, config.threads, multiple)
         cost_model = in_milliseconds(model, spec, graph)
         provenance["latency_model"] = model.summary()
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         "channel_multiple": multiple,
         "floor": config.floor,
         "cost_model": cost_model,
         "provenance": provenance,
     }
     structures = {
-        "pruned": extract(graph, scores, budget, model=spec, method=info["method"], policy=policy, seed=seed, **how),
-        "uniform": uniform(graph, budget, model=spec, **how),
+        "pruned": extract(graph, scores, budget, model=spec, method=info.method, policy=policy, seed=seed, **options),
+        "uniform": uniform(graph, budget, model=spec, **options),
         "dense": dense(graph, budget, model=spec),
     }
     with publish(out, "structure") as folder:
@@ -87,7 +92,7 @@ def extract_structures(
         timer.write(folder)
     for name, structure in structures.items():
         cost = structure.cost
-        say(
+        logger.info(
             f"extract {name:<8} {cost.macs:>13,} MACs  {cost.params:>11,} parameters  "
             f"{structure.budget.achieved:.4f} of {structure.budget.metric} ({FILES[name]})"
         )
@@ -97,7 +102,10 @@ def extract_structures(
 def _fastest_multiple(
     spec: ModelSpec, graph: ChannelGraph, scores: Mapping[str, Tensor], budget: Budget, config: ExtractConfig
 ) -> int:
-    """Of the multiples under which the budget can be reached, in MACs where it is one of latency."""
+    """Return the fastest of the channel multiples with which the budget can be reached.
+
+    A latency budget is taken as the same share of the MACs, since a latency model is fitted for one multiple only.
+    """
     expanded = graph.expanded(spec.expand, spec.expand_stream)
     candidates = {}
     for multiple in MULTIPLES:
@@ -110,7 +118,7 @@ def _fastest_multiple(
 
 
 def in_milliseconds(model: LatencyModel, spec: ModelSpec, graph: ChannelGraph) -> CostModel:
-    """What widths cost by a latency model."""
+    """Return the cost of widths in milliseconds, as a latency model predicts it."""
     widened = spec.expand > 1 and graph.widen_stream and spec.expand_stream is None
     advice = "; search.expand_stream=1 leaves the residual stream as narrow as it was" if widened else ""
     return CostModel(partial(model.milliseconds, graph), model.dense_ms, lambda ms: f"{ms:.3f} ms", advice)

@@ -1,11 +1,12 @@
-"""What the steps read from each other's folders beside the results themselves."""
+"""What a step reads from the folders of other steps, for itself and for MLflow."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pfs_core.errors import UserError
 
 if TYPE_CHECKING:
+    from pfs_core.data.split_info import SplitInfo
     from pfs_core.structure import Structure
 
 
@@ -20,17 +21,18 @@ def about(structure: "Structure") -> dict[str, str]:
 
 def confusion(model_dir: str | Path) -> tuple[list[str], list[list[int]]]:
     """The names of the classes, and the counts [true class][predicted class], of a ``model`` folder."""
-    from pfs_core.storage.artifacts import read_json
+    from pfs_core.training.metrics import TrainingMetrics
 
-    metrics = read_json(Path(model_dir) / "metrics.json")
-    return metrics["class_names"], metrics["confusion_matrix"]
+    metrics = TrainingMetrics.load(Path(model_dir) / "metrics.json")
+    return metrics.class_names, metrics.confusion_matrix
 
 
-def split_info(split_dir: str | Path) -> dict[str, Any]:
-    """What a split folder says of itself."""
-    from pfs_core.storage.artifacts import read_json, require_result
+def split_info(split_dir: str | Path) -> "SplitInfo":
+    """The content of ``split.json`` in a ``split`` folder."""
+    from pfs_core.data.split_info import SplitInfo
+    from pfs_core.storage.artifacts import require_result
 
-    return read_json(require_result(split_dir, "split", "pfs split DATASET OUT") / "split.json")
+    return SplitInfo.load(require_result(split_dir, "split", "pfs split DATASET OUT") / "split.json")
 
 
 def structure_file(structures_dir: str | Path, network: str) -> Path:

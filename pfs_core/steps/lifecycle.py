@@ -1,12 +1,13 @@
-"""What a pipeline does before its steps and after them: check and plan, claim and finish, close."""
+"""What a pipeline does before and after its steps: checks, plans, claims, finishes and closes."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pfs_core.config.overrides import Settings, chosen, whole_numbers
-from pfs_core.errors import UserError
+from pfs_core.config.overrides import Settings, recipe_for, whole_numbers
+from pfs_core.config.request import DEFAULT_METHOD, CompressRequest
+from pfs_core.errors import UserError, did_you_mean
 from pfs_core.methods.registry import method_config
 from pfs_core.tracking import mark_finished
 
@@ -14,31 +15,52 @@ if TYPE_CHECKING:
     from pfs_core.registry.request import Request
 
 ENDED = {"SUCCEEDED": True, "COMPLETE": True, "RUNNING": None}
-"""Whether a pipeline in this state has succeeded, as kfp.local and as Kubeflow's driver write it. The driver leaves
-RUNNING where it lost count: a loop over nothing, steps from the cache alone, a pod that was killed for its memory."""
+"""Whether a pipeline in this state has succeeded, by the states that kfp.local and Kubeflow's driver write.
+
+None is undecided: the driver leaves RUNNING after a loop over nothing, after steps that all came from the cache, and
+after a pod was killed because it ran out of memory.
+"""
 
 
-def check(request: Mapping[str, Any], opens_run: bool = True) -> str:
-    """Check a pipeline's arguments (:func:`pfs_core.steps.preflight.check`) and open its run in MLflow,
-    if none has yet.
+def check(request: CompressRequest, opens_run: bool = True) -> str:
+    """Check a request with :func:`pfs_core.steps.preflight.check` and open the pipeline's run in MLflow.
+
+    Args:
+        request: what the pipeline was asked for.
+        opens_run: whether the run is of this request alone; otherwise another step opens it.
 
     Returns:
-        What changes when the dataset does.
+        A text that changes whenever the dataset changes.
+
+    Raises:
+        UserError: the request cannot be carried out.
     """
     from pfs_core.data.open import content_of
     from pfs_core.steps.preflight import check as check_request
     from pfs_core.tracking import open_pipeline
 
     check_request(request)
-    content = content_of(request["dataset"])
+    content = content_of(request.dataset)
     if opens_run:
-        method = request["search_settings"].get("method", "pfs")
-        words = [request["model"], *request["budgets"], *([method] * (method != "pfs")), f"seed {request['seed']}"]
-        name, budgets = " ".join(words), " ".join(request["budgets"])
-        tags = {key: request[key] for key in ("model", "seed", "dataset")} | {"budget": budgets, "method": method}
-        given = {key: value for key, value in request.items() if key not in ("one_search", "search_budget") or value}
-        open_pipeline(name, {**given, "budgets": budgets}, tags)
+        budgets = " ".join(request.budgets)
+        tags = {
+            "model": request.model,
+            "seed": request.seed,
+            "dataset": request.dataset,
+            "budget": budgets,
+            "method": request.method,
+        }
+        unused = {"registered_model"} if request.one_search else {"registered_model", "one_search", "search_budget"}
+        open_pipeline(_title(request), {**request.model_dump(exclude=unused), "budgets": budgets}, tags)
     return content
+
+
+def _title(request: CompressRequest) -> str:
+    """Return the name of the request's run in MLflow, e.g. ``resnet20 macs=0.5 seed 0``."""
+    words = [request.model, *request.budgets]
+    if request.method != DEFAULT_METHOD:
+        words.append(request.method)
+    return " ".join([*words, f"seed {request.seed}"])
 
 
 def plan_comparison(
@@ -50,23 +72,36 @@ def plan_comparison(
     recipe_name: str = "",
     settings: Mapping[str, Settings] | None = None,
 ) -> list[dict[str, Any]]:
-    """Check what a comparison of methods asks for beside :func:`check`, and open its run in MLflow.
+    """Plan the searches of a comparison, one per method, budget and seed, and open its run in MLflow.
+
+    Args:
+        model: the name of the network.
+        dataset: the address of the dataset.
+        budgets: the budgets to compare at.
+        methods: the names of the methods to compare.
+        seeds: the seeds to search and train with.
+        recipe_name: the name of a recipe; empty for the one that suits the dataset.
+        settings: changes to the recipe's search settings, by method.
 
     Returns:
-        ``method``, ``budget``, ``seed`` and the search's ``settings``, for each of these together.
+        ``method``, ``budget``, ``seed`` and ``settings`` of each search.
+
+    Raises:
+        UserError: a method or seed is missing, unknown or named twice, or a method has no such settings.
     """
     from pfs_core.tracking import open_pipeline
 
     for what, values in (("method", methods), ("seed", seeds)):
         if not values or len(set(values)) < len(values):
-            raise UserError(f"name each {what} once, and at least one (got {list(values)})")
+            raise UserError(f"name each {what} once, and at least one {what} (got {list(values)})")
     settings = settings or {}
     for method in settings:
         if method not in methods:
-            raise UserError(f"method_settings are of {method!r}, which is none of the methods {list(methods)}")
+            hint = did_you_mean(method, methods)
+            raise UserError(f"method_settings names {method!r}{hint}, which is not one of the methods {list(methods)}")
     changes = {method: {**settings.get(method, {}), "method": method} for method in methods}
     for method in methods:
-        method_config(chosen(recipe_name, dataset), changes[method])
+        method_config(recipe_for(recipe_name, dataset), changes[method])
     tags = {"model": model, "dataset": dataset, "budget": " ".join(budgets), "method": " ".join(methods)}
     more = {"recipe": recipe_name, "seeds": " ".join(map(str, seeds)), "method_settings": settings}
     open_pipeline(f"compare {model} {tags['budget']}", {**tags, **more}, tags)
@@ -77,16 +112,22 @@ def plan_comparison(
 
 
 def check_waiting(request: "Request") -> None:
-    """Raise UserError unless a request of the registry can be carried out."""
+    """Check that a request in the registry can be carried out; UserError says why not."""
     from pfs_core.steps.preflight import check as check_request
 
-    check_request(request.arguments())
+    check_request(request.to_compress_request())
 
 
 def find_requests(limit: int, claim_hours: float, files: str = "") -> list[dict[str, Any]]:
-    """Open the pipeline's run in MLflow and claim what waits in the registry (:func:`pfs_core.registry.work.find`).
+    """Open the pipeline's run in MLflow and claim requests that wait in the registry.
 
-    Request files below ``files``, if that is not empty, are put into the registry first.
+    Args:
+        limit: the largest number of requests to claim.
+        claim_hours: the number of hours after which a claim without a result expires.
+        files: a folder or ``s3://`` prefix of request files, which are put into the registry first; empty for none.
+
+    Returns:
+        The claimed requests, as :func:`pfs_core.registry.work.find` describes them.
     """
     import os
 
@@ -98,12 +139,17 @@ def find_requests(limit: int, claim_hours: float, files: str = "") -> list[dict[
     if files:
         register_files(files, os.environ.get("KFP_RUN_ID", ""))
     found = find(limit, claim_hours, check_waiting)
-    mark_finished()  # what is left to do is in the claims
+    mark_finished()  # if a model is not finished, its claim says so
     return found
 
 
 def finish_request(request: Mapping[str, Any], report_dir: str | Path, claim_hours: float) -> bool:
-    """Hand the result in a ``report`` folder to the request's source (:func:`pfs_core.registry.work.finish`)."""
+    """Record the result in a ``report`` folder on the model version that asked for it.
+
+    Returns:
+        Whether it was recorded, which it is not where another run has claimed or finished the request
+        (:func:`pfs_core.registry.work.finish`).
+    """
     from pfs_core.registry.work import finish
     from pfs_core.storage.artifacts import read_json
 
@@ -112,7 +158,12 @@ def finish_request(request: Mapping[str, Any], report_dir: str | Path, claim_hou
 
 
 def close(state: str, gives_back: bool = False) -> None:
-    """End the pipeline's run in MLflow, and with ``gives_back`` the claims of what it could not finish."""
+    """Close the pipeline's run in MLflow.
+
+    Args:
+        state: the state of the pipeline, in the words of Kubeflow.
+        gives_back: whether to end the run's claims in the registry; a run that still has some has failed.
+    """
     from pfs_core.registry.work import give_back
     from pfs_core.tracking import close_pipeline
 

@@ -1,7 +1,6 @@
-"""What every process of a TrainJob runs: ``torchrun -m pfs_core.steps.node ADDRESS``.
+"""The program of every process of a TrainJob: ``torchrun -m pfs_core.steps.node ADDRESS``.
 
-The inputs lie below ADDRESS, the checkpoints and the model go there. The first process of a node fetches the inputs to
-the node's own disk.
+The inputs are read from below ADDRESS; the checkpoints and the model are written there.
 """
 
 import hashlib
@@ -13,7 +12,8 @@ import time
 from pathlib import Path
 
 from pfs_core import steps
-from pfs_core.runtime.progress import first_process, user_errors
+from pfs_core.runtime.logs import first_process
+from pfs_core.runtime.progress import user_errors
 from pfs_core.storage import open_storage
 from pfs_core.structure.inherited_weights import FILE as INHERITED
 from pfs_core.training.checkpoints import ROOT
@@ -21,15 +21,16 @@ from pfs_core.trainjob.shared import JOB, get_file, get_folder, put_folder
 
 
 def run(address: str, scratch: Path) -> None:
-    """Train the structure at ``address`` on its split; process 0 puts the model there.
+    """Train the structure at ``address`` on its split; process 0 uploads the model.
 
     Args:
-        address: a path or ``s3://`` address that every node reaches.
-        scratch: a folder of this node.
+        address: a path or ``s3://`` address that all nodes can reach.
+        scratch: a folder on the disk of this node, which its processes share.
     """
     inputs = scratch / hashlib.sha256(address.encode()).hexdigest()[:16]
     if os.environ.get("LOCAL_RANK", "0") == "0":
         fetch(address, inputs)
+    # The other processes of the node wait; there is no process group yet that they could wait with.
     while not (inputs / JOB).exists():
         time.sleep(0.1)
     os.environ.setdefault(ROOT, f"{address}/checkpoints")
@@ -41,7 +42,10 @@ def run(address: str, scratch: Path) -> None:
 
 
 def fetch(address: str, inputs: Path) -> None:
-    """Copy the inputs here, ``job.json`` last, unless an earlier start has done so."""
+    """Copy the inputs to this node, unless an earlier start has done so.
+
+    ``job.json`` is copied last: where it exists, all inputs do.
+    """
     if (inputs / JOB).exists():
         return
     inputs.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,18 @@
 """The steps that show what came out: the report of one network, and comparisons of several."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pfs_core.config.overrides import prefixed
-from pfs_core.runtime.progress import say
 from pfs_core.steps.folders import about
 from pfs_core.tracking import StepRun, finite, mark_finished, step_run
 
 if TYPE_CHECKING:
     from pfs_core.report import Results
+
+logger = logging.getLogger(__package__)
 
 
 def report(
@@ -27,27 +29,29 @@ def report(
 
     On the pipeline's run the figures' names start with ``label``, where several networks share the run.
     """
+    from pfs_core.rendering.tables import text_table
     from pfs_core.report import load_results, write_report
-    from pfs_core.report.page import HEADER, table_cells, text_table
-    from pfs_core.storage.artifacts import COMPLETE, plain_name, sha256
+    from pfs_core.report.cells import HEADER, table_cells
+    from pfs_core.storage.artifacts import COMPLETE, plain_name
+    from pfs_core.storage.digests import file_digest
 
     results = load_results(split_dir, gates_dir, structures_dir, model_dirs, latency_dir)
     name = registered_name or f"pfs-{plain_name(results.spec.name)}"
-    params = {"report.models": [sha256(Path(folder) / COMPLETE) for folder in model_dirs]}
-    tags = {**about(results.structures["pruned"]), "dataset": results.split["dataset"]}
+    params = {"report.models": [file_digest(Path(folder) / COMPLETE) for folder in model_dirs]}
+    tags = {**about(results.structure), "dataset": results.split.dataset}
     with step_run("report", params, results.title, tags) as run:
         version = _registered(run, results, name)
         summary = write_report(results, out, run.url, version)
-        run.dataset(results.split["dataset"], results.split["fingerprint"], "report")
+        run.dataset(results.split.dataset, results.split.fingerprint, "report")
         run.artifact(out, "report")
-        figures = summary["figures"]
+        figures = summary.figures
         run.metrics(figures)
         run.summary(prefixed(label, figures) if label else figures)
         if version:
             run.params({"report.registered_model": version})
     mark_finished()
-    for line in [*text_table(HEADER, table_cells(summary["table"])), "", summary["verdict"]]:
-        say(line)
+    for line in [*text_table(HEADER, table_cells(summary.table)), "", summary.verdict]:
+        logger.info(line)
     return finite(figures)
 
 
@@ -64,18 +68,19 @@ def compare(
     """Write the ``comparison`` folder of several budgets, log and register the pruned networks; returns the figures."""
     from pfs_core.report.comparison import figures_of, write_comparison
     from pfs_core.report.runs import load_budgets
-    from pfs_core.storage.artifacts import COMPLETE, plain_name, sha256
+    from pfs_core.storage.artifacts import COMPLETE, plain_name
+    from pfs_core.storage.digests import file_digest
 
     budgets = load_budgets(split_dir, gates_dir, structures_dirs, model_dirs, latency_dirs, dense_dir)
     name = registered_name or f"pfs-{plain_name(budgets[0].spec.name)}"
-    params = {"compare.models": [sha256(Path(folder) / COMPLETE) for folder in model_dirs]}
-    tags = {"model": budgets[0].spec.name, "dataset": budgets[0].split["dataset"]}
+    params = {"compare.models": [file_digest(Path(folder) / COMPLETE) for folder in model_dirs]}
+    tags = {"model": budgets[0].spec.name, "dataset": budgets[0].split.dataset}
     with step_run("compare", params, budgets[0].spec.name, tags) as run:
-        summary = write_comparison(budgets, out, run.url)
-        run.dataset(budgets[0].split["dataset"], budgets[0].split["fingerprint"], "report")
+        comparison = write_comparison(budgets, out, run.url)
+        run.dataset(budgets[0].split.dataset, budgets[0].split.fingerprint, "report")
         run.artifact(out, "comparison")
         versions = [_registered(run, results, name) for results in budgets]
-        figures = finite({**figures_of(summary["rows"]), "search_seconds": budgets[0].stage_seconds["search"]})
+        figures = finite({**figures_of(comparison.rows), "search_seconds": budgets[0].search.stage_seconds["search"]})
         run.metrics(figures)
         run.summary(figures)
         if any(versions):
@@ -96,16 +101,17 @@ def compare_methods(
     """Write the ``comparison`` folder of several methods, budgets and seeds; returns the figures."""
     from pfs_core.report.comparison import figures_of, write_comparison
     from pfs_core.report.runs import load_methods
-    from pfs_core.storage.artifacts import COMPLETE, sha256
+    from pfs_core.storage.artifacts import COMPLETE
+    from pfs_core.storage.digests import file_digest
 
     runs = load_methods(split_dir, gates_dirs, structures_dirs, model_dirs, latency_dirs, dense_dirs)
-    params = {"compare.models": [sha256(Path(folder) / COMPLETE) for folder in model_dirs]}
-    tags = {"model": runs[0].spec.name, "dataset": runs[0].split["dataset"]}
+    params = {"compare.models": [file_digest(Path(folder) / COMPLETE) for folder in model_dirs]}
+    tags = {"model": runs[0].spec.name, "dataset": runs[0].split.dataset}
     with step_run("compare", params, runs[0].spec.name, tags) as run:
-        summary = write_comparison(runs, out, run.url)
-        run.dataset(runs[0].split["dataset"], runs[0].split["fingerprint"], "report")
+        comparison = write_comparison(runs, out, run.url)
+        run.dataset(runs[0].split.dataset, runs[0].split.fingerprint, "report")
         run.artifact(out, "comparison")
-        figures = finite(figures_of(summary["rows"]))
+        figures = finite(figures_of(comparison.rows))
         run.metrics(figures)
         run.summary(figures)
     mark_finished()

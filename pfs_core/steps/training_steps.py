@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pfs_core.config.overrides import Settings, chosen, prefixed, whole_numbers
+from pfs_core.config.overrides import Settings, prefixed, recipe_for, whole_numbers
 from pfs_core.errors import UserError
 from pfs_core.steps.folders import about, split_info
 from pfs_core.tracking import StepRun, finite, step_run
@@ -17,16 +17,16 @@ from pfs_core.tracking import StepRun, finite, step_run
 def split(
     dataset: str, out: str | Path, recipe_name: str = "", settings: Settings | None = None, seed: int = 0
 ) -> dict:
-    """Write the ``split`` folder of ``dataset``; returns rows a part."""
+    """Write the ``split`` folder of ``dataset``; returns the number of rows per part."""
     from pfs_core.data import split_dataset
 
-    config = chosen(recipe_name, dataset).stage("split", settings or {})
+    config = recipe_for(recipe_name, dataset).stage("split", settings or {})
     params = prefixed("split", {"dataset": dataset, "seed": seed, **config.model_dump()})
     with step_run("split", params, dataset.rstrip("/").rpartition("/")[2], {"dataset": dataset, "seed": seed}) as run:
         info = split_dataset(dataset, out, config, seed)
-        result = {f"{part}_rows": rows for part, rows in info["rows"].items()} | {"classes": len(info["class_names"])}
+        result = {f"{part}_rows": rows for part, rows in info.rows.items()} | {"classes": len(info.class_names)}
         run.metrics(result)
-        run.dataset(info["dataset"], info["fingerprint"], "split")
+        run.dataset(info.dataset, info.fingerprint, "split")
         for name in ("split.json", "dataset.html"):
             run.artifact(Path(out) / name, "split")
     return finite(result)
@@ -54,7 +54,7 @@ def search(
     from pfs_core.methods.run import search as run_search
 
     data = split_info(split_dir)
-    config = method_config(chosen(recipe_name, data["dataset"]), settings or {})
+    config = method_config(recipe_for(recipe_name, data.dataset), settings or {})
     spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(dict(model_settings or {}))}, "model")
     goal = Budget.from_text(budget)
     if profile:
@@ -63,20 +63,20 @@ def search(
         from pfs_core.methods.pfs.profiling import profile_search
 
         return profile_search(spec, split_dir, out, goal, config, seed)
-    inputs = {"model": model, "model_settings": spec.kwargs, "split": data["fingerprint"], "budget": str(goal)}
+    inputs = {"model": model, "model_settings": spec.kwargs, "split": data.fingerprint, "budget": str(goal)}
     params = prefixed("search", {**inputs, "seed": seed, **config.model_dump()})
-    tags = {"model": model, "budget": goal, "seed": seed, "dataset": data["dataset"], "method": config.method}
+    tags = {"model": model, "budget": goal, "seed": seed, "dataset": data.dataset, "method": config.method}
     with step_run("search", params, f"{model} {goal}", tags, watch=True) as run:
         info = run_search(spec, split_dir, out, goal, config, seed, partial(_record, run, config.history_axis))
-        known = ("validation_accuracy", "pretrained_accuracy", "nonzero", "kept_epoch", "steps", "seconds")
-        result = {key: info[key] for key in known if key in info}
-        result |= prefixed("peak_memory_mib", info["peak_memory_mib"])
+        known = {"validation_accuracy", "pretrained_accuracy", "nonzero", "kept_epoch", "steps", "seconds"}
+        result = info.model_dump(include=known, exclude_none=True)
+        result |= prefixed("peak_memory_mib", info.peak_memory_mib)
         costs: dict[str, Any] = {}
-        for stage, cost in info["cost"].items():
-            costs |= prefixed(stage, cost)
+        for stage, cost in info.cost.items():
+            costs |= prefixed(stage, cost.model_dump())
         run.metrics(prefixed("kept", result) | costs)
-        if info["cost"].get("search", {}).get("forward_images"):
-            run.dataset(data["dataset"], data["fingerprint"], "search")
+        if "search" in info.cost and info.cost["search"].forward_images:
+            run.dataset(data.dataset, data.fingerprint, "search")
         run.artifact(out, "gates")
     return finite(result)
 
@@ -93,13 +93,16 @@ def extract(gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", se
     from pfs_core.methods.gates_folder import load_gates
     from pfs_core.runtime.cost import seconds_of
     from pfs_core.steps.extraction import extract_structures
-    from pfs_core.storage.artifacts import require_result, sha256
+    from pfs_core.storage.artifacts import require_result
+    from pfs_core.storage.digests import file_digest
 
     config = ExtractConfig.parse(dict(settings or {}), "extract")
     goal = Budget.from_text(budget)
-    gates = sha256(require_result(gates_dir, "search", "pfs search --model M --split DIR OUT") / "gates.safetensors")
+    gates = file_digest(
+        require_result(gates_dir, "search", "pfs search --model M --split DIR OUT") / "gates.safetensors"
+    )
     params = prefixed("extract", {"gates": gates, "budget": str(goal), **config.model_dump()})
-    with step_run("extract", params, str(goal), {"budget": goal, "method": load_gates(gates_dir)[1]["method"]}) as run:
+    with step_run("extract", params, str(goal), {"budget": goal, "method": load_gates(gates_dir)[1].method}) as run:
         pruned = extract_structures(gates_dir, out, goal, config)["pruned"]
         result = {
             **pruned.cost.model_dump(),
@@ -126,7 +129,7 @@ def retrain(
 
     With the settings of a :class:`pfs_core.trainjob.manifest.TrainJob` the nodes of a cluster train it.
     """
-    from pfs_core.storage.artifacts import sha256
+    from pfs_core.storage.digests import file_digest
     from pfs_core.structure import Structure
     from pfs_core.structure.inherited_weights import inherited_file
     from pfs_core.training.retrain import fine_tuned
@@ -135,13 +138,13 @@ def retrain(
     from pfs_core.trainjob.retrain import retrain_on_cluster
 
     data = split_info(split_dir)
-    config = chosen(recipe_name, data["dataset"]).stage("retrain", settings or {})
+    config = recipe_for(recipe_name, data.dataset).stage("retrain", settings or {})
     loaded = Structure.load(structure)
     initial = inherited_file(structure) if fine_tuned(loaded, config) else None
-    inputs = {"network": loaded.network, "structure": sha256(structure), "split": data["fingerprint"]}
-    inputs |= {"initial": sha256(initial)} if initial else {}
+    inputs: dict[str, Any] = {"network": loaded.network, "structure": file_digest(structure), "split": data.fingerprint}
+    inputs |= {"initial": file_digest(initial)} if initial else {}
     params = prefixed("retrain", {**inputs, "seed": seed, **config.model_dump()})
-    tags = {**about(loaded), "seed": seed, "dataset": data["dataset"]}
+    tags = {**about(loaded), "seed": seed, "dataset": data.dataset}
     with step_run(f"retrain/{loaded.network}", params, loaded.title, tags, watch=not train_job) as run:
         if train_job:
             job = TrainJob.parse(whole_numbers(dict(train_job)), "train_job")
@@ -149,10 +152,11 @@ def retrain(
             info = retrain_on_cluster(job, Path(structure), Path(split_dir), Path(out), inputs, run.id, initial)
         else:
             info = train(loaded, split_dir, out, config, seed, run.row, initial)
-        result = {key: info[key] for key in ("test_accuracy", "macs", "params", "epochs", "seconds")}
-        result |= prefixed("peak_memory_mib", info["peak_memory_mib"]) | prefixed("retrain", info["cost"]["retrain"])
+        result = info.model_dump(include={"test_accuracy", "macs", "params", "epochs", "seconds"})
+        result |= prefixed("peak_memory_mib", info.peak_memory_mib)
+        result |= prefixed("retrain", info.cost["retrain"].model_dump())
         run.metrics(result)
-        run.dataset(data["dataset"], data["fingerprint"], "training")
+        run.dataset(data.dataset, data.fingerprint, "training")
         run.artifact(out, "model")
     return finite(result)
 
@@ -166,22 +170,20 @@ def benchmark(
 ) -> dict:
     """Measure structure files beside their dense network and write the ``latency`` folder; returns the medians."""
     from pfs_core.latency import benchmark as measure
-    from pfs_core.storage.artifacts import sha256
+    from pfs_core.storage.digests import file_digest
     from pfs_core.structure import Structure
 
-    config = chosen(recipe_name, "").stage("latency", settings or {})
+    config = recipe_for(recipe_name, "").stage("latency", settings or {})
     loaded = [Structure.load(path) for path in structures]
-    inputs = {"structures": [sha256(path) for path in structures]}
+    inputs = {"structures": [file_digest(path) for path in structures]}
     params = prefixed("latency", {**inputs, "seed": seed, **config.model_dump()})
     with step_run("latency", params, loaded[0].title, about(loaded[0])) as run:
         info = measure(loaded, out, config, seed)
         result: dict[str, float] = {}
-        first = info["measurements"][0]
-        for found in info["measurements"]:
-            if (found["threads"], found["batch"]) == (first["threads"], first["batch"]):
-                runtime = "" if found is first else f"{found['runtime']}_"
-                result |= {f"{name}_{runtime}p50_ms": stats["p50_ms"] for name, stats in found["models"].items()}
-                result |= {f"{name}_{runtime}ratio": r["ratio"] for name, r in found["ratios_to_dense"].items()}
+        for found in (info.quoted, *info.beside_quoted):
+            runtime = "" if found is info.quoted else f"{found.runtime}_"
+            result |= {f"{name}_{runtime}p50_ms": stats.p50_ms for name, stats in found.models.items()}
+            result |= {f"{name}_{runtime}ratio": ratio.ratio for name, ratio in found.ratios_to_dense.items()}
         run.metrics(result)
         run.artifact(out, "latency")
     return finite(result)

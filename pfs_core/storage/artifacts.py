@@ -1,7 +1,6 @@
 """Writing results so that a reader never sees half of one."""
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -11,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pfs_core.errors import UserError
+from pfs_core.errors import AccessDeniedError, InvalidError, NotFoundError, file_error
+from pfs_core.storage.digests import file_digest
 
 COMPLETE = "complete.json"
 """Name of the file written last into every published folder: {file: sha256}."""
@@ -42,7 +42,7 @@ def publish(out: str | Path, kind: str) -> Iterator[Path]:
         for path in files:
             path.chmod(0o644)  # safetensors and temporary folders are private to their user; results are not
         aside.chmod(0o755)
-        write_json(aside / COMPLETE, {str(path.relative_to(aside)): sha256(path) for path in files})
+        write_json(aside / COMPLETE, {str(path.relative_to(aside)): file_digest(path) for path in files})
         if out.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old-", dir=out.parent))
             out.rename(old / out.name)
@@ -58,6 +58,10 @@ def check_out(out: str | Path, kind: str) -> None:
     """Raise UserError unless a result of ``kind`` can be published at ``out``; long steps ask before they begin.
 
     A folder that is not empty must hold an earlier result of that kind and nothing else.
+
+    Raises:
+        InvalidError: there is something else at ``out``.
+        AccessDeniedError: nothing can be written there.
     """
     out = Path(out).resolve()
     check_parents(out)
@@ -65,19 +69,19 @@ def check_out(out: str | Path, kind: str) -> None:
         found = {str(path.relative_to(out)) for path in _files(out)}
         earlier = {COMPLETE, *read_json(out / COMPLETE)} if COMPLETE in found else set()
         if found and (found != earlier or f"{kind}.json" not in found):
-            raise UserError(f"{out} holds other files than an earlier {kind} result; name a new or empty folder")
+            raise InvalidError(f"{out} holds other files than an earlier {kind} result; name a new or empty folder")
     elif out.exists():
-        raise UserError(f"{out} is a file; name a folder for the output")
+        raise InvalidError(f"{out} is a file; name a folder for the output")
 
 
 def check_parents(out: Path) -> None:
-    """Raise UserError unless the folders above ``out`` exist or can be made."""
+    """Raise InvalidError or AccessDeniedError unless the folders above ``out`` exist or can be made."""
     for parent in out.absolute().parents:
         if parent.exists():
             if not parent.is_dir():
-                raise UserError(f"{out} cannot be made: {parent} is a file, not a folder")
+                raise InvalidError(f"{out} cannot be made: {parent} is a file, not a folder")
             if not os.access(parent, os.W_OK):
-                raise UserError(f"{out} cannot be made: {parent} is not writable")
+                raise AccessDeniedError(f"{out} cannot be made: {parent} is not writable")
             return
 
 
@@ -94,16 +98,16 @@ def require_result(folder: str | Path, kind: str, made_by: str) -> Path:
         made_by: the command that makes one, for the error message.
 
     Raises:
-        UserError: the folder is missing, incomplete or of another kind.
+        NotFoundError: the folder is missing, incomplete or of another kind.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; expected the output of `{made_by}`")
+        raise NotFoundError(f"{folder} is not a folder; expected the output of `{made_by}`")
     if not (folder / COMPLETE).is_file() or not (folder / f"{kind}.json").is_file():
-        raise UserError(f"{folder} is not a complete {kind} folder; make one with `{made_by}`")
+        raise NotFoundError(f"{folder} is not a complete {kind} folder; make one with `{made_by}`")
     for name in read_json(folder / COMPLETE):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} has lost its {name}; make it again with `{made_by}`")
+            raise NotFoundError(f"{folder} has lost its {name}; make it again with `{made_by}`")
     return folder
 
 
@@ -116,36 +120,44 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name)
 
 
-def sha256(path: str | Path) -> str:
-    """Hex digest of a file."""
-    with Path(path).open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 def read_json(path: str | Path) -> Any:
-    """Parsed JSON of a file; UserError if it is not there or not JSON."""
+    """Parsed JSON of a file.
+
+    Raises:
+        NotFoundError: there is no such file.
+        AccessDeniedError: it may not be read.
+        InvalidError: it is a folder, or not JSON.
+    """
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} does not exist") from None
+        raise NotFoundError(f"{path} does not exist") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder; expected a JSON file") from None
+        raise InvalidError(f"{path} is a folder; expected a JSON file") from None
+    except OSError as e:
+        raise file_error(e, f"{path} cannot be read: {e.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise UserError(f"{path} is not JSON: {e}") from None
+        raise InvalidError(f"{path} is not JSON: {e}") from None
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Parsed YAML of a file; UserError if it is not there or not YAML."""
+    """Parsed YAML of a file.
+
+    Raises:
+        NotFoundError: there is no such file.
+        AccessDeniedError: it may not be read.
+        InvalidError: it is not YAML.
+    """
     import yaml
 
     path = Path(path)
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}") from None
+        raise file_error(e, f"{path} cannot be read: {e.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as e:
-        raise UserError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
+        raise InvalidError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
 
 
 def write_json(path: str | Path, value: Any) -> None:

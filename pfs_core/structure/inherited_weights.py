@@ -4,6 +4,7 @@ Methods that train a network before they choose (Network Slimming, AMC) leave it
 it: ``inherited.safetensors`` in the ``structures`` folder has the weights of the pruned network, under its own names.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,8 @@ from pfs_core.channels import ChannelGraph, resize, slice_weights
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.models import build_model
-from pfs_core.runtime.progress import say
+
+logger = logging.getLogger(__package__)
 
 FILE, OLD_FILE = "inherited.safetensors", "kept.safetensors"
 """In a ``structures`` folder, now and as version 0.1.0 called it."""
@@ -68,7 +70,9 @@ def inherited_weights(
     for name, part in left.items():
         count = widths[name] // graph.group(name).blocks
         if count > len(part):
-            say(f"extract {name} keeps channels that had been cut in training: it has no weights to fine-tune")
+            logger.warning(
+                f"extract {name} keeps channels that had been cut in training: it has no weights to fine-tune"
+            )
             return None
         largest = gates[name][part].argsort(descending=True, stable=True)[:count]
         places[name] = largest.sort().values

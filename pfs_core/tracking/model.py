@@ -16,17 +16,17 @@ def log_model(
 ) -> str:
     """Log a network as an output of a run and register it.
 
-    Beside the network, ``extra_files/`` has the card as ``README.md``, what the network makes of the input example as
+    Beside the network, ``extra_files/`` holds the card as ``README.md``, the network's output for the input example as
     ``example_output.json``, and ``files``.
 
     Args:
         run: the id of the run.
         experiment: the id of its experiment.
         network: an ``nn.Module``.
-        example: a batch of inputs as an array.
-        name: of the registered model.
-        card: what a user has to know, in Markdown.
-        files: to go with it.
+        example: a batch of inputs, an array [N, C, H, W].
+        name: the name of the registered model.
+        card: the model card, in Markdown.
+        files: further files to store with the network.
 
     Returns:
         Its version.

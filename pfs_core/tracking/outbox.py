@@ -1,19 +1,20 @@
-"""What a step has for the tracking server: kept in order, sent when the server takes it.
+"""The queue of a step's calls to the tracking server: kept in order, sent when the server accepts them.
 
-Two things may go wrong with a call. The server does not answer, or says that it cannot do it now (:func:`unsent`): the
-call waits. Or it *refuses* what it is asked (:func:`refusal`): asking again would not help. Then
+Two things can go wrong with a call. The server does not answer, or says that it cannot do it now (:func:`unsent`): the
+call waits. Or the server *refuses* it (:func:`refusal`), and asking again would not help. Then
 
-- the first call of a step, which opens its run, raises UserError: nothing is computed yet, and a wrong address or login
-  would leave hours of training without a record;
-- a login that is refused later (401, 403) waits like an outage, since tokens are renewed;
-- anything else that fails later, such as a point for a run that somebody has deleted, is left out, and a line says so
-  once a kind.
+- the first call of a step, which creates its run, raises UserError: nothing has been computed yet, and a wrong address
+  or login would leave hours of training without a record;
+- a login that is refused later (401, 403) waits as in an outage, since tokens are renewed;
+- anything else that fails later, such as a point for a run that somebody has deleted, is dropped with a warning, one
+  per kind of call.
 
-Files go to an artifact store, which may fail while the server answers (:class:`StoreError`): what it does not take
-steps aside for the rest, is tried again at the end, and is then left out with a line.
+Files go to an artifact store, which may fail while the server answers (:class:`StoreError`): a file that it does not
+accept makes way for other calls, is tried again at the end of the step, and is then dropped with a warning.
 """
 
 import contextlib
+import logging
 import os
 import time
 from collections import deque
@@ -23,29 +24,30 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pfs_core.errors import one_line
-from pfs_core.runtime.progress import say
+
+logger = logging.getLogger(__package__)
 
 PAUSE_SECONDS = 30.0
-"""At least this long between two tries of a step that has other things to do."""
+"""The shortest pause between two tries while the step has other things to do."""
 SLOW_SECONDS, SHARE = 1.0, 20
-"""A call that took longer than this is followed by a pause so long that calls take 1/20 of the step's time."""
+"""A call that took longer is followed by a pause, so that calls take at most 1/20 of the step's time."""
 LAST_EFFORT_SECONDS, RETRY_SECONDS = 60.0, 3.0
-"""How long, and how often, what waits is tried at the end of a step."""
+"""How long waiting calls are tried at the end of a step, and the pause between two tries."""
 STORE_TRIES = 3
-"""How often a file is given to an artifact store that does not take it."""
+"""How often a file is offered to an artifact store that does not accept it."""
 MAX_POINTS = 1000
-"""MLflow's limit of a batch."""
+"""MLflow's limit per batch."""
 REQUESTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""MLflow's own patience, of minutes, would hold the step up: seconds, the outbox tries again. And it would print the
-address of each run with the login that the store's address may hold."""
+"""MLflow's own retries would hold the step up for minutes; the outbox tries again instead. And MLflow would print the
+address of each run, with the login that may be part of it."""
 
 
 class StoreError(Exception):
-    """The artifact store does not take a file, while the server answers; the message names the store and its reason."""
+    """The artifact store does not accept a file while the server answers; the message says which and why."""
 
 
 @dataclass
@@ -53,14 +55,14 @@ class PendingCall:
     """A call to the server.
 
     Attributes:
-        what: it sends, for the line that says that it was not sent.
-        send: sends it; may be called again after it failed.
-        points: of curves that it sends, if it does; later ones are added while it waits.
-        opens: whether nothing can be sent without it.
-        tries: how often the artifact store did not take it.
+        label: names what it sends, for the warning that it was not sent.
+        send: makes the call; may be called again after it failed.
+        points: the points of curves that it sends, if any; later ones are added while it waits.
+        opens: whether no other call can be sent without it.
+        tries: how often the artifact store did not accept it.
     """
 
-    what: str
+    label: str
     send: Callable[[], None]
     points: list[Any] = field(default_factory=list)
     opens: bool = False
@@ -68,7 +70,7 @@ class PendingCall:
 
 
 class Outbox:
-    """Parcels that wait for the server, the oldest first."""
+    """Calls that wait for the server, the oldest first."""
 
     def __init__(self) -> None:
         self._waiting: deque[PendingCall] = deque()
@@ -78,25 +80,30 @@ class Outbox:
         self._closed = False
 
     @property
-    def answers(self) -> bool:
-        """Whether the server took everything so far."""
+    def healthy(self) -> bool:
+        """Whether the server has accepted every call so far."""
         return not self._waiting and not self._closed
 
-    def post(self, parcel: PendingCall) -> None:
-        """Send a parcel, and those before it, if the server takes them now."""
+    def post(self, call: PendingCall) -> None:
+        """Send a call, after those that wait; where the server does not answer, it waits too."""
         last = self._waiting[-1] if self._waiting else None
         if self._closed:
             return
-        if last and last.points and last.what == parcel.what and len(last.points + parcel.points) <= MAX_POINTS:
-            last.points += parcel.points
+        if last and last.points and last.label == call.label and len(last.points + call.points) <= MAX_POINTS:
+            last.points += call.points
         else:
-            self._waiting.append(parcel)
+            self._waiting.append(call)
         self.flush()
 
     def flush(self, seconds: float = 0) -> bool:
-        """Send what waits; where the server does not answer, try for so many seconds. Returns whether all is sent.
+        """Send the waiting calls.
 
-        What the artifact store did not take before is tried again only where there are ``seconds``.
+        Args:
+            seconds: how long to try again where the server does not answer. Files that the artifact store did not
+                accept are offered again only where this is not 0.
+
+        Returns:
+            Whether all calls have been sent.
         """
         end = time.monotonic() + seconds
         while self._waiting or (seconds and self._aside):
@@ -107,15 +114,15 @@ class Outbox:
                 self._waiting, self._aside = deque(self._aside), []
             if not seconds and time.monotonic() < self._not_before:
                 return False
-            parcel, start = self._waiting[0], time.monotonic()
+            call, start = self._waiting[0], time.monotonic()
             try:
-                parcel.send()
+                call.send()
             except StoreError as e:
-                parcel.tries += 1
-                if parcel.tries < STORE_TRIES:
-                    self._aside.append(parcel)
+                call.tries += 1
+                if call.tries < STORE_TRIES:
+                    self._aside.append(call)
                 else:
-                    say(f"MLflow lacks {parcel.what}: {e}")
+                    logger.warning(f"{call.label} is missing in MLflow: {e}")
             except Exception as e:
                 if unsent(e):
                     self.pause(time.monotonic() - start)
@@ -123,7 +130,7 @@ class Outbox:
                         return False
                     time.sleep(RETRY_SECONDS)
                     continue
-                self._refuse(parcel, refusal(e) or plain(one_line(e))[:300])
+                self._refuse(call, refusal(e) or plain(one_line(e))[:300])
             else:
                 took = time.monotonic() - start
                 self._not_before = time.monotonic() + (SHARE * took if took > SLOW_SECONDS else 0)
@@ -132,32 +139,34 @@ class Outbox:
         return not self._aside
 
     def pause(self, took: float) -> None:
-        """Do not try again for a while, after a try that took so many seconds and failed."""
+        """Do not try again for a while, after a failed try that took ``took`` seconds."""
         self._not_before = time.monotonic() + max(PAUSE_SECONDS, SHARE * took)
 
-    def _refuse(self, parcel: PendingCall, reason: str) -> None:
-        if parcel.what not in self._refused:
-            say(f"MLflow does not take {parcel.what}: {reason}")
-        self._refused.add(parcel.what)
-        if parcel.opens:
+    def _refuse(self, call: PendingCall, reason: str) -> None:
+        if call.label not in self._refused:
+            logger.warning(f"MLflow does not accept {call.label}: {reason}")
+        self._refused.add(call.label)
+        if call.opens:
             self._waiting.clear()
             self._aside.clear()
             self._closed = True
 
     def close(self, seconds: float) -> None:
-        """Send what waits, trying for so many seconds; say in one line what could not be sent."""
+        """Send the waiting calls, trying for ``seconds``; a warning names what could not be sent."""
         if self.flush(seconds):
             return
         left_over = [*self._waiting, *self._aside]
-        points = sum(len(parcel.points) for parcel in left_over)
-        whats = dict.fromkeys(parcel.what for parcel in left_over if not parcel.points)
-        left = ", ".join([*([f"{points} points of curves"] * bool(points)), *whats])
-        say(f"MLflow{server()} does not answer; what was computed is whole, but MLflow lacks: {left}")
+        points = sum(len(call.points) for call in left_over)
+        missing = [f"{points} points of curves"] if points else []
+        missing += dict.fromkeys(call.label for call in left_over if not call.points)
+        logger.warning(
+            f"MLflow{server()} does not answer; the results are complete, but MLflow is missing {', '.join(missing)}"
+        )
         self._closed = True
 
 
 def unsent(error: Exception) -> bool:
-    """Whether the server could not be reached, cannot do what it was asked now, or does not know us any more."""
+    """Whether a call may wait: no answer, a server that cannot do it now, or a login that is not valid any more."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
@@ -168,7 +177,7 @@ def unsent(error: Exception) -> bool:
 
 
 def refusal(error: Exception) -> str:
-    """Why the server does not take what it was asked, in a line; empty if it has not refused it."""
+    """Why the server refused a call, in one line; empty if it has not refused it."""
     from mlflow.exceptions import MlflowException
 
     if not isinstance(error, MlflowException):
@@ -195,7 +204,7 @@ def server() -> str:
 
 @contextlib.contextmanager
 def brief_requests(settings: dict[str, str] = REQUESTS) -> Iterator[None]:
-    """Have MLflow wait for a server as ``settings`` say, where the environment does not."""
+    """Set MLflow's timeouts and retries to ``settings``, where the environment does not set them."""
     ours = {key: value for key, value in settings.items() if key not in os.environ}
     os.environ.update(ours)
     try:
@@ -207,10 +216,13 @@ def brief_requests(settings: dict[str, str] = REQUESTS) -> Iterator[None]:
 
 @contextlib.contextmanager
 def storing(store: str) -> Iterator[None]:
-    """Within :func:`brief_requests`: let files take their time, after a call that shows that the server answers.
+    """Within :func:`brief_requests`: a longer timeout for files, after a call that shows that the server answers.
+
+    Args:
+        store: the address of the artifact store.
 
     Raises:
-        StoreError: the artifact store at the address ``store`` fails in any way that is no refusal by the server.
+        StoreError: the store fails in a way that is no refusal by the server.
     """
     key = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     ours = os.environ.get(key) == REQUESTS[key]
@@ -223,7 +235,7 @@ def storing(store: str) -> Iterator[None]:
             raise
         uri = urlsplit(store)
         place = f"{uri.scheme}://{uri.netloc.rpartition('@')[2]}"
-        raise StoreError(f"the artifact store {place} does not take it ({plain(one_line(e))[:300]})") from e
+        raise StoreError(f"the artifact store {place} does not accept it ({plain(one_line(e))[:300]})") from e
     finally:
         if ours:
             os.environ[key] = REQUESTS[key]

@@ -1,5 +1,6 @@
 """Where runs are: experiments by model, and a pipeline's run above those of its steps."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -7,31 +8,32 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pfs_core.errors import UserError
+from pfs_core.errors import AccessDeniedError, InvalidError
 from pfs_core.runtime.environment import code
-from pfs_core.runtime.progress import say
 from pfs_core.storage.artifacts import plain_name
 from pfs_core.tracking import outbox as mail
 from pfs_core.tracking.outbox import Outbox, PendingCall, brief_requests, plain, refusal, server, unsent
 
+logger = logging.getLogger(__package__)
+
 PIPELINE_TAG, PIPELINE_URL_TAG = "kfp.pipeline_run_id", "kfp.pipeline_run_url"
 STEP_TAG, INPUTS_TAG = "pfs.step", "pfs.inputs"
 FINISHED_TAG = "pfs.finished"
-"""On the pipeline's run, once its last step has done its work."""
+"""The tag of a pipeline's run whose last step has done its work."""
 PARENT_TAG = "mlflow.parentRunId"
 EXPERIMENT = "pfs"
-"""What experiments are called before the model's name, and what has no model."""
+"""The start of the names of experiments, and the name of the one for runs without a model."""
 INHERITED = ("model", "budget", "seed", "dataset", "method")
-"""Tags (after ``pfs.``) that a step takes from its pipeline's run."""
+"""Tags (their names after ``pfs.``) that a step takes from its pipeline's run."""
 
 
 def tracked() -> bool:
-    """Whether the environment says where runs go."""
+    """Whether the environment configures tracking."""
     return bool(os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID"))
 
 
 def milliseconds() -> int:
-    """Now, as MLflow counts."""
+    """The time in milliseconds since 1970, as MLflow counts it."""
     return time.time_ns() // 1_000_000
 
 
@@ -39,7 +41,7 @@ def tags_of(about: Mapping[str, Any]) -> dict[str, str]:
     """The tags of a run: ``pfs.KEY`` for what it is about, the method, commit and image, and MLflow's own.
 
     Args:
-        about: such as model, budget, seed and dataset; what is empty is left out.
+        about: model, budget, seed, dataset and the like; empty values are left out.
     """
     from mlflow.tracking.context.registry import resolve_tags
 
@@ -49,7 +51,7 @@ def tags_of(about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def experiment_name(model: str = "") -> str:
-    """``MLFLOW_EXPERIMENT_NAME``, else one a model.
+    """``MLFLOW_EXPERIMENT_NAME``, else a name per model.
 
     >>> experiment_name("torchvision:resnet18")
     'pfs-torchvision-resnet18'
@@ -58,7 +60,7 @@ def experiment_name(model: str = "") -> str:
 
 
 def make_experiment(artifact_root: Path, model: str = "") -> None:
-    """Make the experiment of a model, if there is none, with its artifacts below a local folder."""
+    """Create the experiment of a model in a local database, if it is missing, with its artifacts below a folder."""
     import mlflow
 
     if mlflow.get_tracking_uri().startswith("sqlite:"):
@@ -66,7 +68,7 @@ def make_experiment(artifact_root: Path, model: str = "") -> None:
 
 
 def experiment_id(model: str = "", artifacts: str | None = None) -> str:
-    """The id of the experiment of a model, made if there is none yet."""
+    """The id of the experiment of a model, which is created if it is missing."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -82,18 +84,19 @@ def experiment_id(model: str = "", artifacts: str | None = None) -> str:
 
 
 def find(experiments: list[str], tags: Mapping[str, str], started: int = 0) -> Any:
-    """The oldest run with these tags, or None. ``started``: its start, in milliseconds, if that is known."""
+    """The oldest run with these tags and, if given, this start in milliseconds; None if there is none."""
     from mlflow import MlflowClient
 
     conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
-    conditions += [f"attributes.start_time = {started}"] * bool(started)
+    if started:
+        conditions.append(f"attributes.start_time = {started}")
     order = ["attributes.start_time ASC"]
     runs = MlflowClient().search_runs(experiments, " and ".join(conditions), max_results=1, order_by=order)
     return runs[0] if runs else None
 
 
 def find_pipeline(pipeline: str) -> Any:
-    """A pipeline's run, or None; its experiment is that of its model, which not every step knows."""
+    """The run of a pipeline, or None. Every experiment of this project is searched: not every step knows the model."""
     from mlflow import MlflowClient
 
     client = MlflowClient()
@@ -106,7 +109,7 @@ def find_pipeline(pipeline: str) -> Any:
 
 
 def pipeline_run(pipeline: str, name: str = "", about: Mapping[str, Any] = {}, started: int | None = None) -> Any:
-    """A pipeline's run, made if there is none yet."""
+    """The run of a pipeline, which is created if it is missing."""
     from mlflow import MlflowClient
 
     if found := find_pipeline(pipeline):
@@ -117,7 +120,7 @@ def pipeline_run(pipeline: str, name: str = "", about: Mapping[str, Any] = {}, s
 
 
 def pipeline_tags(pipeline: str) -> dict[str, str]:
-    """The tags that say of which pipeline run a run is, and where its page in Kubeflow is if ``KFP_UI_URL`` says so."""
+    """The tags that tie a run to a pipeline run and, if ``KFP_UI_URL`` is set, to its page in Kubeflow."""
     if not pipeline:
         return {}
     ui = os.environ.get("KFP_UI_URL", "").rstrip("/")
@@ -125,7 +128,7 @@ def pipeline_tags(pipeline: str) -> dict[str, str]:
 
 
 def set_tags(run: str, values: Mapping[str, str]) -> None:
-    """Give a run tags, in place of what it has of these names."""
+    """Set tags of a run, in place of earlier ones of these names."""
     from mlflow import MlflowClient
     from mlflow.entities import RunTag
 
@@ -133,7 +136,7 @@ def set_tags(run: str, values: Mapping[str, str]) -> None:
 
 
 def log_params(run: str, values: Mapping[str, Any]) -> None:
-    """Log parameters. One that the run has with another value keeps it, and a line says so: MLflow changes none."""
+    """Log parameters. One that the run has with another value keeps it, with a warning: MLflow never changes one."""
     from mlflow import MlflowClient
     from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
@@ -153,31 +156,31 @@ def log_params(run: str, values: Mapping[str, Any]) -> None:
             except MlflowException as single:
                 if unsent(single) or not (reason := refusal(single)):
                     raise
-                say(f"MLflow keeps the parameter {param.key} as it is: {reason}")
+                logger.warning(f"MLflow keeps the parameter {param.key} as it is: {reason}")
 
 
-def open_first(outbox: Outbox, parcel: PendingCall) -> None:
-    """Open a run now, or have ``outbox`` do it before all else when the server answers.
+def open_first(outbox: Outbox, call: PendingCall) -> None:
+    """Open a run now, or, where the server does not answer, as the first call of ``outbox``.
 
     Raises:
-        UserError: the server refuses it.
+        AccessDeniedError: the server does not accept the login.
+        InvalidError: it refuses the run, such as one in a deleted experiment.
     """
     start = time.monotonic()
     try:
-        parcel.send()
+        call.send()
     except Exception as e:
         if reason := refusal(e):
-            raise UserError(
-                f"MLflow{server()} refuses the run ({reason}); check address, login and experiment"
-            ) from None
+            kind = AccessDeniedError if unsent(e) else InvalidError  # what is refused and may wait is a login
+            raise kind(f"MLflow{server()} refuses the run ({reason}); check address, login and experiment") from None
         if not unsent(e):
             raise
         outbox.pause(time.monotonic() - start)
-        outbox.post(parcel)
+        outbox.post(call)
 
 
 def open_pipeline(name: str, params: Mapping[str, Any], about: Mapping[str, Any] = {}) -> str:
-    """Make the parent run of the pipeline that ``KFP_RUN_ID`` names, with its parameters.
+    """Create the parent run of the pipeline that ``KFP_RUN_ID`` names, with its parameters.
 
     Args:
         name: of the run.
@@ -185,11 +188,11 @@ def open_pipeline(name: str, params: Mapping[str, Any], about: Mapping[str, Any]
         about: as in :func:`tags_of`; the model names the experiment.
 
     Returns:
-        Its id, or "" without tracking and where the server does not answer: the steps then make it. Under KFP's plugin
-        it is the run that the plugin made.
+        Its id, or "" without tracking and where the server does not answer: the steps then create it. Under KFP's
+        plugin it is the run that the plugin has created.
 
     Raises:
-        UserError: the server refuses it.
+        UserError: the server refuses it, as in :func:`open_first`.
     """
     given, pipeline = os.environ.get("MLFLOW_RUN_ID"), os.environ.get("KFP_RUN_ID")
     if not tracked() or not (given or pipeline):
@@ -226,14 +229,13 @@ def mark_finished() -> None:
 
 
 def close_pipeline(succeeded: bool | None) -> None:
-    """End the parent run with its true status, and the steps that were cut off as failed.
-
-    A step of a pipeline that succeeded has succeeded too, even if it could not tell the server.
+    """End the parent run with its true status, and with it the steps whose end the server has not heard of.
 
     Nothing happens without tracking, where the run has ended already, and under KFP's plugin, which does it itself.
 
     Args:
-        succeeded: None where nobody knows: then it has if its last step did (:func:`mark_finished`).
+        succeeded: whether the pipeline has; None where that is not known, and its last step decides
+            (:func:`mark_finished`).
     """
 
     def end(parent: Any) -> None:
@@ -247,8 +249,8 @@ def close_pipeline(succeeded: bool | None) -> None:
     _to_pipeline("how the pipeline ended", end)
 
 
-def _to_pipeline(what: str, send: Callable[[Any], None]) -> None:
-    """Do something with the parent run, where it is ours and there is one."""
+def _to_pipeline(label: str, send: Callable[[Any], None]) -> None:
+    """Do something with the parent run, if there is one and KFP's plugin does not keep it."""
     pipeline = os.environ.get("KFP_RUN_ID")
     if not pipeline or not os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID"):
         return
@@ -259,7 +261,7 @@ def _to_pipeline(what: str, send: Callable[[Any], None]) -> None:
             send(parent)
 
     with brief_requests():
-        outbox.post(PendingCall(what, deliver))
+        outbox.post(PendingCall(label, deliver))
         outbox.close(mail.LAST_EFFORT_SECONDS)
 
 

@@ -1,15 +1,14 @@
 """A step's run: what it logs, and how it finds the run that an earlier try of it has opened."""
 
 import contextlib
-import hashlib
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pfs_core.runtime.progress import first_process
+from pfs_core.runtime.logs import first_process
+from pfs_core.storage.digests import json_digest
 from pfs_core.tracking import outbox as mail
 from pfs_core.tracking.outbox import Outbox, PendingCall
 from pfs_core.tracking.runs import (
@@ -33,52 +32,52 @@ from pfs_core.tracking.runs import (
 from pfs_core.tracking.system import SystemMetrics
 
 FAILED_EFFORT_SECONDS = 10.0
-"""How long what waits is tried after a step failed: a pod that is stopped has 30 seconds, and a checkpoint to write."""
+"""How long waiting calls are tried after a step failed: a pod has 30 seconds to stop, and a checkpoint to write."""
 
 
 class StepRun:
-    """What a step logs. This base class logs nothing: it stands for tracking that is switched off."""
+    """The run that a step logs to. This base class logs nothing: it stands for tracking that is off."""
 
     id = ""
-    """MLflow's id of the run; empty as long as the server does not answer."""
+    """MLflow's id of the run; empty until the server has answered."""
     url = ""
-    """The page of the pipeline's run, where the server has pages."""
+    """The page of the pipeline's run; empty where the store is no server."""
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log parameters; their names should start with the step's."""
+        """Log parameters; their names should start with the step's name."""
 
     def metrics(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Log the finite numbers among ``values``, as a point of a curve where ``step`` is given."""
 
     def row(self, values: Mapping[str, Any], at: str = "epoch") -> None:
-        """Log a row of a history: a point of each curve, at its epoch or step, unless it is there already."""
+        """Log a row of a history, one point per curve, at its epoch or step; a point that is there is not repeated."""
         self.metrics({k: v for k, v in values.items() if k not in ("epoch", "step", "episode")}, step=values[at])
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Log the finite numbers among ``values`` on the pipeline's run, where the run table shows them."""
 
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
-        """Log a file, or all files of a folder, which have to stay until the step ends."""
+        """Log a file, or all files of a folder; they must exist until the step ends."""
 
     def dataset(self, uri: str, fingerprint: str, context: str) -> None:
-        """Log a dataset as an input of the run, and of the pipeline's, whose row of the run table then names it."""
+        """Log a dataset as an input of the run and of the pipeline's run, so that MLflow's run table names it."""
 
     def model(self, model: Any, example: Any, name: str, card: str = "", files: Sequence[str | Path] = ()) -> str:
         """Log and register a network (:func:`pfs_core.tracking.model.log_model`).
 
         Returns:
-            ``name/version``, or "" without tracking and where the server does not answer for a minute.
+            ``name/version``, or "" without tracking and where the server does not answer within a minute.
         """
         return ""
 
 
 class _MlflowRun(StepRun):
-    """A step's run in MLflow. Only opening it raises; what cannot be sent later waits.
+    """A step's run in MLflow. Only opening it raises an error; later calls wait while the server is away.
 
     Args:
         step: its name.
-        params: what its result follows from.
-        about: what the run's name says beside the step's.
+        params: everything that its result depends on.
+        about: the rest of the run's name, after the step's.
         tags: as in :func:`pfs_core.tracking.runs.tags_of`.
         watch: whether CPU, memory and GPU are logged while it runs.
 
@@ -129,12 +128,12 @@ class _MlflowRun(StepRun):
         self.id, self._parent = run.info.run_id, parent
         self._experiment, self.url = experiment, page(experiment, parent or self.id)
 
-    def _post(self, what: str, send: Any, points: list[Any] | None = None) -> None:
-        self._outbox.post(PendingCall(what, send, points or []))
+    def _post(self, label: str, send: Any, points: list[Any] | None = None) -> None:
+        self._outbox.post(PendingCall(label, send, points or []))
         self._watch()
 
     def _watch(self) -> None:
-        if self.id and self._outbox.answers:
+        if self.id and self._outbox.healthy:
             self._system.watch(self.id, self._earlier)
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -158,7 +157,7 @@ class _MlflowRun(StepRun):
         MlflowClient().log_batch(self.id, metrics=new)  # the same point again, time included, is one point
 
     def _steps(self, key: str) -> set[int]:
-        """The points of a curve that an earlier try of the step has logged."""
+        """The steps of a curve whose points an earlier try of this step has logged."""
         if key not in self._logged:
             from mlflow import MlflowClient
 
@@ -222,7 +221,7 @@ class _MlflowRun(StepRun):
         return f"{name}/{versions[0]}" if versions else ""
 
     def close(self, status: str, seconds: float) -> None:
-        """End the run; send what waits for so many seconds at most, and say in a line what is left."""
+        """End the run; waiting calls are tried for ``seconds``, and a warning names those that are not sent."""
         from mlflow import MlflowClient
 
         ended = milliseconds()
@@ -243,13 +242,13 @@ def step_run(
 ) -> Iterator[StepRun]:
     """Open the run of a step, or the one that an earlier try of it opened, and log its parameters.
 
-    Of several processes that train together, the first one does. Where the server does not answer, the step goes on,
-    and the run is opened when it does, with the start that it should have.
+    Of several processes that train together, the first one does. Where the server does not answer, the step goes on;
+    the run is created later, with its true start time.
 
     Args:
         step: its name, e.g. ``search`` or ``retrain/pruned``.
-        params: what its result follows from; names start with the step's.
-        about: what the run's name says beside the step's, e.g. ``resnet20 macs=0.5``.
+        params: everything that its result depends on; names start with the step's.
+        about: the rest of the run's name, after the step's, such as ``resnet20 macs=0.5``.
         tags: model, budget, seed, dataset, method, as far as the step knows them.
         watch: whether CPU, memory and GPU are logged while it runs (``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`` decides
             where it is set).
@@ -271,7 +270,7 @@ def step_run(
 
 
 def _inherited(above: Any, own: Mapping[str, Any]) -> dict[str, str]:
-    """The tags of the pipeline's run that its steps share; a step may have a budget and a method of its own."""
+    """The tags that a step shares with the pipeline's run; it may have a budget and a method of its own."""
     keys = [key for key in INHERITED if key not in ("budget", "method") or not own.get(key)]
     return {f"pfs.{key}": above.data.tags[f"pfs.{key}"] for key in keys if f"pfs.{key}" in above.data.tags}
 
@@ -284,4 +283,4 @@ def _points(values: Mapping[str, Any], step: int | None = None) -> list[Any]:
 
 
 def _digest(params: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return json_digest(params, 16, default=str)

@@ -1,1 +1,1 @@
-"""Training a structure from a fresh initialisation, and evaluating networks."""
+"""Training networks from a fresh initialisation or from inherited weights, and evaluating them."""

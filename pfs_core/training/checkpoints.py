@@ -1,8 +1,8 @@
-"""The state of a long step, kept while it runs: a step that is started again goes on from there."""
+"""Checkpoints for long steps; a restarted step resumes."""
 
 import hashlib
 import io
-import json
+import logging
 import os
 import shutil
 import signal
@@ -17,11 +17,13 @@ from typing import Any, Self
 import torch
 
 import pfs_core
-from pfs_core.errors import UserError
+from pfs_core.errors import AccessDeniedError, NotFoundError, UnreachableError, UserError
 from pfs_core.runtime.distributed import ALONE, Ranks
-from pfs_core.runtime.progress import say
 from pfs_core.storage import open_storage
+from pfs_core.storage.digests import json_digest
 from pfs_core.storage.listing import Entry
+
+logger = logging.getLogger(__package__)
 
 ROOT, SECONDS = "PFS_CHECKPOINTS", "PFS_CHECKPOINT_SECONDS"
 _KEPT = 2
@@ -33,20 +35,20 @@ class Checkpoints:
 
     They are files ``STEP-DIGEST.pt`` below ``PFS_CHECKPOINTS`` (a path or an ``s3://`` address) or, where that is not
     set, below a hidden folder beside ``out``; the last two are kept. The folder is named after ``key``, so that a step
-    finds its own and no other's. As a context it makes SIGTERM wait for the next :meth:`due`.
+    finds its own checkpoints only. As a context manager it defers SIGTERM to the next :meth:`due`.
 
     Where several processes train together, the first one reads and writes, and all of them call every method.
 
     Args:
-        out: what the step will write.
-        key: everything that the step's result follows from, as JSON.
+        out: the folder that the step will write.
+        key: everything that the step's result depends on, as JSON.
         ranks: the processes that train together.
     """
 
     def __init__(self, out: str | Path, key: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
         self._ranks = ranks
         versions = {"pfs": pfs_core.__version__, "torch": torch.__version__}
-        name = hashlib.sha256(json.dumps({**key, **versions}, sort_keys=True).encode()).hexdigest()[:24]
+        name = json_digest({**key, **versions}, 24)
         out = Path(out).absolute()
         self._beside = out.parent / f".{out.name}.checkpoints"
         self.storage = open_storage(f"{os.environ.get(ROOT) or self._beside}/{name}")
@@ -73,7 +75,11 @@ class Checkpoints:
         self._terminated = True
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state that is whole, on the CPU; None if there is none."""
+        """The newest valid state, its tensors on the CPU; None if there is none.
+
+        Raises:
+            UserError: the checkpoints cannot be listed or read. Saving them would fail too, after much work.
+        """
         data = self._ranks.broadcast(self._newest() if self._ranks.rank == 0 else None)
         if data is None:
             return None
@@ -82,27 +88,29 @@ class Checkpoints:
         return state
 
     def elapsed(self) -> dict[str, float]:
-        """``seconds`` and ``processor_seconds`` that the step has taken, in this try and those that it goes on from."""
+        """``seconds`` and ``processor_seconds`` that the step has taken, in this try and the ones that it resumes."""
         return {key: self._earlier[key] + now - self._began[key] for key, now in _clocks().items()}
 
     def _newest(self) -> bytes | None:
-        """The newest checkpoint that is whole."""
+        """The content of the newest checkpoint whose digest is right."""
         for entry in reversed(self._entries()):
             try:
                 data = self.storage.read(entry)
+            except (AccessDeniedError, UnreachableError):
+                raise  # the one before would fail in the same way
             except UserError as e:
-                say(f"checkpoint {entry.path} cannot be used ({e}); trying the one before")
+                logger.warning(f"checkpoint {entry.path} cannot be used ({e}); trying the one before")
                 continue
             if _digest(data) == entry.path.split("-")[1].removesuffix(".pt"):
-                say(f"going on from checkpoint {entry.path} of {self.storage.uri}")
+                logger.info(f"going on from checkpoint {entry.path} of {self.storage.uri}")
                 return data
-            say(f"checkpoint {entry.path} cannot be used (it is damaged); trying the one before")
+            logger.warning(f"checkpoint {entry.path} cannot be used (it is damaged); trying the one before")
         return None
 
     def due(self, step: int) -> bool:
-        """Whether it is time to save: a minute after the last one, or because a process is to end.
+        """Whether it is time to save: a minute after the last checkpoint, or because a process has to stop.
 
-        Several processes agree on it every few steps, so that they save at the same one.
+        Several processes agree on it every few steps, so that they save at the same step.
         """
         wanted = self._terminated or time.monotonic() - self._saved >= self._seconds
         if self._ranks.world == 1:
@@ -110,7 +118,7 @@ class Checkpoints:
         return step % _AGREE == 0 and self._ranks.any(wanted)
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the state in the background; if a process is to end, wait for that and exit with code 143."""
+        """Write the state in the background; if a process has to stop, wait for that and exit with code 143."""
         terminated = self._ranks.any(self._terminated)
         self._saved = time.monotonic()
         if self._ranks.rank == 0:
@@ -122,17 +130,20 @@ class Checkpoints:
         if terminated:
             if self._writing:
                 self._writing.result()
-            say(f"stopped after step {step}; start again to go on")
+            logger.info(f"stopped after step {step}; start again to go on")
             raise SystemExit(128 + signal.SIGTERM)
 
     def clear(self) -> None:
-        """Remove all of them: the step's result is published."""
+        """Remove all checkpoints. The result is published by now, so that a failure is a warning and no error."""
         if self._ranks.rank > 0:
             return
-        if self._writing:
-            self._writing.result()
-        for entry in self._entries():
-            self.storage.remove(entry.path)
+        try:
+            if self._writing:
+                self._writing.result()
+            for entry in self._entries():
+                self.storage.remove(entry.path)
+        except UserError as e:
+            logger.warning(f"checkpoints are left at {self.storage.uri}: {e}")
         shutil.rmtree(self._beside, ignore_errors=True)
 
     def _write(self, step: int, data: bytes) -> None:
@@ -144,18 +155,18 @@ class Checkpoints:
         """The checkpoints, oldest first."""
         try:
             return [entry for entry in self.storage.files() if entry.path.endswith(".pt")]
-        except UserError:
-            return []  # none yet; what is really wrong shows at the first write
+        except NotFoundError:
+            return []  # none yet
 
 
 class CheckpointStage:
     """Checkpoints of one of several stages that a step goes through.
 
     Args:
-        checkpoints: those of the step.
-        number: of the stage, rising.
-        before: what the earlier stages left; it goes with each state of this one.
-        state: what the stage goes on from, or None.
+        checkpoints: the checkpoints of the step.
+        number: the number of the stage; later stages have higher ones.
+        before: the results of the earlier stages; they are saved with each state of this one.
+        state: the state that the stage resumes from, or None.
     """
 
     def __init__(
@@ -164,7 +175,7 @@ class CheckpointStage:
         self._checkpoints, self._number, self._before, self._state = checkpoints, number, before, state
 
     def load(self) -> dict[str, Any] | None:
-        """The state that the stage goes on from; None at its start."""
+        """The state that the stage resumes from; None at its start."""
         return self._state
 
     def due(self, step: int) -> bool:

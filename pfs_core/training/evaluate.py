@@ -1,4 +1,4 @@
-"""Predictions of a network over a whole set."""
+"""Predictions of a network for all images of a set, and their accuracy."""
 
 from collections.abc import Callable
 
@@ -9,27 +9,42 @@ from pfs_core.data.images import Images
 from pfs_core.runtime.distributed import ALONE, Ranks
 
 Forward = Callable[[Tensor], Tensor]
-"""uint8 images [N, C, H, W] to float32 logits [N, classes]."""
+"""A function from images, uint8 [N, C, H, W], to logits, float32 [N, classes]."""
 
 _BATCH = 500
 
 
 @torch.no_grad()
 def predict(model: nn.Module, forward: Forward, images: Images, ranks: Ranks = ALONE) -> Tensor:
-    """Predicted labels, int64 [N], with ``model`` in evaluation mode (and back in its mode afterwards).
+    """Predict the labels of all images, with ``model`` in evaluation mode and back in its own mode afterwards.
 
-    Several processes share the images; all of them get all predictions, by the statistics of the first one.
+    Several processes share the images, and each gets all predictions.
+
+    Args:
+        model: the network that ``forward`` computes with.
+        forward: computes the logits of a batch.
+        images: the images, of which this process reads its share.
+        ranks: the processes that predict together.
+
+    Returns:
+        int64 [N], in the order of ``images.labels``.
     """
+    # BatchNorm's statistics are of the images that a process has trained on. All must predict with the same ones.
     ranks.sync_buffers(model.buffers())
     training = model.training
     model.eval()
     predictions = torch.zeros_like(images.labels)
-    for mine, batch in zip(predictions.split(_BATCH)[ranks.rank :: ranks.world], images.in_order(_BATCH), strict=True):
-        mine.copy_(forward(batch).argmax(1))
+    own = predictions.split(_BATCH)[ranks.rank :: ranks.world]  # views, which the loop fills
+    for part, batch in zip(own, images.in_order(_BATCH), strict=True):
+        part.copy_(forward(batch).argmax(1))
     model.train(training)
-    return ranks.sum(predictions)
+    return ranks.sum(predictions)  # every other process has left 0 where this one predicted
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> float:
-    """Fraction of predictions that are right."""
+    """Return the fraction of predictions that are right.
+
+    >>> accuracy(torch.tensor([1, 2, 0, 3]), torch.tensor([1, 2, 0, 0]))
+    0.75
+    """
     return (predictions == labels).double().mean().item()

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,25 +21,28 @@ from pfs_core.nn.folded_batchnorm import fold_norms
 from pfs_core.nn.subsampled_conv import subsample_first
 from pfs_core.runtime.device import autocast, resolve_precision, reuse_memory
 from pfs_core.runtime.distributed import ALONE, Ranks
-from pfs_core.runtime.progress import Record, TimeLeft, say
+from pfs_core.runtime.progress import Record, TimeLeft
 from pfs_core.training.checkpoints import Checkpoints, CheckpointStage
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.loop_state import LoopState
 from pfs_core.training.optimise import Optimisation, micro_batches
+
+logger = logging.getLogger(__package__)
 
 ADVICE = "a lower retrain.lr, a longer retrain.warmup_epochs, retrain.clip_norm or retrain.precision=fp32"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the loop ends with.
+    """The result of a training.
 
     Attributes:
-        last: the weights after the last epoch, by the network's own names, on the CPU.
-        best: the validation with the highest accuracy: ``epoch``, ``val_accuracy`` and ``weights``; None without one.
-        history: a row an epoch.
-        images: that were trained on, by this process; each went forward and backward.
-        validated: images that went forward only, of all processes.
+        last: the weights after the last epoch, ``{name: tensor}`` by the network's own names, on the CPU.
+        best: the validation with the highest accuracy, as ``epoch``, ``val_accuracy`` and ``weights``; None if the
+            training was not validated.
+        history: one row per epoch.
+        images: images that this process trained on, counted once per epoch.
+        validated: images that all processes validated on, counted once per validation.
     """
 
     last: dict[str, Tensor]
@@ -61,12 +65,23 @@ def fit(
     before_step: Callable[[], None] | None = None,
     advice: str = ADVICE,
 ) -> Fitted:
-    """Train ``model``, on the device of ``data``, for so many epochs; UserError where it diverges.
+    """Train a network. Several processes train on their shares of every batch, with the mean of their gradients.
 
-    ``name`` is what the lines of loop call it, ``advice`` what to try where it diverges. ``before_step`` may change
-    the gradients of the parameters of ``model`` before each step.
+    Args:
+        model: the network, on the device of ``data``. The trained weights are to be taken from the result.
+        name: what log lines call the training.
+        data: the images.
+        config: the settings of the training, except for its length.
+        epochs: how long to train.
+        seed: the seed of the order and augmentation of the images.
+        record: called with every row of the history.
+        checkpoints: where to resume from and save to; None for no checkpoints.
+        ranks: the processes that train together.
+        before_step: called before each optimiser step; it may change the gradients of the parameters of ``model``.
+        advice: what the user could try if the training diverges.
 
-    Several processes train on their shares of every batch, with the mean of their gradients.
+    Raises:
+        UserError: the training diverged, or does not work with so many processes or on this device.
     """
     model, forward = prepared(model, data, config, ranks)
     training = training_images(data, config, ranks)
@@ -84,7 +99,7 @@ def fit(
         history, best, lr = state["history"], state["best"], state["lr"]
         for row in history:
             record(row)
-    left = TimeLeft(loop.epoch - 1)
+    time_left = TimeLeft(loop.epoch - 1)
     for epoch in range(loop.epoch, epochs + 1):
         done = loop.begin(epoch)
         lr = lr if done else optimisation.lr
@@ -95,6 +110,8 @@ def fit(
             optimisation.step()
             loop.add(sums, len(target))
             if checkpoints and checkpoints.due(loop.step):
+                # A checkpoint with weights that are not finite could not be resumed from. The check waits for the
+                # device, so it is made here and after each epoch, and not in every step.
                 loop.check(optimisation.watched, "training", advice)
                 state = {"history": history, "best": best, "lr": lr}
                 checkpoints.save(loop.step, loop.state_dict() | optimisation.state_dict() | state)
@@ -105,12 +122,12 @@ def fit(
             row["val_accuracy"] = None
             if epoch % config.validate_every == 0 or epoch == epochs:
                 predictions = predict(optimisation.network, partial(forward, optimisation.network), validation, ranks)
-                row["val_accuracy"] = found = accuracy(predictions, validation.labels)
-                if best is None or found > best["val_accuracy"]:
-                    best = {"epoch": epoch, "val_accuracy": found, "weights": copied(optimisation.network)}
+                row["val_accuracy"] = val_accuracy = accuracy(predictions, validation.labels)
+                if best is None or val_accuracy > best["val_accuracy"]:
+                    best = {"epoch": epoch, "val_accuracy": val_accuracy, "weights": copied(optimisation.network)}
         history.append(row)
         record(row)
-        say(_line(name, row, epochs, left))
+        logger.info(_line(name, row, epochs, time_left))
     validations = sum(row.get("val_accuracy") is not None for row in history)
     return Fitted(copied(optimisation.network), best, history, loop.images, validations * len(validation.labels))
 
@@ -118,14 +135,14 @@ def fit(
 def prepared(
     model: nn.Module, data: ImageSplit, config: RetrainConfig, ranks: Ranks = ALONE
 ) -> tuple[nn.Module, Callable[[nn.Module, Tensor], Tensor]]:
-    """``model`` as it is trained, in the faster layout and in training mode; it shares the parameters of the one given.
+    """Prepare a network for training: faster layers and memory layout, training mode.
 
     Returns:
-        The model, and what computes float32 logits [N, classes] from it (or a copy) and uint8 images [N, C, H, W], in
-        the recipe's precision.
+        The prepared network, which shares its parameters with ``model``; and a function of this network (or a copy of
+        it) and images, uint8 [N, C, H, W], that computes logits, float32 [N, classes], in the configured precision.
 
     Raises:
-        UserError: as :func:`with_shared_statistics`.
+        UserError: ``config.sync_bn`` is set on a CPU.
     """
     precision = resolve_precision(config.precision, data.device)
     if data.device.type == "cpu":
@@ -144,27 +161,31 @@ def prepared(
 
 
 def training_parts(config: RetrainConfig) -> tuple[str, ...]:
-    """The parts of the split that the config trains on."""
+    """Return the names of the parts of the split that the configuration trains on."""
     return ("train", "validation") if config.train_on_validation else ("train",)
 
 
 def training_images(data: ImageSplit, config: RetrainConfig, ranks: Ranks = ALONE) -> Images:
-    """The rows that the config trains on."""
+    """Return this process's share of the images that the configuration trains on."""
     return data.part(*training_parts(config), rank=ranks.rank, world=ranks.world)
 
 
 def with_shared_statistics(model: nn.Module, device: torch.device) -> nn.Module:
-    """``model`` with BatchNorms over the batches of all processes; UserError on a CPU, where torch has none."""
+    """Convert the BatchNorms of ``model`` to ones that normalise over the batches of all processes.
+
+    Raises:
+        UserError: the device is a CPU, for which torch has no such layer.
+    """
     if device.type == "cpu":
         raise UserError("retrain.sync_bn=true needs GPUs; leave it out on CPUs")
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def parallel(model: nn.Module, device: torch.device, ranks: Ranks, config: RetrainConfig) -> nn.Module:
-    """``model``, such that backward passes average the gradients over the processes.
+    """Wrap ``model`` such that backward passes average the gradients over the processes.
 
     Raises:
-        UserError: the recipe's batches are too small for so many processes.
+        UserError: some process would get micro-batches of fewer than 2 images, on which BatchNorm cannot train.
     """
     if ranks.world == 1:
         return model
@@ -184,12 +205,12 @@ def backward(
     config: RetrainConfig,
     world: int = 1,
 ) -> Tensor:
-    """Add the gradient of the mean loss over a step's images to that of the weights, a micro-batch at a time.
+    """Add the gradient of the mean loss over the images of one step to the gradients of the weights.
 
     Args:
         trained: the network, or its DistributedDataParallel.
-        forward: the logits of images by it.
-        images: uint8 [n, C, H, W], this process's share of the step's.
+        forward: computes logits from ``trained`` and images.
+        images: uint8 [n, C, H, W], this process's share of the images of the step.
         labels: int64 [n].
         config: see :class:`RetrainConfig`.
         world: processes that train together.
@@ -200,6 +221,7 @@ def backward(
     sums = torch.zeros(2, device=labels.device)
     parts = list(micro_batches(images, labels, config, world))
     for number, (batch, target) in enumerate(parts, 1):
+        # The processes exchange their gradients once per step, in the backward pass of the last micro-batch.
         waits = number < len(parts) and isinstance(trained, DistributedDataParallel)
         with trained.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
             logits = forward(trained, batch)
@@ -210,16 +232,16 @@ def backward(
 
 
 def copied(network: nn.Module) -> dict[str, Tensor]:
-    """The weights as they are now, contiguous, on the CPU."""
+    """Return a copy of the weights, contiguous, on the CPU."""
     return {
         name: weights.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, weights in network.state_dict().items()
     }
 
 
-def _line(network: str, row: dict[str, Any], epochs: int, left: TimeLeft) -> str:
+def _line(name: str, row: dict[str, Any], epochs: int, time_left: TimeLeft) -> str:
     validation = f"  validation accuracy {row['val_accuracy']:.4f}" if row.get("val_accuracy") is not None else ""
     return (
-        f"{network} epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
-        f"train accuracy {row['train_accuracy']:.4f}{validation}  left {left(row['epoch'], epochs)}"
+        f"{name} epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
+        f"train accuracy {row['train_accuracy']:.4f}{validation}  left {time_left(row['epoch'], epochs)}"
     )

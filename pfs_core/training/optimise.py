@@ -1,4 +1,4 @@
-"""The optimiser of the retraining: SGD by a config, and the moving average of the weights."""
+"""The optimiser of a training: SGD with its schedule, and the moving average of the weights."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,15 +15,16 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Optimisation:
-    """Everything that changes the weights of a network from one step to the next.
+    """SGD, learning-rate schedule, gradient clipping and moving average of one training.
 
     Attributes:
         model: the network that is trained.
-        network: the one that is validated, tested and saved: the average of its weights, or ``model`` itself.
-        watched: the tensors that must stay finite: weights, and buffers but for those that never were.
+        network: the network that is validated, tested and saved: the moving average of ``model`` if the configuration
+            asks for one, else ``model`` itself.
+        watched: the tensors that must stay finite: all weights, and the buffers that are finite at the start.
 
     Args:
-        model: in its final place and layout.
+        model: the network, already on its device and in its memory layout.
         config: see :class:`RetrainConfig`.
         steps: optimiser steps of the whole training.
     """
@@ -35,7 +36,7 @@ class Optimisation:
             parameter_groups(model, config),
             lr=config.lr,
             momentum=config.momentum,
-            nesterov=config.nesterov and config.momentum > 0,
+            nesterov=config.nesterov and config.momentum > 0,  # torch refuses Nesterov without momentum
             weight_decay=config.weight_decay,
         )
         self._schedule = schedule(self._optimiser, config, steps)
@@ -45,11 +46,11 @@ class Optimisation:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step."""
+        """Learning rate of the next step."""
         return float(self._schedule.get_last_lr()[0])
 
     def step(self) -> None:
-        """Take a step along the gradients, which are gone then."""
+        """Take one step with the accumulated gradients, and clear them."""
         if self._clip_norm is not None:
             clip_grad_norm_(self.model.parameters(), self._clip_norm)
         self._optimiser.step()
@@ -59,7 +60,7 @@ class Optimisation:
             self._average.update_parameters(self.model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, for a checkpoint; the weights included."""
+        """Return the state for a checkpoint, weights and momentum buffers included."""
         return {
             "model": self.model.state_dict(),
             "optimiser": self._optimiser.state_dict(),
@@ -68,7 +69,7 @@ class Optimisation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Resume from the result of :meth:`state_dict`."""
         self.model.load_state_dict(state["model"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._schedule.load_state_dict(state["schedule"])
@@ -77,26 +78,30 @@ class Optimisation:
 
 
 def parameter_groups(model: nn.Module, config: RetrainConfig) -> list[dict[str, Any]]:
-    """The parameters as SGD takes them: one group, or those of one dimension apart, without weight decay.
+    """Group the parameters for SGD.
 
-    Scales and shifts of normalisations and biases are the parameters of one dimension.
+    Returns:
+        One group with all parameters, or with ``decay_norm_and_bias=false`` a second group without weight decay. It has
+        the parameters of one dimension, which are the biases and the scales and shifts of normalisations.
     """
     if config.decay_norm_and_bias:
         return [{"params": list(model.parameters())}]
     decayed = [weights for weights in model.parameters() if weights.ndim > 1]
-    spared = [weights for weights in model.parameters() if weights.ndim <= 1]
-    return [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+    not_decayed = [weights for weights in model.parameters() if weights.ndim <= 1]
+    return [{"params": decayed}, {"params": not_decayed, "weight_decay": 0.0}]
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy that follows ``model``: average = decay * average + (1 - decay) * weights, from the first update on.
+    """Return an exponential moving average of ``model``: average = decay * average + (1 - decay) * weights.
 
-    Statistics of BatchNorms are averaged likewise, so that they fit the weights; whole numbers are copied.
+    The first update copies the weights. BatchNorm's statistics are averaged in the same way, since the average needs
+    statistics that fit its weights; integer buffers are copied.
     """
     average = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
     def update(averages: Tensors, current: Tensors, count: Tensor | int) -> None:
+        # Torch calls this once per device and dtype: all tensors are floating point, or none is.
         if averages[0].is_floating_point():
             average(averages, current, count)
         else:
@@ -108,9 +113,19 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
 def micro_batches(
     images: Tensor, labels: Tensor, config: RetrainConfig, world: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images of a step in parts of batch_size / world / accumulate, rounded up; the last may be smaller.
+    """Split the images of one step of this process into micro-batches.
 
-    A last part of one image (which BatchNorm cannot train on) joins the one before it.
+    A micro-batch has batch_size / world / accumulate images, rounded up; the last one may be smaller. A last one of a
+    single image joins the one before it, since BatchNorm cannot train on one image.
+
+    Args:
+        images: uint8 [n, C, H, W].
+        labels: int64 [n].
+        config: see :class:`RetrainConfig`.
+        world: processes that train together.
+
+    Yields:
+        The images and the labels of a micro-batch.
     """
     size = -(-config.batch_size // (world * config.accumulate))
     starts = list(range(0, len(labels), size))

@@ -1,4 +1,4 @@
-"""A training that goes before something else in the same step: of the network that a method starts from."""
+"""Pretraining of the network that a method starts from, in the same step as the search."""
 
 from typing import Any, NamedTuple
 
@@ -6,28 +6,32 @@ from torch import Tensor, nn
 
 from pfs_core.config.stages import RetrainConfig
 from pfs_core.data import ImageSplit
-from pfs_core.runtime.cost import stage_cost
+from pfs_core.runtime.cost import StageCost, stage_cost
 from pfs_core.runtime.progress import Record
 from pfs_core.training.checkpoints import Checkpoints, CheckpointStage
 from pfs_core.training.fit import fit
 
+PRETRAINING, SEARCH = 1, 2
+"""Numbers of the stages in the checkpoints of a step."""
+
 
 class PretrainResult(NamedTuple):
-    """What the training left.
+    """A trained network, and what the search after the training needs.
 
     Attributes:
-        weights: by the network's own names; the network has them too.
-        history: a row an epoch; the last one's ``val_accuracy`` is that of the weights.
-        cost: :func:`pfs_core.runtime.cost.stage_cost` of it.
-        spent: until its end, for the cost of what follows.
-        next: the checkpoints of what follows.
+        weights: the trained weights, ``{name: tensor}``; the network has them too.
+        history: one row per epoch; the last row's ``val_accuracy`` is that of ``weights``.
+        cost: the cost of the training.
+        elapsed: the time that the step had taken when the training ended, as
+            :meth:`pfs_core.training.checkpoints.Checkpoints.elapsed` returns it.
+        search_checkpoints: the checkpoints of the search, which carry the result of the training along.
     """
 
     weights: dict[str, Tensor]
     history: list[dict[str, Any]]
-    cost: dict[str, Any]
-    spent: dict[str, float]
-    next: CheckpointStage
+    cost: StageCost
+    elapsed: dict[str, float]
+    search_checkpoints: CheckpointStage
 
 
 def pretrain(
@@ -40,27 +44,46 @@ def pretrain(
     checkpoints: Checkpoints,
     advice: str,
 ) -> PretrainResult:
-    """Train ``model`` on the training rows, unless a checkpoint says that this is done; arguments as of :func:`fit`.
+    """Train ``model`` on the training rows, or load its weights if a checkpoint shows that this has been done.
 
-    The names of what ``record`` gets, the epoch aside, start with ``pretrain_``.
+    Args:
+        model: the network, on the device of ``data``; it has the trained weights afterwards.
+        name: what log lines call the training.
+        data: the images.
+        config: the settings of the training.
+        seed: the seed of the order and augmentation of the images.
+        record: called with every row of the history, whose names but ``epoch`` get the prefix ``pretrain_``.
+        checkpoints: the checkpoints of the whole step.
+        advice: what the user could try if the training diverges.
+
+    Raises:
+        UserError: the training diverged.
     """
 
-    def named(row: dict[str, Any]) -> None:
+    def prefixed_record(row: dict[str, Any]) -> None:
         record({key if key == "epoch" else f"pretrain_{key}": value for key, value in row.items()})
 
     state = checkpoints.load()
-    if state and state["number"] == 2:
-        before, going_on = state["before"], state["stage"]
+    if state and state["number"] == SEARCH:
+        before, search_state = state["before"], state["stage"]
         for row in before["history"]:
-            named(row)
+            prefixed_record(row)
     else:
-        stage, going_on = CheckpointStage(checkpoints, 1, {}, state["stage"] if state else None), None
-        fitted = fit(model, name, data, config, config.epochs, seed, named, stage, advice=advice)
+        stage = CheckpointStage(checkpoints, PRETRAINING, {}, state["stage"] if state else None)
+        search_state = None
+        fitted = fit(model, name, data, config, config.epochs, seed, prefixed_record, stage, advice=advice)
+        cost = stage_cost(data.device, checkpoints.elapsed(), fitted.images + fitted.validated, fitted.images)
         before = {
             "weights": fitted.last,
             "history": fitted.history,
-            "cost": stage_cost(data.device, checkpoints.elapsed(), fitted.images + fitted.validated, fitted.images),
+            "cost": cost.model_dump(),
             "spent": checkpoints.elapsed(),
         }
     model.load_state_dict(before["weights"])
-    return PretrainResult(**before, next=CheckpointStage(checkpoints, 2, before, going_on))
+    return PretrainResult(
+        weights=before["weights"],
+        history=before["history"],
+        cost=StageCost(**before["cost"]),
+        elapsed=before["spent"],
+        search_checkpoints=CheckpointStage(checkpoints, SEARCH, before, search_state),
+    )

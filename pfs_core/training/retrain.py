@@ -1,5 +1,6 @@
 """The fourth step: a structure trained, from scratch unless it is to be fine-tuned."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,17 @@ from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.device import memory_text, peak_memory, pick_device, resolve_precision
 from pfs_core.runtime.distributed import ALONE, Ranks, joined
 from pfs_core.runtime.environment import code
-from pfs_core.runtime.progress import Record, ignore, say
-from pfs_core.storage.artifacts import check_out, publish, require_result, sha256, write_json
+from pfs_core.runtime.progress import Record, ignore
+from pfs_core.storage.artifacts import check_out, publish, require_result
+from pfs_core.storage.digests import file_digest
 from pfs_core.structure import Structure
 from pfs_core.training.checkpoints import Checkpoints
 from pfs_core.training.evaluate import predict
 from pfs_core.training.fit import fit, training_parts
+from pfs_core.training.metrics import BestValidation, Evaluation, TrainingMetrics
 from pfs_core.training.schedule import planned_epochs
 
-SCHEMA = "pfs.model/1"
+logger = logging.getLogger(__package__)
 
 
 def retrain(
@@ -39,16 +42,16 @@ def retrain(
     seed: int = 0,
     record: Record = ignore,
     initial: Path | None = None,
-) -> dict[str, Any]:
+) -> TrainingMetrics:
     """Train ``structure`` from a fresh initialisation, test it once and write the ``model`` folder.
 
-    With ``config.start`` ``kept`` the pruned network starts from ``initial``, other networks are trained as ever.
+    With ``config.start`` ``inherited`` the pruned network starts from ``initial``; other networks start afresh.
 
     ``model.safetensors`` has the weights that were tested (``config.keep``) under the network's own names,
-    ``model.onnx`` the same network with its normalisation in front (pixels 0-255 to logits), where ONNX can say it,
-    ``structure.json`` what they fit, ``metrics.json`` the test accuracy with its 95% Wilson interval and the confusion
-    matrix, ``history.parquet`` a row an epoch. Where the training was validated, the other weights are beside them as
-    ``best.safetensors`` or ``last.safetensors``.
+    ``model.onnx`` the same network with its normalisation in front (pixels 0-255 to logits), where ONNX can express
+    it, ``structure.json`` what they fit, ``metrics.json`` the accuracy
+    (:class:`~pfs_core.training.metrics.TrainingMetrics`), ``history.parquet`` one row per epoch. Where the training
+    was validated, the other weights are beside them as ``best.safetensors`` or ``last.safetensors``.
 
     Args:
         structure: what to train.
@@ -69,9 +72,9 @@ def retrain(
     device = pick_device()
     with joined(device) as ranks:
         metrics = _retrain(structure, load_split(split, device), Path(out), config, seed, record, ranks, initial)
-    say(
-        f"retrain {structure.network}  test accuracy {metrics['test_accuracy']:.4f} of "
-        f"{metrics['test_rows']:,} images  {memory_text(metrics['peak_memory_mib'])}"
+    logger.info(
+        f"retrain {structure.network}  test accuracy {metrics.test_accuracy:.4f} of "
+        f"{metrics.test_rows:,} images  {memory_text(metrics.peak_memory_mib)}"
     )
     return metrics
 
@@ -85,7 +88,7 @@ def _retrain(
     record: Record,
     ranks: Ranks,
     initial: Path | None,
-) -> dict[str, Any]:
+) -> TrainingMetrics:
     check_fits(structure, data)
     torch.manual_seed(seed)
     model = structure.build()
@@ -101,9 +104,9 @@ def _retrain(
         "structure": structure.model_dump(mode="json"),
         "recipe": config.model_dump(mode="json"),
         "seed": seed,
-        "split": data.info["fingerprint"],
+        "split": data.info.fingerprint,
         "device": data.device.type,
-        "initial": sha256(initial) if initial else "",
+        "initial": file_digest(initial) if initial else "",
     }
     with Checkpoints(out, key, ranks) as checkpoints:
         fitted = fit(model, f"retrain {structure.network}", data, config, epochs, seed, record, checkpoints, ranks)
@@ -113,33 +116,44 @@ def _retrain(
     if fitted.best:
         weights["best"] = fitted.best.pop("weights")
     model.load_state_dict(weights[config.keep])
-    metrics = {
-        **_facts(structure, data, config),
-        **results_on_test(model, data, ranks),
-        "best_validation": fitted.best,
-        "epochs": epochs,
-        "processes": ranks.world,
-        "seed": seed,
-        "seconds": spent["seconds"],
-        "cost": {"retrain": stage_cost(data.device, spent, images + fitted.validated, images, processes=ranks.world)},
-        "peak_memory_mib": peak_memory(data.device),
-    }
+    found: dict[str, Any] = {**code(), **results_on_test(model, data, ranks).model_dump()}
+    metrics = TrainingMetrics(
+        network=structure.network,
+        trained=True,
+        macs=structure.cost.macs,
+        params=structure.cost.params,
+        train_rows=sum(len(data.parts[part]) for part in training_parts(config)),
+        class_names=data.info.class_names,
+        recipe=config,
+        precision=resolve_precision(config.precision, data.device),
+        device=str(data.device),
+        split_fingerprint=data.info.fingerprint,
+        pfs_version=pfs_core.__version__,
+        **found,
+        best_validation=BestValidation(**fitted.best) if fitted.best else None,
+        epochs=epochs,
+        processes=ranks.world,
+        seed=seed,
+        seconds=spent["seconds"],
+        cost={"retrain": stage_cost(data.device, spent, images + fitted.validated, images, processes=ranks.world)},
+        peak_memory_mib=peak_memory(data.device),
+    )
     if ranks.rank == 0:
         with publish(out, "metrics") as folder:
             for name, tensors in weights.items():
                 save_file(tensors, folder / f"{'model' if name == config.keep else name}.safetensors")
             structure.save(folder / "structure.json")
             if why := try_onnx(model, data.info, folder / "model.onnx"):
-                say(f"retrain {structure.network}  no model.onnx: {why}")
+                logger.warning(f"retrain {structure.network}  no model.onnx: {why}")
             pq.write_table(pa.Table.from_pylist(fitted.history), folder / "history.parquet")
-            write_json(folder / "metrics.json", metrics)
+            metrics.save(folder / "metrics.json")
     checkpoints.clear()
     ranks.wait()
     return metrics
 
 
 def fine_tuned(structure: Structure, config: RetrainConfig) -> bool:
-    """Whether the config has this structure start from weights that it keeps."""
+    """Whether ``config`` has this structure start from weights of the network that it was cut from."""
     return config.start == "inherited" and structure.network == "pruned"
 
 
@@ -151,26 +165,7 @@ def load_initial(model: nn.Module, path: Path) -> None:
         raise UserError(f"{path} has the weights of another structure; extract it again") from None
 
 
-def _facts(structure: Structure, data: ImageSplit, config: RetrainConfig) -> dict[str, Any]:
-    """What was trained, on what, and how."""
-    return {
-        "schema": SCHEMA,
-        "network": structure.network,
-        "trained": True,
-        "macs": structure.cost.macs,
-        "params": structure.cost.params,
-        "train_rows": sum(len(data.parts[part]) for part in training_parts(config)),
-        "class_names": data.info["class_names"],
-        "recipe": config.model_dump(mode="json"),
-        "precision": resolve_precision(config.precision, data.device),
-        "device": str(data.device),
-        "split_fingerprint": data.info["fingerprint"],
-        "pfs_version": pfs_core.__version__,
-        **code(),
-    }
-
-
-def results_on_test(model: nn.Module, data: ImageSplit, ranks: Ranks = ALONE) -> dict[str, Any]:
+def results_on_test(model: nn.Module, data: ImageSplit, ranks: Ranks = ALONE) -> Evaluation:
     """Test accuracy in float32, its 95% Wilson interval, the number of images and the confusion matrix."""
     model.to(memory_format=torch.contiguous_format)
     normalise = Normalise(data.info, data.device, torch.contiguous_format)
@@ -179,16 +174,16 @@ def results_on_test(model: nn.Module, data: ImageSplit, ranks: Ranks = ALONE) ->
     predictions = predict(model, lambda batch: model(normalise(batch)), images, ranks)
     correct = int((predictions == labels).sum())
     interval = binomtest(correct, len(labels)).proportion_ci(method="wilson")
-    return {
-        "test_accuracy": correct / len(labels),
-        "test_accuracy_interval": [float(interval.low), float(interval.high)],
-        "test_rows": len(labels),
-        "confusion_matrix": confusion(predictions, labels, data.num_classes),
-    }
+    return Evaluation(
+        test_accuracy=correct / len(labels),
+        test_accuracy_interval=(float(interval.low), float(interval.high)),
+        test_rows=len(labels),
+        confusion_matrix=confusion(predictions, labels, data.num_classes),
+    )
 
 
 def confusion(predictions: Tensor, labels: Tensor, classes: int) -> list[list[int]]:
-    """Counts [true class][predicted class]."""
+    """Counts ``[true class][predicted class]``."""
     counts = torch.bincount(labels * classes + predictions, minlength=classes * classes)
     return counts.view(classes, classes).tolist()
 

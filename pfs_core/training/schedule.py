@@ -1,4 +1,4 @@
-"""How long to train, and the learning rate on the way."""
+"""The length of a training, and its learning-rate schedule."""
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, SequentialLR
@@ -8,24 +8,30 @@ from pfs_core.structure import Structure
 
 
 def planned_epochs(structure: Structure, config: RetrainConfig) -> int:
-    """Epochs to train: the recipe's, times dense MACs / MACs with scratch-B (Liu et al. 2019), never fewer."""
+    """Return the epochs to train: the configured ones, with scratch-B multiplied by dense MACs / MACs of the structure.
+
+    Scratch-B (Liu et al. 2019, "Rethinking the Value of Network Pruning") gives the pruned network the compute of the
+    dense network's training, so that both are compared at an equal training cost. It never shortens a training.
+    """
     if not config.scratch_b:
         return config.epochs
     return max(config.epochs, round(config.epochs * structure.reference.macs / structure.cost.macs))
 
 
 def schedule(optimiser: Optimizer, config: RetrainConfig, steps: int) -> LRScheduler:
-    """The recipe's schedule over ``steps`` optimiser steps, to be stepped after each.
+    """Return the configured schedule over ``steps`` optimiser steps; step it after each of them.
 
-    A warm-up of w steps has lr * (s + 1) / (w + 1) at step s = 0, 1, ..., so that step w is the first at lr. The
-    cosine falls from there to the end; milestones stay where they are in the whole training.
+    A warm-up of w steps has lr * (s + 1) / (w + 1) at step s = 0, 1, ..., so that step w is the first one at lr. A
+    cosine falls from there to the end of the training. Milestones are fractions of the whole training, warm-up
+    included. A training stretched by scratch-B stretches its schedule and its warm-up alike.
     """
+    # In a stretched training, ``steps`` is larger than ``config.epochs`` says; the warm-up keeps its share of it.
     warmup = min(round(config.warmup_epochs / config.epochs * steps), steps - 1)
     falling: LRScheduler
     if config.schedule == "cosine":
         falling = CosineAnnealingLR(optimiser, T_max=steps - warmup)
     else:
-        milestones = [round(fraction * steps) - warmup for fraction in config.milestones]
+        milestones = [round(fraction * steps) - warmup for fraction in config.milestones]  # counted from its first step
         falling = MultiStepLR(optimiser, milestones, config.factor)
     if not warmup:
         return falling

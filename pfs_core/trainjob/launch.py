@@ -1,20 +1,26 @@
-"""Creating a TrainJob, or finding the one that an earlier start created, and following it to its end."""
+"""Creating a TrainJob, or finding the one that an earlier try created, and following it to its end."""
 
 import contextlib
+import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pfs_core.errors import UserError
-from pfs_core.runtime.progress import say
+from pfs_core.errors import AccessDeniedError, InvalidError, NotFoundError, UnreachableError, UserError
+from pfs_core.storage.retry import retried
 from pfs_core.trainjob.manifest import GROUP, PLURAL, VERSION
+
+logger = logging.getLogger(__package__)
 
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _NODE_0 = "jobset.sigs.k8s.io/jobset-name={name},batch.kubernetes.io/job-completion-index=0"
 ATTEMPTS = 8
+"""How often a request is made whose fault may pass: over a minute where each answer comes at once."""
 _FIRST_WAIT = 0.5
+_PASSING = (409, 410, 429)
+"""Refusals that pass by themselves: a conflict with another writer, an outdated version, too many requests."""
 
 
 class JobFailedError(RuntimeError):
@@ -22,13 +28,13 @@ class JobFailedError(RuntimeError):
 
 
 class Cluster:
-    """The Kubernetes API of a namespace; what fails in passing is tried again with growing waits.
+    """The Kubernetes API of a namespace; transient faults are retried with growing waits.
 
     Args:
-        namespace: empty for the pod's own, or the one of the kubeconfig.
+        namespace: empty for the namespace of the pod or of the kubeconfig.
 
     Raises:
-        UserError: there is neither a cluster around this process nor a kubeconfig.
+        InvalidError: there is neither a cluster around this process nor a kubeconfig.
     """
 
     def __init__(self, namespace: str = "") -> None:
@@ -40,19 +46,19 @@ class Cluster:
             else:
                 config.load_kube_config()
         except config.ConfigException as e:
-            raise UserError(f"no Kubernetes cluster: {e}; run in a pod, or set KUBECONFIG") from None
+            raise InvalidError(f"no Kubernetes cluster: {e}; run in a pod, or set KUBECONFIG") from None
         self.namespace = namespace or _own_namespace()
         self._jobs = client.CustomObjectsApi()
         self._pods = client.CoreV1Api()
 
     def create(self, body: dict[str, Any]) -> None:
-        """Create a TrainJob; one of that name that is there was made by an earlier try whose answer got lost."""
+        """Create a TrainJob; if there is one of that name, an earlier try created it and its answer was lost."""
         self._tried(
             lambda: self._jobs.create_namespaced_custom_object(*self._path(), body), "create trainjobs", {409: None}
         )
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """A TrainJob as it is now; None if there is none of that name."""
+        """The current TrainJob of a name; None if there is none."""
         return self._tried(
             lambda: self._jobs.get_namespaced_custom_object(*self._path(), name), "get trainjobs", {404: None}
         )
@@ -66,7 +72,7 @@ class Cluster:
         )
 
     def log(self, name: str, seconds: int) -> list[str]:
-        """The lines that node 0 wrote in the last seconds, each after its time; none before its pod runs."""
+        """The lines that node 0 wrote in the last ``seconds``, each after its time; none before its pod runs."""
         pods = self._tried(
             lambda: self._pods.list_namespaced_pod(self.namespace, label_selector=_NODE_0.format(name=name)),
             "list pods",
@@ -88,41 +94,57 @@ class Cluster:
         return GROUP, VERSION, self.namespace, PLURAL
 
     def _tried(self, request: Callable[[], Any], verb: str, instead: Mapping[int, Any] = {}) -> Any:
-        """The answer to a request, or what ``instead`` has for its status."""
+        """The answer to a request.
+
+        Args:
+            request: makes it.
+            verb: what the request is for, as a role of Kubernetes would allow it, such as ``get trainjobs``.
+            instead: what to return in place of a refusal, by its status.
+
+        Raises:
+            AccessDeniedError, NotFoundError, InvalidError: the cluster refuses the request.
+            UnreachableError: it failed ``ATTEMPTS`` times.
+        """
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
-        wait = _FIRST_WAIT
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return request()
-            except ApiException as e:
-                if e.status in instead:
-                    return instead[e.status]
-                if e.status == 403:
-                    raise UserError(
-                        f"the service account may not {verb} in namespace {self.namespace}; give it a role that may"
-                    ) from None
-                if e.status == 404:
-                    raise UserError(f"the cluster knows no {GROUP}/{VERSION}; install Kubeflow Trainer 2.2") from None
-                if e.status not in (409, 410, 429) and e.status < 500:
-                    raise UserError(f"the cluster refused to {verb}: {_line(e.body or e.reason)}") from None
-                error: Exception = e
-            except (HTTPError, OSError) as e:
-                error = e
-            if attempt < ATTEMPTS:
-                time.sleep(wait)
-                wait *= 2
-        raise JobFailedError(f"the Kubernetes API failed {ATTEMPTS} times to {verb}: {_line(error)}")
+        def transient(error: Exception) -> bool:
+            if isinstance(error, ApiException):
+                status = error.status or 0
+                return status not in instead and (status in _PASSING or status >= 500)
+            return isinstance(error, HTTPError | OSError)
+
+        try:
+            return retried(request, transient, ATTEMPTS, _FIRST_WAIT)
+        except (ApiException, HTTPError, OSError) as e:
+            status: int = getattr(e, "status", 0) or 0
+            if status in instead:
+                return instead[status]
+            if transient(e):
+                raise UnreachableError(f"the Kubernetes API failed {ATTEMPTS} times to {verb}: {_line(e)}") from None
+            raise self._refusal(e, verb) from None
+
+    def _refusal(self, error: Any, verb: str) -> UserError:
+        """What it means that the cluster refuses a request."""
+        if error.status == 401:
+            return AccessDeniedError(f"the cluster does not accept the credentials (401 at {verb}); renew them")
+        if error.status == 403:
+            return AccessDeniedError(
+                f"the service account may not {verb} in namespace {self.namespace}; give it a role that may"
+            )
+        if error.status == 404:
+            return NotFoundError(f"{GROUP}/{VERSION} is not installed in the cluster; install Kubeflow Trainer 2.2")
+        return InvalidError(f"the cluster refused to {verb}: {_line(error.body or error.reason)}")
 
 
 def follow(cluster: Cluster, body: dict[str, Any], every: float = 5.0) -> None:
-    """Create the TrainJob, or take up the one of that name, print its states and node 0's lines until it is complete.
+    """Create the TrainJob, or resume following the one of that name; log its states and node 0's lines to its end.
 
-    One that failed earlier is replaced. If this process is told to stop, the job is deleted.
+    A job that failed earlier is replaced. If this process is told to stop, the job is deleted.
 
     Raises:
-        UserError: the cluster does not let this process do it, or refuses the manifest.
+        AccessDeniedError, InvalidError: the cluster does not let this process do it, or refuses the manifest.
+        UnreachableError: the Kubernetes API stays away.
         JobFailedError: the job failed or vanished.
     """
     name = body["metadata"]["name"]
@@ -134,7 +156,7 @@ def follow(cluster: Cluster, body: dict[str, Any], every: float = 5.0) -> None:
     with _deleted_on_stop(cluster, name):
         if not found:
             cluster.create(body)
-        say(f"TrainJob {cluster.namespace}/{name} {'goes on' if found else 'created'}")
+        logger.info(f"TrainJob {cluster.namespace}/{name} {'goes on' if found else 'created'}")
         _watch(cluster, name, every)
 
 
@@ -150,7 +172,7 @@ def state(job: dict[str, Any]) -> tuple[str, str]:
 
 
 def _watch(cluster: Cluster, name: str, every: float) -> None:
-    """Print what is new of a job until it ends."""
+    """Log what is new of a job until it ends."""
     before, shown, asked = "", "", time.monotonic() - 3600
     while True:
         job = cluster.get(name)
@@ -158,14 +180,14 @@ def _watch(cluster: Cluster, name: str, every: float) -> None:
             raise JobFailedError(f"TrainJob {cluster.namespace}/{name} has been deleted by somebody else")
         now, reason = state(job)
         if now != before:
-            say(f"TrainJob {cluster.namespace}/{name} is {now}" + (f": {reason}" if reason else ""))
+            logger.info(f"TrainJob {cluster.namespace}/{name} is {now}" + (f": {reason}" if reason else ""))
         before = now
         started = time.monotonic()
         for line in cluster.log(name, int(started - asked) + 30):
             moment, _, text = line.partition(" ")
             if moment > shown:
                 shown = moment
-                say(text)
+                logger.info(text)
         asked = started
         if now == "complete":
             return
@@ -176,7 +198,7 @@ def _watch(cluster: Cluster, name: str, every: float) -> None:
 
 @contextlib.contextmanager
 def _deleted_on_stop(cluster: Cluster, name: str) -> Iterator[None]:
-    """SIGTERM and Ctrl-C delete the job: nobody would take its result."""
+    """Delete the job on SIGTERM and Ctrl-C: without this process nobody would collect its result."""
 
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
@@ -192,7 +214,7 @@ def _deleted_on_stop(cluster: Cluster, name: str) -> Iterator[None]:
 
 
 def _own_namespace() -> str:
-    """The pod's, or the one of the kubeconfig's context."""
+    """The namespace of the pod or of the kubeconfig's context."""
     if _NAMESPACE.exists():
         return _NAMESPACE.read_text().strip()
     from kubernetes import config

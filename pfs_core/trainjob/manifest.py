@@ -13,7 +13,7 @@ from pfs_core.runtime.environment import SECRETS, SERVERS
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 MANAGER = "pfs.kubeflow.org/launcher"
 PASSED_ON = (*SERVERS, "KFP_RUN_ID", "PFS_CHECKPOINT_SECONDS")
-"""Variables of the launcher that the nodes get too; ``SECRETS`` come from the secret, as far as it has them."""
+"""Variables of the launcher that the nodes get too; ``SECRETS`` come from the secret, those that it has."""
 
 
 class TrainJob(Config):
@@ -21,19 +21,19 @@ class TrainJob(Config):
 
     nodes: int = Field(default=1, ge=1)
     processes: int = Field(default=1, ge=1)
-    """Processes a node: one a GPU."""
+    """Processes per node, one per GPU."""
     shared: str = Field(min_length=1)
-    """A folder or ``s3://`` prefix that every node reaches; inputs, checkpoints and the model pass through it."""
+    """A folder or ``s3://`` prefix that every node reaches, for the inputs, the checkpoints and the model."""
     image: str = Field(min_length=1)
     runtime: str = "torch-distributed"
     """The ClusterTrainingRuntime."""
     namespace: str = ""
-    """Empty for the launcher's own."""
+    """Empty for the launcher's namespace."""
     gpu: str = "nvidia.com/gpu"
-    """The resource that a process gets one of; empty for CPU nodes."""
+    """The resource of which each process gets one; empty for CPU nodes."""
     cpu: str = ""
     memory: str = ""
-    """CPU and memory of a node as Kubernetes writes them, e.g. 16 and 64Gi; empty for none asked."""
+    """CPU and memory of a node as Kubernetes writes them, such as 16 and 64Gi; empty for no request."""
     secret: str = ""
     """The secret with the keys of the object store."""
     node_selector: dict[str, str] = Field(default={})
@@ -45,12 +45,12 @@ def manifest(job: TrainJob, name: str, address: str, run_id: str = "") -> dict[s
 
     Args:
         job: see :class:`TrainJob`.
-        name: of the TrainJob.
-        address: where its inputs are.
+        name: the name of the TrainJob.
+        address: the address of its inputs.
         run_id: the MLflow run that the training is recorded in; empty for a new one.
 
     Raises:
-        UserError: MLflow's address holds a login, which anybody who sees the TrainJob could read.
+        UserError: MLflow's address contains a login, which everybody who sees the TrainJob could read.
     """
     if "@" in urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).netloc:
         raise UserError(
@@ -58,10 +58,12 @@ def manifest(job: TrainJob, name: str, address: str, run_id: str = "") -> dict[s
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     env: list[dict[str, Any]] = [{"name": key, "value": os.environ[key]} for key in PASSED_ON if os.environ.get(key)]
-    env += [{"name": "MLFLOW_RUN_ID", "value": run_id}] * bool(run_id)
-    for key in SECRETS * bool(job.secret):
-        reference = {"name": job.secret, "key": key, "optional": True}
-        env.append({"name": key, "valueFrom": {"secretKeyRef": reference}})
+    if run_id:
+        env.append({"name": "MLFLOW_RUN_ID", "value": run_id})
+    if job.secret:
+        for key in SECRETS:
+            reference = {"name": job.secret, "key": key, "optional": True}
+            env.append({"name": key, "valueFrom": {"secretKeyRef": reference}})
     resources = {key: value for key, value in (("cpu", job.cpu), ("memory", job.memory)) if value}
     resources |= {job.gpu: str(job.processes)} if job.gpu else {}
     trainer: dict[str, Any] = {
@@ -73,12 +75,12 @@ def manifest(job: TrainJob, name: str, address: str, run_id: str = "") -> dict[s
     }
     if resources:
         trainer["resourcesPerNode"] = {"limits": resources, "requests": resources}
-    pods = {"nodeSelector": job.node_selector, "tolerations": job.tolerations}
     spec: dict[str, Any] = {
         "runtimeRef": {"name": job.runtime, "kind": "ClusterTrainingRuntime", "apiGroup": GROUP},
         "trainer": trainer,
     }
-    if pods := {key: value for key, value in pods.items() if value}:
+    placement = (("nodeSelector", job.node_selector), ("tolerations", job.tolerations))
+    if pods := {key: value for key, value in placement if value}:
         replicated = [{"name": "node", "template": {"spec": {"template": {"spec": pods}}}}]
         template = {"template": {"spec": {"replicatedJobs": replicated}}}
         spec["runtimePatches"] = [{"manager": MANAGER, "trainingRuntimeSpec": template}]

@@ -1,14 +1,14 @@
-"""A retraining as a TrainJob: inputs out, job followed, model back."""
+"""A retraining as a TrainJob: upload the inputs, follow the job, download the model."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pfs_core
 from pfs_core.storage import open_storage
-from pfs_core.storage.artifacts import check_out, read_json, sha256
+from pfs_core.storage.artifacts import check_out
+from pfs_core.storage.digests import file_digest, json_digest
+from pfs_core.training.metrics import TrainingMetrics
 from pfs_core.trainjob.launch import Cluster, follow
 from pfs_core.trainjob.manifest import TrainJob, manifest
 from pfs_core.trainjob.shared import get_folder, put_job
@@ -22,11 +22,11 @@ def retrain_on_cluster(
     settings: Mapping[str, Any],
     run_id: str = "",
     initial: Path | None = None,
-) -> dict[str, Any]:
+) -> TrainingMetrics:
     """Train a structure on the nodes of a cluster and write the ``model`` folder.
 
-    The job's name and the place of its files follow from the inputs, the image and the version: a launcher that starts
-    again finds them.
+    The job's name and the place of its files are derived from the inputs, the image and the version, so that a
+    restarted launcher finds them.
 
     Args:
         job: where and on how many nodes.
@@ -35,7 +35,7 @@ def retrain_on_cluster(
         out: the folder to write.
         settings: ``recipe``, ``settings`` and ``seed`` of :func:`pfs_core.steps.retrain`.
         run_id: the MLflow run that the training is recorded in; empty for a new one.
-        initial: the weights that it starts from, if not fresh ones.
+        initial: a file with the weights to start from; None for fresh ones.
 
     Returns:
         The content of ``metrics.json``.
@@ -46,11 +46,11 @@ def retrain_on_cluster(
     """
     check_out(out, "metrics")
     program = {"version": pfs_core.__version__, "image": job.image}
-    inputs = {"structure": sha256(structure), "split": sha256(split / "split.json"), **program, **settings}
-    inputs |= {"initial": sha256(initial)} if initial else {}
-    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    inputs = {"structure": file_digest(structure), "split": file_digest(split / "split.json"), **program, **settings}
+    inputs |= {"initial": file_digest(initial)} if initial else {}
+    key = json_digest(inputs, 16)
     address = f"{job.shared.rstrip('/')}/{key}"
     put_job(open_storage(address), structure, split, settings, initial)
     follow(Cluster(job.namespace), manifest(job, f"pfs-retrain-{key}", address, run_id))
     get_folder(f"{address}/model", out, "metrics")
-    return read_json(out / "metrics.json")
+    return TrainingMetrics.load(out / "metrics.json")

@@ -1,4 +1,4 @@
-"""What the launcher and the nodes of a TrainJob hand each other: folders below one shared address."""
+"""The files that the launcher and the nodes of a TrainJob exchange: folders below one shared address."""
 
 import contextlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pfs_core.errors import UserError
+from pfs_core.errors import NotFoundError
 from pfs_core.storage import Storage, open_storage
 from pfs_core.storage.artifacts import COMPLETE, publish
 from pfs_core.structure.inherited_weights import FILE as INHERITED
@@ -22,7 +22,7 @@ def put_folder(storage: Storage, name: str, folder: Path) -> None:
 
 
 def get_folder(address: str, out: Path, kind: str) -> None:
-    """Publish what :func:`put_folder` has put at an address as ``out``; UserError if it is not there."""
+    """Publish as ``out`` what :func:`put_folder` has written to an address; NotFoundError if it is not there."""
     storage = open_storage(address)
     with publish(out, kind) as folder:
         for entry in storage.files():
@@ -35,8 +35,8 @@ def get_folder(address: str, out: Path, kind: str) -> None:
 def put_job(
     storage: Storage, structure: Path, split: Path, settings: Mapping[str, Any], initial: Path | None = None
 ) -> None:
-    """Write the inputs of a retraining, ``job.json``, the settings, last; where that is there, all are there."""
-    with contextlib.suppress(UserError):  # nothing is there yet
+    """Write the inputs of a retraining. ``job.json``, the settings, comes last: where it exists, all inputs do."""
+    with contextlib.suppress(NotFoundError):  # nothing is there yet
         if any(entry.path == JOB for entry in storage.files()):
             return
     storage.write("structure.json", structure)
@@ -47,7 +47,7 @@ def put_job(
 
 
 def get_file(address: str, name: str, folder: Path) -> None:
-    """Copy a file below an address into a folder; it is there when it is whole, and not if it is not at the address."""
+    """Copy a file below an address into a folder, if it exists; only a whole file appears in the folder."""
     storage = open_storage(address)
     for entry in storage.files():
         if entry.path == name:

@@ -49,7 +49,7 @@ def test_where_the_driver_lost_count_and_no_last_step_was_done_the_run_failed(pa
 
 @pytest.mark.parametrize(("left", "status"), [(0, "FINISHED"), (1, "FAILED")])
 def test_requests_that_are_left_over_decide_too(parent, monkeypatch, left, status):
-    monkeypatch.setattr(work, "find", lambda limit, hours: [])
+    monkeypatch.setattr(work, "find", lambda limit, hours, check: [])
     monkeypatch.setattr(work, "give_back", lambda reason: left)
     steps.find_requests(5, 1)
     assert closed(parent, "RUNNING", gives_back=True) == status

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from pfs_pipelines import cli
 
 from pfs_core.config.recipes import RECIPES, Recipe, default_recipe, recipe
 from pfs_core.config.stages import RetrainConfig
@@ -34,13 +33,14 @@ def test_the_papers_retraining():
 def test_the_papers_imagenet(name):
     found = recipe(name)
     assert (found.split.validation_per_class, found.split.image_size) == (50, 224)
-    assert (found.search.epochs, found.search.batch_size, found.search.gamma, found.search.lr) == (1, 100, 0.05, 0.01)
+    search = method_config(found, {})
+    assert (search.epochs, search.batch_size, search.gamma, search.lr) == (1, 100, 0.05, 0.01)
     assert (found.retrain.batch_size, found.retrain.momentum, found.retrain.nesterov) == (256, 0.9, False)
     assert (found.retrain.scratch_b, found.retrain.train_on_validation) == (True, True)
-    for trained in (found.network_slimming, found.amc):  # as ResNets are trained there
+    for trained in (method_config(found, {"method": name}) for name in ("network_slimming", "amc")):  # as its ResNets
         assert (trained.epochs, trained.batch_size, trained.lr) == (90, 256, 0.1)
         assert [round(m * trained.epochs) for m in trained.milestones] == [30, 60]
-    assert found.amc.reward_rows == 3000
+    assert method_config(found, {"method": "amc"}).reward_rows == 3000
 
 
 def test_the_papers_mobilenets():
@@ -58,16 +58,17 @@ def test_the_papers_resnet_50():
 
 def test_the_fast_recipe_is_a_first_look():
     fast = recipe("fast")
-    assert (fast.search.epochs, fast.retrain.epochs, fast.retrain.scratch_b) == (5, 15, False)
-    assert fast.search.settled is not None
+    search = method_config(fast, {})
+    assert (search.epochs, fast.retrain.epochs, fast.retrain.scratch_b) == (5, 15, False)
+    assert search.settled is not None
     assert not fast.retrain.train_on_validation
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_list_of_recipes_has_it(name):
-    assert name in cli.RECIPES
-    for file in ("docs/using.md", "pipelines/compress.py"):
-        assert name in (ROOT / file).read_text()
+    files = ("docs/using.md", "pipelines/compress.py", "pipelines/pareto.py", "pipelines/compare.py")
+    for file in files:
+        assert name in (ROOT / file).read_text(), file
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,8 @@ def test_an_unknown_recipe_is_refused():
         UserError, match="unknown recipe 'quick'; known: cifar-sfp, cifar-official, imagenet-mobilenet,"
     ):
         recipe("quick")
+    with pytest.raises(UserError, match=r"unknown recipe 'cifar-spf' \(did you mean cifar-sfp\?\); known: "):
+        recipe("cifar-spf")
 
 
 def test_a_stage_takes_changes():

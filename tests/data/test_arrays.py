@@ -140,8 +140,8 @@ def test_cifar_is_split(cifar, tmp_path):
     for ours, image in zip(grey, rgb, strict=True):
         theirs = np.array(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L"))
         assert (ours[0].numpy() == theirs).all()
-    assert info["input_shape"] == [1, 32, 32]
-    assert info["augmentation"] == {"crop_padding": 4, "flip": True}
+    assert info.input_shape == (1, 32, 32)
+    assert info.augmentation.model_dump() == {"crop_padding": 4, "flip": True}
 
 
 def test_a_missing_cifar_file_is_refused(cifar):
@@ -179,7 +179,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(cifar, tmp_path, pr
         ({b"data": np.zeros((12, 3072), np.float32)}, "does not hold 3072 bytes"),
         (
             {b"data": np.zeros((12, 3072), np.uint8), b"labels": ["a"] * 12, b"fine_labels": ["a"] * 12},
-            "a label .an integer. an image",
+            "an integer label per image",
         ),
         ({b"data": np.zeros((12, 3072), np.uint8), b"labels": [9] * 12, b"fine_labels": [9] * 12}, "outside 0 to 3"),
     ],

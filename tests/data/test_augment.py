@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pfs_core.data.augment import Normalise, random_crop, random_flip
 from pfs_core.data.images import InMemory
+from pfs_core.data.split_info import SplitInfo
 
 SEEDS = st.integers(0, 1000)
 
@@ -118,7 +119,8 @@ def test_the_images_stay_as_they_were():
 def test_normalised_images_have_mean_0_and_deviation_1():
     images = pixels(50)
     values = images.double()
-    info = {"mean": values.mean((0, 2, 3)).tolist(), "std": values.std((0, 2, 3), correction=0).tolist()}
+    mean, std = values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3), correction=0).tolist()
+    info = SplitInfo.model_construct(mean=mean, std=std)
     out = Normalise(info, torch.device("cpu"), torch.channels_last)(images)
     assert out.dtype == torch.float32
     assert out.is_contiguous(memory_format=torch.channels_last)

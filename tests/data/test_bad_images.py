@@ -44,12 +44,12 @@ def test_it_is_left_out_and_listed(spoiled, tmp_path, size):
     (skipped,) = read_json(tmp_path / "split" / "split.json")["skipped"]
     assert skipped["image"] == f"{spoiled[0]}/b/11.png"
     assert spoiled[1] in skipped["reason"]
-    assert sum(info["rows"].values()) == 39
+    assert sum(info.rows.values()) == 39
     index = pq.read_table(tmp_path / "split" / "split.parquet")
     assert len(index) == 39
     assert "b/11.png" not in index.column("file").to_pylist()
     data = load_split(tmp_path / "split")
-    for part, rows in info["rows"].items():
+    for part, rows in info.rows.items():
         images = data.part(part)
         assert sum(len(batch) for batch in images.in_order(7)) == len(images) == rows
 
@@ -60,7 +60,7 @@ def test_images_of_another_size_are_left_out_too(tmp_path):
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "train.parquet", encoded, [0, 1] * 20)
     info = split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitConfig(on_bad="skip"))
-    assert [skipped["image"] for skipped in info["skipped"]] == [f"{tmp_path}/data/train.parquet, row 17"]
+    assert [skipped.image for skipped in info.skipped] == [f"{tmp_path}/data/train.parquet, row 17"]
     assert load_split(tmp_path / "split").images.shape == (39, 3, 6, 5)
 
 

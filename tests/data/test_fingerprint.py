@@ -31,7 +31,7 @@ def test_a_buckets_is_of_paths_sizes_and_tags(entries, random):
 
 @pytest.mark.parametrize("hashed", [True, False])
 def test_a_folders_is_of_the_content_where_that_is_not_too_much(tmp_path, monkeypatch, hashed):
-    monkeypatch.setattr(source, "_HASHED", 5 if hashed else 4)
+    monkeypatch.setattr(source, "_HASHED_BYTES", 5 if hashed else 4)
     names = {"b/\u00fc.png": b"12", "a.png": b"345"}
     for name, content in names.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)

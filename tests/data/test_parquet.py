@@ -102,18 +102,18 @@ def test_files_named_test_are_the_test_set(tmp_path):
     write(tmp_path / "test-0.parquet", [png(image) for image in pixels[26:]], [1, 0, 1, 0])
     info = split_dataset(str(tmp_path), tmp_path / "split", SplitConfig(max_validation_fraction=0.5))
     test = load_split(tmp_path / "split").part("test")
-    assert info["test_is_given"]
-    assert info["rows"] == {"train": 13, "validation": 13, "test": 4}
+    assert info.test_is_given
+    assert info.rows == {"train": 13, "validation": 13, "test": 4}
     assert torch.equal(test.images, pixels[26:])
     assert test.labels.tolist() == [1, 0, 1, 0]
-    assert info["augmentation"]["flip"]
+    assert info.augmentation.flip
 
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_mirroring_is_a_setting(tmp_path, flip):
     write(tmp_path / "train.parquet", [png(image) for image in images(40)], [0, 1] * 20)
     info = split_dataset(str(tmp_path), tmp_path / "split", SplitConfig(flip=flip))
-    assert info["augmentation"]["flip"] == flip
+    assert info.augmentation.flip == flip
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path):

@@ -145,7 +145,7 @@ def test_statistics_are_of_the_training_rows(digits, digits_data):
 
 def test_grey_becomes_colour_where_that_is_asked_for(digits_data, tmp_path):
     info = split_dataset("digits", tmp_path / "split", SplitConfig(channels=3))
-    assert info["input_shape"] == [3, 8, 8]
+    assert info.input_shape == (3, 8, 8)
     assert torch.equal(load_split(tmp_path / "split").images, digits_data.images.expand(-1, 3, -1, -1))
 
 

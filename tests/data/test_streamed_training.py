@@ -71,13 +71,13 @@ def trained(dataset, folder, narrow):
     split_dataset(dataset, folder / "split", RECIPE)
     recipe = PfsConfig(epochs=1, batch_size=12, precision="fp32")
     info = search(narrow, folder / "split", folder / "gates", Budget(target=0.5), recipe)
-    assert info["model"]["input_shape"] == [3, 32, 32]
+    assert info.model.input_shape == (3, 32, 32)
     extract_structures(folder / "gates", folder / "structures", Budget(target=0.5))
     pruned = Structure.load(folder / "structures" / "structure.json")
     short = RetrainConfig(epochs=1, batch_size=12, precision="fp32", scratch_b=False)
     metrics = retrain(pruned, folder / "split", folder / "model", short)
-    assert metrics["test_rows"] == sum(map(sum, metrics["confusion_matrix"])) == 7
-    assert metrics["train_rows"] == 29
+    assert metrics.test_rows == sum(map(sum, metrics.confusion_matrix)) == 7
+    assert metrics.train_rows == 29
     files = ("gates/gates.safetensors", "model/model.safetensors", "model/history.parquet")
     return [(folder / file).read_bytes() for file in files]
 

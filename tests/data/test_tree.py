@@ -161,7 +161,7 @@ def test_images_become_grey_or_colour(tmp_path, stored, channels):
     recipe = SplitConfig(channels=channels, max_validation_fraction=0.3)
     info = split_dataset(str(tmp_path / "data"), tmp_path / "split", recipe)
     expected = channels or (1 if stored == "L" else 3)
-    assert info["input_shape"] == [expected, 10, 12]
+    assert info.input_shape == (expected, 10, 12)
     data = load_split(tmp_path / "split")
     assert data.images.shape == (12, expected, 10, 12)
     files = sorted((tmp_path / "data").glob("*/*.jpg"))

@@ -18,11 +18,12 @@ from packaging.requirements import Requirement
 
 from pfs_core import tracking
 from pfs_core.config.spec import ModelSpec
+from pfs_core.data.split_info import SplitInfo
 from pfs_core.export.deployable import deployable, example_images, try_onnx
 from pfs_core.models import build_model
 from tests.servers import free_port, served
 
-SPLIT = {"mean": [120.0, 110.0, 100.0], "std": [60.0, 61.0, 62.0], "input_shape": [3, 32, 32]}
+SPLIT = SplitInfo.model_construct(mean=[120.0, 110.0, 100.0], std=[60.0, 61.0, 62.0], input_shape=(3, 32, 32))
 FROM_MLFLOW = """
 import importlib.util, sys
 import mlflow, numpy as np, torch

@@ -20,8 +20,8 @@ from pfs_core.latency.machine import machine
 from pfs_core.latency.memory import peak_memory
 from pfs_core.latency.networks import write_network
 from pfs_core.latency.protocol import LOADS, quiet
+from pfs_core.latency.results import LatencyResult
 from pfs_core.latency.statistics import paired_ratio, summary
-from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure, extract, unexpanded_graph
 from pfs_core.structure.references import dense
 
@@ -60,8 +60,8 @@ def series(folder, name, **setting):
     return np.array([row["nanoseconds"] for row in taken])
 
 
-def settings(info):
-    return [{key: found[key] for key in ("runtime", "threads", "batch")} for found in info["measurements"]]
+def settings(result):
+    return [found.model_dump(include={"runtime", "threads", "batch"}) for found in result.measurements]
 
 
 def test_all_cores_are_measured_before_one_of_them_and_told_in_the_order_asked(structures, tmp_path, monkeypatch):
@@ -75,14 +75,14 @@ def test_all_cores_are_measured_before_one_of_them_and_told_in_the_order_asked(s
     monkeypatch.setattr(module, "_measured", noted)
     monkeypatch.setattr(module, "cores", lambda: {0, 1})
     recipe = BRIEF.model_copy(update={"threads": (1, 0), "batches": (1,)})
-    info = benchmark(load(structures, "structure"), tmp_path / "latency", recipe)
+    result = benchmark(load(structures, "structure"), tmp_path / "latency", recipe)
     assert order == [2, 1]
-    assert [found["threads"] for found in info["measurements"]] == [1, 2]
+    assert [found.threads for found in result.measurements] == [1, 2]
 
 
 def test_every_setting_is_measured_once(measured):
     expected = [{"runtime": "eager", "threads": 1, "batch": batch} for batch in (1, 2)]
-    assert settings(read_json(measured / "latency.json")) == expected
+    assert settings(LatencyResult.load(measured / "latency.json")) == expected
 
 
 def test_all_cores_are_as_many_as_there_are():
@@ -92,23 +92,23 @@ def test_all_cores_are_as_many_as_there_are():
 def test_samples_have_a_row_a_run(measured):
     table = pq.read_table(measured / "samples.parquet")
     assert table.column_names == ["model", "runtime", "threads", "batch", "load", "round", "nanoseconds"]
-    info = read_json(measured / "latency.json")
-    assert table.num_rows == ROUNDS * len(NETWORKS) * len(info["measurements"])
+    result = LatencyResult.load(measured / "latency.json")
+    assert table.num_rows == ROUNDS * len(NETWORKS) * len(result.measurements)
     assert min(table["nanoseconds"].to_pylist()) > 0
 
 
 def test_the_statistics_are_those_of_the_samples(measured, structures):
-    info = read_json(measured / "latency.json")
-    assert list(info["models"]) == NETWORKS
+    result = LatencyResult.load(measured / "latency.json")
+    assert list(result.models) == NETWORKS
     for name, file in (("dense", "dense"), ("pruned", "structure"), ("uniform", "uniform")):
         cost = Structure.load(structures / f"{file}.json").cost.model_dump()
-        assert {key: info["models"][name][key] for key in cost} == cost
-    for found, setting in zip(info["measurements"], settings(info), strict=True):
+        assert result.models[name].model_dump(include=set(cost)) == cost
+    for found, setting in zip(result.measurements, settings(result), strict=True):
         dense = series(measured, "dense", **setting)
         for name in NETWORKS:
-            stats = {key: value for key, value in found["models"][name].items() if key != "peak_memory_mib"}
-            assert stats == summary(series(measured, name, **setting), np.array(LOADED))
-        for name, ratio in found["ratios_to_dense"].items():
+            expected = summary(series(measured, name, **setting), np.array(LOADED))
+            assert found.models[name].model_dump(exclude={"peak_memory_mib"}) == expected.model_dump()
+        for name, ratio in found.ratios_to_dense.items():
             assert ratio == paired_ratio(series(measured, name, **setting), dense, np.array(LOADED))
 
 
@@ -139,17 +139,17 @@ def test_a_runtime_that_computes_something_else_is_left_out(structures, tmp_path
 
 
 def test_the_size_of_a_file_is_that_of_its_weights(measured):
-    for stats in read_json(measured / "latency.json")["models"].values():
-        assert stats["params"] * 4 < stats["file_mib"] * 2**20 < stats["params"] * 4 + 50_000
+    for size in LatencyResult.load(measured / "latency.json").models.values():
+        assert size.params * 4 < size.file_mib * 2**20 < size.params * 4 + 50_000
 
 
 def test_the_conditions_are_recorded(measured):
-    info = read_json(measured / "latency.json")
-    assert (info["dtype"], info["skipped"]) == ("float32", {})
-    assert set(machine()) <= set(info["machine"])
-    assert info["machine"]["torch"] == torch.__version__
-    assert info["machine"]["onnxruntime"] == onnxruntime.__version__
-    assert LatencyConfig.parse(info["recipe"], "recipe") == BRIEF
+    result = LatencyResult.load(measured / "latency.json")
+    assert (result.dtype, result.skipped) == ("float32", {})
+    assert machine() == result.machine.model_dump()
+    assert result.machine.versions["torch"] == torch.__version__
+    assert result.machine.versions["onnxruntime"] == onnxruntime.__version__
+    assert result.recipe == BRIEF
 
 
 def test_the_process_is_left_as_it_was(structures, tmp_path):

@@ -16,8 +16,8 @@ from pfs_core.latency.networks import read_network, write_network
 from pfs_core.latency.runtimes import RUNTIMES, missing
 from pfs_core.models import build_model
 from pfs_core.nn.fuse import folded
-from pfs_core.structure import references as uniform
 from pfs_core.structure import unexpanded_graph
+from pfs_core.structure.references import uniform
 
 NAMES = [
     "onnxruntime",
@@ -72,8 +72,8 @@ def test_a_runtime_that_computes_something_else_is_left_out(structure, tmp_path,
     wrong = lambda folder, images, threads: right(folder, images * 1.01, threads)  # noqa: E731
     monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", wrong)
     info = benchmark([structure], tmp_path / "out", LatencyConfig(**BRIEF, runtimes=("onnxruntime", "eager")))
-    assert [found["runtime"] for found in info["measurements"]] == ["eager"]
-    assert info["skipped"] == {"onnxruntime": "it computes something else than PyTorch for the dense network"}
+    assert [found.runtime for found in info.measurements] == ["eager"]
+    assert info.skipped == {"onnxruntime": "it computes something else than PyTorch for the dense network"}
 
 
 def test_a_runtime_that_fails_is_left_out_with_its_reason(structure, tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_a_runtime_that_fails_is_left_out_with_its_reason(structure, tmp_path, m
 
     monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", fail)
     info = benchmark([structure], tmp_path / "out", LatencyConfig(**BRIEF, runtimes=("onnxruntime", "eager")))
-    assert info["skipped"] == {"onnxruntime": "no kernel for this"}
+    assert info.skipped == {"onnxruntime": "no kernel for this"}
     with pytest.raises(UserError, match="no runtime can measure: onnxruntime: no kernel for this"):
         benchmark([structure], tmp_path / "none", LatencyConfig(**BRIEF, runtimes="onnxruntime"))
     assert not (tmp_path / "none").exists()

@@ -142,7 +142,7 @@ def test_the_judge_takes_statistics_and_rewards_from_the_images_that_it_says(dig
 
 
 def test_a_sample_is_of_all_classes_whatever_order_the_rows_are_in(digits):
-    """Rows sorted by class, as in a folder of images a class."""
+    """Rows sorted by class, as in one folder of images per class."""
     data = load_split(digits)
     rows = data.parts["train"]
     data.parts["train"] = rows[np.argsort(data.labels[rows].numpy(), kind="stable")]

@@ -194,7 +194,7 @@ def test_random_widths_are_drawn_in_proportion():
             {"method": "magic"},
             "search.method: 'magic' is not known; known: pfs, uniform, random, network_slimming, amc",
         ),
-        ({"method": "random", "epochs": 3}, "search.epochs is not a setting; known: expand"),
+        ({"method": "random", "epochs": 3}, "search.epochs is not a setting; known: method, expand"),
         ({"method": "amc", "episodes": 5}, "search.warmup_episodes: must be at most search.episodes"),
     ],
 )

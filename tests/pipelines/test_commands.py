@@ -11,7 +11,10 @@ from pfs_pipelines.cli import main
 from pfs_pipelines.packages import PIPELINES
 from PIL import Image
 
+from pfs_core.config.recipes import RECIPES
+from pfs_core.config.request import DEFAULT_METHOD
 from pfs_core.errors import UserError
+from pfs_core.methods.registry import METHODS
 from pfs_core.models import MODELS
 from pfs_core.structure import Structure
 
@@ -132,6 +135,20 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_the_table_of_methods_is_read_without_torch():
+    check = "import sys, pfs_core.methods.registry; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_help_names_every_recipe_and_every_method(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"{', '.join(METHODS)}; default {DEFAULT_METHOD}" in text
+    assert f"{', '.join(RECIPES)}; default by dataset" in text
+
+
 def test_compile_writes_every_package(capsys, tmp_path):
     paths = printed(capsys, "compile", "-o", tmp_path / "packages", "--data-volume", "pfs-data").splitlines()
     assert [Path(path).name for path in paths] == [f"{name}.yaml" for name in PIPELINES]
@@ -175,8 +192,6 @@ def test_an_image_is_told_by_its_tag_or_digest():
 )
 def test_the_dense_network_is_trained_too_unless_the_pruned_one_is_fine_tuned(given, networks, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "pfs_pipelines.run.run_pipeline", lambda arguments, store: asked.append(arguments["networks"]) or 0
-    )
+    monkeypatch.setattr("pfs_pipelines.run.run_pipeline", lambda request, store: asked.append(request.networks) or 0)
     assert main(["run", "--out", str(tmp_path), *given]) == 0
     assert asked == [networks]

@@ -84,6 +84,13 @@ def test_the_terminal_shows_progress_and_the_log_everything(finished):
     assert "executor_input" not in text
     assert "executor_input" in log
     assert "search epoch 1/1" in log
+    assert set(text.splitlines()[:-8]) <= set(log.splitlines())
+
+
+def test_the_log_is_plain_text(finished):
+    log = (finished[1] / "run.log").read_text()
+    assert "\x1b" not in log
+    assert "[pfs]" not in log
 
 
 def test_every_result_is_complete(finished):
@@ -153,7 +160,7 @@ def test_registered_model_computes_what_ours_does(finished, runs):
     assert runs["report"].data.params["report.registered_model"] == "pfs-resnet20/1"
     theirs = mlflow.pytorch.load_model("models:/pfs-resnet20/1")
     data = load_split(finished[1] / "split")
-    ours = Deployable(load_model(finished[1] / "model-pruned")[0], data.info["mean"], data.info["std"])
+    ours = Deployable(load_model(finished[1] / "model-pruned")[0], data.info.mean, data.info.std)
     pixels = data.part("test").images[:7].float()
     with torch.no_grad():
         expected = ours(pixels)

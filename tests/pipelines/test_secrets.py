@@ -28,9 +28,10 @@ REQUEST = {
 CODE = """
 import json, sys
 from pfs_core import steps
+from pfs_core.config.request import CompressRequest
 request = json.loads(sys.argv[1])
 settings = lambda stage: ("", request[f"{stage}_settings"])
-steps.check(request)
+steps.check(CompressRequest.parse(request, "request"))
 steps.split("digits", "split", *settings("split"))
 steps.search("resnet20", "split", "gates", "macs=0.5", *settings("search"), request["model_settings"])
 steps.extract("gates", "structures")

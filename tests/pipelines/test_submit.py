@@ -143,7 +143,7 @@ def test_it_prints_the_version_the_run_and_its_page(capsys, api, package, monkey
         ("names=a,b", "parameter names must be a JSON list"),
         ('more=["a"]', "parameter more must be a JSON object"),
         ("more={'a': 1}", "parameter more must be a JSON object"),
-        ('more={"a": NaN}', "parameter more holds what JSON cannot"),
+        ('more={"a": NaN}', "parameter more cannot be written as JSON"),
         ("count", "--param 'count' is not understood; expected NAME=VALUE"),
     ],
 )
@@ -245,9 +245,9 @@ def test_an_upload_that_broke_off_is_taken_up(capsys, api, package):
 @pytest.mark.parametrize(
     ("what", "code", "reason"),
     [
-        (401, 2, "wants credentials (401), or others; set KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIES"),
+        (401, 2, "needs credentials, or different ones (401); set KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIES"),
         (403, 2, "not allowed (403 at GET /apis/v2beta1/healthz): planned, with Bearer ***; check KF_PIPELINES_TOKEN"),
-        (404, 2, "does not answer as Kubeflow Pipelines 2: it knows no /apis/v2beta1/healthz"),
+        (404, 2, "does not answer as Kubeflow Pipelines 2: it has no /apis/v2beta1/healthz"),
         (400, 2, "refuses (400 at GET /apis/v2beta1/healthz)"),
         ("html", 2, "it answers with a web page, perhaps a login"),
         (500, 1, "failed (500 at GET /apis/v2beta1/healthz): planned, with Bearer ***"),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pfs_core.errors import UserError
+from pfs_core.errors import AccessDeniedError, UnreachableError, UserError
 from pfs_core.registry import claims, work
 from pfs_core.registry.work import MAX_ATTEMPTS, find, finish, give_back
 from pfs_core.steps.lifecycle import check_waiting as check
@@ -159,19 +159,26 @@ def test_only_what_passes_the_gate_is_accepted(gate, figures, verdict, ask, tags
     assert tags(name, version)["pfs.compress"] == "done"
 
 
-def test_what_breaks_the_check_is_tried_again_and_keeps_no_other_waiting(ask, tags, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("too wide"), "MemoryError: too wide"),
+        (UnreachableError("S3 failed 8 times"), "S3 failed 8 times"),
+        (AccessDeniedError("S3 refused access (ExpiredToken)"), "S3 refused access (ExpiredToken)"),
+    ],
+)
+def test_what_breaks_the_check_is_tried_again_and_keeps_no_other_waiting(ask, tags, monkeypatch, error, reason):
     bad, good = ask(seed="7"), ask()
 
     def check(request):
         if request.seed == 7:
-            raise MemoryError("too wide")
+            raise error
 
-    monkeypatch.setattr(work.Request, "check", check)
     for attempt, state in enumerate(["requested"] * (MAX_ATTEMPTS - 1) + ["failed"], 1):
         monkeypatch.setenv("KFP_RUN_ID", f"try-{attempt}")
         assert f"models:/{bad[0]}/{bad[1]}" not in sources(find(5, 1, check))
         assert tags(*bad)["pfs.compress"] == state
-        assert "MemoryError: too wide" in tags(*bad)["pfs.compress_error"]
+        assert reason in tags(*bad)["pfs.compress_error"]
     assert tags(*good)["pfs.compress"] == "claimed"
 
 

@@ -1,14 +1,13 @@
 """A small run that the tests of its pages share; only to be read."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from pfs_core.config.stages import LatencyConfig, RetrainConfig
-from pfs_core.latency.benchmarking import SCHEMA, with_references
+from pfs_core.latency.benchmarking import with_references
 from pfs_core.latency.machine import machine
+from pfs_core.latency.results import Disturbance, LatencyResult, Machine, Measurement, NetworkSize
 from pfs_core.latency.statistics import paired_ratio, summary
 from pfs_core.report import load_results
 from pfs_core.storage.artifacts import publish
@@ -38,31 +37,35 @@ def latency(structures, tmp_path_factory):
     for runtime, times in (("onnxruntime", 1), ("eager", 4)):
         setting = {"runtime": runtime, "threads": 1, "batch": 1}
         samples = {name: (rng.gamma(400, MEDIANS[name] * times / 400, rounds) * 1e6).astype(int) for name in networks}
-        models = {name: {**summary(values), "peak_memory_mib": 12.5} for name, values in samples.items()}
+        models = {
+            name: summary(values).model_copy(update={"peak_memory_mib": 12.5}) for name, values in samples.items()
+        }
         ratios = {name: paired_ratio(values, samples["dense"]) for name, values in samples.items() if name != "dense"}
-        measurements.append({**setting, "models": models, "ratios_to_dense": ratios})
+        measurements.append(Measurement(**setting, models=models, ratios_to_dense=ratios))
         for name, values in samples.items():
             tables.append(
                 pd.DataFrame({"model": name, **setting, "load": 0, "round": range(rounds), "nanoseconds": values})
             )
-    info = {
-        "schema": SCHEMA,
-        "models": {name: {**s.cost.model_dump(), "file_mib": s.cost.params / 2**18} for name, s in networks.items()},
-        "measurements": measurements,
-        "skipped": {"openvino": "not installed"},
-        "dtype": "float32",
-        "pinned": True,
-        "machine": machine(),
-        "disturbance_cores": {"others": 0.1, "stolen": 0.0},
-        "seconds": 75.4,
-        "noisy": [],
-        "recipe": LatencyConfig().model_dump(),
-        "seed": 0,
-    }
+    result = LatencyResult(
+        models={
+            name: NetworkSize(**structure.cost.model_dump(), file_mib=structure.cost.params / 2**18)
+            for name, structure in networks.items()
+        },
+        measurements=measurements,
+        skipped={"openvino": "not installed"},
+        dtype="float32",
+        pinned=True,
+        machine=Machine(**machine()),
+        disturbance_cores=Disturbance(others=0.1, stolen=0.0),
+        seconds=75.4,
+        noisy=[],
+        recipe=LatencyConfig(),
+        seed=0,
+    )
     out = tmp_path_factory.mktemp("latency") / "latency"
     with publish(out, "latency") as folder:
         pd.concat(tables).to_parquet(folder / "samples.parquet", index=False)
-        (folder / "latency.json").write_text(json.dumps(info))
+        result.save(folder / "latency.json")
     return out
 
 

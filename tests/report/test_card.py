@@ -7,15 +7,15 @@ from pfs_core.report.card import FILES, model_card, model_files
 
 def test_the_card_has_what_a_user_needs(results):
     card = model_card(results, "pfs-resnet20")
-    pruned = next(row for row in results.table() if row["network"] == "pruned")
-    low, high = pruned["test_accuracy_interval"]
+    pruned = results.row("pruned")
+    low, high = pruned.test_accuracy_interval
     for text in (
         "macs=0.5",
-        results.split["fingerprint"],
-        f"{pruned['macs']:,}",
-        f"{pruned['params']:,}",
-        f"{pruned['test_accuracy']:.2%} [{low:.2%}, {high:.2%}]",
-        f"{pruned['latency_ratio']:.3f}",
+        results.split.fingerprint,
+        f"{pruned.macs:,}",
+        f"{pruned.params:,}",
+        f"{pruned.test_accuracy:.2%} [{low:.2%}, {high:.2%}]",
+        f"{pruned.latency_ratio:.3f}",
         "[N, 1, 8, 8], pixels in 0-255",
         "0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
         'load_model("models:/pfs-resnet20@newest")',
@@ -24,7 +24,8 @@ def test_the_card_has_what_a_user_needs(results):
 
 
 def test_a_thousand_classes_fit_in_mlflows_description(results):
-    many = dataclasses.replace(results, split={**results.split, "class_names": [f"class {i}" for i in range(1000)]})
+    names = [f"class {i}" for i in range(1000)]
+    many = dataclasses.replace(results, split=results.split.model_copy(update={"class_names": names}))
     card = model_card(many, "pfs-resnet50")
     assert "class 19, ... (`metrics.json` has all)" in card
     assert "class 20" not in card

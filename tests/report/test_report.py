@@ -6,6 +6,7 @@ import re
 import shlex
 
 import numpy as np
+import pandas as pd
 import pytest
 from pfs_pipelines.cli import parser
 
@@ -14,9 +15,12 @@ from pfs_core.config.recipes import recipe
 from pfs_core.errors import UserError
 from pfs_core.methods.registry import method_config
 from pfs_core.report import load_results, write_report
+from pfs_core.report.cells import HEADER, page_cells, table_cells
 from pfs_core.report.figures import SHARES, confusion, draw
-from pfs_core.report.page import HEADER, page_cells, table_cells, text_table
+from pfs_core.report.lost_classes import lost_most
 from pfs_core.report.reproduce import commands
+from pfs_core.report.verdict import verdict
+from pfs_core.runtime.cost import StageCost
 from pfs_core.structure import FILES, Structure
 from tests.report.colours import contrast
 
@@ -35,15 +39,15 @@ def page(results, tmp_path_factory):
 
 
 def test_table_has_what_the_steps_found(results, structures, models):
-    rows = {row["network"]: row for row in results.table()}
+    rows = {row.network: row for row in results.table()}
     assert list(rows) == ["dense", "uniform", "pruned"]
     for network, file in FILES.items():
-        assert rows[network]["macs"] == Structure.load(structures / file).cost.macs
+        assert rows[network].macs == Structure.load(structures / file).cost.macs
     trained = json.loads((models[0] / "metrics.json").read_text())
-    assert rows["pruned"]["test_accuracy"] == trained["test_accuracy"]
-    assert rows["uniform"]["test_accuracy"] is None
-    assert rows["uniform"]["latency_ratio"] > 0
-    assert rows["dense"]["latency_ratio"] is None
+    assert rows["pruned"].test_accuracy == trained["test_accuracy"]
+    assert rows["uniform"].test_accuracy is None
+    assert rows["uniform"].latency_ratio > 0
+    assert rows["dense"].latency_ratio is None
 
 
 def test_network_that_was_not_trained_is_called_so(results):
@@ -52,9 +56,9 @@ def test_network_that_was_not_trained_is_called_so(results):
 
 
 def test_verdict_says_what_the_interval_allows(results):
-    low, high = results.quoted["ratios_to_dense"]["pruned"]["interval"]
-    assert results.verdict().endswith(f"times the dense network's [{low:.3f}, {high:.3f}]: faster.")
-    assert "uniform" not in results.verdict()
+    low, high = results.quoted.ratios_to_dense["pruned"].interval
+    assert verdict(results).endswith(f"times the dense network's [{low:.3f}, {high:.3f}]: faster.")
+    assert "uniform" not in verdict(results)
 
 
 def test_page_needs_no_network_and_no_script(page):
@@ -75,29 +79,31 @@ def test_page_shows_the_table_and_every_figure_with_a_text(page, results):
     for row in page_cells(results.table()):
         assert all(f">{cell}<" in html for cell in row)
     assert [row[-1] for row in page_cells(results.table())] == [
-        f"{results.latency['models'][name]['file_mib']:.2f}" for name in ("dense", "uniform", "pruned")
+        f"{results.latency.models[name].file_mib:.2f}" for name in ("dense", "uniform", "pruned")
     ]
 
 
 def test_the_classes_that_lost_most_are_those_of_the_confusion_matrices(results):
-    rows = results.lost_most()
-    assert rows == sorted(rows, key=lambda row: -row["lost"])
-    matrices = {name: results.metrics[name]["confusion_matrix"] for name in ("dense", "pruned")}
+    rows = lost_most(results)
+    assert rows
+    assert rows == sorted(rows, key=lambda row: -row.lost)
     for row in rows:
-        label = results.split["class_names"].index(row["class"])
-        assert sum(matrices["dense"][label]) == row["images"]
-        lost = (matrices["dense"][label][label] - matrices["pruned"][label][label]) / row["images"]
-        assert row["lost"] == pytest.approx(lost)
+        label = results.split.class_names.index(row.name)
+        dense, pruned = (trained.confusion_matrix[label] for trained in (results.dense, results.pruned))
+        assert sum(dense) == row.images
+        assert row.lost == pytest.approx((dense[label] - pruned[label]) / row.images)
 
 
 def test_a_class_that_lost_says_how_many_images_that_is(results, tmp_path):
     """Three of four images right before, one of four after: half of them lost, but only two images."""
     right = {"dense": [[3, 1], [0, 9]], "pruned": [[1, 3], [0, 9]]}
+    names = ["cat", "<dog>"]
     metrics = {
-        name: {**results.metrics[name], "confusion_matrix": matrix, "class_names": ["cat", "<dog>"]}
+        name: results.metrics[name].model_copy(update={"confusion_matrix": matrix, "class_names": names})
         for name, matrix in right.items()
     }
-    split = {**results.split, "class_names": ["cat", "<dog>"], "rows_per_class": {"train": [4, 9], "test": [4, 9]}}
+    rows = {"train": [4, 9], "test": [4, 9]}
+    split = results.split.model_copy(update={"class_names": names, "rows_per_class": rows})
     write_report(dataclasses.replace(results, metrics=metrics, split=split), tmp_path / "two")
     html = (tmp_path / "two/report.html").read_text()
     row = '<th scope="row">cat</th><td>4</td><td>75.0%</td><td>25.0%</td><td>50.0 points (2 images)</td>'
@@ -112,8 +118,9 @@ def test_of_many_classes_those_most_often_mistaken_are_drawn(results, tmp_path):
     counts = np.diag(np.full(60, 5))
     for true, predicted in zip(range(0, 20, 2), range(1, 20, 2), strict=True):
         counts[true + 30, predicted + 30] = 2 + true
-    metrics = {**results.metrics["pruned"], "confusion_matrix": counts.tolist(), "class_names": names}
-    split = {**results.split, "class_names": names, "rows_per_class": {"train": list(range(60)), "test": [5] * 60}}
+    metrics = results.pruned.model_copy(update={"confusion_matrix": counts.tolist(), "class_names": names})
+    rows = {"train": list(range(60)), "test": [5] * 60}
+    split = results.split.model_copy(update={"class_names": names, "rows_per_class": rows})
     many = dataclasses.replace(results, metrics={"pruned": metrics, "dense": metrics}, split=split)
     svg, words = draw(confusion, many, (4.6, 4.0))
     assert [svg.count(f"$class_{i}$ &amp; co</text>") for i in range(60)] == [2 * (30 <= i < 50) for i in range(60)]
@@ -122,22 +129,23 @@ def test_of_many_classes_those_most_often_mistaken_are_drawn(results, tmp_path):
     assert words.endswith("The drawing has 20 of 60 classes, those most often mistaken among them.")
     write_report(many, tmp_path / "many")
     html = (tmp_path / "many/report.html").read_text()
-    assert "Between 5 and 64 images a class, median 34." in html
+    assert "Between 5 and 64 images per class, median 34." in html
     assert html.count("<svg") == len(FIGURES)
     assert len(html) < 3e6
 
 
 def test_thirty_classes_with_names_that_look_like_formulas_are_drawn(results):
     names = [rf"$\class_{i}$" for i in range(30)]
-    eye = {**results.metrics["pruned"], "confusion_matrix": np.eye(30, dtype=int).tolist(), "class_names": names}
+    counts = np.eye(30, dtype=int).tolist()
+    eye = results.pruned.model_copy(update={"confusion_matrix": counts, "class_names": names})
     svg, words = draw(confusion, dataclasses.replace(results, metrics={"pruned": eye}), (4.6, 4.0))
     assert svg.count(r"$\class_7$</text>") == 2
     assert words == "All 30 test images are taken for what they are."
 
 
 def test_what_was_written_before_gates_and_memory_were_counted_is_still_shown(results, tmp_path):
-    history = [{k: v for k, v in row.items() if k not in ("closed", "open")} for row in results.search_history]
-    search = {key: value for key, value in results.search.items() if key != "peak_memory_mib"}
+    history = results.search_history.drop(columns=["closed", "open"])
+    search = results.search.model_copy(update={"peak_memory_mib": {}})
     write_report(dataclasses.replace(results, search_history=history, search=search), tmp_path / "old")
     html = (tmp_path / "old/report.html").read_text()
     assert html.count("<svg") == len(FIGURES) - 1
@@ -146,10 +154,11 @@ def test_what_was_written_before_gates_and_memory_were_counted_is_still_shown(re
 
 def test_the_shares_of_the_gates_are_those_of_the_last_gates(results):
     """The gates of the last evaluation are the ones kept here, so that the history's end can be counted again."""
-    kept = next(row for row in results.search_history if row["step"] == results.search["kept_step"])
+    history = results.search_history
+    kept = history[history.step == results.search.kept_step].iloc[0]
     values = np.concatenate([gates.numpy() for gates in results.gates.values()])
-    assert kept["closed"] == pytest.approx((values < 0.05).mean())
-    assert kept["open"] == pytest.approx((values > 0.95).mean())
+    assert kept.closed == pytest.approx((values < 0.05).mean())
+    assert kept.open == pytest.approx((values > 0.95).mean())
 
 
 @pytest.mark.parametrize(("paper", "ink"), [((255, 255, 255), (0x1B,) * 3), ((0x16,) * 3, (0xEE,) * 3)])
@@ -177,28 +186,27 @@ def test_every_step_says_what_it_took(page, results, tmp_path):
 
 def test_every_measurement_has_a_row(page, results):
     html = (page / "report.html").read_text()
-    assert [found["runtime"] for found in results.latency["measurements"]] == ["onnxruntime", "eager"]
+    assert [found.runtime for found in results.latency.measurements] == ["onnxruntime", "eager"]
     table = re.search(r"All measurements on the CPU.*?</table>", html, re.DOTALL)[0]
     rows = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in table.split("<tr")[2:]]
-    expected = [(found, name) for found in results.latency["measurements"] for name in found["models"]]
+    expected = [(found, name) for found in results.latency.measurements for name in found.models]
     assert [row[3] for row in rows] == 2 * ["dense", "expanded", "pruned", "uniform"]
     for row, (found, name) in zip(rows, expected, strict=True):
-        stats, ratio = found["models"][name], found["ratios_to_dense"].get(name)
-        assert row[4].startswith(f"{stats['p50_ms']:.3f} [")
-        assert row[5:7] == [f"{stats['p90_ms']:.3f}", f"{stats['p99_ms']:.3f}"]
-        assert row[7].startswith(f"{ratio['ratio']:.3f} [" if ratio else "1")
+        stats, ratio = found.models[name], found.ratios_to_dense.get(name)
+        assert row[4].startswith(f"{stats.p50_ms:.3f} [")
+        assert row[5:7] == [f"{stats.p90_ms:.3f}", f"{stats.p99_ms:.3f}"]
+        assert row[7].startswith(f"{ratio.ratio:.3f} [" if ratio else "1")
     figures = results.figures()
-    assert figures["pruned_p50_ms"] == results.quoted["models"]["pruned"]["p50_ms"]
-    assert figures["pruned_eager_p50_ms"] == results.latency["measurements"][1]["models"]["pruned"]["p50_ms"]
+    assert figures["pruned_p50_ms"] == results.quoted.models["pruned"].p50_ms
+    assert figures["pruned_eager_p50_ms"] == results.latency.measurements[1].models["pruned"].p50_ms
 
 
 def test_a_noisy_machine_is_said_to_be_noisy(results, tmp_path):
-    noisy = dataclasses.replace(results, latency={**results.latency, "noisy": ["others used 1.0 cores"]})
+    latency = results.latency.model_copy(update={"noisy": ["others used 1.0 cores"]})
+    noisy = dataclasses.replace(results, latency=latency)
     summary = write_report(noisy, tmp_path / "noisy")
-    assert summary["verdict"].endswith(
-        "faster. The machine was noisy while latency was measured: others used 1.0 cores."
-    )
-    assert summary["verdict"] in (tmp_path / "noisy/summary.md").read_text()
+    assert summary.verdict.endswith("faster. The machine was noisy while latency was measured: others used 1.0 cores.")
+    assert summary.verdict in (tmp_path / "noisy/summary.md").read_text()
     assert (
         "The machine was noisy while latency was measured: others used 1.0"
         in (tmp_path / "noisy/report.html").read_text()
@@ -217,14 +225,14 @@ def test_the_commands_are_the_ones_that_made_the_run(results):
         parser().parse_args(shlex.split(line)[1:])
     settings = [word.removeprefix("--set=") for word in shlex.split(lines[1]) if word.startswith("--set=")]
     given = steps.parse_settings(settings, ("model", "search"))
-    assert method_config(recipe("demo"), given["search"]).model_dump(mode="json") == results.search["recipe"]
+    assert method_config(recipe("demo"), given["search"]) == results.search.recipe
 
 
 def test_the_page_says_which_code_and_image_made_the_networks(results, tmp_path):
     made = {"git_commit": "0123abc", "image": "registry/pfs-python:7"}
-    plain = {k: v for k, v in results.metrics["dense"].items() if k not in made}  # of an older run
-    metrics = {"pruned": {**results.metrics["pruned"], **made}, "dense": plain}
-    changed = dataclasses.replace(results, metrics=metrics, search={**results.search, **made})
+    older = results.dense.model_copy(update=dict.fromkeys(made))
+    metrics = {"pruned": results.pruned.model_copy(update=made), "dense": older}
+    changed = dataclasses.replace(results, metrics=metrics, search=results.search.model_copy(update=made))
     write_report(changed, tmp_path / "report")
     html = (tmp_path / "report" / "report.html").read_text()
     assert re.findall(r"<dt>code</dt><dd>(.*)</dd>", html) == [
@@ -246,11 +254,6 @@ def test_summary_and_json_agree(page, results):
 def test_run_without_its_pruned_network_is_refused(digits, gates, structures, models, latency):
     with pytest.raises(UserError, match="no trained and measured pruned network"):
         load_results(digits, gates, structures, models[1:], latency)
-
-
-def test_text_table_is_aligned():
-    lines = text_table(("network", "MACs"), [("dense", "1,000"), ("pruned", "5")])
-    assert lines == ["network   MACs", "dense    1,000", "pruned       5"]
 
 
 SEARCHES = {
@@ -276,22 +279,24 @@ SEARCHES = {
 @pytest.mark.parametrize("method", SEARCHES)
 def test_a_report_says_how_another_method_has_chosen(results, tmp_path, method):
     settings, facts, history, drawn, described = SEARCHES[method]
-    cost = {"seconds": 12.0, "device_seconds": 21.0, "forward_images": 1500, "backward_images": 1000}
+    cost = StageCost(seconds=12.0, device_seconds=21.0, forward_images=1500, backward_images=1000)
     stages = {"pretrain": cost, "search": cost} if method == "amc" else {"search": cost}
-    search = {**results.search, "method": method, "cost": stages, **facts}
-    search["recipe"] = method_config(recipe("demo"), {"method": method, **settings}).model_dump(mode="json")
+    config = method_config(recipe("demo"), {"method": method, **settings})
+    search = results.search.model_copy(update={"method": method, "recipe": config, "cost": stages, **facts})
     trained = [{"epoch": e, "loss": 2 / e, "val_accuracy": 0.1 * e} for e in (1, 2)] if method == "amc" else []
-    changed = dataclasses.replace(results, search=search, search_history=history, pretraining=trained)
+    changed = dataclasses.replace(
+        results, search=search, search_history=pd.DataFrame(history), pretraining=pd.DataFrame(trained)
+    )
     summary = write_report(changed, tmp_path / "report")
     html = (tmp_path / "report" / "report.html").read_text()
-    assert f"pruned by {results_method(method)} to" in summary["verdict"]
+    assert f"pruned by {results_method(method)} to" in summary.verdict
     assert described in html
     assert re.sub(r"\d+ gates", "117 gates", html).count(drawn) == 1
     assert f"--method={method}" in html
     assert (">training before the search</th>" in html) == (method == "amc")
     assert ("Over 2 epochs the validation accuracy goes from 10.0% to 20.0%" in html) == (method == "amc")
     assert "<td>1,500</td><td>1,000</td>" in html
-    assert summary["figures"]["search_seconds"] == 12
+    assert summary.figures["search_seconds"] == 12
 
 
 def results_method(method):

@@ -8,7 +8,7 @@ from pfs_core.config.stages import ExtractConfig
 from pfs_core.errors import UserError
 from pfs_core.methods.gates_folder import load_gates
 from pfs_core.steps.extraction import extract_structures
-from pfs_core.storage.artifacts import sha256
+from pfs_core.storage.digests import file_digest
 from pfs_core.structure import Structure, extract
 
 FILES = ["dense.json", "structure.json", "uniform.json"]
@@ -25,15 +25,15 @@ def test_the_folder_holds_three_structures_of_one_model(structures):
 def test_the_structure_is_algorithm_1_on_these_gates(structures, gates):
     structure = Structure.load(structures / "structure.json")
     scores, info = load_gates(gates)
-    again = extract(structure.graph(), scores, Budget(target=0.5), model=structure.model, seed=info["seed"])
+    again = extract(structure.graph(), scores, Budget(target=0.5), model=structure.model, seed=info.seed)
     assert again.widths == structure.widths
     assert Cost(structure.cost.macs, structure.cost.params) == structure.graph().cost(structure.widths)
 
 
 def test_provenance_names_the_gates_and_the_split(structures, gates):
     provenance = Structure.load(structures / "structure.json").provenance
-    assert provenance["gates_sha256"] == sha256(gates / "gates.safetensors")
-    assert provenance["split_fingerprint"] == load_gates(gates)[1]["split_fingerprint"]
+    assert provenance["gates_sha256"] == file_digest(gates / "gates.safetensors")
+    assert provenance["split_fingerprint"] == load_gates(gates)[1].split_fingerprint
 
 
 def test_the_same_gates_give_the_same_bytes(structures, gates, tmp_path):

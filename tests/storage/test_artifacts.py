@@ -16,9 +16,9 @@ from pfs_core.storage.artifacts import (
     publish,
     read_json,
     require_result,
-    sha256,
     write_json,
 )
+from pfs_core.storage.digests import file_digest
 
 
 def publish_text(out, text="new", kind="thing", beside=()):
@@ -43,8 +43,8 @@ def test_what_was_written_is_published_with_digests(tmp_path):
     out = tmp_path / "a" / "out"
     assert read_json(out / "thing.json") == {"x": 1}
     assert read_json(out / COMPLETE) == {
-        "sub/data.bin": sha256(out / "sub" / "data.bin"),
-        "thing.json": sha256(out / "thing.json"),
+        "sub/data.bin": file_digest(out / "sub" / "data.bin"),
+        "thing.json": file_digest(out / "thing.json"),
     }
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 

@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from pfs_core.errors import UserError
-from pfs_core.storage import LocalStorage, open_file, open_storage
-from pfs_core.storage import backends as storage
+from pfs_core.storage import ATTEMPTS, LocalStorage, backends, open_file, open_storage, s3
 from pfs_core.storage.listing import Entry
 
 CONTENT = bytes(range(256)) * 4
@@ -28,7 +27,7 @@ def root(request, tmp_path):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(storage, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(s3, "_FIRST_WAIT", 0.001)
 
 
 def refused(call, *args):
@@ -87,7 +86,7 @@ def test_an_empty_file_is_read(root):
 
 
 def test_a_file_is_sought_and_read_as_if_it_were_at_hand(root, monkeypatch):
-    monkeypatch.setattr(storage, "_BLOCK", 100)
+    monkeypatch.setattr(backends, "_BLOCK", 100)
     root.write("x.bin", CONTENT)
     (entry,) = root.files()
     ours, plain = open_file(root, entry), io.BytesIO(CONTENT)
@@ -320,8 +319,8 @@ def test_a_fault_that_stays_ends_in_a_line(faulty, bucket, fault):
     (entry,) = root.files()
     faulty.plan = lambda method, path: fault
     faulty.requests.clear()
-    assert f"{bucket}/x.bin: S3 failed {storage.ATTEMPTS} times: " in refused(root.read, entry)
-    assert len(faulty.requests) == storage.ATTEMPTS
+    assert f"{bucket}/x.bin: S3 failed {ATTEMPTS} times: " in refused(root.read, entry)
+    assert len(faulty.requests) == ATTEMPTS
 
 
 @pytest.mark.parametrize("fault", ["500", "reset"])

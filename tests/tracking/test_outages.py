@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
 from pfs_core import tracking
-from pfs_core.errors import UserError
+from pfs_core.errors import AccessDeniedError, InvalidError
 from pfs_core.tracking import outbox, step
 from tests.servers import free_port, mlflow_server
 
@@ -131,7 +131,7 @@ def test_a_run_deleted_meanwhile_is_said_once_and_stops_nothing(server, capsys):
         MlflowClient().delete_run(run.id)
         for row in rows(1, 2, 3):
             run.row(row)
-    assert sum("does not take metrics" in line for line in lines(capsys)) == 1
+    assert sum("does not accept metrics" in line for line in lines(capsys)) == 1
 
 
 def test_a_run_that_cannot_be_opened_is_opened_later_with_its_start(server, monkeypatch):
@@ -234,7 +234,7 @@ def test_requests_are_brief_while_a_step_runs_unless_the_user_says_otherwise(at,
 def test_what_the_server_refuses_at_the_start_is_the_users_mistake(store):
     experiment = MlflowClient().create_experiment("pfs-resnet20")
     MlflowClient().delete_experiment(experiment)
-    with pytest.raises(UserError, match="refuses the run"):
+    with pytest.raises(InvalidError, match="refuses the run"):
         tracking.open_pipeline("resnet20", {}, {"model": "resnet20"})
 
 
@@ -261,7 +261,10 @@ def test_a_login_that_is_refused_at_the_start_is_the_users_mistake(at):
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as refusing:
         threading.Thread(target=refusing.serve_forever).start()
         at(refusing.server_address[1], "refused")
-        with pytest.raises(UserError, match="not authenticated.*check address, login") as error, tracking.step_run("a"):
+        with (
+            pytest.raises(AccessDeniedError, match="not authenticated.*check address, login") as error,
+            tracking.step_run("a"),
+        ):
             raise AssertionError("the step began")
         refusing.shutdown()
     assert "hidden" not in str(error.value)
@@ -294,7 +297,7 @@ def test_an_artifact_store_that_takes_nothing_holds_nothing_else_up(store, no_st
     assert len(no_storing) == outbox.STORE_TRIES
     (line,) = lines(capsys)
     assert "gates.json: the artifact store" in line
-    assert "does not take it (NoCredentialsError" in line
+    assert "does not accept it (NoCredentialsError" in line
 
 
 def test_a_network_that_cannot_be_stored_has_no_version_and_ends_nothing(store, no_storing, capsys):
@@ -311,7 +314,7 @@ def test_a_network_whose_name_is_refused_has_no_version_and_ends_nothing(store, 
         run.metrics({"macs": 3})
     found = MlflowClient().get_run(run.id)
     assert (found.info.status, found.data.metrics) == ("FINISHED", {"macs": 3.0})
-    assert "does not take the network a/b" in lines(capsys)[0]
+    assert "does not accept the network a/b" in lines(capsys)[0]
 
 
 def test_an_error_that_nobody_knows_leaves_out_what_it_was_about(store, monkeypatch, capsys):
@@ -322,7 +325,7 @@ def test_an_error_that_nobody_knows_leaves_out_what_it_was_about(store, monkeypa
         patch.setattr(MlflowClient, "log_inputs", fail)
         run.dataset("digits", "0123", "split")
     assert MlflowClient().get_run(run.id).info.status == "FINISHED"
-    assert "does not take the dataset: RuntimeError: the SDK of another cloud" in lines(capsys)[0]
+    assert "does not accept the dataset: RuntimeError: the SDK of another cloud" in lines(capsys)[0]
 
 
 @pytest.mark.parametrize("code", ["INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"])

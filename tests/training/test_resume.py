@@ -7,12 +7,15 @@ import sys
 import time
 
 import pytest
+from pfs_pipelines.cli import main
 
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import RetrainConfig
-from pfs_core.methods.pfs import network, search
+from pfs_core.errors import AccessDeniedError
+from pfs_core.methods.pfs import network
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.pfs.network import GatedNetwork
+from pfs_core.methods.run import search
 from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure
 from pfs_core.training import checkpoints
@@ -102,12 +105,17 @@ def test_a_search_on_trained_weights_goes_on(digits, tmp_path, monkeypatch, ever
 
 @pytest.mark.parametrize("step", [7, 12, 13])
 def test_a_search_that_has_lost_channels_goes_on(digits, tmp_path, monkeypatch, every_step, step):
-    monkeypatch.setattr(network, "EVERY", 4)
+    monkeypatch.setattr(network, "SHRINK_EVERY", 4)
     monkeypatch.setattr(network, "MULTIPLE", 1)
     recipe = SEARCH.updated({"lr": 0.2, "evaluate_every": 5}, "search")
     budget, shrunk = Budget(target=0.5), []
-    cut = GatedNetwork._cut
-    monkeypatch.setattr(GatedNetwork, "_cut", lambda self, *kept: (cut(self, *kept), shrunk.append(len(self.left))))
+    select = GatedNetwork._select
+
+    def selected(self, *which):
+        select(self, *which)
+        shrunk.append(len(self.remaining))
+
+    monkeypatch.setattr(GatedNetwork, "_select", selected)
     search(NARROW, digits, tmp_path / "whole", budget, recipe)
     assert len(shrunk) >= 2
     with monkeypatch.context() as patch:
@@ -185,9 +193,46 @@ def test_checkpoints_in_a_bucket(digits, tmp_path, monkeypatch, every_step, buck
     assert searched(digits, tmp_path / "second") == whole
 
 
+@pytest.mark.parametrize(("answer", "says"), [("403", "S3 refused access"), ("503", "S3 failed 8 times")])
+def test_checkpoints_that_cannot_be_read_stop_a_search_before_it_begins(
+    digits, tmp_path, monkeypatch, capsys, faulty, bucket, answer, says
+):
+    monkeypatch.setenv(checkpoints.ROOT, f"{bucket}/checkpoints")
+    faulty.plan = lambda method, path: answer
+    command = ["search", "--model", "resnet20", "--split", digits, tmp_path / "out", "--set", "search.epochs=1"]
+    assert main([str(a) for a in command]) == 2
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"pfs: {bucket}/checkpoints/")
+    assert says in line
+    assert "search epoch" not in said.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_may_not_be_read_stops_a_search(digits, tmp_path, monkeypatch, every_step, faulty, bucket):
+    monkeypatch.setenv(checkpoints.ROOT, f"{bucket}/checkpoints")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 9)
+        with pytest.raises(Stopped):
+            searched(digits, tmp_path / "out")
+    faulty.plan = lambda method, path: "403" if path.endswith(".pt") else None
+    with pytest.raises(AccessDeniedError):
+        searched(digits, tmp_path / "out")
+
+
+def test_a_result_is_not_lost_with_its_checkpoints(digits, tmp_path, monkeypatch, every_step, faulty, bucket, capsys):
+    whole = searched(digits, tmp_path / "whole")
+    monkeypatch.setenv(checkpoints.ROOT, f"{bucket}/checkpoints")
+    faulty.plan = lambda method, path: "403" if method == "DELETE" else None
+    monkeypatch.setattr(checkpoints, "_KEPT", 99)
+    assert searched(digits, tmp_path / "out") == whole
+    assert f"checkpoints are left at {bucket}/checkpoints/" in capsys.readouterr().out
+
+
 CHOOSE = """
 from pfs_core.methods.run import search
 from pfs_core.config.recipes import recipe
+from pfs_core.methods.registry import method_config
 from pfs_core.config.spec import Budget, ModelSpec
 settings = {"epochs": 2, "batch_size": 256, "precision": "fp32"} | CHANGES
 changed = method_config(recipe("demo"), settings)
@@ -207,7 +252,6 @@ search(ModelSpec(name="resnet20", kwargs={"width": 4}), sys.argv[1], sys.argv[2]
 from pfs_core.config.stages import RetrainConfig
 from pfs_core.structure import Structure
 from pfs_core.training.retrain import retrain
-from pfs_core.methods.registry import method_config
 recipe = RetrainConfig(
     epochs=3, batch_size=256, precision="fp32", schedule="cosine", scratch_b=False, train_on_validation=False
 )
@@ -216,6 +260,8 @@ retrain(Structure.load(sys.argv[3]), sys.argv[1], sys.argv[2], recipe, seed=0)
 }
 COMMON = """
 import os, pathlib, signal, sys, torch
+from pfs_core.runtime.logs import log_to_terminal
+log_to_terminal()
 torch.set_num_threads(1)
 """
 DIES_AT_A_RENAME = """

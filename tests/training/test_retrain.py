@@ -17,6 +17,7 @@ from pfs_core.errors import UserError
 from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure, extract, unexpanded_graph
 from pfs_core.training.evaluate import accuracy, predict
+from pfs_core.training.metrics import BestValidation
 from pfs_core.training.retrain import load_model, retrain
 
 BRIEF = RetrainConfig(epochs=2, scratch_b=False, schedule="cosine", precision="fp32")
@@ -111,7 +112,7 @@ def test_validation_rows_are_held_out_or_trained_on(pruned, digits, tmp_path):
     for with_validation, rows in ((True, 1438), (False, 1294)):
         recipe = BRIEF.model_copy(update={"epochs": 1, "train_on_validation": with_validation})
         metrics = retrain(pruned, digits, tmp_path / str(rows), recipe)
-        assert metrics["train_rows"] == rows
+        assert metrics.train_rows == rows
         history = pq.read_table(tmp_path / str(rows) / "history.parquet")
         assert ("val_accuracy" in history.column_names) == (not with_validation)
 
@@ -163,7 +164,7 @@ def test_the_best_and_the_last_weights_are_kept_and_one_of_them_is_tested(pruned
     monkeypatch.setattr("pfs_core.training.fit.accuracy", lambda predictions, labels: next(accuracies))
     for keep, other in (("last", "best"), ("best", "last")):
         metrics = retrain(pruned, digits, tmp_path / keep, recipe.model_copy(update={"keep": keep}))
-        assert metrics["best_validation"] == {"epoch": 2, "val_accuracy": 0.5}
+        assert metrics.best_validation == BestValidation(epoch=2, val_accuracy=0.5)
         files = {path.name for path in (tmp_path / keep).glob("*.safetensors")}
         assert files == {"model.safetensors", f"{other}.safetensors"}
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from pfs_core.errors import UserError
+from pfs_core.errors import AccessDeniedError, InvalidError, NotFoundError, UnreachableError, UserError
 from pfs_core.trainjob import launch
 from pfs_core.trainjob.launch import Cluster, JobFailedError, follow, state
 from tests.trainjob.api import JOBS, Api
@@ -125,28 +125,33 @@ def test_a_job_whose_creation_got_no_answer_is_followed(api, capsys):
     assert "epoch 3" in capsys.readouterr().out
 
 
-def test_an_api_that_stays_away_is_a_failure(api):
+def test_an_api_that_stays_away_is_said_in_one_line(api):
     api.faults = [500] * launch.ATTEMPTS
-    with pytest.raises(JobFailedError, match=f"failed {launch.ATTEMPTS} times to get trainjobs"):
+    with pytest.raises(UnreachableError, match=f"failed {launch.ATTEMPTS} times to get trainjobs"):
         followed()
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
+    ("fault", "kind", "says"),
     [
-        (403, "the service account may not get trainjobs in namespace team; give it a role that may"),
-        (422, "the cluster refused to get trainjobs"),
+        (401, AccessDeniedError, "the cluster does not accept the credentials"),
+        (
+            403,
+            AccessDeniedError,
+            "the service account may not get trainjobs in namespace team; give it a role that may",
+        ),
+        (422, InvalidError, "the cluster refused to get trainjobs"),
     ],
 )
-def test_what_will_not_pass_is_said_in_one_line(api, fault, says):
+def test_what_will_not_pass_is_said_in_one_line(api, fault, kind, says):
     api.faults = [fault]
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(kind, match=says):
         followed()
 
 
 def test_a_cluster_without_trainer_is_named(api):
     api.faults = [404, 404]  # no such job, and then no such kind
-    with pytest.raises(UserError, match="install Kubeflow Trainer"):
+    with pytest.raises(NotFoundError, match="is not installed in the cluster; install Kubeflow Trainer"):
         followed()
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from pfs_core import steps
-from pfs_core.errors import UserError
+from pfs_core.errors import AccessDeniedError, UserError
 from pfs_core.steps import node
 from pfs_core.storage.artifacts import read_json
 from pfs_core.training.checkpoints import ROOT
@@ -81,6 +81,14 @@ def test_over_a_bucket(digits, structures, tmp_path, nodes, bucket):
     assert (tmp_path / "there" / "model.safetensors").read_bytes() == (
         tmp_path / "here" / "model.safetensors"
     ).read_bytes()
+
+
+def test_inputs_that_may_not_be_listed_start_nothing(digits, structures, tmp_path, nodes, faulty, bucket):
+    faulty.plan = lambda method, path: "403"
+    with pytest.raises(AccessDeniedError):
+        trained(structures, digits, tmp_path / "out", {"shared": f"{bucket}/jobs", "image": "pfs-python:1"})
+    assert nodes == []
+    assert len(faulty.requests) == 1
 
 
 def test_wrong_settings_start_nothing(digits, structures, tmp_path, nodes):

@@ -1,1 +1,1 @@
-"""One module for each format that a dataset may have."""
+"""The formats of datasets, one module per format."""

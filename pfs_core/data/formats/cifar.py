@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 as published for Python: pickled dictionaries of pixels and labels.
 
-They are read by an unpickler that admits numpy arrays and the plain types these files are made of, and nothing else.
+Unpickling can run arbitrary code. These files are therefore read by an unpickler that admits only what they are made
+of, numpy arrays and plain types.
 """
 
 import io
@@ -27,44 +28,46 @@ _CIFAR10 = [f"data_batch_{i}" for i in range(1, 6)]
 
 
 def load_cifar(storage: Storage, files: Listing) -> Source:
-    """All images of CIFAR-10 or CIFAR-100 (fine labels), uint8 [N, 3, 32, 32].
+    """Read all images of CIFAR-10, or of CIFAR-100 with its fine labels, uint8 [N, 3, 32, 32].
 
     Raises:
         UserError: a file is missing, is not what it should be, or holds anything but arrays and plain values.
     """
-    found = {entry.path: entry for entry in files}
-    ten = "batches.meta" in found
-    training, test = (_CIFAR10, "test_batch") if ten else (["train"], "test")
-    key, names_key, meta = (
-        ("labels", "label_names", "batches.meta") if ten else ("fine_labels", "fine_label_names", "meta")
-    )
+    entries = {entry.path: entry for entry in files}
+    if "batches.meta" in entries:
+        training, test, meta = _CIFAR10, "test_batch", "batches.meta"
+        key, names_key = "labels", "label_names"
+    else:
+        training, test, meta = ["train"], "test", "meta"
+        key, names_key = "fine_labels", "fine_label_names"
     pixels, labels, sizes = [], [], []
     for name in [*training, test, meta]:
-        if name not in found:
+        if name not in entries:
             raise UserError(f"{storage.uri} has no {name}; unpack the whole archive of CIFAR for Python there")
     for name in [*training, test]:
-        batch = _load(storage, found[name], ("data", key))
+        batch = _load(storage, entries[name], ("data", key))
         data, label = np.asarray(batch["data"]), np.asarray(batch[key])
         if data.dtype != np.uint8 or data.shape != (label.size, 3072) or label.ndim != 1 or label.dtype.kind != "i":
-            raise UserError(f"{storage.uri}/{name} does not hold 3072 bytes and a label (an integer) an image")
+            raise UserError(f"{storage.uri}/{name} does not hold 3072 bytes and an integer label per image")
         pixels.append(data.reshape(-1, 3, 32, 32))
         labels.append(label.astype(np.int64))
         sizes.append(len(data))
-    names = [_text(name) for name in _load(storage, found[meta], (names_key,))[names_key]]
-    every = np.concatenate(labels)
-    if every.min() < 0 or every.max() >= len(names):
+    names = [_text(name) for name in _load(storage, entries[meta], (names_key,))[names_key]]
+    all_labels = np.concatenate(labels)
+    count = len(all_labels)
+    if all_labels.min() < 0 or all_labels.max() >= len(names):
         raise UserError(f"{storage.uri}: a label is outside 0 to {len(names) - 1}")
     return Source(
         uri=storage.uri,
         kind="arrays",
-        files=Listing.of(found[name] for name in [*training, test]),
+        files=Listing.of(entries[name] for name in [*training, test]),
         file=np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
-        group=np.zeros(len(every), dtype=np.int32),
+        group=np.zeros(count, dtype=np.int32),
         row=np.concatenate([np.arange(size) for size in sizes]),
-        labels=every,
-        is_test=np.arange(len(every)) >= len(every) - sizes[-1],
+        labels=all_labels,
+        is_test=np.arange(count) >= count - sizes[-1],  # the file of the test set comes last
         names=None,
-        class_names=checked_classes(names, every, storage.uri),
+        class_names=checked_classes(names, storage.uri),
         flip=True,
         fingerprint=fingerprint(storage, files),
         images=torch.from_numpy(np.concatenate(pixels)),
@@ -72,10 +75,11 @@ def load_cifar(storage: Storage, files: Listing) -> Source:
 
 
 def _load(storage: Storage, entry: Entry, keys: Sequence[str]) -> dict[str, Any]:
-    """The pickled dictionary of a file, its keys as text."""
+    """Read the pickled dictionary of a file, with its keys as text; UserError if one of ``keys`` is missing."""
     name = f"{storage.uri}/{entry.path}"
+    data = storage.read(entry)
     try:
-        values = _Unpickler(io.BytesIO(storage.read(entry)), encoding="bytes").load()
+        values = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except UserError as e:
         raise UserError(f"{name} {e}") from None
     except Exception as e:
@@ -92,7 +96,7 @@ def _text(value: Any) -> str:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds arrays and plain values; refuses to import anything else."""
+    """Builds arrays and plain values, and refuses to import anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:

@@ -1,4 +1,4 @@
-"""The 1,797 real handwritten digits that ship with scikit-learn: 8x8 pixels, one channel, ten classes."""
+"""The 1,797 real handwritten digits that come with scikit-learn: 8x8 pixels, one channel, ten classes."""
 
 import hashlib
 
@@ -10,8 +10,8 @@ from pfs_core.storage.listing import Entry, Listing
 
 
 def load_digits() -> Source:
-    """The digits as uint8 [1797, 1, 8, 8] (ink 0-16 stretched to 0-255); no test set of their own."""
-    import sklearn.datasets  # takes a second
+    """Load the digits as uint8 [1797, 1, 8, 8], scaled from 0-16 to 0-255; they have no test set of their own."""
+    import sklearn.datasets  # here, as it takes a second
 
     bunch = sklearn.datasets.load_digits()
     images = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)

@@ -1,9 +1,9 @@
-"""Datasets that torchvision downloads, by ``torchvision:NAME``; read by the readers here, not by torchvision's."""
+"""Datasets named ``torchvision:NAME``: torchvision downloads them, and the readers of this package read them."""
 
-import os
 from pathlib import Path
 
 from pfs_core.errors import UserError, did_you_mean, one_line
+from pfs_core.runtime.environment import cache_folder
 
 PREFIX = "torchvision:"
 FOLDERS = {
@@ -12,7 +12,7 @@ FOLDERS = {
     "MNIST": "MNIST/raw",
     "FashionMNIST": "FashionMNIST/raw",
 }
-"""Where each of them is unpacked."""
+"""The folder that torchvision unpacks each dataset to."""
 
 
 def check_name(name: str) -> None:
@@ -23,13 +23,15 @@ def check_name(name: str) -> None:
 
 
 def downloaded(name: str) -> Path:
-    """The folder of torchvision's dataset ``name``, downloaded to ``PFS_DATA`` (``~/.cache/pfs``) if it is not there.
+    """Return the folder of torchvision's dataset ``name``.
+
+    It is below ``PFS_DATA`` (default ``~/.cache/pfs``), and downloaded there if it does not exist.
 
     Raises:
-        UserError: it is none of these, or cannot be downloaded.
+        UserError: there is no such dataset, or it cannot be downloaded.
     """
     check_name(name)
-    root = Path(os.environ.get("PFS_DATA") or Path.home() / ".cache" / "pfs")
+    root = cache_folder("PFS_DATA")
     folder = root / FOLDERS[name]
     if not folder.is_dir():
         from torchvision import datasets

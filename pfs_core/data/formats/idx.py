@@ -1,6 +1,7 @@
-"""IDX files, as MNIST and Fashion-MNIST are published in, plain or gzipped.
+"""IDX files, the format in which MNIST and Fashion-MNIST are published, plain or gzipped.
 
-``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same for ``t10k``, the test set.
+The training set is ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``; the test set has ``t10k`` in place of
+``train``, and is optional.
 """
 
 import gzip
@@ -17,46 +18,46 @@ from pfs_core.storage import Storage
 from pfs_core.storage.listing import Entry, Listing
 
 IDX = r"-ubyte(\.gz)?$"
-"""The files of this format, as a pattern of their paths."""
+"""Pattern of the paths of the files of this format."""
 
 _PARTS = (("train", False), ("t10k", True))
 
 
 def load_idx(storage: Storage, files: Listing) -> Source:
-    """All images of the training and test files, uint8 [N, 1, H, W].
+    """Read all images of the training and test files, uint8 [N, 1, H, W].
 
     Raises:
         UserError: a file is missing, cut short, or not of unsigned bytes.
     """
-    found = {entry.path.removesuffix(".gz").replace(".idx", "-idx"): entry for entry in files}
+    entries = {entry.path.removesuffix(".gz").replace(".idx", "-idx"): entry for entry in files}
     images, labels, is_test = [], [], []
     for part, test in _PARTS:
         names = [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
-        if test and not any(name in found for name in names):
+        if test and not any(name in entries for name in names):
             continue
         for name in names:
-            if name not in found:
+            if name not in entries:
                 raise UserError(f"{storage.uri} has no {name}; IDX sets need images and labels of train (and t10k)")
-        images.append(_read(storage, found[names[0]], dims=3))
-        labels.append(_read(storage, found[names[1]], dims=1))
+        images.append(_read(storage, entries[names[0]], dims=3))
+        labels.append(_read(storage, entries[names[1]], dims=1))
         if len(images[-1]) != len(labels[-1]):
             raise UserError(f"{storage.uri}: {len(images[-1])} images but {len(labels[-1])} labels for {part}")
         if not len(labels[-1]):
             raise UserError(f"{storage.uri} has no images for {part}")
         is_test.append(np.full(len(labels[-1]), test))
-    classes = [str(i) for i in range(int(max(part.max() for part in labels)) + 1)]
-    every = np.concatenate(labels).astype(np.int64)
+    all_labels = np.concatenate(labels).astype(np.int64)
+    classes = [str(i) for i in range(int(all_labels.max()) + 1)]
     return Source(
         uri=storage.uri,
         kind="arrays",
         files=files,
-        file=np.zeros(len(every), dtype=np.int32),
-        group=np.zeros(len(every), dtype=np.int32),
-        row=np.arange(len(every)),
-        labels=every,
+        file=np.zeros(len(all_labels), dtype=np.int32),
+        group=np.zeros(len(all_labels), dtype=np.int32),
+        row=np.arange(len(all_labels)),
+        labels=all_labels,
         is_test=np.concatenate(is_test),
         names=None,
-        class_names=checked_classes(classes, every, storage.uri),
+        class_names=checked_classes(classes, storage.uri),
         flip=False,
         fingerprint=fingerprint(storage, files),
         images=torch.from_numpy(np.concatenate(images)).unsqueeze(1),
@@ -64,7 +65,11 @@ def load_idx(storage: Storage, files: Listing) -> Source:
 
 
 def _read(storage: Storage, entry: Entry, dims: int) -> np.ndarray:
-    """A uint8 array: 2 zero bytes, the type (8: unsigned byte), the number of dimensions, their sizes, the values."""
+    """Read an IDX file as a uint8 array of ``dims`` dimensions.
+
+    The file has 2 zero bytes, a byte for the type (8: unsigned byte), a byte for the number of dimensions, their sizes
+    as big-endian 32-bit integers, and the values.
+    """
     name = f"{storage.uri}/{entry.path}"
     data = storage.read(entry)
     try:

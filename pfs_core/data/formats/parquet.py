@@ -1,12 +1,13 @@
 """Parquet files with a column ``image`` (encoded bytes) and a column ``label`` (integer).
 
 Files whose name starts with ``test`` are the test set. Hugging Face's ``struct<bytes, path>`` image columns are read
-too. ``classes`` in the schema metadata (a JSON list of names) names the classes; a column ``name`` keeps what an image
-was called before it was packed.
+too. ``classes`` in the schema metadata (a JSON list) names the classes; an optional column ``name`` has the path of an
+image before it was packed.
 """
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,13 +20,20 @@ from pfs_core.storage import Storage, open_file
 from pfs_core.storage.listing import Entry, Listing
 
 PARQUET = r"^[^/]*\.parquet$"
-"""The files of this format, as a pattern of their paths."""
+"""Pattern of the paths of the files of this format."""
 
 _THREADS = 16
 
 
 class _Rows(NamedTuple):
-    """One file without its images."""
+    """The rows of one file, without their images.
+
+    Attributes:
+        labels: int64 [n].
+        groups: int32 [n], the row group of each row.
+        names: the names of the rows, if the file has a column of them.
+        classes: the names of the classes, if the file has them.
+    """
 
     labels: np.ndarray
     groups: np.ndarray
@@ -34,11 +42,11 @@ class _Rows(NamedTuple):
 
 
 def open_parquet(storage: Storage, files: Listing) -> Source:
-    """The rows of every ``*.parquet`` file at the root; only their labels and names are read.
+    """Index the rows of all ``*.parquet`` files at the root; only labels and names are read.
 
     Raises:
-        UserError: a file is not Parquet or lacks a column, or a label is out of range. The line names the file and the
-            row, counted from 0.
+        UserError: a file is not Parquet, a column is missing, or a label is out of range. The message names the file
+            and the row, counted from 0.
     """
     if files.named("pack.json") and not files.named("complete.json"):
         raise UserError(f"{storage.uri} is a pack that was stopped; finish it with pfs pack")
@@ -48,7 +56,7 @@ def open_parquet(storage: Storage, files: Listing) -> Source:
     with ThreadPoolExecutor(_THREADS) as pool:
         parts = list(pool.map(lambda entry: _read(storage, entry), files))
     sizes = [len(part.labels) for part in parts]
-    named = all(part.names is not None for part in parts)
+    all_named = all(part.names is not None for part in parts)
     source = Source(
         uri=storage.uri,
         kind="parquet",
@@ -58,7 +66,7 @@ def open_parquet(storage: Storage, files: Listing) -> Source:
         row=np.concatenate([np.arange(size) for size in sizes]),
         labels=np.concatenate([part.labels for part in parts]),
         is_test=np.repeat([_is_test(entry) for entry in files], sizes),
-        names=pa.concat_arrays([part.names for part in parts]) if named else None,
+        names=pa.concat_arrays([part.names for part in parts]) if all_named else None,
         class_names=next((part.classes for part in parts if part.classes), []),
         flip=True,
         fingerprint=fingerprint(storage, files),
@@ -67,7 +75,7 @@ def open_parquet(storage: Storage, files: Listing) -> Source:
 
 
 def open_file_of(storage: Storage, entry: Entry) -> pq.ParquetFile:
-    """A Parquet file of a dataset; UserError if it is not one."""
+    """Open a Parquet file of a dataset; UserError if it is not one."""
     try:
         return pq.ParquetFile(open_file(storage, entry), page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as e:
@@ -75,7 +83,11 @@ def open_file_of(storage: Storage, entry: Entry) -> pq.ParquetFile:
 
 
 def encoded_images(storage: Storage, entry: Entry, file: pq.ParquetFile, group: int) -> list[bytes | None]:
-    """The encoded images of a row group, whose pages' checksums are verified where the file has them."""
+    """Read the encoded images of a row group, and verify the checksums of its pages if the file has them.
+
+    Raises:
+        UserError: the row group is damaged or cannot be read.
+    """
     try:
         column = file.read_row_group(group, columns=["image"]).column("image")
     except (pa.ArrowInvalid, OSError) as e:
@@ -101,7 +113,8 @@ def _read(storage: Storage, entry: Entry) -> _Rows:
     image = schema.field("image").type
     if not (_is_bytes(image) or (pa.types.is_struct(image) and image.get_field_index("bytes") >= 0)):
         raise UserError(f"{name}: column 'image' must hold PNG or JPEG bytes, not {image}")
-    columns = ["label"] + ["name"] * (schema.get_field_index("name") >= 0)
+    has_names = schema.get_field_index("name") >= 0
+    columns = ["label", "name"] if has_names else ["label"]
     try:
         table = file.read(columns=columns)
     except (pa.ArrowInvalid, OSError) as e:
@@ -110,7 +123,7 @@ def _read(storage: Storage, entry: Entry) -> _Rows:
         raise UserError(f"{name} holds no rows")
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     groups = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    names = table.column("name").combine_chunks().cast(pa.string()) if len(columns) > 1 else None
+    names = table.column("name").combine_chunks().cast(pa.string()) if has_names else None
     return _Rows(_labels(name, table.column("label")), groups, names, _class_names(name, schema))
 
 
@@ -143,11 +156,14 @@ def _class_names(name: str, schema: pa.Schema) -> list[str] | None:
 
 
 def _with_classes(source: Source) -> Source:
-    """``source`` with its labels checked against its classes: those named, else 0 to the last one without a gap."""
-    from dataclasses import replace
+    """Check the labels of ``source`` against its classes, and name the classes by their labels if it has no names.
 
+    Raises:
+        UserError: a label is out of range, or there is a single class.
+    """
     names = source.class_names
     if not names:
+        # Without names, a gap in the labels is more likely a mistake in them than a class without images.
         seen = np.unique(source.labels[~source.is_test])
         count = int(np.cumprod(seen == np.arange(len(seen))).sum())
         names = [str(i) for i in range(count)]
@@ -158,4 +174,4 @@ def _with_classes(source: Source) -> Source:
             f"{source.place(bad[0])}: label {source.labels[bad[0]]} is out of range; {len(names)} classes {known}, "
             f"so labels are 0 to {len(names) - 1}"
         )
-    return replace(source, class_names=checked_classes(names, source.labels, source.uri))
+    return replace(source, class_names=checked_classes(names, source.uri))

@@ -1,6 +1,7 @@
-"""Folders of images: one folder a class, or ``train`` and ``val`` (or ``test``) folders of such folders.
+"""Folders of images: one folder per class, or ``train`` and ``val`` (or ``test``) folders of such folders.
 
-Class names are the folders' names, labels their places in name order. What lies deeper belongs to the class too.
+A class is named after its folder, and labels are positions in the sorted names. Images in subfolders of a class folder
+belong to the class too.
 """
 
 from collections.abc import Collection
@@ -15,20 +16,24 @@ from pfs_core.storage import LocalStorage, Storage
 from pfs_core.storage.listing import Listing
 
 IMAGES = r"(?i)\.(jpe?g|png|bmp|webp|ppm|tiff?)$"
-"""The files of this format, as a pattern of their paths."""
+"""Pattern of the paths of the files of this format."""
 
 _TRAINING = {"train", "training"}
 _HELD_OUT = {"val", "valid", "validation", "test"}
 GROUP = 256
-"""Images that are read together, as a row group of a Parquet file is."""
+"""Number of images that are read together, like a row group of a Parquet file."""
 
 
 def open_tree(storage: Storage, files: Listing) -> Source:
-    """The rows of an image tree, one for each of ``files``, its images; nothing is decoded.
+    """Index an image tree; no image is read.
+
+    Args:
+        storage: the root of the tree.
+        files: the images.
 
     Raises:
-        UserError: an image lies outside a class folder, a class has no images, or the held-out part has a class that
-            the training part has not.
+        UserError: an image lies outside a class folder, a class has no images, or a class of the held-out part is
+            missing in the training part.
     """
     top = _folders(files, 0)
     tops = set(top.unique().to_pylist())
@@ -56,26 +61,29 @@ def open_tree(storage: Storage, files: Listing) -> Source:
         labels=labels,
         is_test=held_out,
         names=files.paths,
-        class_names=checked_classes(names, labels, storage.uri),
+        class_names=checked_classes(names, storage.uri),
         flip=True,
         fingerprint=fingerprint(storage, files),
     )
 
 
 def _folders(files: Listing, depth: int) -> pa.DictionaryArray:
-    """The folder that is ``depth`` folders below the root on the way to each file; null where there is none."""
+    """Return the name of the folder at level ``depth`` of each path, counted from 0; null where there is none."""
     pattern = rf"^(?:[^/]*/){{{depth}}}(?P<folder>[^/]*)/"
-    found = (pc.struct_field(pc.extract_regex(some.paths, pattern), "folder") for some in files.chunks())
-    return pa.chunked_array([folders.dictionary_encode() for folders in found]).unify_dictionaries().combine_chunks()
+    names = (pc.struct_field(pc.extract_regex(chunk.paths, pattern), "folder") for chunk in files.chunks())
+    return pa.chunked_array([chunk.dictionary_encode() for chunk in names]).unify_dictionaries().combine_chunks()
 
 
 def _among(texts: pa.DictionaryArray, known: Collection[str]) -> np.ndarray:
-    """Bool [N]: which of the texts are known."""
+    """Return, as bool [N], which of the texts are among ``known``."""
     return np.array([text in known for text in texts.dictionary.to_pylist()])[texts.indices.to_numpy()]
 
 
 def _check_folders(storage: Storage, tops: set[str], names: Collection[str]) -> None:
-    """A local class folder without images would silently shift every label after it."""
+    """Raise UserError if a local class folder has no images, which would silently shift all labels after it.
+
+    S3 has no empty folders.
+    """
     if not isinstance(storage, LocalStorage):
         return
     for top in sorted(tops):

@@ -1,50 +1,58 @@
-"""The settings of the method, and what the report says of a search by it."""
+"""Settings of AMC, and how the report describes a search by it."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from pfs_core.methods.config import TrainedConfig
 
+if TYPE_CHECKING:
+    from pfs_core.methods.search_info import SearchInfo
+
 
 class AmcConfig(TrainedConfig):
-    """AMC (He et al. 2018): an agent that learns, episode by episode, how much each group of a trained net keeps."""
+    """Settings of AMC, whose agent learns by episodes how many channels each group of a trained network keeps."""
 
     method: Literal["amc"] = "amc"
+    """The name of the method."""
     episodes: int = Field(default=800, ge=1)
+    """Episodes of the agent; each proposes the widths of the whole network once."""
     warmup_episodes: int = Field(default=100, ge=1)
-    """Of them, that act at random."""
+    """Number of episodes at the start in which the agent acts at random and only remembers."""
     lowest: float = Field(default=0.2, gt=0, lt=1)
-    """The smallest share of its channels that a group may keep."""
+    """Smallest share of its channels that the agent may leave to a group."""
     actor_lr: float = Field(default=1e-4, gt=0)
+    """Adam's learning rate of the actor."""
     critic_lr: float = Field(default=1e-3, gt=0)
+    """Adam's learning rate of the critic."""
     noise: float = Field(default=0.5, gt=0)
-    """Standard deviation of the noise on actions after the warm-up."""
+    """Standard deviation of the noise on actions when the warm-up ends."""
     noise_decay: float = Field(default=0.95, gt=0, le=1)
-    """Factor on it an episode."""
+    """Factor by which the noise shrinks with every episode after the warm-up."""
     reward_rows: int | None = Field(default=None, ge=1)
-    """Validation rows that a candidate is judged on; None takes all."""
+    """Number of validation images on which a candidate is judged; None takes all."""
     recalibrate: int = Field(default=512, ge=0)
-    """Training images that BatchNorm's statistics of a candidate are taken from; 0 leaves those of the trained net."""
+    """Number of training images from which a candidate's BatchNorm statistics are taken; 0 leaves those of the trained
+    network."""
 
     @field_validator("warmup_episodes")
     @classmethod
-    def _fewer(cls, warmup: int, info: ValidationInfo) -> int:
+    def _at_most_all(cls, warmup: int, info: ValidationInfo) -> int:
         if warmup > info.data.get("episodes", warmup):
             raise ValueError("must be at most search.episodes")
         return warmup
 
     @property
     def history_axis(self) -> str:
-        """The agent learns by the episode."""
+        """``episode``, the unit in which the agent learns."""
         return "episode"
 
 
-def describe(info: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    """What was done, from ``search.json``."""
-    config = info["recipe"]
+def describe(info: "SearchInfo", last: Mapping[str, Any]) -> str:
+    """Describe the search for the report, from ``search.json``."""
+    config = info.recipe_as(AmcConfig)
     return (
-        f"{config['epochs']} epochs of training to a validation accuracy of {info['pretrained_accuracy']:.1%}, then "
-        f"{config['episodes']} episodes; the best cut keeps {info['validation_accuracy']:.1%} without training"
+        f"{config.epochs} epochs of training to a validation accuracy of {info.pretrained_accuracy:.1%}, then "
+        f"{config.episodes} episodes; the best cut keeps {info.validation_accuracy:.1%} without training"
     )

@@ -1,4 +1,4 @@
-"""The groups of a network as AMC's agent walks them: what it sees, and what it may do without losing the budget."""
+"""The environment of AMC's agent: what it sees of a channel group, and which widths keep the budget in reach."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,20 +12,22 @@ from pfs_core.methods.proportional_gates import proportional_gates
 from pfs_core.structure.budget_cut import closed_form, min_widths, prune_to_budget
 
 STATE = 10
-"""Numbers of a state."""
+"""How many numbers a state has."""
 
 
 class PruningEnv:
-    """The prunable groups in forward order. Widths chosen so far and widths as small as may be are within the budget.
+    """The prunable groups of a network, which the agent visits in forward order to choose a width for each.
+
+    At every moment, the widths chosen so far are within the budget if all later groups are as narrow as they may be.
 
     Attributes:
-        groups: names.
+        groups: names of the prunable groups, in forward order.
 
     Args:
         model: the network at ``expanded`` widths.
         graph: the channel graph of the unexpanded network.
         expanded: the width of every group before anything is chosen.
-        budget: of MACs or parameters, reachable with every group at ``lowest``.
+        budget: a budget of MACs or parameters that can be reached with every group at ``lowest``.
         lowest: the smallest share of its unexpanded width that a group keeps.
     """
 
@@ -43,26 +45,37 @@ class PruningEnv:
         self._behind = [self._share_behind(i) for i in range(len(self.groups))]
 
     def state(self, chosen: Mapping[str, int], last: float) -> list[float]:
-        """What the agent sees at the first group without a width.
+        """Return what the agent sees at the next group, ``STATE`` numbers.
 
-        Scaled to [0, 1] over the groups: their position, whether a depthwise convolution is among their layers, the
-        inputs and the outputs of the layer that writes them, its stride and kernel, their parameters. Then the share
-        of the MACs that is gone, the share that the groups after this one take part in, and the last action.
+        They are modelled on the paper's state of a layer. The first seven are scaled to [0, 1] over the groups: the
+        position of the group; whether a depthwise convolution is among its layers; the inputs and the outputs of the
+        layer that writes it; the stride and the kernel of that layer; the parameters that depend on the group. Then
+        come the share of the MACs that is already cut, the share that later groups can still cut, and the last action.
+
+        Args:
+            chosen: the widths of the groups before the next one.
+            last: the share of its channels that the previous group keeps; 1 at the first group.
         """
-        place = len(chosen)
-        gone = 1 - self._graph.cost(self._expanded | dict(chosen)).macs / self._macs
-        return [*self._fixed[place], gone, self._behind[place], last]
+        position = len(chosen)
+        cut = 1 - self._graph.cost(self._expanded | dict(chosen)).macs / self._macs
+        return [*self._fixed[position], cut, self._behind[position], last]
 
     def width(self, chosen: Mapping[str, int], share: float) -> int:
-        """What the first group without a width gets if the agent wants it to keep a share of its channels.
+        """Return the width of the next group if the agent wants it to keep a share of its channels.
 
-        It is less where only that leaves the budget reachable.
+        The width is smaller than the agent wants where the budget would otherwise be out of reach, even with all later
+        groups as narrow as they may be.
+
+        Args:
+            chosen: the widths of the groups before the next one.
+            share: the action of the agent, in (0, 1].
         """
         name = self.groups[len(chosen)]
         blocks, before = self._blocks[name], self._least | dict(chosen)
         least = self._least[name] // blocks
         wanted = max(least, round(share * self._expanded[name] / blocks))
         low, high = least, min(wanted, self._expanded[name] // blocks)
+        # Bisection, as the cost never falls when a width grows.
         while low < high:
             middle = (low + high + 1) // 2
             if self._cost_model.cost(before | {name: middle * blocks}) <= self._limit:
@@ -72,47 +85,52 @@ class PruningEnv:
         return low * blocks
 
     def share(self, chosen: Mapping[str, int]) -> float:
-        """The share of its channels that the last group with a width keeps."""
+        """Return the share of its channels that the last group in ``chosen`` keeps."""
         name = self.groups[len(chosen) - 1]
         return chosen[name] / self._expanded[name]
 
     def gates(self, chosen: Mapping[str, int]) -> dict[str, Tensor]:
-        """Falling gates of each group, of which a cut at any budget keeps widths in the proportions of ``chosen``."""
+        """Express the chosen widths as gates, of which a cut at any budget keeps widths in the same proportions."""
         shares = {name: width / self._expanded[name] for name, width in chosen.items()}
         return proportional_gates(self._graph, self._expanded, shares)
 
     def filled(self, chosen: Mapping[str, int]) -> dict[str, int]:
-        """The widths of all groups at the budget: what a choice leaves of it goes to all groups in proportion."""
+        """Return the widths of all groups once the rest of the budget is given to the chosen groups in proportion.
+
+        Every candidate then uses the whole budget, so that the rewards of two candidates can be compared.
+        """
         return prune_to_budget(self._graph, self.gates(chosen), self._budget, self._expanded)[0]
 
-    def _share_behind(self, place: int) -> float:
-        later = {name: self._least[name] for name in self.groups[place + 1 :]}
+    def _share_behind(self, position: int) -> float:
+        """Return the share of the MACs that goes if all groups behind ``position`` are as narrow as they may be."""
+        later = {name: self._least[name] for name in self.groups[position + 1 :]}
         return 1 - self._graph.cost(self._expanded | later).macs / self._macs
 
 
 def _fixed_features(model: nn.Module, graph: ChannelGraph, expanded: Mapping[str, int]) -> list[list[float]]:
-    """What the agent sees of each prunable group from the start, each number scaled to [0, 1] over the groups."""
+    """Return the features of each prunable group that do not depend on choices, scaled to [0, 1] over the groups."""
     rows = []
     inputs = {axis.module: axis for axis in graph.axes if axis.role == "reads"}
-    for place, group in enumerate(graph.prunable()):
+    for position, group in enumerate(graph.prunable()):
         members = graph.members(group.name)
         writer = next(module for module, role in members if role == "writes")
         layer: Any = model.get_submodule(writer)
-        slope = graph.cost(expanded).params - graph.cost({**expanded, group.name: group.blocks}).params
+        params = graph.cost(expanded).params - graph.cost({**expanded, group.name: group.blocks}).params
         rows.append(
             [
-                place,
+                position,
                 float(any(role == "depthwise" for _, role in members)),
                 sum(repeat * expanded[name] for name, repeat in inputs[writer].segments) if writer in inputs else 0,
                 expanded[group.name],
                 _first(getattr(layer, "stride", 1)),
                 _first(getattr(layer, "kernel_size", 1)),
-                slope,
+                params,
             ]
         )
     table = np.array(rows, dtype=float)
     spread = table.max(axis=0) - table.min(axis=0)
-    return ((table - table.min(axis=0)) / np.where(spread > 0, spread, 1)).tolist()
+    scaled = (table - table.min(axis=0)) / np.where(spread > 0, spread, 1)  # a feature equal for all groups becomes 0
+    return scaled.tolist()
 
 
 def _first(value: Any) -> int:

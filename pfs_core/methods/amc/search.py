@@ -1,10 +1,11 @@
 """AMC (He et al. 2018, "AMC: AutoML for Model Compression and Acceleration on Mobile Devices").
 
-A network is trained. Then an agent walks its channel groups, episode by episode, and says how much each keeps; channels
-are kept by the L1 norm of the weights that read them. What it earns is the accuracy of the cut network on validation
-images, with no further training. As everywhere in this project only prunable groups lose channels.
+A network is trained. Then, in every episode, an agent visits its channel groups and decides what share of its channels
+each one keeps: those that are read by the weights of the largest L1 norm. The reward is the accuracy of the cut network
+on validation images, without further training. As with every method here, only prunable groups lose channels.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,19 +23,21 @@ from pfs_core.methods.context import SearchContext
 from pfs_core.methods.result import MethodResult
 from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.device import autocast, resolve_precision
-from pfs_core.runtime.progress import Record, TimeLeft, say
+from pfs_core.runtime.progress import Record, TimeLeft
 from pfs_core.structure.budget_cut import check_reachable
 from pfs_core.structure.inherited_weights import Trained
 from pfs_core.training.checkpoints import CheckpointStage
 from pfs_core.training.evaluate import accuracy
 from pfs_core.training.pretrain import pretrain
 
+logger = logging.getLogger(__package__)
+
 ADVICE = "a lower search.lr or search.precision=fp32"
 _BATCH = 500
 
 
 def run(context: SearchContext) -> MethodResult:
-    """Train the network, let the agent learn, and take the best widths that it met.
+    """Train the network, let the agent learn, and return the widths of the best episode as gates.
 
     Raises:
         UserError: the budget cannot be reached with every group at ``config.lowest``, or the training diverged.
@@ -53,7 +56,7 @@ def run(context: SearchContext) -> MethodResult:
     )
     reward = AccuracyReward(context.model, context.graph.with_widths(context.widths), data, config)
     env = PruningEnv(context.model, context.graph, context.widths, context.budget, config.lowest)
-    best, history = learn(env, reward, config, context.seed, context.record, pretrained.next)
+    best, history = learn(env, reward, config, context.seed, context.record, pretrained.search_checkpoints)
     forward = config.episodes * reward.images
     elapsed = context.checkpoints.elapsed()
     gates = _as_gates(env.gates(best["widths"]), reward.norms)
@@ -62,7 +65,7 @@ def run(context: SearchContext) -> MethodResult:
         history=history,
         cost={
             "pretrain": pretrained.cost,
-            "search": stage_cost(data.device, elapsed, forward, 0, pretrained.spent),
+            "search": stage_cost(data.device, elapsed, forward, 0, pretrained.elapsed),
         },
         facts={
             "validation_accuracy": best["reward"],
@@ -81,18 +84,18 @@ def learn(
     record: Record,
     checkpoints: CheckpointStage | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The episodes.
+    """Run the episodes.
 
     Args:
-        env: the groups.
-        reward: of the widths of all groups, at the budget.
-        config: see :class:`AmcConfig`.
-        seed: of the agent.
+        env: the channel groups.
+        reward: returns the reward of the widths of all groups.
+        config: the settings of AMC.
+        seed: the seed of the agent.
         record: called with every row of the history.
-        checkpoints: the state on the way.
+        checkpoints: where to resume from and save to; None for no checkpoints.
 
     Returns:
-        The best ``reward`` with the ``widths`` that the agent chose for it, and a row an episode.
+        The best episode, as its ``reward`` and the ``widths`` that the agent chose; and one row per episode.
     """
     count = len(env.groups)
     random = torch.Generator().manual_seed(seed)
@@ -104,18 +107,19 @@ def learn(
         history, best = state["history"], state["best"]
         for row in history:
             record(row)
-    left = TimeLeft(len(history))
+    time_left = TimeLeft(len(history))
     for episode in range(len(history) + 1, config.episodes + 1):
         at_random = episode <= config.warmup_episodes
         noise = config.noise * config.noise_decay ** (episode - config.warmup_episodes)
         chosen: dict[str, int] = {}
         states, actions, last = [], [], 1.0
         for name in env.groups:
-            seen = env.state(chosen, last)
-            wanted = agent.explore() if at_random else agent.act(seen, noise)
-            chosen[name] = env.width(chosen, wanted)
+            observation = env.state(chosen, last)
+            action = agent.explore() if at_random else agent.act(observation, noise)
+            chosen[name] = env.width(chosen, action)
+            # The agent learns from what was done, which may be less than it wanted.
             last = env.share(chosen)
-            states.append(seen)
+            states.append(observation)
             actions.append(last)
         earned = reward(env.filled(chosen))
         agent.remember(states, actions, earned)
@@ -127,9 +131,9 @@ def learn(
         history.append({"episode": episode, "reward": earned, "best_reward": best["reward"]})
         record(history[-1])
         if episode % 10 == 0 or episode == config.episodes:
-            say(
+            logger.info(
                 f"search amc episode {episode}/{config.episodes}  reward {earned:.4f}  best {best['reward']:.4f}  "
-                f"left {left(episode, config.episodes)}"
+                f"left {time_left(episode, config.episodes)}"
             )
         if checkpoints and checkpoints.due(episode):
             checkpoints.save(episode, {"agent": agent.state_dict(), "history": history, "best": best})
@@ -137,41 +141,47 @@ def learn(
 
 
 class AccuracyReward:
-    """The accuracy of a trained network cut to some widths, on validation images, in evaluation mode.
+    """The accuracy on validation images of a trained network that is cut to given widths.
 
     Attributes:
         norms: L1 norm of the weights that read each channel, ``{group: float32 [gates]}``.
-        images: that go through the network for one verdict.
+        images: how many images go through the network for one reward.
 
     Args:
-        model: the trained network; it stays as it is.
-        graph: its channel graph.
+        model: the trained network, which is put into evaluation mode.
+        graph: the channel graph of the network.
         data: the images.
-        config: says how many validate, and how many BatchNorm's statistics are taken from.
+        config: the settings of AMC.
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, data: ImageSplit, config: AmcConfig) -> None:
         self._model, self._graph, self._device = model.eval(), graph, data.device
         self._precision = resolve_precision(config.precision, data.device)
         self._normalise = Normalise(data.info, data.device, torch.channels_last)
-        judging = data.sample("validation", config.reward_rows or len(data.parts["validation"]))
-        self._labels, self._batches = judging.labels, list(judging.in_order(_BATCH))
-        calibrating = data.sample("train", config.recalibrate)
-        self._calibration = list(calibrating.in_order(_BATCH)) if config.recalibrate else []
+        # The same images for every candidate: else the best reward would be that of the easiest images.
+        validation = data.sample("validation", config.reward_rows or len(data.parts["validation"]))
+        self._labels, self._batches = validation.labels, list(validation.in_order(_BATCH))
+        training = data.sample("train", config.recalibrate)
+        self._calibration = list(training.in_order(_BATCH)) if config.recalibrate else []
         self.images = len(self._labels) + sum(map(len, self._calibration))
         self.norms = input_norms(model, graph)
 
     @torch.no_grad()
     def __call__(self, widths: Mapping[str, int]) -> float:
-        """The accuracy at these widths of the prunable groups."""
-        kept = {
-            name: norms.argsort(descending=True, stable=True)[: widths[name] // self._graph.group(name).blocks]
-            for name, norms in self.norms.items()
-        }
-        cut = slice_weights(self._model, self._graph, {name: part.sort().values for name, part in kept.items()})
+        """Return the accuracy at these widths.
+
+        Args:
+            widths: the width of every prunable group; others are ignored.
+        """
+        selected = {}
+        for name, norms in self.norms.items():
+            count = widths[name] // self._graph.group(name).blocks
+            selected[name] = norms.argsort(descending=True, stable=True)[:count].sort().values
+        cut = slice_weights(self._model, self._graph, selected)
         cut.to(memory_format=torch.channels_last)
         with autocast(self._device, self._precision):
             if self._calibration:
+                # Without the removed channels, the inputs of the BatchNorms behind them are distributed otherwise.
                 update_bn(map(self._normalise, self._calibration), cut)
             cut.eval()
             predictions = torch.cat([cut(self._normalise(batch)).argmax(1) for batch in self._batches])
@@ -180,26 +190,30 @@ class AccuracyReward:
 
 @torch.no_grad()
 def input_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
-    """The L1 norm of the weights that read each channel, summed over all layers: ``{group: float32 [gates]}``."""
+    """Return the L1 norm of the weights that read each channel, summed over all layers that do.
+
+    Returns:
+        ``{group: float32 [gates]}``; a gate of several channels has the sum of their norms.
+    """
     norms = {group.name: torch.zeros(group.gate_count) for group in graph.prunable()}
     widths = graph.widths()
     for axis in graph.axes:
         if axis.role != "reads":
             continue
-        sizes = _input_sizes(model.get_submodule(axis.module))
+        of_inputs = _norms_by_input(model.get_submodule(axis.module))
         first = 0
         for name, repeat in axis.segments:
             last = first + widths[name] * repeat
             if name in norms:
                 group = graph.group(name)
-                channels = sizes[first:last].view(group.width, repeat).sum(1)
-                norms[name] += channels.view(group.blocks, group.gate_count).sum(0)
+                of_channels = of_inputs[first:last].view(group.width, repeat).sum(1)
+                norms[name] += of_channels.view(group.blocks, group.gate_count).sum(0)
             first = last
     return norms
 
 
-def _input_sizes(module: Any) -> Tensor:
-    """L1 norm of what a convolution or linear layer reads of each of its inputs: float32 [inputs]."""
+def _norms_by_input(module: Any) -> Tensor:
+    """Return the L1 norm of the weights of a convolution or linear layer by input, float32 [inputs]."""
     weight = module.weight.detach().abs().float().cpu()
     if getattr(module, "transposed", False):
         return weight.flatten(1).sum(1)
@@ -208,5 +222,9 @@ def _input_sizes(module: Any) -> Tensor:
 
 
 def _as_gates(falling: Mapping[str, Tensor], norms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The gates of each group given to its channels by their norms, the largest gate to the largest norm."""
-    return {name: gates[norms[name].argsort(descending=True, stable=True).argsort()] for name, gates in falling.items()}
+    """Assign the gates of each group to its channels by norm, the largest gate to the channel of the largest norm."""
+    gates = {}
+    for name, values in falling.items():
+        ranks = norms[name].argsort(descending=True, stable=True).argsort()
+        gates[name] = values[ranks]
+    return gates

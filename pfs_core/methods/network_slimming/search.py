@@ -1,12 +1,13 @@
 """Network Slimming (Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming").
 
 A network is trained with an L1 penalty on the scales of the BatchNorms behind its channels; then all scales are sorted
-together and the smallest are cut. As everywhere in this project only prunable groups lose channels.
+together and the channels of the smallest ones are cut. As with every method here, only prunable groups lose channels.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +19,22 @@ from pfs_core.methods.context import SearchContext
 from pfs_core.methods.network_slimming.config import NetworkSlimmingConfig
 from pfs_core.methods.result import MethodResult
 from pfs_core.runtime.cost import stage_cost
-from pfs_core.runtime.progress import Record, say
+from pfs_core.runtime.progress import Record
 from pfs_core.structure.budget_cut import prune_to_budget
 from pfs_core.structure.inherited_weights import Trained
 from pfs_core.training.checkpoints import CheckpointStage
 from pfs_core.training.fit import fit
 
+logger = logging.getLogger(__package__)
+
 ADVICE = "a lower search.lr or search.precision=fp32"
 
 
 def run(context: SearchContext) -> MethodResult:
-    """Train and cut ``config.rounds`` times; the gates are the scales of the last round, and 0 where cut before.
+    """Train and cut ``config.rounds`` times.
+
+    Returns:
+        The scales of the last round as gates, which are 0 for channels that were cut in an earlier round.
 
     Raises:
         UserError: a prunable group has no BatchNorm behind its channels, or the training diverged.
@@ -38,29 +44,30 @@ def run(context: SearchContext) -> MethodResult:
     model, graph = context.model, context.graph.with_widths(context.widths)
     check_scales(model, graph)
     start_scales(model, graph, config.initial_scale)
-    left = {group.name: torch.arange(group.gate_count) for group in graph.prunable()}
+    remaining = {group.name: torch.arange(group.gate_count) for group in graph.prunable()}
     state = checkpoints.load()
-    number, history, images, validated = 1, [], 0, 0
+    first, history, images, validated = 1, [], 0, 0
     if state:
-        number, before = state["number"], state["before"]
+        first, before = state["number"], state["before"]
         history, images, validated = before["history"], before["images"], before["validated"]
-        if number > 1:
-            model, graph, left = _sliced(model, graph, left, before["left"])
+        if first > 1:
+            model, graph, remaining = _select(model, graph, remaining, before["left"])
             model.load_state_dict(before["weights"])
-    for each in range(number, config.rounds + 1):
-        before = {"history": history, "images": images, "validated": validated}
-        before |= {"left": left, "weights": model.state_dict()} if each > 1 else {}
-        stage = CheckpointStage(checkpoints, each, before, state["stage"] if state and each == number else None)
-        offset = (each - 1) * config.epochs
-        for row in history if each == number else ():
+        for row in history:
             record(row)
+    for number in range(first, config.rounds + 1):
+        before = {"history": history, "images": images, "validated": validated}
+        if number > 1:
+            before |= {"left": remaining, "weights": model.state_dict()}
+        stage = CheckpointStage(checkpoints, number, before, state["stage"] if state and number == first else None)
+        offset = (number - 1) * config.epochs
         fitted = fit(
             model,
-            f"search network_slimming {each}/{config.rounds}",
+            f"search network_slimming {number}/{config.rounds}",
             data,
             config.as_training(),
             config.epochs,
-            seed + each - 1,
+            seed + number - 1,
             partial(_record_from, record, offset),
             stage,
             before_step=penalty(model, graph, config.sparsity),
@@ -69,102 +76,139 @@ def run(context: SearchContext) -> MethodResult:
         model.load_state_dict(fitted.last)
         history = history + [{**row, "epoch": row["epoch"] + offset} for row in fitted.history]
         images, validated = images + fitted.images, validated + fitted.validated
-        gates = _scattered(scales(model, graph), left, context)
-        if each < config.rounds:
+        gates = _as_gates(scales(model, graph), remaining, context)
+        if number < config.rounds:
             fraction = context.budget.fraction(getattr(context.graph.cost(), context.budget.metric))
-            goal = Budget(metric=context.budget.metric, target=fraction ** (each / config.rounds))
+            goal = Budget(metric=context.budget.metric, target=fraction ** (number / config.rounds))
             widths, _ = prune_to_budget(context.graph, gates, goal, context.widths)
-            model, graph, left = _sliced(model, graph, left, _largest(gates, widths, context.graph))
-            say(f"search network_slimming {each}/{config.rounds} is cut to {goal}")
-    spent = {"search": stage_cost(data.device, checkpoints.elapsed(), images + validated, images)}
+            model, graph, remaining = _select(model, graph, remaining, _largest(gates, widths, context.graph))
+            logger.info(f"search network_slimming {number}/{config.rounds} is cut to {goal}")
+    cost = {"search": stage_cost(data.device, checkpoints.elapsed(), images + validated, images)}
     gates = {name: scores.clamp(min=0) for name, scores in gates.items()}
     facts = {"validation_accuracy": history[-1]["val_accuracy"], "epochs": len(history)}
-    return MethodResult(gates, history, spent, facts, Trained(fitted.last, left))
+    return MethodResult(gates, history, cost, facts, Trained(fitted.last, remaining))
 
 
 def _record_from(record: Record, offset: int, row: Mapping[str, Any]) -> None:
+    """Record a row of a round, with its epoch counted from the first round on."""
     record({**row, "epoch": row["epoch"] + offset})
 
 
 def check_scales(model: nn.Module, graph: ChannelGraph) -> None:
-    """Raise UserError unless every prunable group has a BatchNorm with scales among its gates."""
-    found = {group for group, _, _ in _pieces(model, graph)}
+    """Raise UserError unless every prunable group is gated by a BatchNorm with scales."""
+    groups_with_scales = {part.group for part in _penalised(model, graph)}
     for group in graph.prunable():
-        if group.name not in found:
+        if group.name not in groups_with_scales:
             raise UserError(
                 f"network_slimming cuts by the scales of BatchNorms, and none follows the channels of {group.name!r}; "
                 "choose another search.method"
             )
 
 
-def _pieces(model: nn.Module, graph: ChannelGraph) -> list[tuple[str, nn.Parameter, slice]]:
-    """``(group, scales, which of them)`` for each stretch of BatchNorm scales that gates a prunable group."""
+class _Penalised(NamedTuple):
+    """BatchNorm scales that gate the channels of one prunable group: ``scales[part]``."""
+
+    group: str
+    scales: nn.Parameter
+    part: slice
+
+
+def _penalised(model: nn.Module, graph: ChannelGraph) -> list[_Penalised]:
+    """Return all scales that the penalty acts on. A group has several entries where several BatchNorms gate it."""
     groups = {group.name: group for group in graph.prunable()}
-    widths, found = graph.widths(), []
+    widths = graph.widths()
+    penalised = []
     for axis in graph.axes:
-        scale = getattr(model.get_submodule(axis.module), "weight", None) if axis.role == "norm" else None
+        weight = getattr(model.get_submodule(axis.module), "weight", None) if axis.role == "norm" else None
         first = 0
         for name, repeat in axis.segments:
             last = first + widths[name] * repeat
-            if scale is not None and name in groups and axis.module in groups[name].gates:
-                found.append((name, scale, slice(first, last)))
+            if weight is not None and name in groups and axis.module in groups[name].gates:
+                penalised.append(_Penalised(name, weight, slice(first, last)))
             first = last
-    return found
+    return penalised
 
 
 @torch.no_grad()
 def start_scales(model: nn.Module, graph: ChannelGraph, value: float) -> None:
     """Set all penalised scales to ``value``."""
-    for _, scale, part in _pieces(model, graph):
-        scale[part] = value
+    for _, weight, part in _penalised(model, graph):
+        weight[part] = value
 
 
 def penalty(model: nn.Module, graph: ChannelGraph, sparsity: float) -> Callable[[], None]:
-    """What adds ``sparsity * sign(scale)`` to the gradient of each penalised scale."""
-    pieces = _pieces(model, graph)
+    """Return a function that adds the gradient of ``sparsity * |scale|`` to that of each penalised scale.
+
+    It is to be called between the backward pass and the optimiser step.
+    """
+    penalised = _penalised(model, graph)
 
     @torch.no_grad()
-    def add() -> None:
-        for _, scale, part in pieces:
-            assert scale.grad is not None
-            scale.grad[part] += sparsity * scale[part].sign()
+    def add_gradients() -> None:
+        for _, weight, part in penalised:
+            assert weight.grad is not None
+            weight.grad[part] += sparsity * weight[part].sign()
 
-    return add
+    return add_gradients
 
 
 @torch.no_grad()
 def scales(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
-    """The size of the scales of each prunable group, float32 [gates]: the mean over all that belong to a gate."""
-    found: dict[str, list[Tensor]] = {group.name: [] for group in graph.prunable()}
-    for name, scale, part in _pieces(model, graph):
+    """Return the absolute scale of each gate, as a mean over all scales that belong to it.
+
+    Returns:
+        ``{group: float32 [gates]}`` for each prunable group.
+    """
+    by_group: dict[str, list[Tensor]] = {group.name: [] for group in graph.prunable()}
+    for name, weight, part in _penalised(model, graph):
         group = graph.group(name)
-        sizes = scale[part].abs().float().cpu().view(group.width, -1).mean(1)
-        found[name].append(sizes.view(group.blocks, group.gate_count).mean(0))
-    return {name: torch.stack(parts).mean(0) for name, parts in found.items()}
+        of_channels = weight[part].abs().float().cpu().view(group.width, -1).mean(1)
+        by_group[name].append(of_channels.view(group.blocks, group.gate_count).mean(0))
+    return {name: torch.stack(norms).mean(0) for name, norms in by_group.items()}
 
 
-def _scattered(scores: Mapping[str, Tensor], left: Mapping[str, Tensor], context: SearchContext) -> dict[str, Tensor]:
-    """Scores of the channels that are left, in [0, 1], among those that are cut, with -1."""
+def _as_gates(
+    scores: Mapping[str, Tensor], remaining: Mapping[str, Tensor], context: SearchContext
+) -> dict[str, Tensor]:
+    """Return gates for all channels of the expanded network: the scores, divided by the largest one.
+
+    Args:
+        scores: the score of each remaining channel.
+        remaining: the positions of the remaining channels in the expanded network.
+        context: what the method started from.
+    """
     largest = max(float(part.max()) for part in scores.values()) or 1.0
     gates = {}
     for group in context.graph.prunable():
+        # Channels that were cut before get -1: the next cut sorts them behind all others, even those with a scale of 0.
         gates[group.name] = torch.full((context.widths[group.name] // group.blocks,), -1.0)
-        gates[group.name][left[group.name]] = scores[group.name] / largest
+        gates[group.name][remaining[group.name]] = scores[group.name] / largest
     return gates
 
 
 def _largest(gates: Mapping[str, Tensor], widths: Mapping[str, int], graph: ChannelGraph) -> dict[str, Tensor]:
-    """Sorted positions of the gates that a cut to ``widths`` keeps."""
-    counts = {group.name: widths[group.name] // group.blocks for group in graph.prunable()}
-    return {
-        name: gates[name].argsort(descending=True, stable=True)[:count].sort().values for name, count in counts.items()
-    }
+    """Return the sorted positions of the gates that a cut to ``widths`` keeps."""
+    positions = {}
+    for group in graph.prunable():
+        count = widths[group.name] // group.blocks
+        positions[group.name] = gates[group.name].argsort(descending=True, stable=True)[:count].sort().values
+    return positions
 
 
-def _sliced(
-    model: nn.Module, graph: ChannelGraph, left: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+def _select(
+    model: nn.Module, graph: ChannelGraph, remaining: Mapping[str, Tensor], selected: Mapping[str, Tensor]
 ) -> tuple[nn.Module, ChannelGraph, dict[str, Tensor]]:
-    """The network, its graph and the positions left, once only the ``wanted`` positions are."""
-    places = {name: torch.searchsorted(left[name], positions) for name, positions in wanted.items()}
-    widths = {name: len(part) * graph.group(name).blocks for name, part in wanted.items()}
-    return slice_weights(model, graph, places), graph.with_widths(graph.widths() | widths), dict(wanted)
+    """Cut all channels but the selected ones.
+
+    Args:
+        model: the network.
+        graph: the channel graph of the network.
+        remaining: sorted positions of its channels in the expanded network, ``{group: int64 [n]}``.
+        selected: those of the positions to keep.
+
+    Returns:
+        The smaller network, its channel graph, and the positions that remain.
+    """
+    indices = {name: torch.searchsorted(remaining[name], positions) for name, positions in selected.items()}
+    widths = {name: len(part) * graph.group(name).blocks for name, part in selected.items()}
+    return slice_weights(model, graph, indices), graph.with_widths(graph.widths() | widths), dict(selected)

@@ -1,47 +1,55 @@
-"""The settings of the method, and what the report says of a search by it."""
+"""Settings of Pruning from Scratch, and how the report describes a search by it."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from pfs_core.methods.config import MethodConfig
 
+if TYPE_CHECKING:
+    from pfs_core.methods.search_info import SearchInfo
+
 
 class PfsConfig(MethodConfig):
-    """Pruning from Scratch: learning the gates on frozen random weights."""
+    """Settings of Pruning from Scratch, which learns the gates on frozen random weights."""
 
     method: Literal["pfs"] = "pfs"
+    """The name of the method."""
     epochs: int = Field(default=10, ge=1)
+    """Epochs of the search; it ends earlier only where ``settled`` is set."""
     batch_size: int = Field(default=128, ge=2)
+    """Images per step of the search."""
     lr: float = Field(default=0.01, gt=0)
+    """Learning rate of Adam, which learns the gates."""
     gamma: float = Field(default=0.5, ge=0)
-    """Weight of the regulariser (mean gate - target ratio)^2."""
+    """Weight of the regulariser, (mean gate - target ratio)^2, in the loss."""
     target_ratio: float | None = Field(default=None, gt=0, le=1)
-    """The regulariser's r; None takes the budget's fraction."""
+    """Mean gate that the regulariser pulls towards; None takes the budget as a fraction of the dense network."""
     pretrain_epochs: int = Field(default=0, ge=0)
-    """Of training before the search, as Network Slimming's without its penalty; 0, the method, searches on random
-    weights."""
+    """Epochs of training before the search, as in Network Slimming but without its penalty; 0 searches on random
+    weights, as the paper does."""
     compile: bool = False
-    """Use torch.compile (with CUDA graphs on a GPU): quicker steps after some minutes of compiling."""
+    """Use torch.compile (with CUDA graphs on a GPU): faster steps after some minutes of compiling."""
     evaluate_every: int | None = Field(default=None, ge=1)
-    """Steps between evaluations within an epoch; None evaluates at the end of each."""
+    """Steps between two evaluations within an epoch; None evaluates only at the end of each epoch."""
     settled: float | None = Field(default=None, ge=0, lt=1)
-    """End the search when at most this share of the channels within the budget changes between evaluations."""
+    """End the search once at most this share of the channels within the budget changes between evaluations; None runs
+    all epochs."""
     settled_evaluations: int = Field(default=3, ge=1)
-    """How many evaluations in a row must say so."""
+    """Number of consecutive evaluations at which the structure must have settled for the search to end."""
 
     @property
     def history_axis(self) -> str:
-        """Steps where a search is evaluated within its epochs."""
+        """``step`` if the search is evaluated within its epochs, else ``epoch``."""
         return "step" if self.evaluate_every else "epoch"
 
 
-def describe(info: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    """What was done, from ``search.json`` and the last row of the history."""
-    epochs = info["recipe"]["epochs"]
+def describe(info: "SearchInfo", last: Mapping[str, Any]) -> str:
+    """Describe the search for the report, from ``search.json`` and the last row of the history."""
+    epochs = info.recipe_as(PfsConfig).epochs
     early = f" (ended in epoch {last['epoch']}: the structure had settled)" if last["epoch"] < epochs else ""
     return (
-        f"{epochs} epochs{early} on frozen random weights, target ratio {info['target_ratio']}; "
-        f"gates of epoch {info['kept_epoch']} (step {info['kept_step']}) kept"
+        f"{epochs} epochs{early} on frozen random weights, target ratio {info.target_ratio}; "
+        f"gates of epoch {info.kept_epoch} (step {info.kept_step}) kept"
     )

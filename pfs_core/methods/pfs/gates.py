@@ -1,4 +1,4 @@
-"""The gates of a network as one vector, acting where a masked channel is an absent one."""
+"""The gates of a network as one vector, applied where a channel that is multiplied by 0 acts like a removed one."""
 
 from typing import Any, NamedTuple
 
@@ -9,8 +9,15 @@ from pfs_core.channels import ChannelGraph
 from pfs_core.errors import UserError
 
 
-class _Piece(NamedTuple):
-    """A stretch of a gated layer's features: the gates at ``position`` act on it, or none do."""
+class _Stretch(NamedTuple):
+    """Consecutive features of a gated layer that belong to one channel group.
+
+    Attributes:
+        position: the position of the group among the gated ones; None if this layer does not gate the group.
+        width: the channels of the group.
+        blocks: channels per gate, behind grouped convolutions.
+        repeat: features per channel, side by side.
+    """
 
     position: int | None
     width: int
@@ -19,20 +26,20 @@ class _Piece(NamedTuple):
 
 
 class Gates:
-    """One number in [0, 1] a prunable channel (or a set of channels that come and go together), all 1 at first.
+    """One gate in [0, 1] per prunable channel, or per set of channels that come and go together; initially 1.
 
-    A gate multiplies the initial scale of the BatchNorms that gate its group, and their shift where it is not 0. Where
-    another layer gates the group, its output is multiplied. Every parameter of the model is frozen. A gate of 0
-    therefore removes the channel.
+    Where BatchNorms gate a group, a gate multiplies their initial scale, and their initial shift where that is not 0.
+    Where another layer gates the group, a forward hook multiplies its output. A channel whose gate is 0 therefore
+    contributes nothing to the layers behind it, exactly as if it had been removed.
 
     Attributes:
-        values: float32 [gates], the only leaf that requires a gradient.
+        values: float32 [gates], the only tensor that requires a gradient.
         groups: names of the prunable groups, in the order of ``values``.
-        sizes: gates a group.
+        sizes: number of gates of each group.
 
     Args:
-        model: the network; its parameters are frozen, in place.
-        graph: its channel graph.
+        model: the network; all its parameters are frozen, in place.
+        graph: the channel graph of the network.
 
     Raises:
         UserError: the network has nothing to prune.
@@ -45,43 +52,42 @@ class Gates:
             raise UserError(f"no channel group of the network can be pruned ({reasons})")
         self.groups = [group.name for group in groups]
         self.sizes = [group.gate_count for group in groups]
-        self._scales: dict[str, tuple[Tensor, list[_Piece]]] = {}
-        self._outputs: dict[str, list[_Piece]] = {}
+        self._scales: dict[str, tuple[Tensor, list[_Stretch]]] = {}
+        self._outputs: dict[str, list[_Stretch]] = {}
         self._factors: dict[str, Tensor] = {}
         model.requires_grad_(False)
         device = next(model.parameters()).device
         self.values = torch.ones(sum(self.sizes), device=device, requires_grad=True)
-        of = {group.name: group for group in graph.groups}
-        gated = {name for group in groups for name in group.gates}
+        group_named = {group.name: group for group in graph.groups}
+        gating_layers = {name for group in groups for name in group.gates}
         for axis in graph.axes:
-            if axis.module not in gated or axis.role not in ("writes", "norm"):
+            if axis.module not in gating_layers or axis.role not in ("writes", "norm"):
                 continue
             module: Any = model.get_submodule(axis.module)
-            pieces = [
-                _Piece(
-                    self.groups.index(name) if axis.module in of[name].gates else None,
-                    of[name].width,
-                    of[name].blocks,
-                    repeat,
-                )
-                for name, repeat in axis.segments
-            ]
+            stretches = []
+            for name, repeat in axis.segments:
+                group = group_named[name]
+                position = self.groups.index(name) if axis.module in group.gates else None
+                stretches.append(_Stretch(position, group.width, group.blocks, repeat))
             if axis.role == "norm" and module.weight is not None:
-                self._scales[f"{axis.module}.weight"] = (module.weight.detach().clone(), pieces)
+                self._scales[f"{axis.module}.weight"] = (module.weight.detach().clone(), stretches)
+                # The shift must follow the gate: a channel with scale 0 and a shift would still be a constant, not
+                # absent. A fresh network has shifts of 0, which need no multiplication.
                 if module.bias is not None and module.bias.any():
-                    self._scales[f"{axis.module}.bias"] = (module.bias.detach().clone(), pieces)
+                    self._scales[f"{axis.module}.bias"] = (module.bias.detach().clone(), stretches)
             else:
-                self._outputs[axis.module] = pieces
+                self._outputs[axis.module] = stretches
                 module.register_forward_hook(self._multiply(axis.module))
 
     def scales(self) -> dict[str, Tensor]:
-        """The gated BatchNorm scales, and shifts, ``{parameter: [channels]}`` for ``torch.func.functional_call``.
+        """Return the gated BatchNorm scales and shifts, ``{parameter: [channels]}``.
 
-        The factors of the outputs that are gated are renewed at the same time.
+        They replace the parameters in one call of ``torch.func.functional_call``; call this before every forward pass.
+        It also prepares the factors with which the hooks multiply the outputs of other gating layers.
         """
         parts = self.values.split(self.sizes)
-        self._factors = {name: _factor(pieces, parts) for name, pieces in self._outputs.items()}
-        return {name: _factor(pieces, parts) * initial for name, (initial, pieces) in self._scales.items()}
+        self._factors = {name: _factor(stretches, parts) for name, stretches in self._outputs.items()}
+        return {name: _factor(stretches, parts) * initial for name, (initial, stretches) in self._scales.items()}
 
     def _multiply(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -93,24 +99,29 @@ class Gates:
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Put every gate back into [0, 1]."""
+        """Clamp every gate to [0, 1], in place."""
         self.values.clamp_(0.0, 1.0)
 
     @torch.no_grad()
-    def restore(self, values: Tensor) -> None:
-        """Take the values of an earlier search."""
+    def copy_(self, values: Tensor) -> None:
+        """Overwrite the gates with ``values``, float32 [gates], in place."""
         self.values.copy_(values)
 
     def by_group(self) -> dict[str, Tensor]:
-        """A copy of the gates on the CPU: ``{group: float32 [gates]}``."""
+        """Return a copy of the gates on the CPU, ``{group: float32 [gates]}``."""
         parts = self.values.detach().cpu().split(self.sizes)
         return {group: part.clone() for group, part in zip(self.groups, parts, strict=True)}
 
 
-def _factor(pieces: list[_Piece], parts: tuple[Tensor, ...]) -> Tensor:
-    """One factor a feature of a layer: the gates of the groups that it gates, 1 for the channels of others."""
+def _factor(stretches: list[_Stretch], parts: tuple[Tensor, ...]) -> Tensor:
+    """Return one factor per feature of a layer: the gates of the groups that it gates, 1 for all other channels.
+
+    Args:
+        stretches: the features of the layer.
+        parts: the gates of each group.
+    """
     factors = []
-    for position, width, blocks, repeat in pieces:
+    for position, width, blocks, repeat in stretches:
         factor = parts[0].new_ones(width) if position is None else parts[position]
         if position is not None and blocks > 1:
             factor = factor.repeat(blocks)

@@ -1,4 +1,4 @@
-"""What the evaluations of a search have shown so far."""
+"""The evaluations of a search so far, the best gates among them, and whether the structure has settled."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,24 +12,27 @@ from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.structure.budget_cut import prune_to_budget
 
 CLOSED, OPEN = 0.05, 0.95
-"""Gates below and above these are taken to be decided."""
+"""Gates below the first and above the second value count as decided."""
 
 
 class SearchHistory:
-    """The rows of the history, the gates to keep, and whether the structure still moves.
+    """The rows of ``history.parquet``, and the gates that the search will return.
 
     Attributes:
-        rows: one an evaluation; ``moved`` is the share of the channels within the budget that were not within it at
-            the evaluation before (1 at the first), ``closed`` and ``open`` the shares of gates at the ends.
-        best: the row with the best validation accuracy among those whose non-zero fraction is at most ``target``,
-            with its ``gates`` by group; empty if there is none.
+        rows: one row per evaluation. To what the caller measured, :meth:`add` adds three columns: ``moved`` is the
+            share of the channels within the budget that were not within it at the previous evaluation (1 at the first
+            one); ``closed`` and ``open`` are the shares of gates below ``CLOSED`` and above ``OPEN``.
+        best: the row with the highest validation accuracy among those whose share of non-zero gates is at most
+            ``target``, with its ``gates`` by group; empty as long as there is no such row.
+        within_budget: bool [all gates], the channels that a cut at the last evaluation would have kept; None before
+            the first evaluation.
 
     Args:
         graph: the channel graph of the unexpanded network.
         expanded: the width of every group in the search.
-        budget: what the structure will be cut to.
-        target: the regulariser's target ratio.
-        config: says when the structure counts as settled.
+        budget: the budget that the structure will be cut to.
+        target: the target ratio of the regulariser.
+        config: the settings of the search, which say when the structure counts as settled.
     """
 
     def __init__(
@@ -44,35 +47,46 @@ class SearchHistory:
         self.target, self.config = target, config
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
-        self._kept: Tensor | None = None
+        self.within_budget: Tensor | None = None
 
     def add(self, row: dict[str, Any], gates: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Take an evaluation; its row comes back with what moved."""
-        before, self._kept = self._kept, self._within_budget(gates)
-        row["moved"] = 1.0 if before is None else float((self._kept & ~before).sum() / self._kept.sum())
+        """Add an evaluation.
+
+        Args:
+            row: what was measured, with at least ``nonzero`` and ``val_accuracy``.
+            gates: ``{group: float32 [gates]}`` at the evaluation.
+
+        Returns:
+            The row with the columns ``moved``, ``closed`` and ``open``.
+        """
+        before, now = self.within_budget, self._cut(gates)
+        row["moved"] = 1.0 if before is None else float((now & ~before).sum() / now.sum())
         values = torch.cat(list(gates.values()))
-        row["closed"], row["open"] = (float(share.float().mean()) for share in (values < CLOSED, values > OPEN))
+        row["closed"] = float((values < CLOSED).float().mean())
+        row["open"] = float((values > OPEN).float().mean())
+        self.within_budget = now
         self.rows.append(row)
         if row["nonzero"] <= self.target and row["val_accuracy"] > self.best.get("val_accuracy", -1.0):
             self.best = {**row, "gates": gates}
         return row
 
     def settled(self) -> bool:
-        """Whether no more than the tolerance moved at each of the last evaluations."""
-        last = self.rows[-self.config.settled_evaluations :]
-        tolerance, full = self.config.settled, len(last) == self.config.settled_evaluations
-        return tolerance is not None and full and all(row["moved"] <= tolerance for row in last)
+        """Whether the share that ``moved`` has been within the tolerance at enough consecutive evaluations."""
+        tolerance, count = self.config.settled, self.config.settled_evaluations
+        if tolerance is None or len(self.rows) < count:
+            return False
+        return all(row["moved"] <= tolerance for row in self.rows[-count:])
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"rows": self.rows, "best": self.best, "kept": self._kept}
+        """Return the state for a checkpoint."""
+        return {"rows": self.rows, "best": self.best, "kept": self.within_budget}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        self.rows, self.best, self._kept = state["rows"], state["best"], state["kept"]
+        """Resume from the result of :meth:`state_dict`."""
+        self.rows, self.best, self.within_budget = state["rows"], state["best"], state["kept"]
 
-    def _within_budget(self, gates: Mapping[str, Tensor]) -> Tensor:
-        """Bool [all gates]: whether a cut now would keep each."""
+    def _cut(self, gates: Mapping[str, Tensor]) -> Tensor:
+        """Return, as bool [all gates], which channels a cut at the budget would keep now."""
         widths, _ = prune_to_budget(self.graph, gates, self.budget, self.expanded)
         masks = []
         for group in self.graph.prunable():

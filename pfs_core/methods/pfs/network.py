@@ -1,4 +1,4 @@
-"""The network under search: its gates, and of its channels only those that can still matter."""
+"""The network under search: its gates, and only those of its channels that can still matter."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,34 +14,39 @@ from pfs_core.nn.frozen_conv import freeze_convolutions
 from pfs_core.runtime.device import autocast, compiled
 
 MULTIPLE = 2
-"""Widths shrink in steps of so many gates: what bf16 kernels multiply at once."""
+"""Groups shrink to multiples of this many gates: CPU kernels for bf16 multiply two input channels at once, so a channel
+that leaves alone saves no time."""
 
-EVERY = 50
-"""Steps between looks for channels that can leave."""
+SHRINK_EVERY = 50
+"""Steps between two removals of channels. Each rebuilds the network; at this rate they take about 1% of the search."""
 
 
 class GatedNetwork:
-    """A frozen network, its gates and their optimiser.
+    """A frozen network with gates, and the optimiser of the gates.
 
-    A gate of a rectified group that has reached 0 stays there. What it lets through is 0; the derivative of ReLU at 0
-    is 0, and so is that of ``|gate|``: its gradient is 0 from then on. Adam's mean of gradients was positive when the
-    gate fell to 0, and only decays. So the channel can leave the network, and :meth:`shrink` lets it: the search
-    computes what it would have computed, on fewer and fewer channels (only what dropout draws is drawn otherwise).
+    A gate of a rectified group that has reached 0 stays at 0. It lets 0 through, where the derivative of ReLU is 0, and
+    so is that of the regulariser's ``|gate|``: the gradient of the gate is 0 from then on. Adam's running mean of the
+    gradients was positive when the gate fell to 0 and only decays, so it cannot lift the gate either. The channel can
+    therefore leave the network: :meth:`shrink` removes it, and the search computes what it would have computed, on
+    fewer and fewer channels (except that dropout draws other random numbers).
 
     Attributes:
-        module: the network with the channels that are left; the BatchNorms that no channel has left
-            share their statistics with ``model``.
-        gates: of the channels that are left.
-        left: int64, the positions of ``gates.values`` among all gates.
+        module: the network with its remaining channels. BatchNorms that have lost no channel share their statistics
+            with the model that was passed in.
+        graph: the channel graph of ``module``.
+        gates: the gates of the remaining channels.
+        remaining: int64 [remaining gates], the positions of ``gates.values`` among the gates of the whole network.
+        sizes: number of gates of each group in the whole network.
         precision: ``bf16`` or ``fp32``.
-        steps: steps done.
+        steps: optimiser steps done.
 
     Args:
         model: the network on its device; its parameters are frozen, in place.
-        graph: its channel graph.
+        graph: the channel graph of the network.
         precision: ``bf16`` or ``fp32``.
         lr: Adam's learning rate.
-        compile: use torch.compile; a compiled network keeps all its channels, as every change would compile it again.
+        compile: use torch.compile. A compiled network keeps all its channels, since it would have to be compiled again
+            whenever some leave.
 
     Raises:
         UserError: the network has nothing to prune.
@@ -55,9 +60,10 @@ class GatedNetwork:
         self._prepare()
         self.sizes = self.gates.sizes
         self.steps = 0
-        self.left = torch.arange(sum(self.sizes))
+        self.remaining = torch.arange(sum(self.sizes))
 
     def _prepare(self) -> None:
+        """Rebuild everything that depends on the widths of the model."""
         model = self._model if self._compiled else freeze_convolutions(fold_norms(self._model))
         self.module = model.to(memory_format=torch.channels_last).train()
         self.gates = Gates(self.module, self.graph)
@@ -65,7 +71,7 @@ class GatedNetwork:
         self._optimiser = torch.optim.Adam([self.gates.values], lr=self._lr)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float images [N, C, H, W] to float32 logits [N, classes]."""
+        """Compute the logits, float32 [N, classes], of float images [N, C, H, W]."""
         return self._forward(self.gates.scales(), images)
 
     def _eager(self, scales: dict[str, Tensor], images: Tensor) -> Tensor:
@@ -73,89 +79,102 @@ class GatedNetwork:
             return functional_call(self.module, scales, (images,), tie_weights=False).float()
 
     def mean(self) -> Tensor:
-        """Mean over all gates of |gate|, with its gradient."""
+        """Return the mean of |gate| over all gates of the whole network, with its gradient."""
         return self.gates.values.abs().sum() / sum(self.sizes)
 
     def nonzero(self) -> float:
-        """Fraction of all gates above 0."""
+        """Return the fraction of all gates of the whole network that are above 0."""
         return int((self.gates.values > 0).sum()) / sum(self.sizes)
 
     def by_group(self) -> dict[str, Tensor]:
-        """All gates on the CPU: ``{group: float32 [gates]}``."""
-        every = torch.zeros(sum(self.sizes))
-        every[self.left] = self.gates.values.detach().cpu()
-        parts = zip(self.gates.groups, every.split(self.sizes), strict=True)
+        """Return all gates on the CPU, ``{group: float32 [gates]}``; those of removed channels are 0."""
+        values = torch.zeros(sum(self.sizes))
+        values[self.remaining] = self.gates.values.detach().cpu()
+        parts = zip(self.gates.groups, values.split(self.sizes), strict=True)
         return {group: part.clone() for group, part in parts}
 
     def step(self, loss: Tensor) -> None:
-        """Backward, Adam, and the gates back into [0, 1]; now and then, channels leave."""
+        """Take one optimiser step and clamp the gates to [0, 1]; now and then, remove channels."""
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
         self.gates.clamp_()
         self.steps += 1
-        if self.steps % EVERY == 0 and not self._compiled:
+        if self.steps % SHRINK_EVERY == 0 and not self._compiled:
             self.shrink()
 
     def shrink(self) -> None:
-        """Remove channels whose gate is 0 for good; at least one a group stays."""
+        """Remove channels whose gate will stay 0; every group keeps some."""
         values = self.gates.values.detach().cpu()
         rectified = {group.name for group in self.graph.groups if group.rectified}
-        kept = {
-            group: _kept(part) if group in rectified else torch.arange(len(part))
-            for group, part in zip(self.gates.groups, values.split(self.gates.sizes), strict=True)
-        }
+        selected = {}
+        for group, part in zip(self.gates.groups, values.split(self.gates.sizes), strict=True):
+            # A gate of 0 that something other than a rectifier reads has a gradient and may grow again.
+            selected[group] = _alive(part) if group in rectified else torch.arange(len(part))
         starts = torch.tensor([0, *self.gates.sizes]).cumsum(0)
-        index = torch.cat([start + part for start, part in zip(starts[:-1], kept.values(), strict=True)])
+        index = torch.cat([start + part for start, part in zip(starts[:-1], selected.values(), strict=True)])
         if len(index) < len(values):
-            self._cut(kept, index)
+            self._select(selected, index)
 
-    def _cut(self, kept: dict[str, Tensor], index: Tensor) -> None:
-        """Leave only the kept gates of each group, at ``index`` among all that are left."""
+    def _select(self, selected: dict[str, Tensor], index: Tensor) -> None:
+        """Keep only some of the remaining channels, with their gates and Adam's moments.
+
+        Args:
+            selected: ``{group: int64}``, sorted positions of the gates to keep among the remaining ones of the group.
+            index: int64, the same positions among the remaining gates of all groups.
+        """
         blocks = {group.name: group.blocks for group in self.graph.groups}
-        widths = {name: len(part) * blocks[name] for name, part in kept.items()}
-        self._model = slice_weights(self._model, self.graph, kept)
+        widths = {name: len(part) * blocks[name] for name, part in selected.items()}
+        self._model = slice_weights(self._model, self.graph, selected)
         self.graph = self.graph.with_widths(self.graph.widths() | widths)
-        self.left = self.left[index]
+        self.remaining = self.remaining[index]
         old, index = self.gates.values, index.to(self.gates.values.device)
         state = self._optimiser.state[old]
         self._prepare()
-        self.gates.restore(old[index])
+        self.gates.copy_(old[index])
         if state:
             moments = {key: state[key][index] for key in ("exp_avg", "exp_avg_sq")}
             self._optimiser.state[self.gates.values] = {"step": state["step"], **moments}
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` needs, for a checkpoint."""
+        """Return the state for a checkpoint. It has no weights: they are frozen, so a new object is given the same."""
         return {
             "steps": self.steps,
-            "left": self.left,
+            "left": self.remaining,
             "gates": self.gates.values.detach(),
             "optimiser": self._optimiser.state_dict(),
             "buffers": dict(self.module.named_buffers()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; to be called before any step."""
-        owner = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))[state["left"]]
+        """Resume from the result of :meth:`state_dict`; call it before the first step."""
+        remaining = state["left"]
+        owner = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))[remaining]
         starts = torch.tensor([0, *self.sizes]).cumsum(0)
-        kept = {group: state["left"][owner == i] - starts[i] for i, group in enumerate(self.gates.groups)}
+        selected = {group: remaining[owner == i] - starts[i] for i, group in enumerate(self.gates.groups)}
         self.steps = state["steps"]
-        self._cut(kept, state["left"])
-        self.gates.restore(state["gates"])
+        self._select(selected, remaining)
+        self.gates.copy_(state["gates"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.module.load_state_dict(state["buffers"], strict=False)
 
 
-def _kept(gates: Tensor) -> Tensor:
-    """Sorted positions of all gates above 0, and of as many others as make a multiple of ``MULTIPLE``."""
+def _alive(gates: Tensor) -> Tensor:
+    """Return the sorted positions of all gates above 0, padded with others to a positive multiple of ``MULTIPLE``.
+
+    >>> _alive(torch.tensor([0.0, 0.3, 0.0, 0.7, 0.2])).tolist()
+    [0, 1, 3, 4]
+    """
     alive = int((gates > 0).sum())
     count = MULTIPLE * max(1, -(-alive // MULTIPLE))
     return torch.argsort((gates == 0).int(), stable=True)[:count].sort().values
 
 
 def _weights_to_bf16(model: nn.Module) -> None:
-    """What autocast would do with the weights of convolutions and linear layers in every step."""
+    """Convert the weights of convolutions and linear layers once, in place.
+
+    Autocast would convert them in every step, which is a waste where they never change.
+    """
     for module in model.modules():
         if type(module) in (nn.Conv2d, nn.Linear):
             module.to(torch.bfloat16)

@@ -1,8 +1,10 @@
-"""The gate search of Wang et al. (2020), section 3: minutes on random weights that are never updated.
+"""The gate search of Wang et al. (2020), section 3, on random weights that are never updated.
 
-loss = cross_entropy(f(x; frozen weights, gates), y) + gamma * (mean gate - r)^2
+The gates minimise cross_entropy(f(x; frozen weights, gates), y) + gamma * (mean |gate| - r)^2, where r is the target
+ratio: by default, the budget as a fraction of the dense network.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -19,20 +21,22 @@ from pfs_core.methods.pfs.network import GatedNetwork
 from pfs_core.methods.result import MethodResult
 from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.device import resolve_precision
-from pfs_core.runtime.progress import Record, TimeLeft, say
+from pfs_core.runtime.progress import Record, TimeLeft
 from pfs_core.training.checkpoints import Checkpoints, CheckpointStage
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.loop_state import LoopState
 from pfs_core.training.pretrain import pretrain
 
+logger = logging.getLogger(__package__)
+
 ADVICE = "a lower search.lr or search.precision=fp32"
 
 
 def run(context: SearchContext) -> MethodResult:
-    """Learn the gates, after a training of the weights where ``pretrain_epochs`` asks for one.
+    """Learn the gates, after a training of the weights if ``pretrain_epochs`` asks for one.
 
     Raises:
-        UserError: the network has nothing to prune, or the loss is no longer finite.
+        UserError: the network has nothing to prune, or the training or the search diverged.
     """
     config, data, checkpoints = context.config_as(PfsConfig), context.data, context.checkpoints
     pretrained = None
@@ -42,14 +46,15 @@ def run(context: SearchContext) -> MethodResult:
             context.model, "search, training,", data, training, context.seed, context.record, checkpoints, ADVICE
         )
     network, history = gated(context)
-    stage = pretrained.next if pretrained else checkpoints
-    images = learn_gates(network, history, data, config, context.seed, context.record, stage)
+    search_checkpoints = pretrained.search_checkpoints if pretrained else checkpoints
+    images = learn_gates(network, history, data, config, context.seed, context.record, search_checkpoints)
+    # The last evaluation stands in where none had few enough non-zero gates.
     best = history.best or {**history.rows[-1], "gates": network.by_group()}
     evaluated = len(history.rows) * len(data.part("validation").labels)
     cost = {"pretrain": pretrained.cost} if pretrained else {}
-    before = pretrained.spent if pretrained else None
+    before = pretrained.elapsed if pretrained else None
     cost["search"] = stage_cost(data.device, checkpoints.elapsed(), images + evaluated, images, before)
-    say(f"search {best['nonzero']:.1%} of the gates of step {best['step']:,} are above 0")
+    logger.info(f"search {best['nonzero']:.1%} of the gates of step {best['step']:,} are above 0")
     return MethodResult(
         gates=best["gates"],
         history=history.rows,
@@ -68,7 +73,7 @@ def run(context: SearchContext) -> MethodResult:
 
 
 def gated(context: SearchContext) -> tuple[GatedNetwork, SearchHistory]:
-    """The expanded network with gates, and the history that its search will fill."""
+    """Return the expanded network with gates, and the still empty history of its search."""
     config, graph, budget = context.config_as(PfsConfig), context.graph, context.budget
     target = config.target_ratio or min(1.0, budget.fraction(getattr(graph.cost(), budget.metric)))
     precision = resolve_precision(config.precision, context.data.device)
@@ -85,17 +90,29 @@ def learn_gates(
     record: Record,
     checkpoints: Checkpoints | CheckpointStage | None = None,
 ) -> int:
-    """The loop itself; it fills ``history`` and returns the number of images learned from.
+    """Learn the gates of ``network``.
+
+    Args:
+        network: the network; its gates are those of the last step afterwards.
+        history: takes the evaluations; it must be empty.
+        data: the images.
+        config: the settings of the search.
+        seed: the seed of the order and augmentation of the images.
+        record: called with every row of the history.
+        checkpoints: where to resume from and save to; None for no checkpoints.
+
+    Returns:
+        The number of images that gradients were computed for.
 
     Raises:
-        UserError: the loss is no longer finite.
+        UserError: the search diverged.
     """
     target = history.target
     normalise = Normalise(data.info, data.device, torch.channels_last)
     training, validation = data.part("train"), data.part("validation")
     steps = training.steps(config.batch_size)
     total = config.epochs * steps
-    every = config.evaluate_every or steps
+    evaluate_every = config.evaluate_every or steps
     random = torch.Generator().manual_seed(seed)
     loop = LoopState(data.device, random)
     if state := checkpoints.load() if checkpoints else None:
@@ -104,19 +121,19 @@ def learn_gates(
         history.load_state_dict(state["evaluations"])
         for row in history.rows:
             record(row)
-    left = TimeLeft(loop.step)
+    time_left = TimeLeft(loop.step)
     for epoch in range(loop.epoch, config.epochs + 1):
         for images, labels in training.epoch(config.batch_size, random, loop.begin(epoch)):
             cross_entropy = F.cross_entropy(network(normalise(images)), labels)
             regulariser = config.gamma * (network.mean() - target) ** 2
             network.step(cross_entropy + regulariser)
             loop.add(torch.stack([cross_entropy.detach(), regulariser.detach()]) * len(labels), len(labels))
-            if loop.step % every == 0 or loop.step % steps == 0:
+            if loop.step % evaluate_every == 0 or loop.step % steps == 0:
                 row = history.add(evaluate(network, loop, normalise, validation), network.by_group())
                 record(row)
-                say(f"search {_line(row, steps, config)}  left {left(loop.step, total)}")
+                logger.info(f"search {_line(row, steps, config)}  left {time_left(loop.step, total)}")
                 if history.settled():
-                    say(f"search ends after step {loop.step:,} of {total:,}: the structure has settled")
+                    logger.info(f"search ends after step {loop.step:,} of {total:,}: the structure has settled")
                     return loop.images
             if checkpoints and checkpoints.due(loop.step):
                 loop.check([network.gates.values], "search", ADVICE)
@@ -126,7 +143,14 @@ def learn_gates(
 
 
 def evaluate(network: GatedNetwork, loop: LoopState, normalise: Normalise, validation: Images) -> dict[str, Any]:
-    """A row of the history; UserError if the loss is no longer finite."""
+    """Measure the gates as they are now.
+
+    Returns:
+        A row for :meth:`SearchHistory.add`; its losses are means over the epoch so far.
+
+    Raises:
+        UserError: the loss or the gates are no longer finite.
+    """
     loop.check([network.gates.values], "search", ADVICE)
     cross_entropy, regulariser = loop.means()
     predictions = predict(network.module, lambda images: network(normalise(images)), validation)

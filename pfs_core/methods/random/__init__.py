@@ -1,1 +1,1 @@
-"""Widths drawn at random: what a search has to beat to be worth anything."""
+"""Widths drawn at random: a search that does no better is not worth its cost."""

@@ -1,4 +1,4 @@
-"""Widths at random: what a search has to beat to be worth anything."""
+"""The random baseline: every prunable group draws the share of its channels that it keeps."""
 
 from collections.abc import Mapping
 
@@ -13,20 +13,25 @@ from pfs_core.methods.result import MethodResult
 
 
 def run(context: SearchContext) -> MethodResult:
-    """Draw by the seed of the search."""
+    """Draw the gates with the seed of the search."""
     config = context.config_as(RandomConfig)
     return MethodResult(random_gates(context.graph, context.widths, config.lowest, context.seed))
 
 
 def random_gates(graph: ChannelGraph, expanded: Mapping[str, int], lowest: float, seed: int) -> dict[str, Tensor]:
-    """Gates whose cut at any budget has widths in random proportions: each prunable group draws from [lowest, 1].
+    """Draw a share from [``lowest``, 1] for each prunable group, and express the shares as gates.
 
     Args:
         graph: the channel graph of the unexpanded network.
         expanded: the width of every group before the cut.
-        lowest: in (0, 1).
-        seed: of the draw.
+        lowest: the smallest share, in (0, 1).
+        seed: the seed of the draw.
+
+    Returns:
+        ``{group: float32 [gates]}``; a cut at any budget keeps widths in the proportions that were drawn.
     """
-    random = torch.Generator().manual_seed(seed)
-    shares = {group.name: lowest + (1 - lowest) * float(torch.rand(1, generator=random)) for group in graph.prunable()}
+    generator = torch.Generator().manual_seed(seed)
+    shares = {}
+    for group in graph.prunable():
+        shares[group.name] = lowest + (1 - lowest) * float(torch.rand(1, generator=generator))
     return proportional_gates(graph, expanded, shares)

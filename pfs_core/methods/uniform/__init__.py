@@ -1,1 +1,1 @@
-"""One factor for every prunable width: what a search is compared with."""
+"""One factor for every prunable width: the baseline that a search has to beat."""

@@ -1,17 +1,21 @@
-"""The settings of the method, and what the report says of a search by it."""
+"""Settings of the uniform baseline, and how the report describes it."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pfs_core.methods.config import MethodConfig
 
+if TYPE_CHECKING:
+    from pfs_core.methods.search_info import SearchInfo
+
 
 class UniformConfig(MethodConfig):
-    """One factor for every prunable width."""
+    """Settings of the uniform baseline, which scales every prunable width by one factor."""
 
     method: Literal["uniform"] = "uniform"
+    """The name of the method."""
 
 
-def describe(info: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    """What was done."""
+def describe(info: "SearchInfo", last: Mapping[str, Any]) -> str:
+    """Describe the search for the report: there was none."""
     return "no search"

@@ -1,4 +1,4 @@
-"""Gates that are all equal, which a cut spends evenly over the groups."""
+"""The uniform baseline: gates that are all equal, of which extraction keeps the same share in every group."""
 
 from pfs_core.methods.context import SearchContext
 from pfs_core.methods.result import MethodResult
@@ -6,5 +6,5 @@ from pfs_core.structure.budget_cut import equal_gates
 
 
 def run(context: SearchContext) -> MethodResult:
-    """Every gate is 1."""
+    """Return gates that are all 1."""
     return MethodResult(equal_gates(context.graph, context.widths))

@@ -32,7 +32,7 @@ def test_another_seed_gives_other_gates(gates, digits, narrow, brief, tmp_path):
 def test_the_folder_is_the_documented_one(gates, digits, brief):
     assert sorted(path.name for path in gates.iterdir()) == ["complete.json", *FILES, "search.json"]
     scores, info = load_gates(gates)
-    spec = ModelSpec.parse(info["model"], "model")
+    spec = info.model
     assert (spec.name, spec.expand, spec.input_shape, spec.num_classes) == ("resnet20", 1.25, (1, 8, 8), 10)
     graph = unexpanded_graph(spec)
     widths = graph.expanded(spec.expand)
@@ -40,9 +40,9 @@ def test_the_folder_is_the_documented_one(gates, digits, brief):
         group.name: (widths[group.name],) for group in graph.prunable()
     }
     assert all(values.dtype == torch.float32 for values in scores.values())
-    assert PfsConfig.parse(info["recipe"], "recipe") == brief
-    assert info["seed"] == 0
-    assert info["split_fingerprint"] == read_json(digits / "split.json")["fingerprint"]
+    assert info.recipe == brief
+    assert info.seed == 0
+    assert info.split_fingerprint == read_json(digits / "split.json")["fingerprint"]
 
 
 def test_the_history_has_a_row_an_evaluation(gates):
@@ -57,10 +57,10 @@ def test_the_history_has_a_row_an_evaluation(gates):
 def test_the_kept_gates_are_those_of_the_kept_epoch(gates):
     rows = pq.read_table(gates / "history.parquet").to_pylist()
     scores, info = load_gates(gates)
-    within = [row for row in rows if row["nonzero"] <= info["target_ratio"]]
+    within = [row for row in rows if row["nonzero"] <= info.target_ratio]
     kept = max(within, key=lambda row: row["val_accuracy"]) if within else rows[-1]
-    assert info["kept_epoch"] == kept["epoch"]
-    assert info["validation_accuracy"] == kept["val_accuracy"]
+    assert info.kept_epoch == kept["epoch"]
+    assert info.validation_accuracy == kept["val_accuracy"]
     values = torch.cat(list(scores.values()))
     assert values.mean().item() == pytest.approx(kept["mean_gate"], abs=1e-6)
     assert (values > 0).double().mean().item() == pytest.approx(kept["nonzero"])
@@ -84,7 +84,7 @@ def test_every_row_is_recorded_as_it_comes(digits, narrow, brief, tmp_path):
 def test_the_target_is_the_budgets_fraction(digits, narrow, tmp_path, budget, recipe, target):
     settings = PfsConfig(epochs=1, batch_size=500, precision="fp32", **recipe)
     info = search(narrow, digits, tmp_path / "out", budget, settings)
-    assert info["target_ratio"] == pytest.approx(target)
+    assert info.target_ratio == pytest.approx(target)
 
 
 def test_a_network_that_cannot_process_the_images_is_refused(digits, brief, tmp_path):

@@ -45,9 +45,9 @@ def joined(network):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_gate_that_reached_0_has_no_gradient_and_stays(monkeypatch, name):
-    monkeypatch.setattr(module, "EVERY", 10**9)
+    monkeypatch.setattr(module, "SHRINK_EVERY", 10**9)
     network = gated(name, lr=0.2)
-    dead = torch.zeros(len(network.left), dtype=torch.bool)
+    dead = torch.zeros(len(network.remaining), dtype=torch.bool)
     for step in range(12):
         network.step(loss_of(network, step))
         assert (network.gates.values[dead] == 0).all()
@@ -58,19 +58,21 @@ def test_a_gate_that_reached_0_has_no_gradient_and_stays(monkeypatch, name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_shrunken_network_computes_the_same(monkeypatch, name):
-    monkeypatch.setattr(module, "EVERY", 10**9)
+    monkeypatch.setattr(module, "SHRINK_EVERY", 10**9)
     whole, shrunken = gated(name, lr=0.2), gated(name, lr=0.2)
     for network in (whole, shrunken):
         for step in range(8):
             network.step(loss_of(network, step))
     shrunken.shrink()
-    assert len(shrunken.left) < len(whole.left)
+    assert len(shrunken.remaining) < len(whole.remaining)
     losses = [loss_of(network, 100) for network in (whole, shrunken)]
     for network, loss in zip((whole, shrunken), losses, strict=True):
         network.gates.values.grad = None
         loss.backward()
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=0)
-    torch.testing.assert_close(shrunken.gates.values.grad, whole.gates.values.grad[shrunken.left], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        shrunken.gates.values.grad, whole.gates.values.grad[shrunken.remaining], rtol=1e-4, atol=1e-7
+    )
     assert (shrunken.mean().item(), shrunken.nonzero()) == (pytest.approx(whole.mean().item()), whole.nonzero())
     assert torch.equal(joined(shrunken), joined(whole))
     images, _ = batch(101)
@@ -82,13 +84,13 @@ def test_a_shrunken_network_computes_the_same(monkeypatch, name):
 def test_the_course_of_a_search_is_the_same(monkeypatch):
     courses = []
     for every in (3, 10**9):
-        monkeypatch.setattr(module, "EVERY", every)
+        monkeypatch.setattr(module, "SHRINK_EVERY", every)
         network = gated(lr=0.1)
         courses.append([])
         for step in range(20):
             network.step(loss_of(network, step % 2))
             courses[-1].append(joined(network))
-    assert len(network.left) > int((joined(network) > 0).sum())
+    assert len(network.remaining) > int((joined(network) > 0).sum())
     torch.testing.assert_close(torch.stack(courses[0]), torch.stack(courses[1]), rtol=0, atol=0.01)
 
 
@@ -100,7 +102,7 @@ def test_widths_shrink_to_multiples_and_every_group_keeps_some(monkeypatch):
     network.shrink()
     groups = [len(part) for part in network.gates.by_group().values()]
     assert groups == [4] * 9
-    assert network.left[:5].tolist() == [0, 1, 2, 3, 15]
+    assert network.remaining[:5].tolist() == [0, 1, 2, 3, 15]
     assert network.nonzero() == 1 / sum(network.sizes)
 
 
@@ -164,30 +166,30 @@ def test_the_official_placement_keeps_all_channels():
 
 
 def test_a_state_restores_the_shrunken_network(monkeypatch):
-    monkeypatch.setattr(module, "EVERY", 4)
+    monkeypatch.setattr(module, "SHRINK_EVERY", 4)
     whole = gated(lr=0.2)
     for step in range(9):
         whole.step(loss_of(whole, step))
     again = gated(lr=0.2)
     again.load_state_dict(copy.deepcopy(whole.state_dict()))
-    assert torch.equal(again.left, whole.left)
+    assert torch.equal(again.remaining, whole.remaining)
     for step in range(9, 14):
         for network in (whole, again):
             network.step(loss_of(network, step))
     assert torch.equal(joined(again), joined(whole))
-    assert torch.equal(again.left, whole.left)
+    assert torch.equal(again.remaining, whole.remaining)
 
 
 def test_a_compiled_network_keeps_all_channels(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, mode: function)
-    monkeypatch.setattr(module, "EVERY", 1)
+    monkeypatch.setattr(module, "SHRINK_EVERY", 1)
     torch.manual_seed(0)
     model = build_model("resnet20")
     network = GatedNetwork(model, trace(model, SHAPE), "fp32", 0.5, compile=True)
     network.step(loss_of_float(network))
     network.step(loss_of_float(network))
     assert (joined(network) == 0).any()
-    assert len(network.left) == sum(network.sizes)
+    assert len(network.remaining) == sum(network.sizes)
 
 
 def loss_of_float(network):

@@ -1,0 +1,70 @@
+"""The content of ``split.json``: the dataset of a split, and how it was split."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from pfs_core.config.stages import SplitConfig
+from pfs_core.storage.result_file import Result, ResultFile, known_settings
+
+PARTS = ("train", "validation", "test")
+
+
+class SkippedImage(Result):
+    """An image that was left out."""
+
+    image: str
+    """Place of the image in the dataset."""
+    reason: str
+    """Reason why it cannot be used."""
+
+
+class Augmentation(Result):
+    """Random changes of training images: small ones are padded and cropped, streamed ones cropped and resized."""
+
+    crop_padding: int | None = None
+    """Pixels that small images are padded by on every side before they are cropped."""
+    crop_scale: tuple[float, float] | None = None
+    """Smallest and largest area of a crop of a streamed image, as a share of the image."""
+    flip: bool
+    """Whether images are mirrored at random."""
+
+
+class SplitInfo(ResultFile):
+    """The content of ``split.json``; the images are in the folder beside it, or stay in the dataset."""
+
+    made_again_by: ClassVar[str] = "split again"
+
+    schema_: Literal["pfs.split/2"] = Field(default="pfs.split/2", alias="schema")
+    dataset: str
+    """Address of the dataset."""
+    kind: str
+    """Format of the dataset: ``parquet``, ``tree`` or ``arrays``."""
+    in_memory: bool
+    """Whether the folder of the split has the images, to be held in memory."""
+    seed: int
+    """Seed of the random choice of rows."""
+    fingerprint: str
+    """Digest of the content of the dataset and of the part that each row is in."""
+    source_fingerprint: str
+    """Digest of the content of the dataset."""
+    input_shape: tuple[int, int, int]
+    """Channels, height and width of an image."""
+    class_names: list[str]
+    """Names of the classes, in the order of the labels."""
+    rows: dict[str, int]
+    """Number of rows by part."""
+    rows_per_class: dict[str, list[int]]
+    """Number of rows of each class, by part."""
+    test_is_given: bool
+    """Whether the dataset itself says which rows are its test set."""
+    skipped: list[SkippedImage] = Field(default_factory=list)
+    """Images that were left out because they cannot be used."""
+    mean: list[float]
+    """Mean of the training pixels per channel, in units of 0-255."""
+    std: list[float]
+    """Standard deviation of the training pixels per channel, in units of 0-255."""
+    augmentation: Augmentation
+    """Random changes of the training images."""
+    recipe: Annotated[SplitConfig, known_settings(SplitConfig)]
+    """Settings of the split."""

@@ -1,0 +1,87 @@
+"""The content of ``search.json``: what was searched, with which settings, and at what cost."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
+
+from pfs_core.config.spec import ModelSpec
+from pfs_core.methods.config import MethodConfig
+from pfs_core.methods.registry import METHODS
+from pfs_core.runtime.cost import StageCost
+from pfs_core.storage.result_file import ResultFile
+
+C = TypeVar("C", bound=MethodConfig)
+
+
+class SearchInfo(ResultFile):
+    """The content of ``search.json``; the gates and the history are in files beside it."""
+
+    made_again_by: ClassVar[str] = "search again"
+
+    schema_: Literal["pfs.gates/1"] = Field(default="pfs.gates/1", alias="schema")
+    method: str = "pfs"
+    """Name of the method; files of older versions, which had only ``pfs``, do not have it."""
+    model: ModelSpec
+    """The network, with the expansion that it was searched at."""
+    recipe: SerializeAsAny[MethodConfig]
+    """Settings of the method."""
+    budget: str
+    """Budget that the user asked for."""
+    device: str
+    """Device that the search ran on."""
+    seed: int
+    """Seed of the search."""
+    precision: str
+    """Number format of the search: ``bf16`` or ``fp32``."""
+    target_ratio: float | None = None
+    """Target ratio of the regulariser (``pfs`` only)."""
+    kept_epoch: int | None = None
+    """Epoch whose gates were chosen (``pfs`` only)."""
+    kept_step: int | None = None
+    """Step whose gates were chosen (``pfs`` only)."""
+    steps: int | None = None
+    """Number of steps of the search (``pfs`` only)."""
+    validation_accuracy: float | None = None
+    """Validation accuracy of the gated (``pfs``), trained (``network_slimming``) or cut network (``amc``)."""
+    nonzero: float | None = None
+    """Share of the chosen gates that are above 0 (``pfs`` only)."""
+    pretrained_accuracy: float | None = None
+    """Validation accuracy of the network before it is cut (``amc`` only)."""
+    epochs: int | None = None
+    """Number of epochs of all rounds together (``network_slimming`` only)."""
+    split_fingerprint: str
+    """Fingerprint of the split that was searched on."""
+    pfs_version: str
+    """Version of pfs that searched."""
+    git_commit: str | None = None
+    """Commit of the code, if it is known."""
+    image: str | None = None
+    """Container image that the step ran in, if it is known."""
+    seconds: float
+    """Wall-clock seconds of all stages together."""
+    cost: dict[str, StageCost] = Field(default_factory=dict)
+    """Cost of the stages ``pretrain`` and ``search``; older files do not have it."""
+    peak_memory_mib: dict[str, int] = Field(default_factory=dict)
+    """Peak memory in MiB of the ``host`` and, with a GPU, of the ``device``."""
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _of_the_method(cls, recipe: Any, info: ValidationInfo) -> Any:
+        """Parse settings from a file as the configuration of their method."""
+        if not isinstance(recipe, Mapping):
+            return recipe
+        if info.data.get("method") not in METHODS:
+            raise ValueError(f"of an unknown method; known: {', '.join(METHODS)}")
+        config = METHODS[info.data["method"]].config
+        return config.model_validate({key: value for key, value in recipe.items() if key in config.model_fields})
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds of the stage ``search``, and of ``pretrain`` if the method trained before it."""
+        return {"search": self.seconds} | {stage: cost.seconds for stage, cost in self.cost.items()}
+
+    def recipe_as(self, kind: type[C]) -> C:
+        """Return the settings, typed as the configuration of one method."""
+        assert isinstance(self.recipe, kind)
+        return self.recipe

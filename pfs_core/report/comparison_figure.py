@@ -1,0 +1,71 @@
+"""The figure of a comparison: test accuracy against every cost, and the networks that no other beats."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+from pfs_core.latency.results import Interval
+from pfs_core.rendering.drawing import STYLE, svg_text
+from pfs_core.report.comparison_rows import ComparisonRow, front
+from pfs_core.report.figures import COLOURS
+
+_COSTS = {"macs": "MACs", "params": "parameters", "p50_ms": "milliseconds per image, median"}
+
+
+def drawing(rows: Sequence[ComparisonRow]) -> str:
+    """The figure as SVG."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+        axes = figure.subplots(1, len(_COSTS), sharey=True)
+        for ax, (cost, label) in zip(axes, _COSTS.items(), strict=True):
+            _scatter(ax, rows, cost, label)
+        axes[0].set_ylabel("test accuracy [95%]")
+        axes[0].legend(loc="lower right")
+        return svg_text(figure)
+
+
+def words(rows: Sequence[ComparisonRow]) -> str:
+    """What the figure shows: every network's figures, and who is on which front."""
+    networks = [
+        f"{row.label} {row.network.test_accuracy:.1%} at {row.network.macs:,} MACs, {row.network.params:,} "
+        f"parameters, {row.network.p50_ms:.3f} ms"
+        for row in rows
+    ]
+    fronts = [f"{label}: {', '.join(row.label for row in front(rows, cost))}" for cost, label in _COSTS.items()]
+    return f"Test accuracy: {'; '.join(networks)}. On the front by {'; by '.join(fronts)}."
+
+
+def _scatter(ax: Axes, rows: Sequence[ComparisonRow], cost: str, label: str) -> None:
+    best = sorted(front(rows, cost), key=lambda row: getattr(row.network, cost))
+    for row in rows:
+        place, value = getattr(row.network, cost), row.network.test_accuracy or 0.0
+        ax.errorbar(
+            place,
+            value,
+            xerr=_away(place, row.network.p50_interval_ms) if cost == "p50_ms" else None,
+            yerr=_away(value, row.network.test_accuracy_interval),
+            fmt="o",
+            fillstyle="full" if row in best else "none",
+            color=COLOURS["pruned" if row.name else "dense"],
+            capsize=3,
+        )
+        ax.annotate(row.label, (place, value), xytext=(6, 4), textcoords="offset points", fontsize=7)
+    places, values = [getattr(row.network, cost) for row in best], [row.network.test_accuracy or 0.0 for row in best]
+    ax.plot(places, values, color="#999999", lw=1, label="front")
+    ax.set_xlabel(label)
+    ax.set_xlim(0, 1.15 * max(getattr(row.network, cost) for row in rows))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    if cost != "p50_ms":
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _away(value: float, interval: Interval | None) -> list[list[float]] | None:
+    """How far an interval reaches below and above a value that is in it."""
+    if interval is None:
+        return None
+    low, high = interval
+    return [[max(value - low, 0)], [max(high - value, 0)]]

@@ -1,0 +1,47 @@
+"""What a person at the terminal sees of a long step.
+
+Every module that has something to tell logs it to the logger of its package. A program that shows these lines calls
+:func:`log_to_terminal`, as the ``pfs`` command and the steps of a pipeline do; in a notebook they appear once that or
+``logging.basicConfig`` has been called.
+
+``pfs run`` sets ``PFS_MARK_LINES`` for its steps, and they put a mark before these lines so that it can tell them from
+everything else that their processes print. Elsewhere, as in a pod's log, they are plain lines.
+"""
+
+import logging
+import os
+import sys
+
+MARK_LINES, MARK = "PFS_MARK_LINES", "[pfs] "
+PACKAGES = ("pfs_core", "pfs_components", "pfs_pipelines")
+
+
+def first_process() -> bool:
+    """Whether this is the first of several processes that train together, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def marked(line: str) -> str:
+    """The line as the terminal gets it: with the mark in front where ``pfs run`` reads along."""
+    return f"{MARK}{line}" if MARK_LINES in os.environ else line
+
+
+class TerminalHandler(logging.Handler):
+    """Prints plain lines; of several processes that train together, the first one does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line to what ``sys.stdout`` is now, since it may be redirected after the handler was made."""
+        if first_process():
+            sys.stdout.write(f"{marked(self.format(record))}\n")
+            sys.stdout.flush()
+
+
+def log_to_terminal() -> None:
+    """Show what the packages of this project log; a second call changes nothing."""
+    for package in PACKAGES:
+        logger = logging.getLogger(package)
+        if any(isinstance(handler, TerminalHandler) for handler in logger.handlers):
+            continue
+        logger.addHandler(TerminalHandler())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False  # kfp and MLflow configure the root logger, which would print each line once more
