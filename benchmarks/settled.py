@@ -10,6 +10,7 @@ correlation of the groups' widths.
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,18 @@ from pfs_core.config.recipes import cifar_sfp
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import load_split, split_dataset
 from pfs_core.latency.machine import machine
+from pfs_core.methods.context import search_context
+from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.pfs.history import SearchHistory
-from pfs_core.methods.pfs.search import learn_gates, prepare
+from pfs_core.methods.pfs.search import gated, learn_gates
 from pfs_core.structure.budget_cut import prune_to_budget
+from pfs_core.training.checkpoints import Checkpoints
 
 SETTINGS = [(tolerance, count) for tolerance in (0.1, 0.05, 0.03, 0.02) for count in (2, 3, 5)]
 
 
 class Watched(SearchHistory):
-    """SearchHistory that remember what the budget would have kept at each of them, and when."""
+    """A history that remembers what the budget would have kept at each evaluation, and when."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
@@ -55,11 +59,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--evaluate-every", type=int, default=88)
     options = parser.parse_args()
-    config = cifar_sfp().search.updated({"epochs": options.epochs, "evaluate_every": options.evaluate_every}, "search")
+    config = PfsConfig(epochs=options.epochs, evaluate_every=options.evaluate_every)
     with tempfile.TemporaryDirectory() as folder:
         split_dataset(options.dataset, Path(folder) / "split", cifar_sfp().split, 0)
         data = load_split(Path(folder) / "split")
-        _, network, found = prepare(ModelSpec(name=options.model), data, Budget(target=0.5), config, 0)
+        checkpoints = partial(Checkpoints, Path(folder) / "gates")
+        spec, budget = ModelSpec(name=options.model), Budget(target=0.5)
+        network, found = gated(search_context(spec, data, budget, config, 0, checkpoints))
         watched = Watched(found.graph, found.expanded, found.budget, found.target, config)
         learn_gates(network, watched, data, config, 0, record=lambda row: None)
     cpu, total = machine(), watched.seconds[-1]

@@ -62,40 +62,30 @@ def define(place: Placement = Placement()) -> Any:
         """
         closing = place.cpu(close_run(), pools, hours=1).set_display_name("Close the run").set_caching_options(False)
         with dsl.ExitHandler(closing, name="Compress"):
-            check = check_request(
-                model=model,
-                dataset=dataset,
-                budgets=[budget],
-                networks=networks,
-                recipe=recipe,
-                seed=seed,
-                model_settings=model_settings,
-                split_settings=split_settings,
-                search_settings=search_settings,
-                extract_settings=extract_settings,
-                retrain_settings=retrain_settings,
-                latency_settings=latency_settings,
-            )
+            asked = {
+                "model": model,
+                "dataset": dataset,
+                "recipe": recipe,
+                "seed": seed,
+                "networks": networks,
+                "model_settings": model_settings,
+                "split_settings": split_settings,
+                "search_settings": search_settings,
+                "extract_settings": extract_settings,
+                "retrain_settings": retrain_settings,
+                "latency_settings": latency_settings,
+            }
+            check = check_request(budgets=[budget], **asked)
             place.cpu(check, pools, hours=1).set_display_name("Check the request").set_caching_options(False)
             stages(
                 place,
                 pools,
                 find,
                 fingerprint=check.output,
-                model=model,
-                dataset=dataset,
                 budget=budget,
-                recipe=recipe,
-                seed=seed,
-                networks=networks,
                 registered_model=registered_model,
-                model_settings=model_settings,
-                split_settings=split_settings,
-                search_settings=search_settings,
-                extract_settings=extract_settings,
-                retrain_settings=retrain_settings,
-                latency_settings=latency_settings,
                 train_job=train_job,
+                **asked,
             )
 
     return compress
@@ -112,15 +102,15 @@ def stages(
     budget: Any,
     recipe: Any,
     seed: Any,
-    networks: Any,
     registered_model: Any,
     model_settings: Any,
-    split_settings: Any,
     search_settings: Any,
-    extract_settings: Any,
     retrain_settings: Any,
     latency_settings: Any,
-    train_job: Any,
+    networks: Any = ["pruned", "dense"],
+    split_settings: Any = {},
+    extract_settings: Any = {},
+    train_job: Any = {},
     label: Any = "",
 ) -> dsl.PipelineTask:
     """Add the steps from split to report to the pipeline that is being defined; returns the task of the report.

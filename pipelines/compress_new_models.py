@@ -34,39 +34,27 @@ def define(place: Placement = Placement()) -> Any:
         latency_settings: dict,
         pools: Pools = Pools(),
     ) -> Artifact:
-        check = check_request(
-            model=model,
-            dataset=dataset,
-            budgets=[budget],
-            recipe=recipe,
-            seed=seed,
-            model_settings=model_settings,
-            search_settings=search_settings,
-            retrain_settings=retrain_settings,
-            latency_settings=latency_settings,
-            opens_run=False,
-        )
+        asked = {
+            "model": model,
+            "dataset": dataset,
+            "recipe": recipe,
+            "seed": seed,
+            "model_settings": model_settings,
+            "search_settings": search_settings,
+            "retrain_settings": retrain_settings,
+            "latency_settings": latency_settings,
+        }
+        check = check_request(budgets=[budget], opens_run=False, **asked)
         place.cpu(check, pools, hours=1).set_display_name("Check the request").set_caching_options(False)
         page = stages(
             place,
             pools,
             find,
             fingerprint=check.output,
-            model=model,
-            dataset=dataset,
             budget=budget,
-            recipe=recipe,
-            seed=seed,
-            networks=["pruned", "dense"],
             registered_model=registered_model,
-            model_settings=model_settings,
-            split_settings={},
-            search_settings=search_settings,
-            extract_settings={},
-            retrain_settings=retrain_settings,
-            latency_settings=latency_settings,
-            train_job={},
             label=registered_model,
+            **asked,
         )
         return page.outputs["folder"]
 

@@ -1,4 +1,4 @@
-"""What the trace knows of an intermediate value: which of its features are the channels of which group."""
+"""What the tracer knows of an intermediate value: which of its features are the channels of which group."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 
 class TracedSlice(NamedTuple):
-    """A stretch of a tensor's features: the channels of one group, each ``repeat`` times side by side.
+    """A range of a tensor's features: the channels of one group, each ``repeat`` times side by side.
 
-    ``gates`` are the layers whose output a masked channel is set to 0 at; ``ungated`` says why there are none
-    (a channel masked upstream would not be 0 here).
+    ``group`` is the number that the tracer gave the group. ``gates`` are the layers that can set a channel of this
+    slice to 0 so that it is still 0 here; ``ungated`` says why there are none, and is empty where there are some or
+    where there has been no layer yet.
     """
 
     group: int
@@ -20,33 +21,39 @@ class TracedSlice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """A tensor whose dimension ``dim`` is made of channels: the parts, one after the other."""
+    """A tensor whose dimension ``dim`` consists of channels: the slices ``parts``, one after the other."""
 
     dim: int
     parts: tuple[TracedSlice, ...]
 
-    def at(self, dim: int) -> "Channels":
-        """The same channels on another dimension."""
+    def on_dim(self, dim: int) -> "Channels":
+        """Return the same channels on another dimension."""
         return replace(self, dim=dim)
 
     def repeated(self, times: int) -> "Channels":
-        """Each feature ``times`` side by side."""
+        """Return these channels with every feature ``times`` side by side.
+
+        >>> Channels(1, (TracedSlice(0), TracedSlice(1, repeat=2))).repeated(4).parts
+        (TracedSlice(group=0, repeat=4, gates=frozenset(), ungated=''), \
+TracedSlice(group=1, repeat=8, gates=frozenset(), ungated=''))
+        """
         return replace(self, parts=tuple(p._replace(repeat=p.repeat * times) for p in self.parts))
 
     def gated_by(self, gates: Iterable[str]) -> "Channels":
-        """These channels behind layers that can set them to 0."""
+        """Return these channels as the output of layers that can set them to 0."""
         return replace(self, parts=tuple(p._replace(gates=frozenset(gates), ungated="") for p in self.parts))
 
-    def lose_gates(self, reason: str) -> "Channels":
-        """These channels where a masked one is no longer 0."""
+    def without_gates(self, reason: str) -> "Channels":
+        """Return these channels after an operation that turns the 0 of a masked channel into something else."""
         return replace(self, parts=tuple(p._replace(gates=frozenset(), ungated=reason) for p in self.parts))
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
+class FixedTensor:
     """A tensor none of whose dimensions can change.
 
-    ``origin`` is the operation that it comes from; ``constant`` if it does not depend on the images.
+    ``origin`` is the operation that it comes from, ``reason`` says why its dimensions are fixed, and ``constant`` is
+    set where it does not depend on the images.
     """
 
     origin: str
@@ -56,18 +63,18 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The shape of a tensor of ``dims`` dimensions with channels."""
+    """The shape of a tensor with channels that has ``dims`` dimensions."""
 
-    of: Channels
+    channels: Channels
     dims: int
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A number that is how many features the parts are."""
+    """The number of features of the parts of ``channels``, as ``x.size(1)`` gives it."""
 
-    of: Channels
+    channels: Channels
 
 
-Value = Channels | Fixed | Shape | Size | None
-"""None: nothing that follows a width."""
+Value = Channels | FixedTensor | Shape | Size | None
+"""A value that may depend on the width of a group; None for one that does not."""

@@ -1,4 +1,4 @@
-"""What a trace finds: channel groups, and the network's cost as a polynomial in their widths.
+"""The result of a trace: channel groups, and the network's cost as a polynomial in their widths.
 
 One multiply-accumulate of a convolution or linear layer is one MAC; what other operations compute is counted only
 where PyTorch's own counter counts it (matrix products of attention).
@@ -15,14 +15,17 @@ Role = Literal["writes", "reads", "depthwise", "norm", "scale"]
 
 
 class Cost(NamedTuple):
-    """MACs of one image's forward pass, and the number of parameters."""
+    """The MACs of one image's forward pass, and the number of parameters."""
 
     macs: int
     params: int
 
 
 class ChannelSlice(NamedTuple):
-    """A stretch of a tensor's features: the channels of ``group``, each ``repeat`` times side by side."""
+    """A range of a tensor's features: the channels of ``group``, each ``repeat`` times side by side.
+
+    ``repeat`` is the number of pixels behind a flatten, and the multiplier behind a depthwise convolution.
+    """
 
     group: str
     repeat: int = 1
@@ -30,10 +33,11 @@ class ChannelSlice(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One side of a module, and the channels that it spans: several groups one after the other behind a concat.
+    """One side of a module, and the channels that it spans: behind a concatenation, several groups in a row.
 
-    ``writes``: its outputs; ``reads``: its inputs; ``depthwise``: the inputs that a depthwise convolution keeps
-    apart; ``norm`` and ``scale``: a normalisation, or another layer with one parameter a channel.
+    The role ``writes`` stands for the module's outputs, ``reads`` for its inputs, ``depthwise`` for the inputs that a
+    depthwise convolution keeps apart, ``norm`` for a normalisation, and ``scale`` for another layer with one parameter
+    per channel.
     """
 
     module: str
@@ -47,16 +51,17 @@ class ChannelGroup:
 
     Attributes:
         name: the first layer that writes the channels.
-        width: channels as traced.
-        prunable: whether channels may be removed; ``reason`` says why not, or is empty.
+        width: the number of channels as traced.
+        prunable: whether channels may be removed.
         resizable: whether the width may change at all.
         stream: whether it is a residual stream: joined by an addition, or named in the network's ``stream_layers``.
-        blocks: the width is a multiple of this. Where a grouped convolution has G groups, the channels at the same
-            place of each group come and go together, so that a gate is that of G channels.
+        reason: why the group is not prunable; empty if it is.
+        blocks: a number that the width must be a multiple of. Where a grouped convolution has G groups, the channels at
+            the same place of each group come and go together, so that G channels have one gate.
         gates: the layers whose output is multiplied by the gate: the last ones before the channels are mixed.
-            A channel that is 0 behind all of them has the effect of a channel that is absent.
-        rectified: whether nothing but rectifiers reads what the gates let through. A gate that is 0 then has no
-            gradient, since the derivative of ReLU at 0 is 0.
+            A channel that is 0 behind all of them has the same effect as a channel that is absent.
+        rectified: whether only rectifiers read what the gates let through. A gate that is 0 then has no gradient, since
+            the derivative of ReLU at 0 is 0.
     """
 
     name: str
@@ -71,13 +76,17 @@ class ChannelGroup:
 
     @property
     def gate_count(self) -> int:
-        """Gates of the group: its width, except behind grouped convolutions."""
+        """The number of gates of the group: its width, except at grouped convolutions."""
         return self.width // self.blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """``macs`` and ``params`` times the width of every span in ``spans``, divided by a convolution's ``groups``."""
+    """One summand of the cost: coefficients times the width of every span, divided by a convolution's ``groups``.
+
+    A convolution, for example, has the spans (input channels, output channels), pixels x kernel as ``macs`` and the
+    size of the kernel as ``params``.
+    """
 
     module: str
     spans: tuple[tuple[ChannelSlice, ...], ...]
@@ -86,12 +95,16 @@ class Term:
     groups: int = 1
 
     def factor(self, widths: Mapping[str, int]) -> int:
-        """What ``macs`` and ``params`` are multiplied by."""
+        """Return what ``macs`` and ``params`` are multiplied by at ``widths``."""
         return math.prod(features(span, widths) for span in self.spans) // self.groups
 
 
 def features(segments: Iterable[ChannelSlice], widths: Mapping[str, int]) -> int:
-    """How many features the segments are at ``widths``."""
+    """Return the number of features of the segments at ``widths``.
+
+    >>> features([ChannelSlice("conv1"), ChannelSlice("conv2", repeat=4)], {"conv1": 3, "conv2": 5})
+    23
+    """
     return sum(repeat * widths[group] for group, repeat in segments)
 
 
@@ -99,7 +112,12 @@ def features(segments: Iterable[ChannelSlice], widths: Mapping[str, int]) -> int
 class ChannelGraph:
     """The channel groups of one network, in forward order, and its cost in closed form.
 
-    ``widen_stream`` says whether an expansion widens residual streams as well, as the network declares.
+    Attributes:
+        groups: the channel groups.
+        axes: every side of a module that has channels on it.
+        terms: the summands of the cost.
+        input_shape: channels, height and width of the image that was traced.
+        widen_stream: whether an expansion widens residual streams as well, as the network declares.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -109,34 +127,46 @@ class ChannelGraph:
     widen_stream: bool = False
 
     def group(self, name: str) -> ChannelGroup:
-        """The group of that name (KeyError if there is none)."""
+        """Return the group of that name.
+
+        Raises:
+            KeyError: there is no such group.
+        """
         for group in self.groups:
             if group.name == name:
                 return group
         raise KeyError(name)
 
     def prunable(self) -> list[ChannelGroup]:
-        """The groups that may lose channels, in forward order."""
+        """Return the groups that may lose channels, in forward order."""
         return [group for group in self.groups if group.prunable]
 
     def members(self, name: str) -> list[tuple[str, Role]]:
-        """``(module, role)`` of every axis that the group is on, in forward order."""
+        """Return ``(module, role)`` of every axis that the group is on, in forward order."""
         return [(a.module, a.role) for a in self.axes if any(s.group == name for s in a.segments)]
 
     def widths(self) -> dict[str, int]:
-        """``{group: width}`` as traced."""
+        """Return ``{group: width}`` as traced."""
         return {group.name: group.width for group in self.groups}
 
     def with_widths(self, widths: Mapping[str, int]) -> "ChannelGraph":
-        """The graph of the network resized to ``widths``; UserError as :meth:`check`."""
+        """Return the graph of the network resized to ``widths``, without tracing it.
+
+        Raises:
+            UserError: as :meth:`check`.
+        """
         self.check(widths)
         return replace(self, groups=tuple(replace(g, width=widths[g.name]) for g in self.groups))
 
     def expanded(self, factor: float, stream: float | None = None) -> dict[str, int]:
-        """Widths with every prunable group times ``factor`` and every residual stream times ``stream``.
+        """Return the widths with every prunable group times ``factor`` and every residual stream times ``stream``.
 
-        ``stream`` is by default ``factor`` where the stream is pruned too or the network declares ``widen_stream``,
-        else 1. Widths are rounded to what the groups allow; groups that cannot be pruned keep theirs.
+        Widths are rounded to what the groups allow; groups that cannot be pruned keep theirs.
+
+        Args:
+            factor: the factor on prunable groups.
+            stream: the factor on residual streams. None stands for ``factor`` where the stream is pruned too or the
+                network declares ``widen_stream``, and for 1 elsewhere.
         """
         widths = {}
         for group in self.groups:
@@ -149,10 +179,16 @@ class ChannelGraph:
         return widths
 
     def cost(self, widths: Mapping[str, int] | None = None) -> Cost:
-        """Cost at ``widths`` (as traced if None), without running the network.
+        """Return the cost at ``widths`` (as traced if None), without running the network.
 
         Raises:
             UserError: ``widths`` does not name exactly this graph's groups, or breaks a fixed width.
+
+        >>> from pfs_core.channels import trace
+        >>> from pfs_core.models import build_model
+        >>> graph = trace(build_model("resnet20"), (3, 32, 32))
+        >>> graph.cost(graph.expanded(1.25))
+        Cost(macs=62927872, params=423354)
         """
         if widths is None:
             widths = self.widths()
@@ -165,13 +201,14 @@ class ChannelGraph:
         return Cost(macs, params)
 
     def prunable_macs(self) -> int:
-        """MACs of the layers whose input or output channels can be pruned."""
-        widths, prunable = self.widths(), {group.name for group in self.prunable()}
+        """Return the MACs of the layers whose input or output channels can be pruned."""
+        widths = self.widths()
+        prunable = {group.name for group in self.prunable()}
         touched = [t for t in self.terms if any(s.group in prunable for span in t.spans for s in span)]
         return sum(t.macs * t.factor(widths) for t in touched)
 
     def summary(self) -> str:
-        """How much of the network can be pruned, in a sentence."""
+        """Return a sentence that says how much of the network can be pruned."""
         macs, prunable = self.cost().macs, len(self.prunable())
         return (
             f"{prunable} of {len(self.groups)} channel groups can be pruned; "
@@ -179,7 +216,7 @@ class ChannelGraph:
         )
 
     def check(self, widths: Mapping[str, int]) -> None:
-        """Raise UserError unless ``widths`` has one legal width a group."""
+        """Raise UserError unless ``widths`` has one legal width for every group."""
         known = {group.name for group in self.groups}
         for name, width in widths.items():
             if name not in known:

@@ -8,24 +8,24 @@ from torch import Tensor, nn
 
 from pfs_core.channels.graph import Axis, ChannelGraph, features
 
-# (attributes that hold the width, [(tensor, dimension that the width spans)])
-_Shape = tuple[tuple[str, ...], tuple[tuple[str, int], ...]]
-_CONVOLUTION: dict[str, _Shape] = {
+_WidthUse = tuple[tuple[str, ...], tuple[tuple[str, int], ...]]
+"""Attributes that hold a width, and (tensor, dimension that the width spans) of every tensor that depends on it."""
+_CONVOLUTION: dict[str, _WidthUse] = {
     "writes": (("out_channels",), (("weight", 0), ("bias", 0))),
     "reads": (("in_channels",), (("weight", 1),)),
     "depthwise": (("in_channels", "groups"), ()),
 }
-_TRANSPOSED: dict[str, _Shape] = {
+_TRANSPOSED: dict[str, _WidthUse] = {
     "writes": (("out_channels",), (("weight", 1), ("bias", 0))),
     "reads": (("in_channels",), (("weight", 0),)),
 }
-_LINEAR: dict[str, _Shape] = {
+_LINEAR: dict[str, _WidthUse] = {
     "writes": (("out_features",), (("weight", 0), ("bias", 0))),
     "reads": (("in_features",), (("weight", 1),)),
 }
 _AFFINE = (("weight", 0), ("bias", 0))
-_STATISTICS: dict[str, _Shape] = {"norm": (("num_features",), (*_AFFINE, ("running_mean", 0), ("running_var", 0)))}
-SHAPES: dict[type, dict[str, _Shape]] = {
+_STATISTICS: dict[str, _WidthUse] = {"norm": (("num_features",), (*_AFFINE, ("running_mean", 0), ("running_var", 0)))}
+SHAPES: dict[type, dict[str, _WidthUse]] = {
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _CONVOLUTION),
     **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _TRANSPOSED),
     nn.Linear: _LINEAR,
@@ -35,11 +35,11 @@ SHAPES: dict[type, dict[str, _Shape]] = {
     nn.GroupNorm: {"norm": (("num_channels",), _AFFINE)},
     nn.PReLU: {"scale": (("num_parameters",), (("weight", 0),))},
 }
-"""What follows a width in each layer, by role."""
+"""What depends on a width in each layer, by the role of the axis."""
 
 
 def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> nn.Module:
-    """A freshly initialised copy of ``model`` at other widths; module names and order stay.
+    """Return a freshly initialised copy of ``model`` at other widths, with the same module names in the same order.
 
     Every module's ``reset_parameters`` is called in order, then the model's own ``init_weights()`` if it has one,
     with torch's global random generator.
@@ -47,10 +47,16 @@ def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> 
     Args:
         model: the network that ``graph`` was traced from.
         graph: its channel graph.
-        widths: channels a group, for every group of the graph.
+        widths: the number of channels of every group of the graph.
 
     Raises:
         UserError: as :meth:`ChannelGraph.check`.
+
+    >>> from pfs_core.channels import trace
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 10, 3))
+    >>> graph = trace(model, (3, 8, 8))
+    >>> resize(model, graph, {**graph.widths(), "0": 5})[3]
+    Conv2d(5, 10, kernel_size=(3, 3), stride=(1, 1))
     """
     graph.check(widths)
 
@@ -69,16 +75,23 @@ def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> 
 
 
 def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of ``model`` with only the ``kept`` channels, their weights and BN statistics included.
+    """Return a copy of ``model`` with only the ``kept`` channels, their weights and BatchNorm statistics included.
 
     Args:
         model: the network that ``graph`` was traced from.
         graph: its channel graph.
-        kept: sorted indices (int64) of the gates kept a group: of channels, or of places in the groups of a grouped
-            convolution where the group has ``blocks``; a group that is not named keeps all.
+        kept: the gates to keep per group, ``{group: int64 [n]}`` in rising order. They are indices of channels, or of
+            places in the groups of a grouped convolution where the channel group has ``blocks``. A group that is not
+            named keeps all.
 
     Raises:
         UserError: as :meth:`ChannelGraph.check`.
+
+    >>> from pfs_core.channels import trace
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 10, 3))
+    >>> small = slice_weights(model, trace(model, (3, 8, 8)), {"0": torch.tensor([1, 4, 6])})
+    >>> torch.equal(small[3].weight, model[3].weight[:, [1, 4, 6]])
+    True
     """
     blocks = {group.name: group.blocks for group in graph.groups}
     before = graph.widths()
@@ -93,13 +106,14 @@ def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tens
             index.append(start + (channels[name][:, None] * repeat + torch.arange(repeat)).flatten())
             start += before[name] * repeat
         every = torch.cat(index)
+        # Every group of a convolution keeps the channels at the same places, so those of the first one stand for all.
         return tensor.index_select(dim, every[: len(every) // shares].to(tensor.device))
 
     return _reshape(model, graph, widths, sliced)
 
 
 def _channels(kept: Tensor, blocks: int, width: int) -> Tensor:
-    """The channels behind gates: each gate is that of the channels at its place in every block."""
+    """Return the channels of the kept gates: each gate is that of the channels at its place in every block."""
     return (torch.arange(0, width, width // blocks)[:, None] + kept.cpu()).flatten()
 
 
@@ -109,6 +123,15 @@ def _reshape(
     widths: Mapping[str, int],
     change: Callable[[Tensor, int, Axis, int], Tensor],
 ) -> nn.Module:
+    """Return a copy of ``model`` at ``widths``.
+
+    Args:
+        model: the network that ``graph`` was traced from.
+        graph: its channel graph.
+        widths: the number of channels of every group.
+        change: given a tensor, a dimension of it, the axis on that dimension and the number of a convolution's groups
+            that share its channels, returns the tensor at its new size.
+    """
     out = copy.deepcopy(model)
     for axis in graph.axes:
         module = out.get_submodule(axis.module)
@@ -120,7 +143,8 @@ def _reshape(
             old = getattr(module, name)
             if old is None:
                 continue
-            shares = getattr(module, "groups", 1) if dim == 1 else 1  # of a grouped convolution's weight
+            # The weight of a grouped convolution, [C', C / groups, ...], spans only the inputs of one group.
+            shares = getattr(module, "groups", 1) if dim == 1 else 1
             if old.shape[dim] == width // shares:
                 continue
             new = change(old.detach(), dim, axis, shares)

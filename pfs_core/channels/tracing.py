@@ -1,9 +1,9 @@
 """From a model to its channel graph, by torch.fx.
 
-The walk visits the traced operations in forward order and carries, for every tensor, which channel groups one of its
-dimensions is made of. What an operation does to groups is in the tables of
-:mod:`pfs_core.channels.handlers.operators`; an operation that is in no table freezes the groups that pass through it,
-and the group's ``reason`` says so.
+The model is traced symbolically, shapes are propagated on meta tensors, and one pass over the operations in forward
+order (:mod:`pfs_core.channels.interpret`) finds out which channel groups the tensors consist of. What each operation
+does to groups is in :mod:`pfs_core.channels.handlers`. An operation without a handler freezes the groups that pass
+through it, and the ``reason`` of a group says so.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pfs_core.channels.graph import ChannelGraph
 from pfs_core.channels.handlers.layers import LAYERS
+from pfs_core.channels.interpret import interpret
 from pfs_core.channels.tracer import BATCH, ChannelTracer, Placement, Policy
 from pfs_core.errors import UserError
 
@@ -29,23 +30,31 @@ def trace(
     policy: Policy = "inner",
     placement: Placement = "last",
 ) -> ChannelGraph:
-    """The channel graph of ``model``.
+    """Trace ``model`` and return its channel graph.
 
-    A network may say two things about itself by attributes: ``stream_layers``, patterns (``re.fullmatch``) of layers
-    whose outputs are a residual stream although nothing is added to them, and ``widen_stream``, whether an expansion
-    widens its residual stream.
+    A network can declare two things about itself by attributes: ``stream_layers``, patterns (``re.fullmatch``) of
+    layers whose outputs are a residual stream although nothing is added to them, and ``widen_stream``, whether an
+    expansion widens its residual stream.
 
     Args:
-        model: any CNN that torch.fx can trace; it is not changed and no forward pass is computed.
+        model: any CNN that torch.fx can trace. It is not changed, and no forward pass is computed on real tensors.
         input_shape: channels, height and width of one image.
-        policy: ``inner`` leaves groups that are joined by an addition (residual streams) alone; ``all`` prunes them
+        policy: ``inner`` does not prune groups that are joined by an addition (residual streams); ``all`` prunes them
             too, with one gate vector shared by every layer that writes the stream.
         placement: ``last`` gates a group at the last BatchNorm before its channels are mixed; ``official`` at the
-            first, as the paper's released code does: behind a depthwise convolution a masked channel is then not an
-            absent one.
+            first one, as the paper's released code does. Behind a depthwise convolution a masked channel is then not
+            like an absent one.
 
     Raises:
         UserError: the model cannot be traced, or cannot process such an image.
+
+    >>> from torch import nn
+    >>> layers = [nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)]
+    >>> for group in trace(nn.Sequential(*layers), (3, 8, 8)).groups:
+    ...     print(group.name, group.width, group.gates, group.reason or "prunable")
+    input 3 () the network's input
+    0 8 ('1',) prunable
+    4 10 () the network's output
     """
     with _named(f"{type(model).__name__} cannot be copied"):
         on_meta = _on_meta(model).eval()
@@ -56,18 +65,21 @@ def trace(
     traced = _symbolic(on_meta)
     with flops:
         _run(on_meta, images[:1])
-    tracer.visit_all(_with_shapes(traced, images))
-    layers = [name for name, module in on_meta.named_modules() if type(module) in LAYERS]
-    if not all(map(tracer.called, layers)):  # heads that only training uses
+    called = interpret(tracer, _with_shapes(traced, images))
+    layers = {name for name, module in on_meta.named_modules() if type(module) in LAYERS}
+    if not layers <= called:
+        # Auxiliary heads, which the network uses only in training. They read channels too, so they have to be resized
+        # with them, but an image that is classified does not pass through them: their MACs do not count.
         _run(on_meta.train(), images)
-        tracer.visit_all(_with_shapes(_symbolic(on_meta), images), counting=False)
+        interpret(tracer, _with_shapes(_symbolic(on_meta), images), counts_macs=False)
     macs = flops.get_total_flops() // 2
     params = sum(p.numel() for p in on_meta.parameters())
-    return tracer.finish(input_shape, policy, macs, params, getattr(model, "widen_stream", False))
+    return tracer.build_graph(input_shape, policy, macs, params, getattr(model, "widen_stream", False))
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy without the weights."""
+    """Return a copy of ``model`` whose tensors have shapes but no values."""
+    # The tensors enter the copy through deepcopy's memo, so that the weights are never copied.
     tensors = [*model.parameters(), *model.buffers()]
     memo = {id(t): torch.empty_like(t, device="meta").requires_grad_(t.requires_grad) for t in tensors}
     memo |= {id(p): nn.Parameter(memo[id(p)].detach(), p.requires_grad) for p in model.parameters()}
@@ -75,6 +87,7 @@ def _on_meta(model: nn.Module) -> nn.Module:
 
 
 def _run(model: nn.Module, images: torch.Tensor) -> None:
+    """Run the model once; UserError if it does not take such images."""
     shape = "x".join(map(str, images.shape[1:]))
     mode = " in training mode" if model.training else ""
     with _named(f"{type(model).__name__} cannot process {shape} images{mode}"):
@@ -87,6 +100,7 @@ def _symbolic(model: nn.Module) -> fx.GraphModule:
 
 
 def _with_shapes(traced: fx.GraphModule, images: torch.Tensor) -> fx.GraphModule:
+    """Return ``traced`` with the shape of every tensor in the metadata of its node."""
     with _named(f"the trace of {traced._get_name()} cannot be run"):
         ShapeProp(traced).propagate(images)
     return traced
@@ -94,7 +108,7 @@ def _with_shapes(traced: fx.GraphModule, images: torch.Tensor) -> fx.GraphModule
 
 @contextlib.contextmanager
 def _named(what: str) -> Iterator[None]:
-    """Turn anything that a user's model raises into one line that names the place."""
+    """Turn any error that a user's model raises into one line that says where it was raised."""
     try:
         yield
     except UserError:
@@ -105,7 +119,7 @@ def _named(what: str) -> Iterator[None]:
 
 
 def _place(error: Exception) -> str:
-    """Where the user's own code was when it happened: the innermost line that is not of PyTorch."""
+    """Return the line of the user's own code that raised an error: the innermost one outside PyTorch and pfs."""
     ours = (Path(torch.__file__).parent, Path(__file__).parent)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)

@@ -16,7 +16,7 @@ from torch import nn
 
 from pfs_core.export.onnx_file import INPUT, OUTPUT, onnx_session, write_onnx
 from pfs_core.latency.networks import input_shape, read_network
-from pfs_core.nn.fuse import folded
+from pfs_core.nn.fuse import fuse_batchnorm
 
 Run = Callable[[], Any]
 """Computes logits, as something that numpy can read."""
@@ -24,7 +24,7 @@ Run = Callable[[], Any]
 
 def eager(folder: Path, images: np.ndarray, threads: int) -> Run:
     """PyTorch, operation by operation."""
-    return run_eager(folded(read_network(folder)), images, threads)
+    return run_eager(fuse_batchnorm(read_network(folder)), images, threads)
 
 
 def aotinductor(folder: Path, images: np.ndarray, threads: int) -> Run:
@@ -34,7 +34,7 @@ def aotinductor(folder: Path, images: np.ndarray, threads: int) -> Run:
     package = folder / f"batch{len(images)}-threads{threads}.pt2"
     if not package.exists():
         with torch.no_grad():
-            program = torch.export.export(folded(read_network(folder)), (batch,))
+            program = torch.export.export(fuse_batchnorm(read_network(folder)), (batch,))
             torch._inductor.aoti_compile_and_package(
                 program, package_path=str(package), inductor_configs={"freezing": True}
             )

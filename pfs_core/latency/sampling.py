@@ -14,7 +14,7 @@ from torch import nn
 from pfs_core.channels import ChannelGraph, resize
 from pfs_core.export.onnx_file import write_onnx_quickly
 from pfs_core.latency.runtimes import run_eager, run_onnx, run_openvino
-from pfs_core.nn.fuse import folded
+from pfs_core.nn.fuse import fuse_batchnorm
 
 _LEAST, _MOST, _SECONDS = 10, 60, 0.7
 
@@ -71,7 +71,7 @@ class PairTimer:
         return float(np.median(ratios))
 
     def _prepared(self, widths: Mapping[str, int]) -> Callable[[], Any]:
-        network = folded(resize(self.model, self.graph, widths))
+        network = fuse_batchnorm(resize(self.model, self.graph, widths))
         images = self.images.numpy()
         if self.runtime == "eager":
             return run_eager(network, images, self.threads)

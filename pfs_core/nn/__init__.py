@@ -1,1 +1,1 @@
-"""Layers that compute what torch's own compute, faster."""
+"""Layers that compute what torch's layers compute, faster or around a fault, and the fusing of BatchNorm."""

@@ -1,9 +1,13 @@
-"""Convolutions whose weights stay as they are, on maps of a few pixels, where torch's kernels on the CPU are slow.
+"""Convolutions with frozen weights on maps of a few pixels, where torch's kernels on the CPU are slow.
 
-On a map with at most half as many pixels as the kernel has taps, nearly every pixel is mixed with every other: that is
-a matrix product, with fewer multiplications than the convolution does on its padding. On somewhat larger maps with many
-channels oneDNN's kernels for channels_last read all weights again for every few pixels; those for NCHW do not, and the
-gradient of the input is, for frozen weights, such a convolution too.
+The search never changes a weight, so whatever depends on the weights alone is computed once. Two cases gain by that
+(``python benchmarks/layout.py`` measures them; for VGG16 at 1.25x a search step with all channels takes 253 ms in place
+of 359 with these two and :mod:`pfs_core.nn.folded_batchnorm`, on two threads of an AMD EPYC):
+
+- On a map with at most half as many pixels as the kernel has taps, nearly every pixel is mixed with every other one.
+  The convolution is then a matrix product over whole maps, with fewer multiplications than it spends on its padding.
+- On somewhat larger maps with many channels, oneDNN's kernels for channels_last read all weights again for every few
+  pixels. Those for NCHW do not. For frozen weights the gradient of the input is such a convolution too.
 """
 
 from collections.abc import Callable
@@ -14,70 +18,90 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pfs_core.nn.replacing import conv_with_weights_of, with_replaced
+
 SMALL_MAP = 16
-"""Pixels."""
+"""Largest number of pixels of a map that is not left to torch."""
 MANY_WEIGHTS = 900_000
-"""What no longer fits into the caches of a core, in bf16."""
+"""Number of weights from which a convolution is computed in NCHW: in bf16, more than the caches of a core hold."""
 BLOCK = 64
-"""Channels of which a multiple is quick in NCHW."""
+"""Channels are padded to a multiple of this in NCHW, where oneDNN's kernels are only fast on whole blocks."""
 
 
 def freeze_convolutions(model: nn.Module) -> nn.Module:
-    """``model``, changed in place: convolutions choose how to compute.
+    """Return a copy of ``model`` whose convolutions choose how to compute by the size of the map.
 
-    Those that keep the size of a map by zeros, have neither bias nor groups, and are larger than 1x1.
+    These are the convolutions larger than 1x1 that keep the size of a map by padding with zeros and have neither a bias
+    nor groups. Parameters and buffers are shared with ``model``, and the names in the ``state_dict`` are the same.
+
+    >>> model = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.Conv2d(8, 8, 1, bias=False))
+    >>> [type(conv).__name__ for conv in freeze_convolutions(model)]
+    ['FrozenConv2d', 'Conv2d']
     """
-    for module in model.modules():
-        if type(module) is nn.Conv2d and _keeps_size(module) and module.bias is None and module.groups == 1:
-            module.__class__ = FrozenConv2d
-    return model
+    return with_replaced(model, _freezing)
+
+
+def _freezing(module: nn.Module) -> nn.Module | None:
+    """Return what replaces a module, if anything."""
+    if type(module) is nn.Conv2d and _keeps_size(module) and module.bias is None and module.groups == 1:
+        return conv_with_weights_of(module, FrozenConv2d)
+    return None
 
 
 class FrozenConv2d(nn.Conv2d):
-    """A Conv2d whose weights may neither change nor be converted once it has been called, and get no gradient."""
+    """A Conv2d whose weights get no gradient; once it was called they may neither change nor be converted."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cache: dict[Any, Any] = {}  # of tensors that follow from the weights; not part of the state
 
     def forward(self, input: Tensor) -> Tensor:
-        """[N, C, H, W] to [N, C', H, W], as :class:`torch.nn.Conv2d` computes it."""
+        """Convolve [N, C, H, W] to [N, C', H, W], like :class:`torch.nn.Conv2d`."""
         height, width = input.shape[2:]
         taps = self.kernel_size[0] * self.kernel_size[1]
         if input.device.type != "cpu" or height * width > SMALL_MAP or self.weight.requires_grad:
             return super().forward(input)
         if 2 * height * width <= taps:
             pixels = input.permute(0, 2, 3, 1).flatten(1)
-            matrix = self._kept((height, width), partial(self._matrix, height, width))
+            matrix = self._cached((height, width), partial(self._matrix, height, width))
             product = pixels.to(self.weight.dtype) @ matrix
             return product.view(-1, height, width, self.out_channels).permute(0, 3, 1, 2)
         if self.weight.numel() >= MANY_WEIGHTS:
-            weights = self._kept("weights", self._in_nchw)
+            weights = self._cached("weights", self._in_nchw)
             return _InNchw.apply(input.to(self.weight.dtype), *weights, self.out_channels, self.padding)
         return super().forward(input)
 
-    def _kept(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What ``make`` gave the first time: the weights stay as they are."""
-        known = self.__dict__.setdefault("_known", {})
-        if key not in known:
+    def _cached(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what ``make`` returned when it was first called for ``key``: the weights have not changed since."""
+        if key not in self._cache:
+            # Evaluation may be first, in inference mode; a tensor made there could not be used in training.
             with torch.inference_mode(False), torch.no_grad():
-                known[key] = make()
-        return known[key]
+                self._cache[key] = make()
+        return self._cache[key]
 
     def _in_nchw(self) -> tuple[Tensor, Tensor]:
-        """The weights, and those of the convolution that gives the gradient of the input; in whole blocks."""
-        missing = [-channels % BLOCK for channels in (self.in_channels, self.out_channels)]
-        weight = F.pad(self.weight, (0, 0, 0, 0, 0, missing[0], 0, missing[1]))
+        """Return the weights, and those of the convolution that gives the gradient of the input; in whole blocks."""
+        more_in, more_out = -self.in_channels % BLOCK, -self.out_channels % BLOCK
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
         return weight.contiguous(), weight.flip(2, 3).transpose(0, 1).contiguous()
 
     def _matrix(self, height: int, width: int) -> Tensor:
-        """[H * W * C, H * W * C']: the weight between every two pixels, 0 where the kernel does not reach."""
+        """Return [H * W * C, H * W * C']: the weight between every two pixels, 0 where the kernel does not reach."""
         taps = F.pad(self.weight, (width, width, height, height)).permute(2, 3, 1, 0)
         up, across = torch.arange(height), torch.arange(width)
-        rows = up[:, None] - up + self.kernel_size[0] // 2 + height  # [of the input, of the output]: the tap between
+        # [row of the input, row of the output]: the tap of the padded kernel between them; columns follow.
+        rows = up[:, None] - up + self.kernel_size[0] // 2 + height
         columns = across[:, None] - across + self.kernel_size[1] // 2 + width
         between = taps[rows[:, None, :, None], columns[None, :, None, :]]  # [H, W, H, W, C, C']
         return between.permute(0, 1, 4, 2, 3, 5).reshape(height * width * self.in_channels, -1)
 
 
 class _InNchw(torch.autograd.Function):
-    """(x, weight, flipped weight, channels, padding) to x's convolution; both channels_last, computed in NCHW."""
+    """A convolution of a channels_last tensor, computed in NCHW; the result is in channels_last again.
+
+    The gradient of the input is the convolution of the output's gradient with the flipped weights; the weights
+    themselves are frozen and get none.
+    """
 
     @staticmethod
     def forward(
@@ -94,7 +118,7 @@ class _InNchw(torch.autograd.Function):
 
 
 def _convolved(x: Tensor, weight: Tensor, channels: int, padding: tuple[int, int]) -> Tensor:
-    """The first ``channels`` channels of the result; x has fewer than the weights, where these are padded."""
+    """Return the first ``channels`` channels of a convolution; x may have fewer channels than the padded weights."""
     if missing := weight.shape[1] - x.shape[1]:
         x = F.pad(x, (0, 0, 0, 0, 0, missing))
     out = F.conv2d(x.contiguous(), weight, None, 1, padding)
@@ -102,6 +126,7 @@ def _convolved(x: Tensor, weight: Tensor, channels: int, padding: tuple[int, int
 
 
 def _keeps_size(conv: nn.Conv2d) -> bool:
+    """Return whether a convolution larger than 1x1 gives maps of the size that it is given."""
     odd = all(size % 2 == 1 for size in conv.kernel_size) and conv.kernel_size != (1, 1)
     padding = tuple(size // 2 for size in conv.kernel_size)
     plain = conv.padding_mode == "zeros" and conv.stride == conv.dilation == (1, 1)

@@ -1,14 +1,20 @@
-"""BatchNorm folded into the convolution before it, as a network is deployed."""
+"""BatchNorm fused into the convolution before it, as a network is deployed."""
 
 import warnings
 
 from torch import nn
 
 
-def folded(model: nn.Module) -> nn.Module:
-    """A copy of ``model``, in evaluation mode, without the BatchNorms that directly follow a convolution.
+def fuse_batchnorm(model: nn.Module) -> nn.Module:
+    """Return a copy of ``model``, in evaluation mode, without the BatchNorms that directly follow a convolution.
 
-    It computes the same up to rounding. A network that torch.fx cannot trace comes back as it is.
+    In evaluation a BatchNorm is a factor and a shift per channel, which the weights and the bias of the convolution
+    take over; the result computes the same up to rounding. ``model`` itself is put into evaluation mode too, and is
+    what is returned where torch.fx cannot trace it.
+
+    >>> fused = fuse_batchnorm(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()))
+    >>> [type(module).__name__ for module in fused.children()]
+    ['Conv2d', 'ReLU']
     """
     from torch.fx.experimental.optimization import fuse
     from torch.fx.proxy import TraceError

@@ -122,7 +122,7 @@ class Outbox:
                 if call.tries < STORE_TRIES:
                     self._aside.append(call)
                 else:
-                    logger.warning(f"{call.label} is missing in MLflow: {e}")
+                    logger.warning(f"MLflow is missing {call.label}: {e}")
             except Exception as e:
                 if unsent(e):
                     self.pause(time.monotonic() - start)
@@ -234,7 +234,7 @@ def storing(store: str) -> Iterator[None]:
         if refusal(e) and not unsent(e):
             raise
         uri = urlsplit(store)
-        place = f"{uri.scheme}://{uri.netloc.rpartition('@')[2]}"
+        place = f"{uri.scheme}://{uri.netloc.rpartition('@')[2]}" if uri.netloc else uri.path
         raise StoreError(f"the artifact store {place} does not accept it ({plain(one_line(e))[:300]})") from e
     finally:
         if ours:

@@ -15,7 +15,7 @@ from pfs_core.latency import benchmark, runtimes
 from pfs_core.latency.networks import read_network, write_network
 from pfs_core.latency.runtimes import RUNTIMES, missing
 from pfs_core.models import build_model
-from pfs_core.nn.fuse import folded
+from pfs_core.nn.fuse import fuse_batchnorm
 from pfs_core.structure import unexpanded_graph
 from pfs_core.structure.references import uniform
 
@@ -56,7 +56,7 @@ def test_a_runtime_computes_what_pytorch_computes(name, threads, network):
 
 def test_batchnorm_is_folded_away(network):
     model = read_network(network)
-    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded(model).modules())
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fuse_batchnorm(model).modules())
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
 
 
@@ -64,7 +64,7 @@ def test_a_batchnorm_that_follows_no_convolution_stays():
     model = build_model(ModelSpec(name="torchvision:densenet121", input_shape=(3, 64, 64))).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        assert torch.allclose(folded(model)(images), model(images), rtol=1e-3, atol=1e-5)
+        assert torch.allclose(fuse_batchnorm(model)(images), model(images), rtol=1e-3, atol=1e-5)
 
 
 def test_a_runtime_that_computes_something_else_is_left_out(structure, tmp_path, monkeypatch):

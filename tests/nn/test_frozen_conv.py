@@ -90,8 +90,8 @@ def test_other_convolutions_stay_what_they_are(options):
     assert [type(module) for module in modules] == [nn.Conv2d] * 2
 
 
-def test_what_is_kept_is_in_no_state():
+def test_what_is_cached_is_in_no_state():
     module = frozen(conv(4, 6, (3, 3)))
     module(images(2, 4, 2, 2))
     assert list(module.state_dict()) == ["weight"]
-    assert module._known.keys() == {(2, 2)}
+    assert module._cache.keys() == {(2, 2)}

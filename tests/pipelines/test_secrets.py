@@ -28,6 +28,8 @@ REQUEST = {
 CODE = """
 import json, sys
 from pfs_core import steps
+from pfs_core.runtime.logs import log_to_terminal
+log_to_terminal()
 from pfs_core.config.request import CompressRequest
 request = json.loads(sys.argv[1])
 settings = lambda stage: ("", request[f"{stage}_settings"])

@@ -1,10 +1,11 @@
-"""Which handler an operation has, by type, function or method name. To support an operation, add a handler.
+"""What all other operations do to channels, and the tables that give each operation its handler.
 
-Operations of packages that are not imported here are named by their path.
+The tables are by type, function or name of a method; operations of packages that are not imported here are entered by
+their path. To support an operation, write a handler and enter it.
 """
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,128 +14,98 @@ from torch import fx, nn
 from pfs_core.channels.abstract_values import Channels, TracedSlice
 from pfs_core.channels.handlers import shapes
 from pfs_core.channels.handlers.layers import LAYERS, Handler
-from pfs_core.channels.slices import argument, first, shape_of
-
-if TYPE_CHECKING:
-    from pfs_core.channels.tracer import ChannelTracer
+from pfs_core.channels.nodes import argument, first, shape_of
+from pfs_core.channels.tracer import ChannelTracer
 
 
-def handler_of(tracer: "ChannelTracer", node: fx.Node) -> tuple[Handler | None, str]:
-    """The handler of a call, if it has one, and what to call the operation."""
-    if node.op == "call_module":
-        module = tracer.module(node)
-        if module._forward_hooks or module._forward_pre_hooks:
-            return None, f"{type(module).__name__} with hooks"
-        if tracer.shared(str(node.target)):
-            return None, f"{type(module).__name__} that shares a parameter with another layer"
-        return MODULES.get(type(module)), type(module).__name__
-    if node.op == "call_method":
-        return METHODS.get(str(node.target)), f".{node.target}()"
-    name = getattr(node.target, "__name__", str(node.target))
-    path = f"{getattr(node.target, '__module__', '')}.{name}"
-    return FUNCTIONS.get(node.target) or FUNCTIONS.get(path), name
-
-
-def in_place(tracer: "ChannelTracer", node: fx.Node) -> bool:
-    """Whether a call changes the tensor that it works on."""
-    if node.op == "call_module":
-        return bool(getattr(tracer.module(node), "inplace", False))
-    name = getattr(node.target, "__name__", str(node.target))
-    return bool(node.kwargs.get("inplace")) or name.endswith("_") or node.target in IN_PLACE
-
-
-def is_view(tracer: "ChannelTracer", node: fx.Node, handler: Handler) -> bool:
-    """Whether what a call gives may be the memory that it works on."""
-    if node.op == "call_module":
-        return isinstance(tracer.module(node), VIEW_MODULES)
-    return handler in VIEWS or node.target in VIEW_OPERATIONS
-
-
-def is_rectifier(tracer: "ChannelTracer", node: fx.Node) -> bool:
-    """Whether a call is ReLU or ReLU6, whose derivative at 0 is 0."""
-    if node.op == "call_module":
-        return isinstance(tracer.module(node), RECTIFIER_MODULES)
-    return node.target in RECTIFIERS
-
-
-def keeps_zero(tracer: "ChannelTracer", node: fx.Node) -> Any:
-    """Acts on each value alone and maps 0 to 0: ReLU, dropout."""
+def keeps_zero(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle an operation that acts on each value alone and maps 0 to 0, such as ReLU or dropout."""
     x = tracer.channels(first(node))
     return NotImplemented if x is None else x
 
 
-def breaks_zero(tracer: "ChannelTracer", node: fx.Node) -> Any:
-    """Acts on each value alone but does not map 0 to 0: a channel masked before it is not an absent one."""
+def breaks_zero(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle an operation that acts on each value alone but does not map 0 to 0, such as a sigmoid.
+
+    A channel that is masked before it is not like an absent one: behind a sigmoid it is 1/2, which the next layer
+    multiplies by its weights. So the channels lose their gates, and can be pruned only if a BatchNorm follows.
+    """
     x = tracer.channels(first(node))
-    return NotImplemented if x is None else x.lose_gates(f"{node.name} does not map 0 to 0")
+    return NotImplemented if x is None else x.without_gates(f"{node.name} does not map 0 to 0")
 
 
-def hardtanh(tracer: "ChannelTracer", node: fx.Node) -> Any:
-    """Clips to a range, which may or may not hold 0."""
+def hardtanh(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle a clipping to a range, which maps 0 to 0 only if 0 is in the range."""
     layer = tracer.module(node)
-    return (keeps_zero if layer.min_val <= 0 <= layer.max_val else breaks_zero)(tracer, node)
+    return keeps_zero(tracer, node) if layer.min_val <= 0 <= layer.max_val else breaks_zero(tracer, node)
 
 
-def pool(tracer: "ChannelTracer", node: fx.Node) -> Any:
-    """Acts on each channel of [N, C, ...] alone and maps a channel of zeros to zeros: pooling, interpolation."""
+def pool(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle an operation on each channel of [N, C, ...] alone that keeps zeros, such as pooling or interpolation."""
     x = tracer.channels(first(node))
     return NotImplemented if x is None or x.dim != 1 else x
 
 
-def pad(tracer: "ChannelTracer", node: fx.Node) -> Any:
-    """Pads space; channels that are padded are frozen (the shortcut of option A)."""
+def pad(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle a padding of space; channels that are padded themselves are frozen (a ResNet's shortcut of option A)."""
     x, shape = tracer.channels(first(node)), shape_of(first(node))
-    sizes, mode, value = (argument(node, i, n) for i, n in ((1, "pad"), (2, "mode"), (3, "value")))
+    sizes, mode, value = argument(node, 1, "pad"), argument(node, 2, "mode"), argument(node, 3, "value")
     if x is None or not isinstance(sizes, tuple | list):
         return NotImplemented
     if len(sizes) // 2 >= len(shape) - x.dim and shape_of(node)[x.dim] != shape[x.dim]:
-        return tracer.stop(node, f"a padding of the channels ({node.name})")
+        return tracer.freeze_inputs(node, f"a padding of the channels ({node.name})")
     return breaks_zero(tracer, node) if value and mode in (None, "constant") else x
 
 
-def add(tracer: "ChannelTracer", node: fx.Node) -> Any:
-    """Ties two tensors of one shape: a residual stream. A number that is added moves zero."""
+def add(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle an addition: it unifies two tensors of one shape into a residual stream.
+
+    Adding a number turns 0 into something else, so the channels lose their gates.
+    """
     a, b = first(node), argument(node, 1, "other")
     x, y = tracer.channels(a), tracer.channels(b)
     if x is None or y is None:
         if (one := x or y) is not None and (isinstance(a, int | float) or isinstance(b, int | float)):
-            return one.lose_gates(f"{node.name} adds a number")
-        return tracer.mix(node, tracer.value(a), tracer.value(b))
-    if not _alike(x, y, shape_of(a), shape_of(b)):
+            return one.without_gates(f"{node.name} adds a number")
+        return tracer.combine_with_fixed(node, tracer.value(a), tracer.value(b))
+    if not _same_channels(x, y, shape_of(a), shape_of(b)):
         return NotImplemented
     if not tracer.unify(
         x.parts, y.parts, f"{node.name} adds channels with other borders", stream=f"joined at {node.name}"
     ):
         return x
-    return Channels(x.dim, tuple(map(_both, x.parts, y.parts)))
+    return Channels(x.dim, tuple(map(_zero_in_both, x.parts, y.parts)))
 
 
-def _alike(x: Channels, y: Channels, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    """Whether two tensors have as many channels on the same dimension; the others may be broadcast."""
+def _same_channels(x: Channels, y: Channels, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Return whether tensors of shapes ``a`` and ``b`` have equally many channels on one dimension.
+
+    The other dimensions may differ, since the operation broadcasts them.
+    """
     return x.dim == y.dim and len(a) == len(b) and a[x.dim] == b[y.dim]
 
 
-def _both(a: TracedSlice, b: TracedSlice) -> TracedSlice:
-    """Zero where both are."""
+def _zero_in_both(a: TracedSlice, b: TracedSlice) -> TracedSlice:
+    """Return the slice of a sum, which is 0 where both terms are: all gates of both have to mask a channel."""
     ungated = a.ungated or b.ungated
     return a._replace(gates=frozenset() if ungated else a.gates | b.gates, ungated=ungated)
 
 
-def multiply(tracer: "ChannelTracer", node: fx.Node) -> Any:
-    """Ties two tensors of one width, one of them perhaps a number a channel (squeeze and excitation).
+def multiply(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle a product: it unifies two tensors of one width, such as the factors of a squeeze-and-excitation block.
 
-    The product of channels is 0 where one of the factors is: the first one that has a gate gates it. A factor of a
-    single channel is broadcast over the others and stays single.
+    The product of channels is 0 where one of the factors is, so the first factor that has a gate gates it. A factor of
+    a single channel is broadcast over the others and must stay single.
     """
     a, b = first(node), argument(node, 1, "other")
     x, y = tracer.channels(a), tracer.channels(b)
     if x is None or y is None:
         if (one := x or y) is not None and (isinstance(a, int | float) or isinstance(b, int | float)):
             return one
-        return tracer.mix(node, tracer.value(a), tracer.value(b))
+        return tracer.combine_with_fixed(node, tracer.value(a), tracer.value(b))
     if x.dim != y.dim or len(shape_of(a)) != len(shape_of(b)):
         return NotImplemented
-    if not _alike(x, y, shape_of(a), shape_of(b)):
+    if not _same_channels(x, y, shape_of(a), shape_of(b)):
         many, single = (x, y) if shape_of(b)[y.dim] == 1 else (y, x)
         tracer.freeze(single.parts, f"{node.name} multiplies all channels by it")
         return many
@@ -145,14 +116,14 @@ def multiply(tracer: "ChannelTracer", node: fx.Node) -> Any:
     )
 
 
-def scale(tracer: "ChannelTracer", node: fx.Node) -> Any:
-    """Division by a number."""
+def scale(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle a division by a number."""
     x = tracer.channels(first(node))
     return x if x is not None and isinstance(argument(node, 1, "other"), int | float) else NotImplemented
 
 
-def expand_as(tracer: "ChannelTracer", node: fx.Node) -> Any:
-    """Repeats values over space; both tensors have the same channels."""
+def expand_as(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``x.expand_as(y)``, which repeats values over space; both tensors have the same channels."""
     x, y = tracer.channels(first(node)), tracer.channels(argument(node, 1, "other"))
     if x is None or y is None or x.dim != y.dim or shape_of(node.args[0])[x.dim] != shape_of(node)[x.dim]:
         return NotImplemented
@@ -160,26 +131,31 @@ def expand_as(tracer: "ChannelTracer", node: fx.Node) -> Any:
     return x
 
 
-def concatenate(tracer: "ChannelTracer", node: fx.Node) -> Any:
-    """Along the channels: one group after the other. Along another dimension: the same channels in all."""
+def concatenate(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle a concatenation.
+
+    Along the channels it puts one group after the other; along another dimension it unifies the channels of all
+    tensors.
+    """
     tensors, dim = first(node) or node.kwargs.get("tensors"), argument(node, 1, "dim", 0)
     if not isinstance(tensors, tuple | list) or not isinstance(dim, int):
         return NotImplemented
     known = [x for x in map(tracer.channels, tensors) if x is not None]
     if not known:
         return NotImplemented
-    dim, along = dim % len(shape_of(node)), known[0].dim
-    rows = [tracer.parts_of_dim(tensor, along) for tensor in tensors]
-    if any(row is None for row in rows):
+    dim, channel_dim = dim % len(shape_of(node)), known[0].dim
+    all_rows = [tracer.parts_of_dim(tensor, channel_dim) for tensor in tensors]
+    rows = [row for row in all_rows if row is not None]
+    if len(rows) < len(all_rows):
         return NotImplemented
-    if dim == along:
-        return Channels(dim, tuple(part for row in rows for part in row or ()))
-    out = rows[0] or ()
+    if dim == channel_dim:
+        return Channels(dim, tuple(part for row in rows for part in row))
+    out = rows[0]
     for row in rows[1:]:
-        if not tracer.unify(out, row or (), f"{node.name} joins channels with other borders"):
+        if not tracer.unify(out, row, f"{node.name} joins channels with other borders"):
             break
-        out = tuple(map(_both, out, row or ()))
-    return Channels(along, out)
+        out = tuple(map(_zero_in_both, out, row))
+    return Channels(channel_dim, out)
 
 
 MODULES: dict[type, Handler] = {**LAYERS, nn.Flatten: shapes.flatten, nn.Hardtanh: hardtanh}
@@ -216,16 +192,21 @@ METHODS: dict[str, Handler] = {
     "dim": shapes.metadata,
 }
 
-SIZED = (shapes.view, shapes.index)  # handlers that understand a width among their arguments
+SIZED = (shapes.view, shapes.index)
+"""Handlers that understand a width among their arguments; for any other operation it freezes the channels."""
 IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+"""Functions that change their first argument, besides those whose name ends with an underscore."""
 VIEWS = (
     shapes.flatten, shapes.view, shapes.permute, shapes.transpose, shapes.unsqueeze, shapes.squeeze, shapes.index,
     expand_as,
 )  # fmt: skip
+"""Handlers of operations whose output may share memory with their input."""
+VIEW_OPERATIONS = (F.dropout, F.dropout2d, "contiguous", "detach", "float", "half", "bfloat16")
+"""Other such operations: in evaluation, or where there is nothing to convert, they return their input itself."""
 VIEW_MODULES = (nn.Flatten, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 RECTIFIER_MODULES = (nn.ReLU, nn.ReLU6)
 RECTIFIERS = (F.relu, F.relu_, torch.relu, torch.relu_, F.relu6, "relu", "relu_")
-VIEW_OPERATIONS = (F.dropout, F.dropout2d, "contiguous", "detach", "float", "half", "bfloat16")
+"""Activations whose derivative at 0 is 0, so that a gate of 0 in front of them stays 0."""
 
 _KEEP_ZERO_MODULES = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Tanh,
