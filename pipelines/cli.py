@@ -143,7 +143,7 @@ class _Name:
 
 NETWORK = "see pfs models; or torchvision:NAME, package.module:factory, or a .yaml or .json spec file"
 METHOD, RECIPE = _Name("pfs_core.methods.registry", "METHODS"), _Name("pfs_core.config.recipes", "RECIPES")
-OPTIONS: dict[str, tuple[str, dict]] = {
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "MODEL": ("model", {"metavar": "MODEL", "help": NETWORK}),
     "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": f"{NETWORK}; default resnet20"}),
     "dataset": ("--dataset", {"default": "digits", "help": "digits (default), a folder, s3:// or torchvision:CIFAR10"}),

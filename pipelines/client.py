@@ -109,7 +109,8 @@ class Client(kfp.client.Client):
 
             def once() -> tuple[Any, int, Any]:
                 with self._explained(f"{method} {path}"):
-                    return call(path, method, *arguments, **options)
+                    result: tuple[Any, int, Any] = call(path, method, *arguments, **options)
+                    return result
 
             data, status, headers = retried(once, lambda e: isinstance(e, ServerError), attempts, _FIRST_WAIT)
             if "html" in (headers.get("Content-Type") or ""):

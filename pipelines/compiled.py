@@ -30,12 +30,14 @@ class Package:
     @property
     def name(self) -> str:
         """Name of the pipeline."""
-        return self.documents[0]["pipelineInfo"]["name"]
+        text: str = self.documents[0]["pipelineInfo"]["name"]
+        return text
 
     @property
     def description(self) -> str:
         """Description of the pipeline in Markdown, which may be empty."""
-        return self.documents[0]["pipelineInfo"].get("description", "")
+        text: str = self.documents[0]["pipelineInfo"].get("description", "")
+        return text
 
     @property
     def version(self) -> str:
@@ -45,7 +47,8 @@ class Package:
     @property
     def parameters(self) -> dict[str, dict[str, Any]]:
         """Parameters of the pipeline by name, as its ``inputDefinitions`` have them."""
-        return self.documents[0]["root"].get("inputDefinitions", {}).get("parameters", {})
+        result: dict[str, dict[str, Any]] = self.documents[0]["root"].get("inputDefinitions", {}).get("parameters", {})
+        return result
 
     @property
     def tasks(self) -> set[str]:

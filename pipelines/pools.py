@@ -48,28 +48,30 @@ class Pools:
     )
     gpu_cpu: str = _parameter("4", "Cores of a step that trains.")
     gpu_memory: str = _parameter("16Gi", "Memory of a step that trains; 8Gi of it may be shared memory.")
-    gpu_node_selector: dict = _parameter({}, "Labels of the nodes for steps that train.")
-    gpu_tolerations: list = _parameter(
+    gpu_node_selector: dict[str, Any] = _parameter({}, "Labels of the nodes for steps that train.")
+    gpu_tolerations: list[Any] = _parameter(
         [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
         "Tolerations for the taints of the nodes for steps that train.",
     )
     cpu_cores: str = _parameter("2", "Cores of a step that neither trains nor measures.")
     cpu_memory: str = _parameter("4Gi", "Memory of a step that neither trains nor measures.")
-    cpu_node_selector: dict = _parameter({}, "Labels of the nodes for steps that neither train nor measure.")
-    cpu_tolerations: list = _parameter(
+    cpu_node_selector: dict[str, Any] = _parameter({}, "Labels of the nodes for steps that neither train nor measure.")
+    cpu_tolerations: list[Any] = _parameter(
         [], "Tolerations for the taints of the nodes for steps that neither train nor measure."
     )
     latency_cores: str = _parameter("2", "Cores of the step that measures: a whole number, which it has to itself.")
     latency_memory: str = _parameter("4Gi", "Memory of the step that measures.")
-    latency_node_selector: dict = _parameter(
+    latency_node_selector: dict[str, Any] = _parameter(
         {}, "Labels of the nodes for the step that measures, of the kind that the network is meant for."
     )
-    latency_tolerations: list = _parameter([], "Tolerations for the taints of the nodes for the step that measures.")
+    latency_tolerations: list[Any] = _parameter(
+        [], "Tolerations for the taints of the nodes for the step that measures."
+    )
     config_map: str = _parameter("pfs-config", "ConfigMap with the addresses of MLflow and the object store.")
     secret: str = _parameter("pfs-secret", "Secret with the keys of MLflow and the object store.")
 
 
-def with_pools(function: Callable) -> Callable:
+def with_pools(function: Callable[..., Any]) -> Callable[..., Any]:
     """Replace the parameter ``pools`` of a function by the fields of :class:`Pools`.
 
     Kubeflow reads the parameters of a pipeline from the signature and the docstring of its function, so both are

@@ -64,7 +64,8 @@ def create(
     except (UserError, ServerError) as e:
         state = f"the new schedule {name!r} is there, paused; run the same command again to finish"
         raise type(e)(f"{e}; {state}") from None
-    return made_id
+    text: str = made_id
+    return text
 
 
 def schedules(client: Client) -> Iterator[Any]:

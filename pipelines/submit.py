@@ -81,7 +81,8 @@ def experiment_id(client: Client, name: str) -> str:
     """The id of the experiment of this name, which is created if it is missing."""
     with quiet():
         experiment = client.create_experiment(name, namespace=client.namespace or None)
-    return client.has(experiment, "experiment_id").experiment_id
+    text: str = client.has(experiment, "experiment_id").experiment_id
+    return text
 
 
 def start(
@@ -100,7 +101,8 @@ def start(
             version_id=version.version_id,
             service_account=service_account or None,
         )
-    return client.has(run, "run_id").run_id
+    text: str = client.has(run, "run_id").run_id
+    return text
 
 
 def start_uncached(
@@ -117,7 +119,8 @@ def start_uncached(
             pipeline_package_path=str(path),
             service_account=service_account or None,
         )
-    return client.has(run, "run_id").run_id
+    text: str = client.has(run, "run_id").run_id
+    return text
 
 
 def follow(client: Client, run_id: str, tasks: set[str], show: Callable[[str], None]) -> str:

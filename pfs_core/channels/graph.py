@@ -188,7 +188,7 @@ class ChannelGraph:
         >>> from pfs_core.models import build_model
         >>> graph = trace(build_model("resnet20"), (3, 32, 32))
         >>> graph.cost(graph.expanded(1.25))
-        Cost(macs=62927872, params=423354)
+        Cost(macs=63632160, params=424910)
         """
         if widths is None:
             widths = self.widths()

@@ -91,7 +91,8 @@ class _Pass:
             self._memory[node] = self._memory.get(tensor, tensor)
         if changed:
             self._overwrite(node, value)
-        return value
+        result: Value = value
+        return result
 
     def _fits(self, node: fx.Node, value: Value) -> bool:
         """Return whether a tensor has as many features as its channels say: a check on the handler."""

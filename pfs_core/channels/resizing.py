@@ -143,7 +143,7 @@ def _reshape(
             old = getattr(module, name)
             if old is None:
                 continue
-            # The weight of a grouped convolution, [C', C / groups, ...], spans only the inputs of one group.
+            # Dimension 1 of a grouped convolution's weight, [C', C / groups, ...], spans only one of its groups.
             shares = getattr(module, "groups", 1) if dim == 1 else 1
             if old.shape[dim] == width // shares:
                 continue

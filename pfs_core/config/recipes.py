@@ -1,4 +1,4 @@
-"""Recipes: named choices of settings for every stage, as plain functions that return all of them."""
+"""Recipes: named choices of settings for all stages, each a function that returns them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,17 +14,25 @@ class Recipe(Config):
     """A named choice of settings for every stage of a pipeline."""
 
     split: SplitConfig = SplitConfig()
+    """Settings of the split."""
     methods: dict[str, dict[str, Any]] = Field(default={})
-    """Settings of the search by method, where they are not the method's defaults."""
+    """Settings of the search that differ from a method's defaults, by the method's name."""
     extract: ExtractConfig = ExtractConfig()
+    """Settings of the extraction."""
     retrain: RetrainConfig
+    """Settings of the training."""
     latency: LatencyConfig = LatencyConfig()
+    """Settings of the latency measurement."""
 
     def stage(self, name: str, changes: Mapping[str, Any]) -> Any:
-        """The configuration of a stage other than the search with ``changes`` applied.
+        """Return the configuration of a stage with ``changes`` applied.
+
+        Args:
+            name: any stage but the search: ``split``, ``extract``, ``retrain`` or ``latency``.
+            changes: the settings to change.
 
         Raises:
-            UserError: the stage has no such setting, or the setting no such value.
+            UserError: the stage has no such setting, or a value is not allowed.
         """
         return getattr(self, name).updated(changes, name)
 
@@ -39,17 +47,17 @@ _IMAGENET_METHODS: dict[str, dict[str, Any]] = {
 
 
 def cifar_sfp() -> Recipe:
-    """The paper's CIFAR-10 setting: search 10 epochs, retrain as He et al. 2018 (soft filter pruning)."""
+    """Return the paper's setting for CIFAR-10: a search of 10 epochs, training as in He et al. (2018)."""
     return Recipe(retrain=RetrainConfig(epochs=200, milestones=(0.3, 0.6, 0.8), factor=0.2))
 
 
 def cifar_official() -> Recipe:
-    """The schedule of the paper's released code: 160 epochs, a tenth of the rate at 50% and 75%."""
+    """Return the schedule of the paper's released code: 160 epochs, a tenth of the learning rate at 50% and 75%."""
     return Recipe(retrain=RetrainConfig(epochs=160, nesterov=False, weight_decay=1e-4, milestones=(0.5, 0.75)))
 
 
 def imagenet_mobilenet() -> Recipe:
-    """The paper's setting for MobileNets on ImageNet: 300 epochs with a cosine."""
+    """Return the paper's setting for MobileNets on ImageNet: 300 epochs with a cosine schedule."""
     return Recipe(
         split=_IMAGENET_SPLIT,
         methods=_IMAGENET_METHODS,
@@ -60,7 +68,7 @@ def imagenet_mobilenet() -> Recipe:
 
 
 def imagenet_resnet() -> Recipe:
-    """The paper's setting for ResNets on ImageNet: 90 epochs as He et al. 2016, with label smoothing."""
+    """Return the paper's setting for ResNets on ImageNet: 90 epochs as in He et al. (2016), with label smoothing."""
     return Recipe(
         split=_IMAGENET_SPLIT,
         methods=_IMAGENET_METHODS,
@@ -76,9 +84,9 @@ def imagenet_resnet() -> Recipe:
 
 
 def fast() -> Recipe:
-    """A first look at real data: a search until it has settled, 15 epochs of training with a cosine, validated.
+    """Return settings for a first look at a dataset: a search until it has settled, 15 epochs with a cosine schedule.
 
-    Far from the paper's schedules: it says whether a dataset and a network work, not how good they get.
+    They are far from the paper's schedules: a run shows whether dataset and network work, not how accurate they get.
     """
     return Recipe(
         methods={
@@ -93,7 +101,7 @@ def fast() -> Recipe:
 
 
 def demo() -> Recipe:
-    """Seconds on a laptop with the embedded digits; shows the machinery, proves nothing."""
+    """Return settings for seconds on a laptop with the embedded digits: a demonstration, from which nothing follows."""
     return Recipe(
         methods={
             "pfs": {"epochs": 40, "batch_size": 64},
@@ -116,12 +124,19 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name; UserError lists the names if there is none."""
+    """Return the recipe of that name.
+
+    Raises:
+        UserError: there is none; the message lists the names.
+
+    >>> recipe("cifar-official").retrain.epochs
+    160
+    """
     if name not in RECIPES:
         raise UserError(f"unknown recipe {name!r}{did_you_mean(name, RECIPES)}; known: {', '.join(RECIPES)}")
     return RECIPES[name]()
 
 
 def default_recipe(dataset: str) -> str:
-    """The recipe for a dataset where none is named: ``demo`` for the embedded digits, else the paper's."""
+    """Return the name of the recipe for a dataset where none is named: ``demo`` for digits, else the paper's."""
     return "demo" if dataset == "digits" else "cifar-sfp"

@@ -87,7 +87,8 @@ class CompressRequest(Config):
 
     def stage_settings(self, stage: str) -> Settings:
         """Return the changes to the recipe's settings of a stage in :data:`~pfs_core.config.overrides.STAGES`."""
-        return getattr(self, f"{stage}_settings")
+        result: Settings = getattr(self, f"{stage}_settings")
+        return result
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the pipeline ``compress``, as plain JSON values.

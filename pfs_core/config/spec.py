@@ -1,4 +1,4 @@
-"""What a user asks for: which model, how small, and by which recipe. JSON in, one-line errors out."""
+"""The network and the budget that a user asks for, and the base class of all settings."""
 
 import re
 from collections.abc import Mapping
@@ -10,13 +10,25 @@ from pfs_core.errors import UserError
 
 
 class Config(BaseModel):
-    """A frozen pydantic model that refuses unknown keys and speaks to users in one line."""
+    """A frozen pydantic model that refuses unknown keys and reports errors to users in one line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: Any, what: str) -> Self:
-        """Validate ``values``; ``what`` names them in the UserError of the first thing that is wrong."""
+        """Validate ``values`` and return them as an object of this class.
+
+        Args:
+            values: the fields by name.
+            what: what to call the values in an error message, e.g. the name of the file that they come from.
+
+        Raises:
+            UserError: a value is missing, wrong or not known; the message is about the first of these.
+
+        >>> Budget.parse({"metric": "macs", "target": 20}, "budget")
+        Traceback (most recent call last):
+        pfs_core.errors.UserError: budget.target: must be a fraction in (0, 1] or a count such as 20M (got 20)
+        """
         try:
             return cls.model_validate(values)
         except ValidationError as e:
@@ -31,23 +43,33 @@ class Config(BaseModel):
             raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
 
     def updated(self, changes: Mapping[str, Any], what: str) -> Self:
-        """A copy with ``changes`` applied and validated."""
+        """Return a copy with ``changes`` applied and validated.
+
+        Args:
+            changes: the fields to change.
+            what: what to call the values in an error message.
+
+        Raises:
+            UserError: as :meth:`parse`.
+        """
         return self.parse({**self.model_dump(), **changes}, what)
 
 
 class ModelSpec(Config):
-    """Enough to build a network again: a name, its keyword arguments, classes, input and expansion."""
+    """Everything that is needed to build a network: its name and arguments, classes, images and expansion."""
 
     name: str
-    """Of the zoo, ``torchvision:NAME`` or ``package.module:factory``."""
+    """Name of the network: one of the zoo, ``torchvision:NAME`` or ``package.module:factory``."""
     num_classes: int = Field(default=10, ge=2)
+    """Number of classes that the network distinguishes."""
     input_shape: tuple[int, int, int] = (3, 32, 32)
-    """Channels, height, width of one image."""
+    """Channels, height and width of one image."""
     expand: float = Field(default=1.0, ge=1.0, le=8.0)
-    """Factor on the width of every prunable channel group, applied before the search."""
+    """Factor by which the width of every prunable channel group is multiplied before the search."""
     expand_stream: float | None = Field(default=None, ge=1.0, le=8.0)
-    """Factor on the residual streams; None leaves that to the network (see ``widen_stream``)."""
+    """Factor for the residual streams; None leaves that to the network (see ``widen_stream``)."""
     kwargs: dict[str, Any] = {}
+    """Keyword arguments of the function that builds the network."""
 
     @field_validator("input_shape")
     @classmethod
@@ -61,11 +83,19 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 class Budget(Config):
-    """How much the pruned network may cost, relative to the unexpanded network or in absolute numbers."""
+    """The cost that the pruned network may have, relative to the unexpanded network or in absolute numbers.
+
+    >>> budget = Budget.from_text("macs=20M")
+    >>> budget.limit(40_813_184), round(budget.fraction(40_813_184), 2)
+    (20000000.0, 0.49)
+    >>> Budget.from_text("latency=0.6")
+    Budget(metric='latency', target=0.6)
+    """
 
     metric: Literal["macs", "params", "latency"] = "macs"
+    """Unit of the cost: multiply-accumulates, parameters, or the measured time of one image."""
     target: float = Field(gt=0)
-    """A fraction in (0, 1], or a count from 1,000 up (not of latency)."""
+    """Largest cost: a fraction in (0, 1], or a count of at least 1,000 (a latency is always a fraction)."""
 
     @field_validator("target")
     @classmethod
@@ -82,7 +112,11 @@ class Budget(Config):
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Parse ``macs=0.5``, ``latency=0.6`` or ``macs=20M``; UserError says what is wrong with anything else."""
+        """Parse a budget such as ``macs=0.5``, ``latency=0.6`` or ``macs=20M``.
+
+        Raises:
+            UserError: the text is not a budget.
+        """
         match = re.fullmatch(r"(\w+)=([0-9.]+(?:[eE][+-]?[0-9]+)?)([KMG]?)", text.strip())
         number = _number(match[2]) if match else None
         if match is None or number is None:
@@ -92,19 +126,17 @@ class Budget(Config):
         return cls.parse({"metric": match[1], "target": number * _UNITS[match[3]]}, f"budget {text!r}")
 
     def limit(self, reference: float) -> float:
-        """The largest cost allowed, given the cost of the unexpanded network in the same metric.
-
-        A fraction is of a whole cost, so what floating point loses of it (well under one MAC) is given back.
-        """
+        """Return the largest cost allowed, given the cost of the unexpanded network in the same metric."""
+        # Costs are whole numbers. A product that floating point has rounded down must not exclude the one that it is.
         return self.target * reference + 1e-6 if self.target <= 1 else self.target
 
     def fraction(self, reference: float) -> float:
-        """The budget as a fraction of the unexpanded network's cost."""
+        """Return the budget as a fraction of ``reference``, the unexpanded network's cost in the same metric."""
         return self.target if self.target <= 1 else self.target / reference
 
     @property
     def in_macs(self) -> "Budget":
-        """What stands for the budget where latency is not known: the same share of the MACs."""
+        """The budget itself or, for one of latency, the same fraction of the MACs, which need no measurement."""
         return Budget(target=self.target) if self.metric == "latency" else self
 
     def __str__(self) -> str:

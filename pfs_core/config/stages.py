@@ -1,4 +1,4 @@
-"""The settings of every stage but the search, whose settings are its method's (:mod:`pfs_core.methods.registry`)."""
+"""The settings of every stage except for the search; those are in the packages of the methods."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,32 +7,32 @@ from pydantic import Field, ValidationInfo, field_validator
 from pfs_core.config.spec import Config
 
 Precision = Literal["auto", "bf16", "fp32"]
-"""``auto`` is bf16 autocast where the device computes it natively, fp32 elsewhere."""
+"""Number format of forward and backward passes; ``auto`` is bf16 where the device computes it natively, else fp32."""
 
 
 class SplitConfig(Config):
-    """Which rows validate and which test, and how images are read."""
+    """Settings of the split: which images are for validation and which for the test, and how images are read."""
 
     validation: int = Field(default=5000, ge=1)
-    """Rows held out of the training set to validate on, at random."""
+    """Number of training images that are held out at random for validation."""
     validation_per_class: int | None = Field(default=None, ge=1)
-    """Rows of each class instead of a total, as the paper does on ImageNet (50)."""
+    """Number of validation images of each class, in place of a total; the paper uses 50 on ImageNet."""
     stratified: bool = False
-    """Give every class its share of the validation rows."""
+    """Draw the validation images from every class in proportion to its size."""
     max_validation_fraction: float = Field(default=0.1, gt=0, lt=1)
-    """Upper bound of the validation rows as a fraction of the training rows, for small sets."""
+    """Largest fraction of the training images to hold out for validation, which matters for small datasets."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Rows held out to test on, at random, where the source has no test set of its own."""
+    """Fraction of the images that is held out at random for the test, if the dataset has no test set."""
     flip: bool = True
-    """Mirror training images at random; false where a mirrored image is of another class, as for digits or signs."""
+    """Mirror training images at random. Set it to false if a mirrored image is of another class, like a digit."""
     channels: Literal[1, 3] | None = None
-    """Read every image as grey or as RGB; None keeps what the images are."""
+    """Convert every image to grey (1) or to RGB (3); None keeps the images as they are."""
     image_size: int | None = Field(default=None, ge=8, le=1024)
-    """Train on random crops resized to this, read from where they are; None keeps images of one size in memory."""
+    """Side of the random crops to train on, streamed from the files; None keeps images of one size in memory."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Area of a random crop as a share of its image, smallest and largest."""
+    """Smallest and largest area of a random crop, as a fraction of its image."""
     on_bad: Literal["stop", "skip"] = "stop"
-    """What an image that cannot be read does: stop the split, or be left out and listed in split.json."""
+    """What to do if an image cannot be read: stop the split, or skip the image and list it in split.json."""
 
     @field_validator("crop_scale")
     @classmethod
@@ -43,57 +43,65 @@ class SplitConfig(Config):
 
 
 class ExtractConfig(Config):
-    """Cutting the gates at the budget."""
+    """Settings of the extraction, which cuts the gates at the budget."""
 
     channel_multiple: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
-    """Kept widths are multiples of this; ``auto`` measures which of 1, 2, 4, 8 and 16 makes the fastest network."""
+    """Number that widths are multiples of; ``auto`` measures which of 1, 2, 4, 8 and 16 makes the fastest network."""
     floor: float = Field(default=0.0, ge=0, le=1)
-    """The share of its unexpanded width that every prunable group keeps at least."""
+    """Fraction of its unexpanded width that every prunable group keeps at least."""
     runtime: Literal["onnxruntime", "eager", "openvino"] = "onnxruntime"
-    """What a latency budget and ``channel_multiple=auto`` measure in."""
+    """Runtime in which a latency budget and ``channel_multiple=auto`` are measured."""
     threads: int = Field(default=1, ge=1)
-    """On how many threads."""
+    """Number of threads of these measurements."""
 
 
 class RetrainConfig(Config):
-    """Training with SGD."""
+    """Settings of the training with SGD."""
 
     epochs: int = Field(ge=1)
+    """Number of epochs, which ``scratch_b`` stretches for the pruned network."""
     start: Literal["fresh", "inherited"] = "fresh"
-    """``inherited`` fine-tunes: the pruned network starts from what it keeps of the network that its method trained."""
+    """Initial weights: ``fresh``, or ``inherited`` from the network that the method trained (fine-tuning)."""
     batch_size: int = Field(default=128, ge=2)
-    """Images of an optimiser step, of all processes together."""
+    """Images per optimiser step, over all processes."""
     accumulate: int = Field(default=1, ge=1)
-    """Micro-batches that the images of a step are computed in, where they do not fit in memory at once."""
+    """Micro-batches per optimiser step, for batches that do not fit in memory at once."""
     lr: float = Field(default=0.1, gt=0)
+    """Learning rate after the warm-up."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of SGD."""
     nesterov: bool = True
+    """Use Nesterov's form of momentum."""
     weight_decay: float = Field(default=5e-4, ge=0)
+    """Weight decay of SGD."""
     decay_norm_and_bias: bool = True
-    """Decay the scales and shifts of normalisations, and biases, as all other weights."""
+    """Apply weight decay to biases and to the scales and shifts of normalisations as well."""
     clip_norm: float | None = Field(default=None, gt=0)
-    """Largest norm of the gradient of all weights together; a longer one is scaled down to it."""
+    """Largest norm of the gradient of all weights; a larger gradient is scaled down to it, None never scales."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of every label that is spread evenly over all classes."""
+    """Fraction of every label that is spread evenly over all classes."""
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay a step of a moving average of the weights, which is then what is validated, tested and saved."""
+    """Decay per step of a moving average of the weights, which is then validated, tested and saved; None has none."""
     schedule: Literal["multistep", "cosine"] = "multistep"
+    """Course of the learning rate: it drops at ``milestones``, or follows half a cosine down to 0."""
     milestones: tuple[float, ...] = ()
-    """Fractions of the training at which the multistep schedule multiplies the rate by ``factor``."""
+    """Fractions of the training at which the multistep schedule multiplies the learning rate by ``factor``."""
     factor: float = Field(default=0.1, gt=0, lt=1)
+    """Factor on the learning rate at each milestone."""
     warmup_epochs: float = Field(default=0.0, ge=0)
-    """Epochs in which the rate rises evenly to ``lr``; a cosine begins after them."""
+    """Epochs at the start in which the learning rate rises linearly to ``lr``; a cosine follows after them."""
     scratch_b: bool = True
-    """Spend the dense network's compute: epochs x (dense MACs / MACs), every step of the schedule stretched."""
+    """Train with the dense network's compute: epochs and schedule are stretched by dense MACs / MACs."""
     train_on_validation: bool = True
-    """Train on training and validation rows together; otherwise validate on the way."""
+    """Train on the training and the validation images together; if false, validate during the training."""
     validate_every: int = Field(default=1, ge=1)
-    """Epochs from one validation to the next; the last epoch is always validated."""
+    """Epochs between validations; the last epoch is always validated."""
     sync_bn: bool = False
-    """Where several processes train: take BatchNorm's statistics over the batches of all of them (GPUs only)."""
+    """Compute BatchNorm's statistics over the batches of all processes that train together (GPUs only)."""
     keep: Literal["last", "best"] = "last"
-    """Which weights are tested: those of the last epoch, or of the best validation."""
+    """Weights to test: those of the ``last`` epoch, or those of the epoch with the ``best`` validation accuracy."""
     precision: Precision = "auto"
+    """Number format of the forward and backward passes; ``auto`` is bf16 where the device computes it natively."""
 
     @field_validator("start", mode="before")
     @classmethod
@@ -133,22 +141,26 @@ class RetrainConfig(Config):
 
 
 class LatencyConfig(Config):
-    """The interleaved latency protocol; times in seconds."""
+    """Settings of the interleaved latency protocol."""
 
     warmup_seconds: float = Field(default=1.0, ge=0)
+    """Seconds of warm-up before each measurement, at least."""
     warmup_rounds: int = Field(default=10, ge=1)
+    """Rounds of warm-up before each measurement, at least."""
     min_rounds: int = Field(default=100, ge=64)
+    """Smallest number of rounds of a measurement."""
     max_seconds: float = Field(default=30.0, gt=0)
+    """Longest duration of a measurement in seconds."""
     relative_width: float = Field(default=0.02, gt=0)
-    """Stop when the interval of every median and ratio is narrower than this fraction of it."""
+    """Relative width of the intervals of all medians and ratios at which a measurement ends early."""
     runtimes: tuple[Literal["onnxruntime", "eager", "aotinductor", "openvino"], ...] = Field(
         default=("onnxruntime", "eager", "openvino"), min_length=1
     )
-    """The first one that works is quoted. openvino needs its package, aotinductor a C++ compiler and half a minute."""
+    """Runtimes to measure in; the first that works is quoted. aotinductor needs a C++ compiler and half a minute."""
     threads: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(1, 0), min_length=1)
-    """Each is measured; 0 means all cores."""
+    """Numbers of threads to measure with; 0 means all cores."""
     batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
-    """Images at once; each is measured."""
+    """Batch sizes to measure with."""
 
     @field_validator("runtimes", "threads", "batches", mode="before")
     @classmethod

@@ -149,7 +149,7 @@ class Streamed:
             for count in counts[self.rank * workers : (self.rank + 1) * workers]
         ]
 
-    def _loaded(self, dataset: IterableDataset) -> Iterator[tuple[Tensor, Tensor]]:
+    def _loaded(self, dataset: "IterableDataset[Any]") -> Iterator[tuple[Tensor, Tensor]]:
         """Run a dataset in worker processes and bring its batches to the device.
 
         Raises:
@@ -206,7 +206,7 @@ def _borders(count: int, least: int, size: int) -> list[int]:
     return [*(size * batch for batch in range(batches)), count]
 
 
-class _Training(IterableDataset):
+class _Training(IterableDataset[Any]):
     """Batches of random crops of this process's rows, as tuples (images, labels, fault).
 
     Args:
@@ -244,7 +244,7 @@ class _Training(IterableDataset):
             yield batch
 
 
-class _Evaluation(IterableDataset):
+class _Evaluation(IterableDataset[Any]):
     """Batches of centre crops in the order of the rows, as tuples (images, labels, fault).
 
     Args:

@@ -1,1 +1,1 @@
-"""The trained network in the forms that users deploy."""
+"""The trained network in the forms that users deploy: a module with its normalisation, and ONNX."""

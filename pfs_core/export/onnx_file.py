@@ -1,4 +1,4 @@
-"""A network as an ONNX file: the format that other runtimes and quantisers read."""
+"""Networks as ONNX files, the format that other runtimes and quantisers read."""
 
 import contextlib
 import importlib.util
@@ -16,18 +16,22 @@ from torch import nn
 from pfs_core.errors import UserError
 
 INPUT, OUTPUT = "images", "logits"
+"""Names of the input and the output in every file."""
 TOLERANCE = 1e-3
-"""How far logits may be from PyTorch's, as a share of the largest of them: float32 in another order of sums."""
+"""Largest difference of logits from PyTorch's, as a fraction of the largest logit: runtimes add float32 numbers in
+different orders."""
 
 
 def write_onnx(model: nn.Module, input_shape: tuple[int, int, int], path: Path) -> None:
-    """Write ``model`` as one self-contained file; BatchNorms are folded into convolutions.
+    """Write ``model`` as one self-contained file, with BatchNorms folded into convolutions.
+
+    The network in the file takes ``images``, float32 [N, C, H, W] for any N, and returns ``logits``, float32
+    [N, classes].
 
     Args:
-        model: in evaluation mode, on the CPU.
-        input_shape: channels, height, width. The file takes ``images`` float32 [N, C, H, W] of any N and gives
-            ``logits`` float32 [N, classes].
-        path: the file.
+        model: a network in evaluation mode, on the CPU.
+        input_shape: channels, height and width of one image.
+        path: the file to write.
 
     Raises:
         UserError: an operation of the network has no counterpart in ONNX.
@@ -49,7 +53,9 @@ def write_onnx(model: nn.Module, input_shape: tuple[int, int, int], path: Path) 
     except torch.onnx.OnnxExporterError as e:
         raise UserError(f"this network cannot be written as ONNX: {str(e).strip().splitlines()[0]}") from None
     assert program is not None
-    for graph in program.model.graphs():  # where the source code lay, which changes from machine to machine
+    # The metadata says where the source code was, which differs between machines; the same network is to be the same
+    # file.
+    for graph in program.model.graphs():
         graph.metadata_props.clear()
         for node in graph:
             node.metadata_props.clear()
@@ -59,16 +65,20 @@ def write_onnx(model: nn.Module, input_shape: tuple[int, int, int], path: Path) 
 
 
 def write_onnx_quickly(model: nn.Module, images: torch.Tensor, path: Path) -> None:
-    """Write ``model`` for batches of this size, through torch's older exporter, which takes a twentieth of the time.
+    """Write ``model`` for batches of the size of ``images``, with torch's older exporter.
 
-    For measurements of many networks; what is deployed is :func:`write_onnx`'s.
+    It takes a twentieth of the time, for measurements of many networks. Networks that are deployed are written by
+    :func:`write_onnx`.
     """
     with _quiet():
         torch.onnx.export(model, (images,), str(path), dynamo=False, input_names=[INPUT], output_names=[OUTPUT])
 
 
 def onnx_session(path: Path, threads: int = 1) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the CPU whose idle threads sleep, so that others' time is their own."""
+    """Return an ``onnxruntime.InferenceSession`` on the CPU whose idle threads sleep.
+
+    By default they spin, and would take time from the network that is measured next.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -79,7 +89,7 @@ def onnx_session(path: Path, threads: int = 1) -> Any:
 
 
 def check_onnx(path: Path, model: nn.Module, input_shape: tuple[int, int, int], seed: int = 0) -> None:
-    """Raise UserError unless ONNX Runtime computes from the file what ``model`` computes, for 1 and for 3 images."""
+    """Raise UserError unless ONNX Runtime computes from the file what ``model`` computes, for 1 image and for 3."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise UserError(f"{path.name} cannot be checked without onnxruntime (pip install onnxruntime)")
     session = onnx_session(path)
@@ -93,7 +103,7 @@ def check_onnx(path: Path, model: nn.Module, input_shape: tuple[int, int, int], 
 
 
 def agree(logits: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether two runtimes computed the same: all differences within :data:`TOLERANCE`."""
+    """Return whether two runtimes computed the same: no difference is larger than :data:`TOLERANCE` allows."""
     return logits.shape == expected.shape and bool(
         np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()
     )
@@ -101,7 +111,7 @@ def agree(logits: np.ndarray, expected: np.ndarray) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's progress marks and its warnings about itself."""
+    """Suppress the exporter's progress marks and its warnings about itself."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):

@@ -1,4 +1,4 @@
-"""Latency of networks on this machine's CPU measured side by side."""
+"""The latency of networks on this machine's CPU: measured side by side, or predicted from their widths."""
 
 from pfs_core.latency.benchmarking import benchmark
 

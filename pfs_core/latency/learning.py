@@ -14,7 +14,7 @@ from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.latency.machine import machine
-from pfs_core.latency.model import LatencyModel, Measured, fit
+from pfs_core.latency.model import LatencyModel, MeasuredNetwork, fit
 from pfs_core.latency.protocol import quiet
 from pfs_core.latency.runtimes import missing
 from pfs_core.latency.sampling import PairTimer, draw_widths
@@ -140,14 +140,14 @@ def _measure(
     threads: int,
     multiple: int,
     seed: int,
-) -> tuple[list[Measured], float]:
+) -> tuple[list[MeasuredNetwork], float]:
     """Measure random structures; returns them with the median latency of the dense network in milliseconds."""
     rng = np.random.default_rng(seed)
     drawn = [draw_widths(graph, expanded, multiple, rng) for _ in range(FITTED + TESTED)]
     measured = []
     with _stopwatch(spec, graph, runtime, threads) as watch:
         for place, widths in enumerate(drawn, 1):
-            measured.append(Measured(widths=widths, ratio=watch.ratio(widths)))
+            measured.append(MeasuredNetwork(widths=widths, ratio=watch.ratio(widths)))
             if place % 20 == 0:
                 logger.info(f"latency model  {place} of {len(drawn)} structures")
     return measured, float(np.median(watch.dense_ms))

@@ -1,4 +1,4 @@
-"""How much memory a network needs while it answers, each in a process of its own (Linux)."""
+"""The memory that a network needs for inference, measured in a process of its own (Linux)."""
 
 import contextlib
 import ctypes
@@ -14,26 +14,30 @@ from pathlib import Path
 from typing import Any
 
 _RUNS = 5
+"""Forward passes that the peak is taken over, after one that allocates what is kept between passes."""
 
 
 def peak_memory(jobs: Sequence[dict[str, Any]]) -> list[float | None]:
-    """Peak resident MiB of each job while it runs, less what the process had before the network was loaded.
+    """Measure the peak resident memory of each job while it runs, in MiB.
 
-    Weights, the runtime's own structures and activations are in it; libraries and what loading alone takes are not.
+    The memory of the process before the network was loaded is subtracted. So the weights, the runtime's own structures
+    and the activations count; libraries, and memory that only loading needs, do not.
 
     Args:
-        jobs: ``runtime``, ``folder``, ``threads`` and ``batch`` of each.
+        jobs: ``runtime``, ``folder``, ``threads`` and ``batch`` of each job.
 
     Returns:
-        A figure a job; None where the system has no such counters, or the network did not run.
+        One number per job; None where the system has no such counters, or where the network did not run.
     """
     if not Path("/proc/self/clear_refs").exists():
         return [None] * len(jobs)
+    # A fresh interpreter: this process has threads of torch and of the runtimes, with which a fork is not safe.
     command = [sys.executable, "-m", __name__]
     done = subprocess.run(command, input=json.dumps(list(jobs)), capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         return [None] * len(jobs)
-    return json.loads(done.stdout.splitlines()[-1])
+    result: list[float | None] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def _main() -> None:
@@ -47,6 +51,7 @@ def _main() -> None:
 
 
 def _forked(runtimes: Any, job: dict[str, Any]) -> float | None:
+    """Measure a job in a fork of this process, so that no job's memory is reused by the next one."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -61,6 +66,7 @@ def _forked(runtimes: Any, job: dict[str, Any]) -> float | None:
 
 
 def _peak(runtimes: Any, job: dict[str, Any]) -> float:
+    """Measure a job in this process, in MiB."""
     import numpy as np
 
     folder = Path(job["folder"])
@@ -69,7 +75,7 @@ def _peak(runtimes: Any, job: dict[str, Any]) -> float:
     run = runtimes.RUNTIMES[job["runtime"]](folder, images, job["threads"])
     run()
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    ctypes.CDLL(None).malloc_trim(0)  # memory that is free but still allocated would count as the network's
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     for _ in range(_RUNS):
         run()
@@ -77,6 +83,7 @@ def _peak(runtimes: Any, job: dict[str, Any]) -> float:
 
 
 def _status(key: str) -> int:
+    """Return a counter of this process in KiB."""
     match = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert match
     return int(match[1])

@@ -1,10 +1,14 @@
-"""A network's latency from its widths: what each kind of layer takes a multiply-accumulate on one machine.
+"""A model that predicts a network's latency from its widths, by the time per MAC of each kind of layer on one machine.
 
-    latency = constant + sum over the kinds of layer of (nanoseconds a MAC x MACs of its layers)
+    latency = constant + sum over the kinds of layer of (nanoseconds per MAC x MACs of these layers)
 
-A kind is all layers of one kernel over maps of one size; its MACs are counted with widths rounded up to whole blocks,
-as vector units compute them. The figures are a non-negative least-squares fit (in relative errors) to whole networks
-that were measured, so fusion, layout and cache are in them, and the prediction cannot fall as a network gets wider.
+A kind is all layers with the same kernel on maps of the same size. Its MACs are counted with widths rounded up to whole
+blocks, because vector units compute whole blocks.
+
+The coefficients are a non-negative least-squares fit, in relative errors, to whole networks that were measured. Layers
+are not measured one by one: alone, a small layer mostly takes the time of the call, and the effects of fusion, memory
+layout and caches are missing. The coefficients are not negative, so that the prediction cannot fall when a network gets
+wider; the cut at a budget relies on that.
 """
 
 import math
@@ -20,24 +24,29 @@ from pfs_core.channels.graph import Term, features
 from pfs_core.config.spec import Config
 
 BLOCKS = (1, 4, 8, 16)
+"""Sizes of block that a fit chooses from, in channels."""
 
 
 class LayerKind(Config):
-    """Layers that cost alike."""
+    """Layers with the same time per multiply-accumulate."""
 
     layers: tuple[str, ...]
+    """Names of the layers."""
     ns_per_mac: float
+    """Nanoseconds per multiply-accumulate."""
 
 
-class Measured(Config):
-    """A network that was measured; ``ratio`` is its latency as a share of the dense network's."""
+class MeasuredNetwork(Config):
+    """The measurement of one network."""
 
     widths: dict[str, int]
+    """Width of every channel group."""
     ratio: float
+    """Latency as a fraction of the dense network's."""
 
 
 class LatencyModel(Config):
-    """The table of one network on one machine, as JSON with schema ``pfs.latency-model/1``."""
+    """The latency model of one network on one machine, saved as JSON with schema ``pfs.latency-model/1``."""
 
     schema_: Literal["pfs.latency-model/1"] = Field(default="pfs.latency-model/1", alias="schema")
     machine: dict[str, Any]
@@ -45,32 +54,57 @@ class LatencyModel(Config):
     threads: int
     channel_multiple: int
     dense_ms: float
-    """The unexpanded network's median."""
+    """Median latency of the unexpanded network in milliseconds."""
     block: int
-    """Widths are rounded up to multiples of this."""
+    """Number of channels that widths are rounded up to a multiple of."""
     constant_ms: float
+    """Time in milliseconds that does not depend on the widths."""
     kinds: tuple[LayerKind, ...]
     error_median: float
-    """Of the relative errors on the structures of ``tested``, which the fit has not seen."""
+    """Median of the relative errors on the networks in ``tested``, which the fit has not seen."""
     error_p90: float
-    fitted: tuple[Measured, ...]
-    tested: tuple[Measured, ...]
+    """90% quantile of these errors."""
+    fitted: tuple[MeasuredNetwork, ...]
+    """Networks that the model was fitted to."""
+    tested: tuple[MeasuredNetwork, ...]
+    """Networks that its errors were measured on."""
 
     def summary(self) -> dict[str, Any]:
-        """What a structure that was cut with it says of it."""
+        """Return what a structure that was cut with this model records of it."""
         values = self.model_dump(include={"runtime", "threads", "dense_ms", "error_median", "error_p90"})
         return {**values, "cpu": self.machine["cpu"]}
 
     def milliseconds(self, graph: ChannelGraph, widths: Mapping[str, int]) -> float:
-        """The latency predicted for ``widths``; ``graph`` is that of the unexpanded network."""
-        macs = kinds_macs(graph, widths, self.block).values()
+        """Predict the latency of ``widths`` in milliseconds; ``graph`` is that of the unexpanded network."""
+        macs = macs_by_kind(graph, widths, self.block).values()
         return self.constant_ms + sum(kind.ns_per_mac * n for kind, n in zip(self.kinds, macs, strict=True)) / 1e6
 
 
-def fit(graph: ChannelGraph, measured: Sequence[Measured], dense_ms: float) -> dict[str, Any]:
-    """``block``, ``constant_ms`` and ``kinds`` of a :class:`LatencyModel` from measured structures.
+def fit(graph: ChannelGraph, measured: Sequence[MeasuredNetwork], dense_ms: float) -> dict[str, Any]:
+    """Fit the coefficients of a :class:`LatencyModel`.
 
-    The block is the one with the smallest error in a five-fold cross-validation.
+    The size of block is the one with the smallest error in a five-fold cross-validation.
+
+    Args:
+        graph: the channel graph of the unexpanded network.
+        measured: measurements of the network at different widths.
+        dense_ms: the latency of the unexpanded network in milliseconds.
+
+    Returns:
+        The fields ``block``, ``constant_ms`` and ``kinds``.
+
+    A network that takes 0.1 ms and 2 ns per MAC, for example:
+
+    >>> from torch import nn
+    >>> from pfs_core.channels import trace
+    >>> layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 10, 3)]
+    >>> graph = trace(nn.Sequential(*layers), (3, 8, 8))
+    >>> drawn = [{**graph.widths(), "0": width} for width in range(1, 9)]
+    >>> milliseconds = [0.1 + 2e-6 * graph.cost(widths).macs for widths in drawn]
+    >>> measured = [MeasuredNetwork(widths=w, ratio=ms / 0.5) for w, ms in zip(drawn, milliseconds, strict=True)]
+    >>> fitted = fit(graph, measured, dense_ms=0.5)
+    >>> fitted["block"], round(fitted["constant_ms"], 3)
+    (1, 0.1)
     """
     times = np.array([sample.ratio for sample in measured]) * dense_ms
     tables = {block: _table(graph, measured, block) for block in BLOCKS}
@@ -81,13 +115,18 @@ def fit(graph: ChannelGraph, measured: Sequence[Measured], dense_ms: float) -> d
     return {"block": block, "constant_ms": constant, "kinds": tuple(kinds)}
 
 
-def kinds_macs(graph: ChannelGraph, widths: Mapping[str, int], block: int) -> dict[tuple[int, ...], float]:
-    """MACs of every kind of layer with widths rounded up to multiples of ``block``."""
+def macs_by_kind(graph: ChannelGraph, widths: Mapping[str, int], block: int) -> dict[tuple[int, ...], float]:
+    """Return the MACs of every kind of layer, with widths rounded up to multiples of ``block``."""
     return {kind: sum(_macs(term, widths, block) for term in terms) for kind, terms in _kinds(graph).items()}
 
 
 def _kinds(graph: ChannelGraph) -> dict[tuple[int, ...], list[Term]]:
-    """The layers by what they share: kernel and map size are in the coefficients; a grouped layer is no plain one."""
+    """Return the cost terms by kind.
+
+    Terms with the same coefficients are of one kind: ``params`` is the size of the kernel, and ``macs`` is the kernel
+    times the pixels of the map. The number of spans tells a depthwise convolution (1) from a plain one (2), and
+    other grouped convolutions are a kind of their own.
+    """
     kinds: dict[tuple[int, ...], list[Term]] = {}
     for term in graph.terms:
         if term.macs:
@@ -100,18 +139,24 @@ def _macs(term: Term, widths: Mapping[str, int], block: int) -> float:
     return term.macs * math.prod(sides) / term.groups
 
 
-def _table(graph: ChannelGraph, measured: Sequence[Measured], block: int) -> np.ndarray:
-    """Float64 [structures, 1 + kinds]: 1, and million MACs, so that coefficients are milliseconds and ns a MAC."""
-    return np.array([[1, *(n / 1e6 for n in kinds_macs(graph, m.widths, block).values())] for m in measured])
+def _table(graph: ChannelGraph, measured: Sequence[MeasuredNetwork], block: int) -> np.ndarray:
+    """Return the design matrix of the fit, float64 [networks, 1 + kinds].
+
+    Its columns are 1 and the millions of MACs of each kind, so that the coefficients are in milliseconds and in
+    nanoseconds per MAC.
+    """
+    return np.array([[1, *(n / 1e6 for n in macs_by_kind(graph, m.widths, block).values())] for m in measured])
 
 
 def _solve(table: np.ndarray, times: np.ndarray) -> list[float]:
+    """Return the non-negative coefficients with the least sum of squared relative errors."""
     solution, _ = nnls(table / times[:, None], np.ones(len(times)))
-    return solution.tolist()
+    result: list[float] = solution.tolist()
+    return result
 
 
 def _cross_validated(table: np.ndarray, times: np.ndarray, folds: int = 5) -> float:
-    """Mean relative error of rows that the fit has not seen."""
+    """Return the mean relative error on the networks of each fold, fitted to those of the others."""
     fold = np.arange(len(times)) % folds
     errors = [
         np.abs(table[fold == k] @ _solve(table[fold != k], times[fold != k]) / times[fold == k] - 1)

@@ -1,4 +1,4 @@
-"""A network as the runtimes are given it: a folder with its structure, its weights and, once made, its exports."""
+"""A network in the form that the runtimes take: a folder with its structure, its weights and, later, its exports."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -12,17 +12,22 @@ from pfs_core.structure import Structure
 
 
 def write_network(structure: Structure, folder: Path, seed: int) -> None:
-    """Write a freshly initialised network of this structure; latency does not depend on what the weights are.
+    """Write a freshly initialised network of this structure: its latency does not depend on the values of the weights.
 
-    The statistics of BatchNorm are those of some noise, so that activations are of the usual size: numbers that fade
-    from layer to layer would become denormal, and slow.
+    It does depend on denormal numbers, which are slow, and which activations that shrink from layer to layer would
+    become. So the statistics of BatchNorm are those of a batch of noise, and activations have their usual size.
+
+    Args:
+        structure: the network's structure.
+        folder: the folder to create.
+        seed: the seed of the weights and of the noise.
     """
     torch.manual_seed(seed)
     model = structure.build()
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the average of all batches, here of one
+        norm.momentum = None  # None averages over all batches; here there is one
     with torch.no_grad():
         model.train()(torch.randn(8, *structure.model.input_shape))
     folder.mkdir()
@@ -32,12 +37,12 @@ def write_network(structure: Structure, folder: Path, seed: int) -> None:
 
 @lru_cache(maxsize=8)
 def read_network(folder: Path) -> nn.Module:
-    """The network of :func:`write_network`, in evaluation mode; to be copied by whoever runs it."""
+    """Return the network that :func:`write_network` wrote, in evaluation mode. It is cached: do not change it."""
     model = Structure.load(folder / "structure.json").build()
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model.eval()
 
 
 def input_shape(folder: Path) -> tuple[int, int, int]:
-    """Channels, height, width of its images."""
+    """Return channels, height and width of the images that the network in ``folder`` takes."""
     return Structure.load(folder / "structure.json").model.input_shape

@@ -1,4 +1,9 @@
-"""How latencies are taken: all networks in one process, once a round, in an order shuffled each round."""
+"""The protocol of a latency measurement: all networks in one process, once per round, in an order drawn each round.
+
+The networks are interleaved because the speed of a machine changes over seconds (clock frequency, temperature, other
+processes). Measured one after the other, networks would differ by that; in the ratios of the same rounds it cancels.
+The order is drawn anew each round, because a network also depends on what ran before it and left its data in the cache.
+"""
 
 import contextlib
 import gc
@@ -18,17 +23,26 @@ from pfs_core.latency.statistics import median_interval
 from pfs_core.runtime.device import usable_cores
 
 LOADS = 5
-"""How often the networks of a measurement are loaded anew: where their weights happen to lie in memory makes one and
-the same network a few tenths of a percent faster or slower, for as long as it stays there."""
+"""Number of times that the networks of a measurement are loaded. Where its weights happen to lie in memory makes one
+and the same network a few tenths of a percent faster or slower as long as they stay there: more rounds do not help."""
 
 
 def loaded_and_interleaved(
     loaders: Mapping[str, Callable[[], Callable[[], Any]]], config: LatencyConfig, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """A measurement in :data:`LOADS` parts, each on networks loaded anew, in an order of its own: the first is slower.
+    """Measure in :data:`LOADS` parts, and load the networks anew for each part.
+
+    Each part loads them in an order of its own, since the network that is loaded first is a few tenths of a percent
+    slower.
+
+    Args:
+        loaders: for each network, a function that loads it and returns a function that runs it.
+        config: the settings of the whole measurement, which the parts share.
+        seed: the seed of all orders.
 
     Returns:
-        Nanoseconds of each run, int64 [rounds] a name, and the part that each round is of, int64 [rounds].
+        The nanoseconds of each run, ``{name: int64 [rounds]}``, and the part that each round belongs to, int64
+        [rounds].
     """
     order = random.Random(seed)  # noqa: S311 - shuffles an order, keeps no secret
     seeds = range(seed, seed + LOADS**2, LOADS)
@@ -38,6 +52,7 @@ def loaded_and_interleaved(
 
 
 def _loaded(loaders: Mapping[str, Callable[[], Callable[[], Any]]], order: random.Random) -> dict[str, Any]:
+    """Load the networks in a drawn order, and return them in the given one."""
     names = list(loaders)
     order.shuffle(names)
     runs = {name: loaders[name]() for name in names}
@@ -47,10 +62,19 @@ def _loaded(loaders: Mapping[str, Callable[[], Callable[[], Any]]], order: rando
 def interleaved(
     runs: Mapping[str, Callable[[], Any]], config: LatencyConfig, seed: int, share: int = 1
 ) -> dict[str, np.ndarray]:
-    """Nanoseconds of each run in each round: int64 [rounds] a name. Ratios are to the first one.
+    """Run everything once per round, until all intervals are narrow enough or the time is up.
 
-    Rounds go on until every interval is as narrow as the config asks, or its time is up; at least ``min_rounds``. With
-    ``share`` these are what so many such parts should come to together.
+    The intervals are those of the medians and of the median ratios to the first run.
+
+    Args:
+        runs: the functions to time, by name.
+        config: the number of rounds, the times and the width of the intervals.
+        seed: the seed of the orders.
+        share: the number of such parts that the settings are meant for together. A part takes its share of the rounds
+            and of the time; its intervals may be wider by the square root of that number.
+
+    Returns:
+        The nanoseconds of each run in each round, ``{name: int64 [rounds]}``.
     """
     least, width = math.ceil(config.min_rounds / share), config.relative_width * math.sqrt(share)
     order = random.Random(seed)  # noqa: S311 - shuffles an order, keeps no secret
@@ -77,13 +101,14 @@ def interleaved(
         if time.perf_counter() > deadline:
             break
         if rounds >= check:
-            check *= 2
+            check *= 2  # bootstrap intervals take time, so they are computed a logarithmic number of times
             if _narrow(taken, width):
                 break
     return {name: np.array(taken[name], dtype=np.int64) for name in runs}
 
 
 def _narrow(taken: Mapping[str, list[int]], relative_width: float) -> bool:
+    """Return whether the intervals of all medians, and of all ratios to the first, are narrow enough."""
     values = [np.array(t, dtype=np.float64) for t in taken.values()]
     for series in [*values, *(v / values[0] for v in values[1:])]:
         low, high = median_interval(series, resamples=200)
@@ -93,15 +118,15 @@ def _narrow(taken: Mapping[str, list[int]], relative_width: float) -> bool:
 
 
 def _pin(allowed: set[int]) -> None:
-    """Keep every thread of this process on ``allowed`` cores, where the system can (Linux)."""
+    """Keep every thread of this process on the ``allowed`` cores, where the system supports it (Linux)."""
     for thread in Path("/proc/self/task").glob("*"):
-        with contextlib.suppress(ProcessLookupError):  # it has ended
+        with contextlib.suppress(ProcessLookupError):  # the thread has ended in the meantime
             os.sched_setaffinity(int(thread.name), allowed)
 
 
 @contextlib.contextmanager
 def quiet(threads: int) -> Iterator[None]:
-    """A fixed number of threads pinned to as many cores, and no garbage collection; all restored afterwards."""
+    """Fix the number of threads, pin them to as many cores and stop garbage collection while the context lasts."""
     before, allowed, collecting = torch.get_num_threads(), usable_cores(), gc.isenabled()
     torch.set_num_threads(threads)
     _pin(set(sorted(allowed)[:threads]))

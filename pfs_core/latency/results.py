@@ -1,4 +1,4 @@
-"""``latency.json``: what the networks of a run took on a machine."""
+"""``latency.json``: the latencies of the networks of a run on one machine."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -8,20 +8,20 @@ from pfs_core.config.stages import LatencyConfig
 from pfs_core.storage.result_file import Result, ResultFile, known_settings
 
 Interval = tuple[float, float]
-"""Lower and upper end, 95%."""
+"""The ends of a 95% interval."""
 
 
 class NetworkSize(Result):
-    """What a network costs wherever it runs."""
+    """The size of a network, which does not depend on the machine."""
 
     macs: int
     params: int
     file_mib: float
-    """Of its weights as safetensors."""
+    """Size of its weights as a safetensors file, in MiB."""
 
 
 class NetworkLatency(Result):
-    """The samples of a network in one measurement, in milliseconds per batch."""
+    """Statistics of a network's samples in one measurement, in milliseconds per batch."""
 
     rounds: int
     min_ms: float
@@ -30,13 +30,13 @@ class NetworkLatency(Result):
     p90_ms: float
     p99_ms: float
     flags: list[str]
-    """What is wrong with the samples: ``noisy``, ``bimodal``."""
+    """Signs that the samples cannot be trusted: ``noisy``, ``bimodal``."""
     peak_memory_mib: float | None = None
-    """Memory of a process while it answers, libraries aside; None where it could not be measured."""
+    """Peak memory of a process that runs the network, without libraries; None where it could not be measured."""
 
 
 class Ratio(Result):
-    """A network's latency relative to the dense network's, taken round by round."""
+    """A network's latency relative to the dense network's: the median of the ratios in the same rounds."""
 
     ratio: float
     interval: Interval
@@ -45,27 +45,27 @@ class Ratio(Result):
 
 
 class Measurement(Result):
-    """All networks in turns, in one runtime with one number of threads and one batch size."""
+    """One measurement of all networks in turns: one runtime, one number of threads, one batch size."""
 
     runtime: str
     threads: int
     batch: int
     models: dict[str, NetworkLatency]
-    """By network."""
+    """Latency of each network."""
     ratios_to_dense: dict[str, Ratio]
-    """By network, the dense one aside."""
+    """Ratio of each network but the dense one."""
 
     def same_load(self, other: "Measurement") -> bool:
-        """Whether threads and batch are those of ``other``."""
+        """Return whether threads and batch are those of ``other``."""
         return (self.threads, self.batch) == (other.threads, other.batch)
 
 
 class Machine(Result):
-    """What was measured on."""
+    """The machine that a measurement was made on."""
 
     cpu: str
     flags: list[str]
-    """Those of its instruction sets that matter here."""
+    """Instruction sets of the CPU that matter here."""
     governor: str
     cores: int | None
     memory_gib: float
@@ -77,18 +77,18 @@ class Machine(Result):
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions of the runtimes that are installed, torch first."""
+        """The versions of the runtimes that are installed, torch first."""
         known = {"torch": self.torch, "onnxruntime": self.onnxruntime, "openvino": self.openvino}
         return {name: version for name, version in known.items() if version}
 
 
 class Disturbance(Result):
-    """What others did during the measurement, in cores."""
+    """CPU time that was used by others during the measurement, as a number of cores."""
 
     others: float
-    """Kept busy by other processes."""
+    """Cores that other processes kept busy."""
     stolen: float
-    """Taken by other virtual machines."""
+    """Cores that other virtual machines took."""
 
 
 class LatencyResult(ResultFile):
@@ -98,21 +98,21 @@ class LatencyResult(ResultFile):
 
     schema_: Literal["pfs.latency/2"] = Field(default="pfs.latency/2", alias="schema")
     models: dict[str, NetworkSize]
-    """By network."""
+    """Size of each network."""
     measurements: list[Measurement] = Field(min_length=1)
-    """The first one is quoted."""
+    """All measurements; tables and verdicts quote the first one."""
     skipped: dict[str, str]
-    """Runtimes that were left out, and why."""
+    """Runtimes that were left out, each with the reason."""
     dtype: str
     pinned: bool
-    """Whether threads were kept on their cores."""
+    """Whether threads were pinned to cores."""
     machine: Machine
     disturbance_cores: Disturbance | None = None
-    """Older files do not say."""
+    """Disturbance by others; missing in older files."""
     seconds: float | None = None
-    """Of the whole benchmark; older files do not say."""
+    """Duration of the whole benchmark in seconds; missing in older files."""
     noisy: list[str]
-    """What disturbed the measurement, if anything."""
+    """What disturbed the measurement; empty if nothing did."""
     recipe: Annotated[LatencyConfig, known_settings(LatencyConfig)]
     seed: int
 
@@ -123,5 +123,5 @@ class LatencyResult(ResultFile):
 
     @property
     def beside_quoted(self) -> list[Measurement]:
-        """Other runtimes with the threads and the batch of the quoted measurement."""
+        """The measurements in other runtimes with the threads and the batch of the quoted one."""
         return [found for found in self.measurements[1:] if found.same_load(self.quoted)]

@@ -1,7 +1,8 @@
-"""What runs a network on a CPU: PyTorch itself, compiled ahead of time, ONNX Runtime, OpenVINO.
+"""The runtimes that a network is measured in: PyTorch, PyTorch compiled ahead of time, ONNX Runtime and OpenVINO.
 
-Each takes a network's folder (:mod:`pfs_core.latency.networks`), a batch of images and a number of threads, and
-returns a call that computes the logits. What has to be exported is kept in the folder. BatchNorm is folded in all.
+Each function takes a network's folder (:mod:`pfs_core.latency.networks`), a batch of images (float32 [N, C, H, W]) and
+a number of threads, and returns a function that computes the logits. Exports are kept in the folder. BatchNorm is fused
+into the convolutions in all of them.
 """
 
 import importlib.util
@@ -19,16 +20,16 @@ from pfs_core.latency.networks import input_shape, read_network
 from pfs_core.nn.fuse import fuse_batchnorm
 
 Run = Callable[[], Any]
-"""Computes logits, as something that numpy can read."""
+"""A function that computes logits, in a form that numpy can read."""
 
 
 def eager(folder: Path, images: np.ndarray, threads: int) -> Run:
-    """PyTorch, operation by operation."""
+    """Load a network in PyTorch, which runs it operation by operation."""
     return run_eager(fuse_batchnorm(read_network(folder)), images, threads)
 
 
 def aotinductor(folder: Path, images: np.ndarray, threads: int) -> Run:
-    """PyTorch, compiled to C++ ahead of time (torch.export and AOTInductor)."""
+    """Load a network compiled to C++ ahead of time (torch.export and AOTInductor)."""
     torch.set_num_threads(threads)
     batch = torch.from_numpy(images)
     package = folder / f"batch{len(images)}-threads{threads}.pt2"
@@ -43,35 +44,36 @@ def aotinductor(folder: Path, images: np.ndarray, threads: int) -> Run:
 
 
 def onnxruntime(folder: Path, images: np.ndarray, threads: int) -> Run:
-    """ONNX Runtime with all its optimisations."""
+    """Load a network in ONNX Runtime, with all of its optimisations."""
     return run_onnx(_onnx(folder), images, threads)
 
 
 def openvino(folder: Path, images: np.ndarray, threads: int) -> Run:
-    """OpenVINO, in float32 as the others."""
+    """Load a network in OpenVINO, in float32 like the other runtimes (its default on some CPUs is bf16)."""
     return run_openvino(_onnx(folder), images, threads)
 
 
 def run_eager(model: nn.Module, images: np.ndarray, threads: int) -> Run:
-    """A module as it is."""
+    """Return a function that runs a module as it is on ``images``."""
     torch.set_num_threads(threads)
     batch = torch.from_numpy(images)
 
     def run() -> torch.Tensor:
         with torch.inference_mode():
-            return model(batch)
+            result: torch.Tensor = model(batch)
+            return result
 
     return run
 
 
 def run_onnx(path: Path, images: np.ndarray, threads: int) -> Run:
-    """An ONNX file in ONNX Runtime."""
+    """Return a function that runs an ONNX file in ONNX Runtime on ``images``."""
     session, feed = onnx_session(path, threads), {INPUT: images}
     return lambda: session.run([OUTPUT], feed)[0]
 
 
 def run_openvino(path: Path, images: np.ndarray, threads: int) -> Run:
-    """An ONNX file in OpenVINO, in float32."""
+    """Return a function that runs an ONNX file in OpenVINO on ``images``, in float32."""
     import openvino as ov
 
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -80,6 +82,7 @@ def run_openvino(path: Path, images: np.ndarray, threads: int) -> Run:
 
 
 def _onnx(folder: Path) -> Path:
+    """Return the ONNX file in a network's folder; it is written if there is none yet."""
     path = folder / "model.onnx"
     if not path.exists():
         write_onnx(read_network(folder), input_shape(folder), path)
@@ -95,7 +98,7 @@ RUNTIMES: dict[str, Callable[[Path, np.ndarray, int], Run]] = {
 
 
 def missing(runtime: str) -> str:
-    """Why a runtime cannot be used here; empty if it can."""
+    """Return why a runtime cannot be used on this machine; an empty string if it can."""
     if runtime in ("onnxruntime", "openvino") and importlib.util.find_spec(runtime) is None:
         return f"not installed (pip install {runtime})"
     if runtime == "aotinductor" and not (shutil.which("g++") or shutil.which("clang++")):

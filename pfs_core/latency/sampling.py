@@ -1,4 +1,4 @@
-"""How long networks of given widths take beside the dense one: what a latency model learns from."""
+"""Measuring networks of given widths against the dense network: the data that a latency model is fitted to."""
 
 import random
 import tempfile
@@ -17,18 +17,21 @@ from pfs_core.latency.runtimes import run_eager, run_onnx, run_openvino
 from pfs_core.nn.fuse import fuse_batchnorm
 
 _LEAST, _MOST, _SECONDS = 10, 60, 0.7
+"""A network is timed this many times at least and at most, and for about this long in between."""
 
 
 def draw_widths(
     graph: ChannelGraph, expanded: Mapping[str, int], multiple: int, rng: np.random.Generator
 ) -> dict[str, int]:
-    """Random widths as an extraction could come to: one share for all groups, and a share of it for each.
+    """Draw random widths of the kind that an extraction leads to.
+
+    A factor is drawn for the whole network, and for each group another one around it.
 
     Args:
-        graph: of the unexpanded network.
+        graph: the channel graph of the unexpanded network.
         expanded: the largest width of every group; groups that are not pruned keep it.
-        multiple: of the widths.
-        rng: the source of chance.
+        multiple: a number that the widths of prunable groups are multiples of.
+        rng: the random generator.
     """
     share = rng.uniform(0.1, 1.0)
     widths = dict(expanded)
@@ -40,14 +43,22 @@ def draw_widths(
 
 
 class PairTimer:
-    """Times networks of one model against its dense network, a pair at a time.
+    """Times networks of one model against its dense network, pair by pair, on one image.
+
+    A pair takes turns, so that what slows the machine down slows both down, and the ratio stays the same.
 
     Attributes:
-        dense_ms: milliseconds of the dense network in every pair so far.
+        dense_ms: the milliseconds of the dense network in every pair so far.
+
+    Args:
+        model: the network; it is resized to the widths.
+        graph: its channel graph.
+        runtime: ``onnxruntime``, ``eager`` or ``openvino``.
+        threads: the number of threads to run on.
+        seed: the seed of the image and of the orders.
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, runtime: str, threads: int, seed: int = 0) -> None:
-        """The runtime is ``onnxruntime``, ``eager`` or ``openvino``; batch 1."""
         self.model, self.graph, self.runtime, self.threads = model, graph, runtime, threads
         generator = torch.Generator().manual_seed(seed)
         self.images = torch.randn(1, *graph.input_shape, generator=generator)
@@ -56,10 +67,11 @@ class PairTimer:
         self._dense = self._prepared(graph.widths())
 
     def ratio(self, widths: Mapping[str, int]) -> float:
-        """The median time of a network of these widths, as a share of the dense one's."""
+        """Measure a network of these widths: its median time as a fraction of the dense network's."""
         runs = {"dense": self._dense, "other": self._prepared(widths)}
-        for run in [*runs.values()] * 3:
-            run()
+        for _ in range(3):  # warm-up
+            for run in runs.values():
+                run()
         ratios: list[float] = []
         deadline = time.perf_counter() + _SECONDS
         while len(ratios) < _LEAST or (len(ratios) < _MOST and time.perf_counter() < deadline):
@@ -71,6 +83,7 @@ class PairTimer:
         return float(np.median(ratios))
 
     def _prepared(self, widths: Mapping[str, int]) -> Callable[[], Any]:
+        """Return a function that runs a network of these widths in the runtime."""
         network = fuse_batchnorm(resize(self.model, self.graph, widths))
         images = self.images.numpy()
         if self.runtime == "eager":
@@ -82,6 +95,7 @@ class PairTimer:
 
 
 def _nanoseconds(run: Callable[[], Any]) -> int:
+    """Time a run."""
     start = time.perf_counter_ns()
     run()
     return time.perf_counter_ns() - start

@@ -1,4 +1,4 @@
-"""Statistics of latency samples: quantiles, bootstrap intervals, and whether to trust them."""
+"""Statistics of latency samples: quantiles, bootstrap intervals, and signs that they cannot be trusted."""
 
 import numpy as np
 from scipy.stats import bootstrap, kurtosis, skew, t
@@ -6,11 +6,11 @@ from scipy.stats import bootstrap, kurtosis, skew, t
 from pfs_core.latency.results import NetworkLatency, Ratio
 
 Samples = np.ndarray
-"""Nanoseconds, one a round; int64 [rounds]."""
+"""Nanoseconds of one network, one per round; int64 [rounds]."""
 
 
 def median_interval(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95% percentile-bootstrap interval of the median of ``values`` [n]."""
+    """Return the 95% percentile-bootstrap interval of the median of ``values``, float [n]."""
     result = bootstrap(
         (values,), np.median, n_resamples=resamples, batch=100, method="percentile", rng=np.random.default_rng(seed)
     )
@@ -18,11 +18,15 @@ def median_interval(values: np.ndarray, resamples: int = 1000, seed: int = 0) ->
 
 
 def summary(samples: Samples, loads: np.ndarray | None = None) -> NetworkLatency:
-    """Minimum, quantiles and median's interval in milliseconds, and ``flags`` for what looks wrong.
+    """Return minimum, quantiles and the interval of the median in milliseconds, and the :func:`flags` of the samples.
 
     Args:
-        samples: of a network.
+        samples: the samples of a network.
         loads: as in :func:`paired_ratio`.
+
+    >>> found = summary(np.array([1_000_000, 2_000_000, 3_000_000]))
+    >>> found.rounds, found.min_ms, found.p50_ms
+    (3, 1.0, 2.0)
     """
     ms = samples / 1e6
     low, high = _interval(ms, loads)
@@ -39,13 +43,14 @@ def summary(samples: Samples, loads: np.ndarray | None = None) -> NetworkLatency
 
 
 def paired_ratio(samples: Samples, reference: Samples, loads: np.ndarray | None = None) -> Ratio:
-    """Median over rounds of ``samples / reference`` with its interval; what the interval allows is its :func:`verdict`.
+    """Return the median of ``samples / reference`` over the rounds, with its interval and :func:`verdict`.
 
     Args:
-        samples: of a network.
-        reference: of another, in the same rounds.
-        loads: which load of the networks each round is of, int [n]. The interval then covers Student's interval of
-            the mean of the loads' medians too: rounds alone do not show what differs from load to load.
+        samples: the samples of a network.
+        reference: the samples of another network in the same rounds.
+        loads: the load of the networks that each round belongs to, int [rounds]. The interval then also covers
+            Student's interval of the mean of the loads' medians, because rounds of one load do not show what differs
+            from load to load.
     """
     ratios = samples / reference
     low, high = _interval(ratios, loads)
@@ -53,11 +58,20 @@ def paired_ratio(samples: Samples, reference: Samples, loads: np.ndarray | None 
 
 
 def verdict(low: float, high: float) -> str:
-    """What the interval of a ratio allows to say, as it is printed: with three decimals."""
-    return "faster" if round(high, 3) < 1 else "slower" if round(low, 3) > 1 else "no measurable difference"
+    """Return what the interval of a ratio allows to say.
+
+    It is rounded to three decimals first, as it is printed, so that an interval up to 1.000 is never called faster.
+
+    >>> verdict(0.8, 0.9), verdict(0.8, 0.9999), verdict(1.1, 1.2)
+    ('faster', 'no measurable difference', 'slower')
+    """
+    if round(high, 3) < 1:
+        return "faster"
+    return "slower" if round(low, 3) > 1 else "no measurable difference"
 
 
 def _interval(values: np.ndarray, loads: np.ndarray | None) -> tuple[float, float]:
+    """Return the interval of the median over rounds, widened to that over loads where there were several."""
     low, high = median_interval(values)
     if loads is None or len(np.unique(loads)) == 1:
         return low, high
@@ -68,15 +82,18 @@ def _interval(values: np.ndarray, loads: np.ndarray | None) -> tuple[float, floa
 
 
 def flags(ms: np.ndarray) -> list[str]:
-    """``noisy`` where p90 is over 1.3 times the median, ``bimodal`` where Sarle's coefficient is over 5/9.
+    """Return the signs that samples in milliseconds cannot be trusted.
 
-    The coefficient is taken of the middle 98% of the samples: a few outliers alone do not make two modes.
+    They are ``noisy`` where the 90% quantile is over 1.3 times the median, and ``bimodal`` where Sarle's bimodality
+    coefficient, (skewness^2 + 1) / kurtosis, is over 5/9, its value for a uniform distribution. The coefficient is that
+    of the middle 98% of the samples, since a few outliers do not make a second mode.
     """
     found = []
     if np.quantile(ms, 0.9) > 1.3 * np.median(ms):
         found.append("noisy")
     low, high = np.quantile(ms, [0.01, 0.99])
     middle = ms[(ms >= low) & (ms <= high)]
+    # Samples that hardly differ may have two modes as well, but then these do not matter.
     if middle.std() > 0.02 * np.median(ms) and (skew(middle) ** 2 + 1) / kurtosis(middle, fisher=False) > 5 / 9:
         found.append("bimodal")
     return found

@@ -54,7 +54,8 @@ class Method:
             UserError: the method cannot be used with this network or budget.
         """
         module, _, function = self.entry.partition(":")
-        return getattr(import_module(module), function)(context)
+        result: MethodResult = getattr(import_module(module), function)(context)
+        return result
 
 
 METHODS = {

@@ -1,4 +1,4 @@
-"""Networks by name: of the zoo, of torchvision, or of the user's own."""
+"""Networks by name: those of the zoo, torchvision's, and the user's own."""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +17,10 @@ __all__ = ["MODELS", "Entry", "build_model", "check_model_name", "factory_of", "
 
 
 def factory_of(name: str) -> Callable[..., nn.Module]:
-    """What builds the network called ``name``: of the zoo, ``torchvision:NAME`` or ``package.module:factory``.
+    """Return the function that builds the network called ``name``.
+
+    Args:
+        name: a name of the zoo, ``torchvision:NAME`` or ``package.module:factory``.
 
     Raises:
         UserError: there is no such network.
@@ -33,28 +36,34 @@ def factory_of(name: str) -> Callable[..., nn.Module]:
 
 
 def check_model_name(name: str) -> None:
-    """Raise UserError unless ``name`` is that of a network; nothing is built."""
+    """Raise UserError unless there is a network called ``name``; nothing is built."""
     factory_of(name)
 
 
 def published_fields(name: str) -> dict[str, Any]:
-    """``input_shape`` and ``num_classes`` that a network was made for, as far as they are known.
+    """Return the ``input_shape`` and ``num_classes`` that a network was published for, as far as they are known.
 
-    A factory of the user's own tells them by attributes of these names.
+    A user's own factory can declare them by attributes of these names.
+
+    >>> published_fields("vgg16")
+    {'input_shape': (3, 32, 32), 'num_classes': 10}
     """
     source = MODELS.get(name) or factory_of(name)
     return {field: getattr(source, field) for field in ("input_shape", "num_classes") if hasattr(source, field)}
 
 
 def build_model(model: ModelSpec | str, **kwargs: Any) -> nn.Module:
-    """A freshly initialised network at its published (unexpanded) widths.
+    """Return a freshly initialised network at its published (unexpanded) widths.
 
     Args:
-        model: a spec, or a name, which stands for the network with the images and classes it was published for.
-        kwargs: fields of :class:`ModelSpec` beside a name, e.g. ``num_classes=100``.
+        model: a spec, or a name, which stands for the network with the images and classes that it was published for.
+        kwargs: further fields of :class:`ModelSpec` where ``model`` is a name, e.g. ``num_classes=100``.
 
     Raises:
         UserError: there is no such network, or it cannot be built with these keyword arguments.
+
+    >>> build_model("resnet20", num_classes=100).fc
+    Linear(in_features=64, out_features=100, bias=True)
     """
     if isinstance(model, str):
         model = ModelSpec.parse({**published_fields(model), "name": model, **kwargs}, "model")
@@ -71,8 +80,8 @@ def build_model(model: ModelSpec | str, **kwargs: Any) -> nn.Module:
     return network
 
 
-def _arguments(spec: ModelSpec, factory: Callable) -> dict[str, Any]:
-    """The spec's keyword arguments, and of the number of classes and channels what the factory takes."""
+def _arguments(spec: ModelSpec, factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments for a factory: the spec's own, and the numbers of classes and channels if it takes them."""
     ours = {"num_classes": spec.num_classes, "in_channels": spec.input_shape[0]}
     for name in ours:
         if name in spec.kwargs:

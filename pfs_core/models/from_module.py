@@ -1,4 +1,4 @@
-"""A factory of the user's own, by ``package.module:factory``."""
+"""The user's own networks, by ``package.module:factory``."""
 
 import importlib
 import sys
@@ -10,10 +10,12 @@ from pfs_core.errors import UserError, did_you_mean, one_line
 
 
 def from_module(name: str) -> Callable[..., Any]:
-    """What ``package.module:factory`` names; modules are found in the current directory first.
+    """Return the factory that ``package.module:factory`` names.
+
+    Modules are looked for in the current directory first, and stay importable from there.
 
     Raises:
-        UserError: the module cannot be imported, or has no such attribute, or that cannot be called.
+        UserError: the module cannot be imported, or it has no such attribute, or the attribute cannot be called.
     """
     module_name, _, attribute = name.partition(":")
     if not (module_name and attribute):
@@ -30,4 +32,5 @@ def from_module(name: str) -> Callable[..., Any]:
         raise UserError(f"model {name}: {module_name} has no {attribute!r}{did_you_mean(attribute, vars(module))}")
     if not callable(factory):
         raise UserError(f"model {name}: {attribute} is of type {type(factory).__name__}; name a function or class")
-    return factory
+    result: Callable[..., Any] = factory
+    return result

@@ -1,4 +1,4 @@
-"""torchvision's classification networks, untrained, by ``torchvision:NAME``."""
+"""The classification networks of torchvision, untrained, by ``torchvision:NAME``."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +9,17 @@ from pfs_core.errors import UserError, did_you_mean
 
 PREFIX = "torchvision:"
 AUXILIARY = ("googlenet", "inception_v3")
-"""Networks with more than one output, and a warning, unless they are told otherwise."""
+"""Networks that, by default, have auxiliary outputs and warn that their initialisation will change."""
 
 
 def from_torchvision(name: str) -> Callable[..., nn.Module]:
-    """A factory ``f(num_classes, in_channels, **kwargs)`` of torchvision's network ``name`` (without the prefix).
+    """Return a factory ``f(num_classes, in_channels, **kwargs)`` of a network of torchvision.
 
-    It has the published ``input_shape`` and ``num_classes`` as attributes, and raises UserError unless
+    The factory has the published ``input_shape`` and ``num_classes`` as attributes, and raises UserError unless
     ``in_channels`` is 3.
+
+    Args:
+        name: the name in torchvision, without the prefix.
 
     Raises:
         UserError: torchvision has no classification network of that name.
@@ -33,8 +36,10 @@ def from_torchvision(name: str) -> Callable[..., nn.Module]:
     def factory(num_classes: int, in_channels: int, **kwargs: Any) -> nn.Module:
         if in_channels != 3:
             raise UserError(f"model {PREFIX}{name}: torchvision's networks take 3 channels (got {in_channels})")
-        return builder(weights=None, num_classes=num_classes, **{**preset, **kwargs})
+        result: nn.Module = builder(weights=None, num_classes=num_classes, **{**preset, **kwargs})
+        return result
 
     side = 299 if name == "inception_v3" else 224
-    factory.input_shape, factory.num_classes = (3, side, side), 1000  # type: ignore[attr-defined]
+    factory.input_shape = (3, side, side)  # type: ignore[attr-defined]
+    factory.num_classes = 1000  # type: ignore[attr-defined]
     return factory

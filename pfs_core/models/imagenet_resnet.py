@@ -1,4 +1,4 @@
-"""ImageNet ResNets of He et al. (2016), as torchvision has them: the stride is at a bottleneck's 3x3 convolution."""
+"""ImageNet ResNets of He et al. (2016) in torchvision's form: a bottleneck's stride is at its 3x3 convolution."""
 
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -8,16 +8,17 @@ from pfs_core.models.initialise import init_convolutions
 
 
 class ImageNetResNet(ResNet):
-    """torchvision's network, its checkpoints' keys included, for any width and images of any number of channels.
+    """torchvision's ResNet, for any width and any number of image channels; the keys of checkpoints are the same.
 
     Args:
         block: torchvision's ``BasicBlock`` or ``Bottleneck``.
         layers: blocks in each of the four stages.
         num_classes: outputs of the linear classifier.
         in_channels: channels of the images.
-        width: channels of the stem; the stages have 1, 2, 4 and 8 times as many, behind a bottleneck 4 times that.
+        width: channels of the stem. The stages have 1, 2, 4 and 8 times as many, and bottlenecks output 4 times that.
     """
 
+    # The stem. With bottlenecks nothing is added to its output, since the first shortcut is a convolution.
     stream_layers = ("conv1",)
 
     def __init__(
@@ -28,7 +29,7 @@ class ImageNetResNet(ResNet):
         in_channels: int = 3,
         width: int = 64,
     ) -> None:
-        nn.Module.__init__(self)  # torchvision's builds a stem of 64 channels
+        nn.Module.__init__(self)  # not ResNet's, which would build a network with a stem of 64 channels
         check_width(width)
         self._norm_layer, self.groups, self.base_width, self.dilation = nn.BatchNorm2d, 1, 64, 1
         self.inplanes = width
@@ -45,7 +46,7 @@ class ImageNetResNet(ResNet):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Convolutions as in the paper's released code; the classifier keeps PyTorch's own initialisation."""
+        """Initialise convolutions as the paper's released code does, and the classifier as PyTorch does."""
         init_convolutions(self)
         self.fc.reset_parameters()
 

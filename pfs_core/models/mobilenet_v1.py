@@ -6,15 +6,16 @@ from pfs_core.models.arguments import check_width_mult
 from pfs_core.models.initialise import init_convolutions, init_linear
 
 STEM = 32
+"""Channels of the first convolution at ``width_mult`` 1."""
 BLOCKS = (
     (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
     (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1),
 )  # fmt: skip
-"""Channels and stride of each block at width_mult 1."""
+"""Output channels and stride of each block at ``width_mult`` 1."""
 
 
 class SeparableBlock(nn.Module):
-    """A 3x3 depthwise and a 1x1 convolution, each with BN and ReLU."""
+    """A 3x3 depthwise convolution and a 1x1 convolution, each followed by BatchNorm and ReLU."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -25,9 +26,10 @@ class SeparableBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in_channels, H, W] to [N, channels, H / stride, W / stride]."""
+        """Map [N, in_channels, H, W] to [N, channels, H / stride, W / stride]."""
         x = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(x)))
+        out: Tensor = self.relu(self.bn2(self.conv2(x)))
+        return out
 
 
 class MobileNetV1(nn.Module):
@@ -58,14 +60,15 @@ class MobileNetV1(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """As in the paper's released code; the classifier starts at N(0, 0.01^2)."""
+        """Initialise as the paper's released code does; the classifier is drawn from N(0, 0.01^2)."""
         init_convolutions(self)
         init_linear(self.fc)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [N, C, H, W] to logits [N, num_classes]."""
+        """Map images [N, C, H, W] to logits [N, num_classes]."""
         x = self.blocks(self.relu(self.bn1(self.conv1(x))))
-        return self.fc(self.flatten(self.avgpool(x)))
+        out: Tensor = self.fc(self.flatten(self.avgpool(x)))
+        return out
 
 
 def mobilenet_v1(num_classes: int = 1000, in_channels: int = 3, width_mult: float = 1.0) -> MobileNetV1:

@@ -1,4 +1,4 @@
-"""MobileNet-V2 of Sandler et al. (2018), as torchvision has it."""
+"""MobileNet-V2 of Sandler et al. (2018) in torchvision's form."""
 
 from torch import nn
 from torchvision.models import MobileNetV2 as Published
@@ -8,7 +8,7 @@ from pfs_core.models.initialise import init_convolutions, init_linear
 
 
 class MobileNetV2(Published):
-    """torchvision's network, its checkpoints' keys included, for images of any number of channels.
+    """torchvision's MobileNet-V2, for any number of image channels; the keys of checkpoints are the same.
 
     Args:
         num_classes: outputs of the linear classifier.
@@ -16,6 +16,8 @@ class MobileNetV2(Published):
         width_mult: factor on every width, rounded to multiples of 8.
     """
 
+    # The last convolutions of all blocks. In blocks that change the shape nothing is added to their outputs, but these
+    # are a residual stream all the same.
     stream_layers = (r"features\.1\.conv\.1", r"features\.\d+\.conv\.2")
 
     def __init__(self, num_classes: int = 1000, in_channels: int = 3, width_mult: float = 1.0) -> None:
@@ -26,7 +28,7 @@ class MobileNetV2(Published):
         init_convolutions(stem)  # torchvision initialises in the same way
 
     def init_weights(self) -> None:
-        """As in the paper's released code; the classifier starts at N(0, 0.01^2)."""
+        """Initialise as the paper's released code does; the classifier is drawn from N(0, 0.01^2)."""
         init_convolutions(self)
         init_linear(self.classifier[1])
 

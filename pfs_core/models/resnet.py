@@ -8,11 +8,11 @@ from pfs_core.models.arguments import check_width
 from pfs_core.models.initialise import init_convolutions
 
 SHORTCUTS = ("conv", "pad")
-"""Options B and A of the paper, for the shortcuts where the shape changes."""
+"""Kinds of shortcut where the shape changes: options B and A of the paper."""
 
 
 class PadShortcut(nn.Module):
-    """Every second pixel, between channels of zeros (option A): nothing to learn."""
+    """The shortcut of option A, without parameters: every second pixel, with channels of zeros on both sides."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -20,12 +20,12 @@ class PadShortcut(nn.Module):
         self.after = channels - in_channels - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in_channels, H, W] to [N, channels, H / 2, W / 2]."""
+        """Map [N, in_channels, H, W] to [N, channels, H / 2, W / 2]."""
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.before, self.after))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; where the shape changes, the shortcut is of the kind named."""
+    """Two 3x3 convolutions and a shortcut around them, which is of the given kind where the shape changes."""
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1, shortcut: str = "conv") -> None:
         super().__init__()
@@ -43,23 +43,24 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in_channels, H, W] to [N, channels, H / stride, W / stride]."""
+        """Map [N, in_channels, H, W] to [N, channels, H / stride, W / stride]."""
         out = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        value: Tensor = self.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        return value
 
 
 class CifarResNet(nn.Module):
     """A stem and three stages of basic blocks at ``width``, ``2 * width`` and ``4 * width`` channels.
 
     Args:
-        depth: 6n + 2 for n blocks a stage.
+        depth: 6n + 2 for n blocks per stage.
         num_classes: outputs of the linear classifier.
         in_channels: channels of the images.
         width: channels of the first stage.
         shortcut: ``conv`` (1x1 convolution and BN, option B) or ``pad`` (subsampling and zeros, option A).
     """
 
-    widen_stream = True
+    widen_stream = True  # the paper's released code expands these networks as a whole
 
     def __init__(
         self, depth: int, num_classes: int = 10, in_channels: int = 3, width: int = 16, shortcut: str = "conv"
@@ -81,15 +82,16 @@ class CifarResNet(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Convolutions as in the paper's released code; the classifier keeps PyTorch's own initialisation."""
+        """Initialise convolutions as the paper's released code does, and the classifier as PyTorch does."""
         init_convolutions(self)
         self.fc.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [N, C, H, W] to logits [N, num_classes]."""
+        """Map images [N, C, H, W] to logits [N, num_classes]."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(self.flatten(self.avgpool(x)))
+        out: Tensor = self.fc(self.flatten(self.avgpool(x)))
+        return out
 
 
 def _stage(in_channels: int, channels: int, blocks: int, stride: int, shortcut: str) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""A MODEL of the command line: a network's name, or a file that specifies one."""
+"""The argument MODEL of the command line: a network's name, or a file that specifies a network."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,13 @@ SUFFIXES = (".json", ".yaml", ".yml")
 
 
 def model_fields(model: str) -> dict[str, Any]:
-    """The fields of :class:`ModelSpec` that ``model`` gives: all that a spec file holds, or the name alone.
+    """Return the fields of :class:`ModelSpec` that ``model`` specifies: those in a spec file, or the name alone.
 
     Raises:
-        UserError: the file is not there, is not JSON or YAML, or holds anything else than such fields.
+        UserError: the file does not exist, is not JSON or YAML, or has anything but such fields in it.
+
+    >>> model_fields("resnet20")
+    {'name': 'resnet20'}
     """
     path = Path(model)
     if path.suffix not in SUFFIXES:

@@ -1,4 +1,4 @@
-"""VGG with batch normalisation and a single linear layer, the CIFAR form of Simonyan and Zisserman (2015)."""
+"""VGG of Simonyan and Zisserman (2015) in its form for CIFAR: with BatchNorm and a single linear layer."""
 
 from torch import Tensor, nn
 
@@ -7,10 +7,12 @@ from pfs_core.models.initialise import init_convolutions, init_linear
 
 
 class VGG(nn.Module):
-    """Five stages of 3x3 convolutions with BN and ReLU, halving the resolution between them; images from 16x16.
+    """Five stages of 3x3 convolutions with BatchNorm and ReLU, which halve the resolution between them.
+
+    Images must have at least 16x16 pixels.
 
     Args:
-        convolutions: how many there are in each stage.
+        convolutions: the number of convolutions in each stage.
         num_classes: outputs of the linear classifier.
         in_channels: channels of the images.
         width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
@@ -40,13 +42,14 @@ class VGG(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """BN scales start at 0.5 and the classifier at N(0, 0.01^2), as in the paper's released code."""
+        """Initialise as the paper's released code does: BatchNorm scales at 0.5, the classifier from N(0, 0.01^2)."""
         init_convolutions(self, bn_scale=0.5)
         init_linear(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [N, C, H, W] to logits [N, num_classes]."""
-        return self.classifier(self.flatten(self.pool(self.features(x))))
+        """Map images [N, C, H, W] to logits [N, num_classes]."""
+        out: Tensor = self.classifier(self.flatten(self.pool(self.features(x))))
+        return out
 
 
 def vgg11(num_classes: int = 10, in_channels: int = 3, width: int = 64) -> VGG:

@@ -9,22 +9,23 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A network of the zoo, and the images and classes it was published for.
+    """A network of the zoo, and the images and classes that it was published for.
 
-    ``factory`` is ``module:function``, imported when it is asked for: torchvision's networks are slow to import. The
-    function is ``f(num_classes, in_channels, **kwargs) -> nn.Module``; its docstring's first line describes the
-    network.
+    ``factory`` is ``module:function`` and is imported only when the network is built, since torchvision's networks are
+    slow to import. The function is ``f(num_classes, in_channels, **kwargs) -> nn.Module``; the first line of its
+    docstring describes the network.
     """
 
     factory: str
     input_shape: tuple[int, int, int]
-    """Channels, height, width of one image."""
+    """Channels, height and width of one image."""
     num_classes: int
 
     def load(self) -> Callable[..., nn.Module]:
-        """Import the factory."""
+        """Import the factory and return it."""
         module, _, function = self.factory.partition(":")
-        return getattr(importlib.import_module(module), function)
+        result: Callable[..., nn.Module] = getattr(importlib.import_module(module), function)
+        return result
 
 
 def _cifar(module: str, *names: str) -> dict[str, Entry]:

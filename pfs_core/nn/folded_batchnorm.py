@@ -79,7 +79,8 @@ class FoldedBatchNorm2d(nn.BatchNorm2d):
             # As torch does it: normalise by the biased variance, but keep the unbiased one for evaluation.
             self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var.dtype), self.momentum)
             self.num_batches_tracked.add_(1)
-        return out
+        value: Tensor = out
+        return value
 
 
 def _pixels(x: Tensor) -> int:

@@ -65,10 +65,12 @@ class FrozenConv2d(nn.Conv2d):
             pixels = input.permute(0, 2, 3, 1).flatten(1)
             matrix = self._cached((height, width), partial(self._matrix, height, width))
             product = pixels.to(self.weight.dtype) @ matrix
-            return product.view(-1, height, width, self.out_channels).permute(0, 3, 1, 2)
+            out: Tensor = product.view(-1, height, width, self.out_channels).permute(0, 3, 1, 2)
+            return out
         if self.weight.numel() >= MANY_WEIGHTS:
             weights = self._cached("weights", self._in_nchw)
-            return _InNchw.apply(input.to(self.weight.dtype), *weights, self.out_channels, self.padding)
+            convolved: Tensor = _InNchw.apply(input.to(self.weight.dtype), *weights, self.out_channels, self.padding)
+            return convolved
         return super().forward(input)
 
     def _cached(self, key: Any, make: Callable[[], Any]) -> Any:

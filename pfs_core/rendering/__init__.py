@@ -1,1 +1,1 @@
-"""HTML pages that need no network: the style, the parts and the drawings that reports share."""
+"""What reports share: text tables, and HTML pages that load nothing from a network (style, parts, drawings)."""

@@ -1,4 +1,4 @@
-"""How pages look, and how figures get into them."""
+"""The style of pages and figures, and the rendering of both."""
 
 import io
 from importlib.resources import files
@@ -8,12 +8,13 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 INK = "#101112"
-"""Lines and letters; on a page they take the colour of its text, which is light where the page is dark."""
+"""The colour of lines and letters in figures. On a page it is replaced by the page's own, so that dark pages work."""
 
 STYLE: Any = {
+    # Text stays text and identifiers follow from a fixed salt: the same figure is the same file.
     "svg.fonttype": "none",
     "svg.hashsalt": "pfs",
-    "text.parse_math": False,  # a class may be called "$5_$10"
+    "text.parse_math": False,  # a class of the dataset may be called "$5_$10"
     "font.family": "sans-serif",
     "font.size": 9,
     "figure.facecolor": "none",
@@ -31,16 +32,21 @@ STYLE: Any = {
 
 
 def svg_text(figure: Figure) -> str:
-    """A figure as an ``<svg>`` element; the same figure gives the same text."""
+    """Return a figure as an ``<svg>`` element; the same figure gives the same text."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
 
 
 def render_page(package: str, template: str, **values: Any) -> str:
-    """A page from a Jinja template of a package.
+    """Render a page from a Jinja template.
 
-    The template can put the shared style in with ``{{ style | safe }}`` and import the macros of ``parts.html``.
+    The template can insert the shared style with ``{{ style | safe }}`` and import the macros of ``parts.html``.
+
+    Args:
+        package: the package that the template is in.
+        template: the file name of the template.
+        values: the variables of the template; a variable that is missing is an error.
     """
     environment = Environment(
         loader=FunctionLoader(lambda name: _text(__package__, name)),
@@ -53,4 +59,5 @@ def render_page(package: str, template: str, **values: Any) -> str:
 
 
 def _text(package: str, name: str) -> str:
+    """Return the content of a file in a package."""
     return files(package).joinpath(name).read_text(encoding="utf-8")

@@ -38,7 +38,8 @@ def usable_cores() -> set[int]:
 def native_bf16(device: torch.device) -> bool:
     """Return whether ``device`` multiplies bfloat16 in hardware; emulation is slower than fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        answer: bool = torch.cuda.is_bf16_supported(including_emulation=False)
+        return answer
     return torch.cpu._is_avx512_bf16_supported()
 
 
@@ -49,7 +50,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Return the autocast context of a precision that :func:`resolve_precision` returned."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -92,10 +92,10 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(0, 1, device)
         return
     gpu = device.type == "cuda"
-    store, rank, world = next(dist.rendezvous("env://"))
+    store, rank, world = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
     # torchrun keeps its store when it restarts the processes. Without a prefix per start, the new process group would
     # find the addresses of the old one.
-    store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # type: ignore[attr-defined]
     dist.init_process_group(
         "nccl" if gpu else "gloo", store=store, rank=rank, world_size=world, device_id=device if gpu else None
     )

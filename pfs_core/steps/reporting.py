@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pfs_core.config.overrides import prefixed
 from pfs_core.steps.folders import about
@@ -24,7 +24,7 @@ def report(
     out: str | Path,
     registered_name: str = "",
     label: str = "",
-) -> dict:
+) -> dict[str, Any]:
     """Write the ``report`` folder, log and register the pruned network; returns the final figures.
 
     On the pipeline's run the figures' names start with ``label``, where several networks share the run.
@@ -64,7 +64,7 @@ def compare(
     dense_dir: str | Path,
     out: str | Path,
     registered_name: str = "",
-) -> dict:
+) -> dict[str, Any]:
     """Write the ``comparison`` folder of several budgets, log and register the pruned networks; returns the figures."""
     from pfs_core.report.comparison import figures_of, write_comparison
     from pfs_core.report.runs import load_budgets
@@ -97,7 +97,7 @@ def compare_methods(
     latency_dirs: Sequence[str | Path],
     dense_dirs: Sequence[str | Path],
     out: str | Path,
-) -> dict:
+) -> dict[str, Any]:
     """Write the ``comparison`` folder of several methods, budgets and seeds; returns the figures."""
     from pfs_core.report.comparison import figures_of, write_comparison
     from pfs_core.report.runs import load_methods

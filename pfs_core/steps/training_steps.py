@@ -16,7 +16,7 @@ from pfs_core.tracking import StepRun, finite, step_run
 
 def split(
     dataset: str, out: str | Path, recipe_name: str = "", settings: Settings | None = None, seed: int = 0
-) -> dict:
+) -> dict[str, Any]:
     """Write the ``split`` folder of ``dataset``; returns the number of rows per part."""
     from pfs_core.data import split_dataset
 
@@ -42,7 +42,7 @@ def search(
     model_settings: Settings | None = None,
     seed: int = 0,
     profile: bool = False,
-) -> dict:
+) -> dict[str, Any]:
     """Write the ``gates`` folder of ``model`` by the method that ``settings`` name (``pfs`` if they name none).
 
     Returns:
@@ -86,7 +86,9 @@ def _record(run: StepRun, axis: str, row: dict[str, Any]) -> None:
     run.row(row, at=axis if axis in row else "epoch")
 
 
-def extract(gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", settings: Settings | None = None) -> dict:
+def extract(
+    gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", settings: Settings | None = None
+) -> dict[str, Any]:
     """Write the ``structures`` folder; returns the cost of the pruned structure."""
     from pfs_core.config.spec import Budget
     from pfs_core.config.stages import ExtractConfig
@@ -124,7 +126,7 @@ def retrain(
     settings: Settings | None = None,
     seed: int = 0,
     train_job: Settings | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Train a structure file and write the ``model`` folder; returns test accuracy and cost.
 
     With the settings of a :class:`pfs_core.trainjob.manifest.TrainJob` the nodes of a cluster train it.
@@ -167,7 +169,7 @@ def benchmark(
     recipe_name: str = "",
     settings: Settings | None = None,
     seed: int = 0,
-) -> dict:
+) -> dict[str, Any]:
     """Measure structure files beside their dense network and write the ``latency`` folder; returns the medians."""
     from pfs_core.latency import benchmark as measure
     from pfs_core.storage.digests import file_digest

@@ -82,7 +82,8 @@ class S3Storage:
             body = answer["Body"].read()
             if len(body) != size:
                 raise ConnectionError(f"{len(body)} bytes of {size} came")
-            return body
+            data: bytes = body
+            return data
 
         return self._tried(got, f"{self.uri}/{entry.path}")
 

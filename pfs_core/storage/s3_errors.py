@@ -59,11 +59,13 @@ def _refusal(error: Exception, name: str) -> UserError:
 
 
 def _status(error: Exception) -> int:
-    return getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    number: int = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return number
 
 
 def _code(error: Exception) -> str:
-    return getattr(error, "response", {}).get("Error", {}).get("Code", "")
+    text: str = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+    return text
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The structure file, the cut at a budget, and the structures that a search is compared with."""
+"""The structure file, the cut of gates at a budget, and the structures that a search is compared with."""
 
 from pfs_core.structure.structure import FILES, Structure, extract, unexpanded_graph
 

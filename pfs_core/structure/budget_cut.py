@@ -1,4 +1,8 @@
-"""Algorithm 1 of Wang et al. (2020), solved exactly instead of by bisection over built networks."""
+"""Algorithm 1 of Wang et al. (2020): from gates and a budget to widths.
+
+The paper finds a threshold on the gates by bisection, and builds a network for each threshold to count its cost. Here
+the cost of any widths is known in closed form, so that the cut is exact: no further gate would fit into the budget.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,13 +18,13 @@ from pfs_core.errors import UserError
 
 
 class CostModel(NamedTuple):
-    """What widths cost in the metric of a budget.
+    """The cost of widths in the metric of a budget.
 
     Attributes:
-        cost: of some widths, which must not fall as widths grow.
-        dense: that of the unexpanded network.
-        text: an amount with its unit.
-        advice: what else to try where no structure is cheap enough.
+        cost: returns the cost of widths. It must not fall when a width grows.
+        dense: the cost of the unexpanded network.
+        text: returns an amount with its unit, for messages.
+        advice: what else a user can try where no structure is cheap enough; it follows a message.
     """
 
     cost: Callable[[Mapping[str, int]], float]
@@ -30,7 +34,7 @@ class CostModel(NamedTuple):
 
 
 def closed_form(graph: ChannelGraph, metric: str) -> CostModel:
-    """MACs or parameters by the graph."""
+    """Return the cost model of ``macs`` or ``params``, which the graph knows in closed form."""
     return CostModel(
         lambda widths: getattr(graph.cost(widths), metric),
         getattr(graph.cost(), metric),
@@ -47,21 +51,33 @@ def prune_to_budget(
     floor: float = 0.0,
     cost_model: CostModel | None = None,
 ) -> tuple[dict[str, int], float]:
-    """The widths that the largest gates within the budget keep, and the smallest gate kept.
+    """Keep the largest gates, as many as the budget allows.
 
-    The cost cannot fall as more channels are kept, so the longest prefix within the budget is found by bisection.
+    All gates of the network are ranked together (:func:`ranked_channels`), and the longest prefix of this ranking whose
+    cost is within the budget is kept. No group falls below its minimum (:func:`min_widths`).
 
     Args:
         graph: the channel graph of the unexpanded network.
-        gates: float [expanded gates] for each prunable group.
-        budget: relative to the unexpanded network.
+        gates: the gates of every prunable group, float [expanded gates].
+        budget: the budget, relative to the unexpanded network.
         expanded: the width of every group before the cut.
-        channel_multiple: kept widths are multiples of this, but never more than there is.
-        floor: the share of its unexpanded width that every prunable group keeps at least.
-        cost_model: of widths in the budget's metric; None for MACs and parameters, which the graph knows.
+        channel_multiple: kept widths are multiples of this, but never more than the expanded width.
+        floor: the fraction of its unexpanded width that every prunable group keeps at least.
+        cost_model: the cost of widths in the budget's metric; None for MACs and parameters, which the graph knows.
+
+    Returns:
+        The width of every group after the cut, and the smallest gate kept (1 if only the minimal widths are kept).
 
     Raises:
         UserError: the budget is over the dense network, or under the smallest structure.
+
+    >>> from torch import nn
+    >>> from pfs_core.channels import trace
+    >>> layers = [nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10)]
+    >>> graph = trace(nn.Sequential(*layers), (3, 8, 8))
+    >>> gates = {"0": torch.tensor([0.5, 0.0, 0.25, 1.0])}
+    >>> prune_to_budget(graph, gates, Budget(target=0.6), graph.widths())
+    ({'input': 3, '0': 2, '4': 10}, 0.5)
     """
     cost_model = cost_model or closed_form(graph, budget.metric)
     check_reachable(graph, expanded, budget, channel_multiple, floor, cost_model)
@@ -78,6 +94,8 @@ def prune_to_budget(
             widths[group.name] = max(least[group.name], count * group.blocks // step * step)
         return widths
 
+    # Bisection over the length of the prefix is exact: a longer prefix makes no group narrower, and the cost does not
+    # fall when a width grows, so the prefixes within the budget are all those up to some length.
     low, high = 0, len(owners)
     while low < high:
         middle = (low + high + 1) // 2
@@ -91,10 +109,15 @@ def prune_to_budget(
 def min_widths(
     graph: ChannelGraph, expanded: Mapping[str, int], channel_multiple: int = 1, floor: float = 0.0
 ) -> dict[str, int]:
-    """The smallest widths a cut may come to; those of groups that are not pruned are as expanded."""
+    """Return the smallest widths that a cut may lead to; groups that are not pruned keep their expanded width.
+
+    A prunable group keeps at least one channel, at least ``floor`` times its unexpanded width, and a multiple of
+    ``channel_multiple`` and of its blocks.
+    """
     widths = dict(expanded)
     for group in graph.prunable():
         step = math.lcm(channel_multiple, group.blocks)
+        # 0.55 * 100 is 55.00000000000001 in floating point, which must not ask for 56.
         wanted = max(1, math.ceil(floor * group.width / step - 1e-9)) * step
         widths[group.name] = min(wanted, expanded[group.name])
     return widths
@@ -129,10 +152,20 @@ def check_reachable(
 
 
 def ranked_channels(gates: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """All gates, largest first, as float64 ``[n]``, and the position in ``gates`` of each one's group, int64 ``[n]``.
+    """Rank all gates of a network, largest first.
 
-    Among equal gates the one that is a smaller share into its own group comes first, so that a tie across groups is
-    spent evenly over them.
+    Equal gates are ranked by their position in their own group as a fraction of its size, so that a tie between groups
+    is shared evenly: of groups with 2 and 4 equal gates, each prefix holds about the same fraction.
+
+    Args:
+        gates: the gates of every group, float [gates].
+
+    Returns:
+        The gates in falling order, float64 [n], and for each one the position of its group in ``gates``, int64 [n].
+
+    >>> values, owners = ranked_channels({"a": torch.tensor([0.2, 0.9]), "b": torch.tensor([1.0, 0.9, 0.9, 0.9])})
+    >>> values.round(3).tolist(), owners.tolist()
+    ([1.0, 0.9, 0.9, 0.9, 0.9, 0.2], [1, 0, 1, 1, 1, 0])
     """
     falling = [scores.double().sort(descending=True).values.numpy() for scores in gates.values()]
     values = np.concatenate(falling)
@@ -143,7 +176,7 @@ def ranked_channels(gates: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray
 
 
 def check_gates(graph: ChannelGraph, gates: Mapping[str, Tensor], expanded: Mapping[str, int]) -> None:
-    """Raise UserError unless there is one vector of finite numbers a prunable group, one for each of its gates."""
+    """Raise UserError unless every prunable group has one vector of finite numbers, one for each of its gates."""
     groups = graph.prunable()
     prunable = [group.name for group in groups]
     if sorted(gates) != sorted(prunable):
@@ -155,10 +188,10 @@ def check_gates(graph: ChannelGraph, gates: Mapping[str, Tensor], expanded: Mapp
 
 
 def equal_gates(graph: ChannelGraph, expanded: Mapping[str, int]) -> dict[str, Tensor]:
-    """Gates that are all 1, for each prunable group."""
+    """Return gates that are all 1, for every prunable group: the cut of these is the uniform structure."""
     return {group.name: torch.ones(expanded[group.name] // group.blocks) for group in graph.prunable()}
 
 
 def _round_up(fraction: float) -> float:
-    """``fraction`` with four decimals, rounded up so that asking for it works."""
+    """Return ``fraction`` with four decimals, rounded up so that a user who asks for it gets a structure."""
     return int(fraction * 10_000 + 1) / 10_000

@@ -1,7 +1,7 @@
 """The weights that a structure inherits from a trained network, which fine-tuning starts from.
 
-Methods that train a network before they choose (Network Slimming, AMC) leave it in the ``gates`` folder. A cut slices
-it: ``inherited.safetensors`` in the ``structures`` folder has the weights of the pruned network, under its own names.
+Methods that train a network before they prune it (Network Slimming, AMC) leave it in the ``gates`` folder. A cut slices
+its weights: ``inherited.safetensors`` in the ``structures`` folder holds those of the pruned network, by its own names.
 """
 
 import logging
@@ -20,17 +20,17 @@ from pfs_core.models import build_model
 logger = logging.getLogger(__package__)
 
 FILE, OLD_FILE = "inherited.safetensors", "kept.safetensors"
-"""In a ``structures`` folder, now and as version 0.1.0 called it."""
+"""The weights in a ``structures`` folder, and their name in folders that version 0.1.0 wrote."""
 TRAINED, CHANNELS = "trained.safetensors", "trained_channels.safetensors"
-"""In a ``gates`` folder: the weights, and which gates of each group they still have (int64)."""
+"""In a ``gates`` folder: the trained weights, and the gates of each group that the network still has (int64)."""
 
 
 class Trained(NamedTuple):
-    """A trained network of which channels may already have been cut.
+    """A trained network, which may already have lost channels in training.
 
     Attributes:
-        weights: by the network's own names.
-        left: sorted positions of the gates that it still has, ``{group: int64 [n]}``.
+        weights: the state of the network, by its own names.
+        left: the positions of the gates that it still has in rising order, ``{group: int64 [n]}``.
     """
 
     weights: Mapping[str, Tensor]
@@ -38,7 +38,7 @@ class Trained(NamedTuple):
 
 
 def save_trained(folder: Path, trained: Trained) -> None:
-    """Write the two files of a ``gates`` folder."""
+    """Write the trained weights and their channels into a ``gates`` folder."""
     save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, folder / TRAINED)
     save_file(dict(trained.left), folder / CHANNELS)
 
@@ -50,14 +50,17 @@ def inherited_weights(
     gates: Mapping[str, Tensor],
     widths: Mapping[str, int],
 ) -> dict[str, Tensor] | None:
-    """The trained weights of the channels that a cut keeps; None where no network with these channels was trained.
+    """Return the trained weights of the channels that a cut keeps, by the names of the pruned network.
 
     Args:
         gates_dir: a ``gates`` folder.
         spec: the network.
-        graph: of the unexpanded network.
+        graph: the channel graph of the unexpanded network.
         gates: the gates in that folder; the largest of each group are kept.
-        widths: of every group, after the cut.
+        widths: the width of every group after the cut.
+
+    Returns:
+        The weights; None where no network was trained, or where it had lost channels that the cut keeps.
     """
     if not (gates_dir / TRAINED).exists():
         return None
@@ -81,7 +84,11 @@ def inherited_weights(
 
 
 def inherited_file(structure: str | Path) -> Path:
-    """The file beside a structure file; UserError if there is none."""
+    """Return the file of inherited weights beside a structure file.
+
+    Raises:
+        UserError: there is none.
+    """
     path = Path(structure).with_name(FILE)
     if path.exists():
         return path

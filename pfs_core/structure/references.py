@@ -1,4 +1,4 @@
-"""Structures that need no search: dense, expanded, and one factor for every prunable width."""
+"""Structures that need no search: dense, expanded, and uniform (every prunable width times one factor)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +10,16 @@ from pfs_core.structure.budget_cut import CostModel, equal_gates, prune_to_budge
 
 
 def dense(graph: ChannelGraph, budget: Budget, *, model: ModelSpec) -> Structure:
-    """The unexpanded network itself; its budget record is that of the cost 1 it has by definition."""
+    """Return the structure of the unexpanded network, whose cost is by definition the fraction 1 of its own."""
+    # Under a latency budget this is recorded in MACs: a record of a latency would need a latency model.
     whole = Budget(metric=budget.in_macs.metric, target=1.0)
     return Structure.from_widths(model, graph, graph.widths(), whole, {"method": "dense"})
 
 
 def expanded(graph: ChannelGraph, *, model: ModelSpec) -> Structure:
-    """The network that the search starts from, with all its channels."""
+    """Return the structure of the network that the search starts from, with all its channels."""
     widths = graph.expanded(model.expand, model.expand_stream)
+    # A Budget below 1,000 would be a fraction.
     whole = Budget(metric="macs", target=max(1000.0, graph.cost(widths).macs))
     return Structure.from_widths(model, graph, widths, whole, {"method": "expanded"})
 
@@ -32,10 +34,19 @@ def uniform(
     cost_model: CostModel | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Structure:
-    """Every prunable width of the expanded network times one factor, as large as the budget allows.
+    """Return the structure with every prunable width of the expanded network times one factor, within the budget.
 
-    It is what :func:`~pfs_core.structure.extract` makes of gates that are all equal, so that it starts from the same
+    It is what :func:`~pfs_core.structure.extract` makes of gates that are all equal. So it starts from the same
     expanded network as a search, meets the budget as closely, and differs only in how the budget is shared out.
+
+    Args:
+        graph: the channel graph of the unexpanded network.
+        budget: the budget, relative to the unexpanded network.
+        model: the network, with the expansion that a search would start from.
+        channel_multiple: kept widths are multiples of this.
+        floor: the fraction of its unexpanded width that every prunable group keeps at least.
+        cost_model: the cost of widths in the budget's metric; None for MACs and parameters.
+        provenance: recorded in the structure.
 
     Raises:
         UserError: even the smallest widths are over the budget.

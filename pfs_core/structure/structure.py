@@ -1,4 +1,4 @@
-"""The structure file, and how gates become one."""
+"""The structure file, and the extraction that makes one from gates."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,30 +19,31 @@ from pfs_core.structure.budget_cut import CostModel, check_gates, closed_form, p
 
 SCHEMA = "pfs.structure/1"
 FILES = {"pruned": "structure.json", "uniform": "uniform.json", "dense": "dense.json"}
-"""The file of each network in a ``structures`` folder."""
+"""The name of each network's file in a ``structures`` folder."""
 
 
 class CostRecord(Config):
-    """:class:`Cost` as JSON."""
+    """A :class:`~pfs_core.channels.Cost` as it is written into a structure file."""
 
     macs: int
     params: int
 
 
 class BudgetRecord(Config):
-    """What was asked for and what was reached, in the unit of ``target``: a fraction or a count."""
+    """The budget that was asked for and the cost that was achieved, both as a fraction or both as a count."""
 
     metric: Literal["macs", "params", "latency"]
     target: float
     achieved: float
     gap: float
-    """``target - achieved``: never negative where a chooser met the budget."""
+    """``target - achieved``, which is never negative where the budget was met."""
 
 
 class Structure(Config):
-    """How wide every channel group of a network is, how that was chosen and what it costs.
+    """The width of every channel group of a network, how the widths were chosen, and what they cost.
 
-    A JSON file of a few KB with schema ``pfs.structure/1``; everything needed to build the network again, untrained.
+    It is saved as a JSON file of a few KB with schema ``pfs.structure/1``, which holds everything that is needed to
+    build the untrained network.
     """
 
     schema_: Literal["pfs.structure/1"] = Field(default="pfs.structure/1", alias="schema")
@@ -50,7 +51,7 @@ class Structure(Config):
     widths: dict[str, int]
     cost: CostRecord
     reference: CostRecord
-    """The unexpanded network."""
+    """The cost of the unexpanded network."""
     budget: BudgetRecord
     chosen_by: dict[str, Any]
     provenance: dict[str, Any]
@@ -66,7 +67,17 @@ class Structure(Config):
         provenance: Mapping[str, Any] | None = None,
         cost_model: CostModel | None = None,
     ) -> Self:
-        """The structure of ``widths``; ``graph`` is the trace of the unexpanded ``model``."""
+        """Return the structure of ``widths``.
+
+        Args:
+            model: the network, with the expansion that it was searched at.
+            graph: the channel graph of the unexpanded network.
+            widths: the width of every group.
+            budget: the budget that the widths were chosen for.
+            chosen_by: the method and its settings, for the record.
+            provenance: what else to record.
+            cost_model: the cost of widths in the budget's metric; None for MACs and parameters.
+        """
         cost, reference = graph.cost(widths), graph.cost()
         cost_model = cost_model or closed_form(graph, budget.metric)
         achieved = cost_model.cost(widths) / (cost_model.dense if budget.target <= 1 else 1)
@@ -87,8 +98,8 @@ class Structure(Config):
         """Read and check a structure file.
 
         Raises:
-            UserError: the file is no structure of this schema, names other groups than its model has, or states
-                another cost than they have.
+            UserError: the file is not a structure of this schema, its groups are not those of its model, or its cost is
+                not that of its widths.
         """
         values = read_json(path)
         schema = values.get("schema") if isinstance(values, dict) else None
@@ -110,7 +121,7 @@ class Structure(Config):
 
     @property
     def network(self) -> str:
-        """What to call it beside others: ``pruned`` where it was cut from gates, else the method's name."""
+        """The name beside other networks: ``pruned`` if it was cut from gates, otherwise the method's name."""
         return "pruned" if "threshold" in self.chosen_by else str(self.chosen_by.get("method", ""))
 
     @property
@@ -124,17 +135,17 @@ class Structure(Config):
         return f"{self.model.name} {self.target_budget}"
 
     def graph(self) -> ChannelGraph:
-        """The channel graph of the unexpanded network."""
+        """Return the channel graph of the unexpanded network."""
         return unexpanded_graph(self.model)
 
     def build(self) -> nn.Module:
-        """The network at these widths, freshly initialised from torch's global random generator."""
+        """Return the network at these widths, freshly initialised from torch's global random generator."""
         model = build_model(self.model)
         return resize(model, trace(model, self.model.input_shape), self.widths)
 
 
 def unexpanded_graph(spec: ModelSpec, policy: Policy = "inner", placement: Placement = "last") -> ChannelGraph:
-    """The channel graph of ``spec`` at its published widths; torch's random state is left as it was."""
+    """Return the channel graph of ``spec`` at its published widths; torch's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         return trace(build_model(spec), spec.input_shape, policy, placement)
 
@@ -153,26 +164,35 @@ def extract(
     seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
 ) -> Structure:
-    """The structure of the largest gates within the budget (:func:`pfs_core.structure.budget_cut.prune_to_budget`).
+    """Return the structure of the largest gates within the budget.
 
-    Over all gates in falling order, keep the longest prefix whose cost is within the budget; a group never falls
-    below one channel (or ``channel_multiple``, or ``floor``). Equal gates are spent evenly over the groups.
+    Of all gates in falling order, the longest prefix whose cost is within the budget is kept
+    (:func:`~pfs_core.structure.budget_cut.prune_to_budget`). A group never falls below one channel (or
+    ``channel_multiple``, or ``floor``), and equal gates are shared evenly between the groups.
 
     Args:
         graph: the channel graph of the unexpanded network, traced with ``policy``.
-        gates: float [expanded width] for each prunable group ([expanded width / blocks] where it has ``blocks``).
-        budget: relative to the unexpanded network.
-        model: the network, with the expansion it was searched at.
-        method: that found the gates, for the record.
-        policy: for the record.
+        gates: the gates of every prunable group, float [expanded width] ([expanded width / blocks] where it has
+            ``blocks``).
+        budget: the budget, relative to the unexpanded network.
+        model: the network, with the expansion that it was searched at.
+        method: the method that found the gates, for the record.
+        policy: the policy of the trace, for the record.
         channel_multiple: kept widths are multiples of this.
-        floor: the share of its unexpanded width that every prunable group keeps at least.
-        cost_model: of widths in the budget's metric; None for MACs and parameters.
-        seed: for the record.
-        provenance: for the record.
+        floor: the fraction of its unexpanded width that every prunable group keeps at least.
+        cost_model: the cost of widths in the budget's metric; None for MACs and parameters.
+        seed: the seed of the search, for the record.
+        provenance: what else to record.
 
     Raises:
-        UserError: the gates are not this network's, or even the smallest structure is over the budget.
+        UserError: the gates are not those of this network, or even the smallest structure is over the budget.
+
+    >>> spec = ModelSpec(name="resnet20")
+    >>> graph = unexpanded_graph(spec)
+    >>> gates = {group.name: torch.linspace(0, 1, group.width) for group in graph.prunable()}
+    >>> structure = extract(graph, gates, Budget.from_text("macs=0.5"), model=spec)
+    >>> structure.widths["layer1.0.conv1"], round(structure.budget.achieved, 3)
+    (8, 0.496)
     """
     expanded = graph.expanded(model.expand, model.expand_stream)
     check_gates(graph, gates, expanded)

@@ -47,7 +47,10 @@ def tags_of(about: Mapping[str, Any]) -> dict[str, str]:
 
     made = code()
     found = {f"pfs.{key}": str(value) for key, value in {**made, **about}.items() if value not in ("", None)}
-    return resolve_tags(found | ({"mlflow.source.git.commit": made["git_commit"]} if "git_commit" in made else {}))
+    result: dict[str, str] = resolve_tags(
+        found | ({"mlflow.source.git.commit": made["git_commit"]} if "git_commit" in made else {})
+    )
+    return result
 
 
 def experiment_name(model: str = "") -> str:

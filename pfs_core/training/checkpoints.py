@@ -85,7 +85,8 @@ class Checkpoints:
             return None
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         self._earlier = state.pop("spent")
-        return state
+        result: dict[str, Any] | None = state
+        return result
 
     def elapsed(self) -> dict[str, float]:
         """``seconds`` and ``processor_seconds`` that the step has taken, in this try and the ones that it resumes."""

@@ -155,7 +155,8 @@ def prepared(
 
     def forward(network: nn.Module, images: Tensor) -> Tensor:
         with autocast(data.device, precision):
-            return network(normalise(images)).float()
+            out: Tensor = network(normalise(images)).float()
+            return out
 
     return model, forward
 
@@ -178,7 +179,8 @@ def with_shared_statistics(model: nn.Module, device: torch.device) -> nn.Module:
     """
     if device.type == "cpu":
         raise UserError("retrain.sync_bn=true needs GPUs; leave it out on CPUs")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    result: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return result
 
 
 def parallel(model: nn.Module, device: torch.device, ranks: Ranks, config: RetrainConfig) -> nn.Module:

@@ -29,7 +29,7 @@ class Evaluation(Result):
     test_rows: int
     """Number of test images."""
     confusion_matrix: list[list[int]]
-    """Number of test images by [true class][predicted class]."""
+    """Number of test images by ``[true class][predicted class]``."""
 
 
 class TrainingMetrics(ResultFile):
@@ -71,7 +71,7 @@ class TrainingMetrics(ResultFile):
     test_rows: int
     """Number of test images."""
     confusion_matrix: list[list[int]]
-    """Number of test images by [true class][predicted class]."""
+    """Number of test images by ``[true class][predicted class]``."""
     best_validation: BestValidation | None = None
     """Epoch with the highest validation accuracy; None if the training was not validated."""
     epochs: int

@@ -59,9 +59,10 @@ class Cluster:
 
     def get(self, name: str) -> dict[str, Any] | None:
         """The current TrainJob of a name; None if there is none."""
-        return self._tried(
+        result: dict[str, Any] | None = self._tried(
             lambda: self._jobs.get_namespaced_custom_object(*self._path(), name), "get trainjobs", {404: None}
         )
+        return result
 
     def delete(self, name: str) -> None:
         """Delete a TrainJob with its pods, if it is there."""
@@ -88,7 +89,8 @@ class Cluster:
             "get pods/log",
             {404: "", 400: ""},
         )
-        return text.splitlines()
+        result: list[str] = text.splitlines()
+        return result
 
     def _path(self) -> tuple[str, str, str, str]:
         return GROUP, VERSION, self.namespace, PLURAL
@@ -219,7 +221,8 @@ def _own_namespace() -> str:
         return _NAMESPACE.read_text().strip()
     from kubernetes import config
 
-    return config.list_kube_config_contexts()[1]["context"].get("namespace", "default")
+    text: str = config.list_kube_config_contexts()[1]["context"].get("namespace", "default")
+    return text
 
 
 def _line(error: object) -> str:

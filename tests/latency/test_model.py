@@ -13,7 +13,7 @@ from pfs_core.config.stages import ExtractConfig
 from pfs_core.errors import UserError
 from pfs_core.latency import learning
 from pfs_core.latency.learning import fastest_multiple, latency_model
-from pfs_core.latency.model import BLOCKS, LatencyModel, Measured, fit, kinds_macs
+from pfs_core.latency.model import BLOCKS, LatencyModel, MeasuredNetwork, fit, macs_by_kind
 from pfs_core.latency.sampling import PairTimer, draw_widths
 from pfs_core.models import build_model
 from pfs_core.steps.extraction import extract_structures
@@ -31,19 +31,19 @@ class Planted:
 
     def __init__(self, block=8, noise=0.0):
         self.block, self.dense_ms = block, [DENSE_MS]
-        self.slopes = np.random.default_rng(1).uniform(0.1, 1.0, len(kinds_macs(graph(), graph().widths(), 1)))
+        self.slopes = np.random.default_rng(1).uniform(0.1, 1.0, len(macs_by_kind(graph(), graph().widths(), 1)))
         self.noise, self.calls = np.random.default_rng(2).normal(0, noise, 10_000), 0
 
     def ratio(self, widths):
         self.calls += 1
-        macs = np.array(list(kinds_macs(graph(), widths, self.block).values())) / graph().cost().macs
+        macs = np.array(list(macs_by_kind(graph(), widths, self.block).values())) / graph().cost().macs
         return (0.2 + float(macs @ self.slopes)) * (1 + self.noise[self.calls])
 
 
 def samples(planted, count, multiple=1, seed=0):
     rng = np.random.default_rng(seed)
     drawn = [draw_widths(graph(), EXPANDED, multiple, rng) for _ in range(count)]
-    return [Measured(widths=widths, ratio=planted.ratio(widths)) for widths in drawn]
+    return [MeasuredNetwork(widths=widths, ratio=planted.ratio(widths)) for widths in drawn]
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_an_extraction_takes_the_fastest_multiple(gates, planted, tmp_path):
 def test_a_latency_never_falls_as_a_network_gets_wider(seed, block):
     rng = np.random.default_rng(seed)
     kinds = [
-        {"layers": ("x",), "ns_per_mac": slope} for slope in rng.uniform(0, 1, len(kinds_macs(graph(), EXPANDED, 1)))
+        {"layers": ("x",), "ns_per_mac": slope} for slope in rng.uniform(0, 1, len(macs_by_kind(graph(), EXPANDED, 1)))
     ]
     about = {"machine": {}, "runtime": "eager", "threads": 1, "channel_multiple": 1, "dense_ms": DENSE_MS}
     errors = {"error_median": 0, "error_p90": 0, "fitted": (), "tested": ()}
@@ -226,7 +226,7 @@ def test_a_structure_at_a_latency_says_by_which_model(gates, planted, monkeypatc
 
 def flat(graph, dense_ms):
     """A fit under which every MAC of the dense network takes the same time, without a constant."""
-    kinds = kinds_macs(graph, graph.widths(), 1)
+    kinds = macs_by_kind(graph, graph.widths(), 1)
     slope = dense_ms / sum(kinds.values()) * 1e6
     return {"block": 1, "constant_ms": 0.0, "kinds": tuple({"layers": ("x",), "ns_per_mac": slope} for _ in kinds)}
 

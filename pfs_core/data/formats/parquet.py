@@ -128,7 +128,8 @@ def _read(storage: Storage, entry: Entry) -> _Rows:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    answer: bool = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return answer
 
 
 def _labels(name: str, column: pa.ChunkedArray) -> np.ndarray:
@@ -139,7 +140,8 @@ def _labels(name: str, column: pa.ChunkedArray) -> np.ndarray:
     if (labels < 0).any():
         row = int(np.flatnonzero(labels < 0)[0])
         raise UserError(f"{name}, row {row}: label {labels[row]} is out of range; labels count from 0")
-    return labels
+    result: np.ndarray = labels
+    return result
 
 
 def _class_names(name: str, schema: pa.Schema) -> list[str] | None:

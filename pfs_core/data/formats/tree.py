@@ -76,7 +76,8 @@ def _folders(files: Listing, depth: int) -> pa.DictionaryArray:
 
 def _among(texts: pa.DictionaryArray, known: Collection[str]) -> np.ndarray:
     """Return, as bool [N], which of the texts are among ``known``."""
-    return np.array([text in known for text in texts.dictionary.to_pylist()])[texts.indices.to_numpy()]
+    result: np.ndarray = np.array([text in known for text in texts.dictionary.to_pylist()])[texts.indices.to_numpy()]
+    return result
 
 
 def _check_folders(storage: Storage, tops: set[str], names: Collection[str]) -> None:

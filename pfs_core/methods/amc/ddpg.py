@@ -37,7 +37,8 @@ class Actor(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Return the actions."""
-        return self.lowest + (1 - self.lowest) * self.layers(states).sigmoid()
+        out: Tensor = self.lowest + (1 - self.lowest) * self.layers(states).sigmoid()
+        return out
 
 
 class Critic(nn.Module):
@@ -51,7 +52,8 @@ class Critic(nn.Module):
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the expected rewards, without a discount."""
-        return self.layers(torch.cat([states, actions], 1))
+        out: Tensor = self.layers(torch.cat([states, actions], 1))
+        return out
 
 
 class Agent:

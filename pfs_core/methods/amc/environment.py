@@ -130,8 +130,10 @@ def _fixed_features(model: nn.Module, graph: ChannelGraph, expanded: Mapping[str
     table = np.array(rows, dtype=float)
     spread = table.max(axis=0) - table.min(axis=0)
     scaled = (table - table.min(axis=0)) / np.where(spread > 0, spread, 1)  # a feature equal for all groups becomes 0
-    return scaled.tolist()
+    result: list[list[float]] = scaled.tolist()
+    return result
 
 
 def _first(value: Any) -> int:
-    return value[0] if isinstance(value, tuple) else value
+    number: int = value[0] if isinstance(value, tuple) else value
+    return number

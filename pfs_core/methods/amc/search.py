@@ -214,7 +214,7 @@ def input_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
 
 def _norms_by_input(module: Any) -> Tensor:
     """Return the L1 norm of the weights of a convolution or linear layer by input, float32 [inputs]."""
-    weight = module.weight.detach().abs().float().cpu()
+    weight: Tensor = module.weight.detach().abs().float().cpu()
     if getattr(module, "transposed", False):
         return weight.flatten(1).sum(1)
     groups = getattr(module, "groups", 1)

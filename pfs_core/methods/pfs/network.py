@@ -76,7 +76,8 @@ class GatedNetwork:
 
     def _eager(self, scales: dict[str, Tensor], images: Tensor) -> Tensor:
         with autocast(images.device, self.precision):
-            return functional_call(self.module, scales, (images,), tie_weights=False).float()
+            out: Tensor = functional_call(self.module, scales, (images,), tie_weights=False).float()
+            return out
 
     def mean(self) -> Tensor:
         """Return the mean of |gate| over all gates of the whole network, with its gradient."""
