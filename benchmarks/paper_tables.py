@@ -144,7 +144,8 @@ def likenesses(found: pd.DataFrame) -> list[str]:
             pairs.setdefault(f"{one[0]} and {other[0]}", []).append(likeness(kept[one], kept[other]))
     means = {name: np.mean(values, axis=0) for name, values in pairs.items()}
     rows = [f"| {name} | {correlation:.2f} | {overlap:.1%} |" for name, (correlation, overlap) in means.items()]
-    return ["| structures | correlation of widths | overlap of channels |", "| --- | ---: | ---: |", *rows]
+    header = ["| structures | correlation of widths | overlap of channels |", "| --- | ---: | ---: |"]
+    return [*header, *rows] if rows else []
 
 
 def likeness(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
