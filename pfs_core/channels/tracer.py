@@ -7,7 +7,7 @@ together, and collects what the channel graph consists of.
 import math
 import re
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import fx, nn
 
@@ -34,6 +34,16 @@ class _GroupDraft:
         self.ungated = ""
 
 
+class _TermDraft(NamedTuple):
+    """A :class:`~pfs_core.channels.graph.Term` whose groups may still be merged."""
+
+    module: str
+    spans: tuple[tuple[TracedSlice, ...], ...]
+    macs: int
+    params: int
+    groups: int
+
+
 class ChannelTracer:
     """The groups, axes and cost terms found so far, and what is known of every node.
 
@@ -44,7 +54,7 @@ class ChannelTracer:
         placement: as given.
         values: what is known of the output of each node.
         batch: the number of images that shapes were propagated for.
-        unrectified: layers with an output that something other than a rectifier reads.
+        unrectified: layers that cannot make a group *rectified* (see :class:`~pfs_core.channels.ChannelGroup`).
 
     Args:
         placement: ``last`` gates a group at the last BatchNorm before its channels are mixed, ``official`` at the
@@ -64,7 +74,7 @@ class ChannelTracer:
         self._parent: list[int] = []
         self._group_of_key: dict[str, int] = {}
         self._axes: dict[tuple[str, Role], tuple[TracedSlice, ...]] = {}
-        self._terms: list[tuple[str, tuple[tuple[TracedSlice, ...], ...], int, int, int]] = []
+        self._terms: list[_TermDraft] = []
         self._counted: set[str] = set()
         self._with_shared_parameters: set[str] = set()
 
@@ -215,7 +225,7 @@ class ChannelTracer:
         self, node: fx.Node, spans: tuple[tuple[TracedSlice, ...], ...], macs: int, params: int, groups: int = 1
     ) -> None:
         """Add ``macs`` and ``params`` times the widths of ``spans`` (divided by ``groups``) to the cost."""
-        self._terms.append((str(node.target), spans, macs if self._counts_macs else 0, params, groups))
+        self._terms.append(_TermDraft(str(node.target), spans, macs if self._counts_macs else 0, params, groups))
 
     def freeze_inputs(self, node: fx.Node, reason: str) -> FixedTensor | None:
         """Freeze all channels that go into an operation, and return its output, which is fixed for the same reason."""
@@ -251,8 +261,8 @@ class ChannelTracer:
         groups = tuple(self._finished(draft, policy) for draft in roots)
         axes = [Axis(name, role, self._segments(parts)) for (name, role), parts in self._axes.items()]
         terms = [
-            Term(module, tuple(map(self._segments, spans)), macs, params, groups)
-            for module, spans, macs, params, groups in self._terms
+            Term(draft.module, tuple(map(self._segments, draft.spans)), draft.macs, draft.params, draft.groups)
+            for draft in self._terms
         ]
         widths = {group.name: group.width for group in groups}
         macs = total_macs - sum(term.macs * term.factor(widths) for term in terms)

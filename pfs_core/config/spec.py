@@ -127,7 +127,7 @@ class Budget(Config):
 
     def limit(self, reference: float) -> float:
         """Return the largest cost allowed, given the cost of the unexpanded network in the same metric."""
-        # Costs are whole numbers. A product that floating point has rounded down must not exclude the one that it is.
+        # Costs are whole numbers, and floating point may round the product to just below the one that is meant.
         return self.target * reference + 1e-6 if self.target <= 1 else self.target
 
     def fraction(self, reference: float) -> float:

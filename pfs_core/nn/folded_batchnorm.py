@@ -151,11 +151,11 @@ class _FoldedBatchNorm(torch.autograd.Function):
         x, weight, variance, whole_weight, mean, whole_variance = ctx.saved_tensors
         pixels, channels, count = _pixels(x), x.shape[1], x.numel() // x.shape[1]
         folded, grads = _folded(x, pixels), _folded(grad.contiguous(memory_format=torch.channels_last), pixels)
-        asked = [ctx.needs_input_grad[0], True, True]
+        output_mask = [ctx.needs_input_grad[0], True, True]  # which gradients to compute
         # In evaluation mode the kernel takes the statistics as constants: it returns weight / deviation * grad, the
         # first term for x, and both sums.
         out, weights, biases = _backward(
-            grads, folded, whole_weight, mean, whole_variance, None, None, False, ctx.eps, asked
+            grads, folded, whole_weight, mean, whole_variance, None, None, False, ctx.eps, output_mask
         )
         grad_weight, grad_bias = weights.view(pixels, channels).sum(0), biases.view(pixels, channels).sum(0)
         if not ctx.needs_input_grad[0]:

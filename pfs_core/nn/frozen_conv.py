@@ -1,8 +1,8 @@
 """Convolutions with frozen weights on maps of a few pixels, where torch's kernels on the CPU are slow.
 
 The search never changes a weight, so whatever depends on the weights alone is computed once. Two cases gain by that
-(``python benchmarks/layout.py`` measures them; for VGG16 at 1.25x a search step with all channels takes 253 ms in place
-of 359 with these two and :mod:`pfs_core.nn.folded_batchnorm`, on two threads of an AMD EPYC):
+(``python benchmarks/layout.py`` measures them; with both, a search step of VGG16 at 1.25x with all channels takes
+253 ms in place of 359, on two threads of an AMD EPYC):
 
 - On a map with at most half as many pixels as the kernel has taps, nearly every pixel is mixed with every other one.
   The convolution is then a matrix product over whole maps, with fewer multiplications than it spends on its padding.

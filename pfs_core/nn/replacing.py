@@ -16,8 +16,8 @@ def with_replaced(model: nn.Module, replacement: Callable[[nn.Module], nn.Module
     stays one module, and a plain list or an attribute of the model's own refers to the replacement as well. The names
     in the ``state_dict`` stay as they are.
 
-    Modules with hooks or with attributes that were added to them are left alone. A hook may depend on the module's
-    class or may set its weight (as weight normalisation does), and a new module would be missing the attributes.
+    Modules with hooks, or with attributes that someone has added, are left alone. A hook may depend on the class of the
+    module or set its weight, and the new module would be missing the attributes.
 
     Args:
         model: a network; it is not changed.

@@ -16,7 +16,7 @@ def burn(seconds):
 def test_own_work_is_nobody_elses():
     before, start = processor_seconds(), time.process_time()
     burn(start + 0.3)
-    assert processor_seconds()["own"] - before["own"] >= 0.29
+    assert processor_seconds()["own"] - before["own"] > 0.28  # os.times counts in hundredths of a second
     before = {"used": 100.0, "own": 40.0, "stolen": 0.0}
     assert disturbance(before, {"used": 110.0, "own": 50.0, "stolen": 0.0}, 5) == {"others": 0.0, "stolen": 0.0}
     assert disturbance(before, {"used": 112.0, "own": 50.0, "stolen": 1.0}, 4) == {"others": 0.5, "stolen": 0.25}

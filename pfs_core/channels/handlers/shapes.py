@@ -41,9 +41,11 @@ def view(tracer: ChannelTracer, node: fx.Node) -> Any:
     sizes = tuple(node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:])
     if len(sizes) != len(after):
         return NotImplemented
+    # The new dimension may merge the channels with none, one, ... or all of the dimensions behind them.
     merged = [math.prod(before[x.dim + 1 : end]) for end in range(x.dim + 1, len(before) + 1)]
     for dim, width in enumerate(after):
         times, rest = divmod(width, before[x.dim])
+        # It starts where the channels start only if as many values are in front of it.
         aligned = math.prod(after[:dim]) == math.prod(before[: x.dim])
         if aligned and not rest and times in merged and _follows(tracer, node, x, sizes, dim):
             return x.repeated(times).on_dim(dim)
