@@ -75,7 +75,7 @@ def test_every_method_budget_and_seed_has_its_own_search(tmp_path, monkeypatch):
         ({"methods": []}, "name each method once"),
         ({"methods": ["pfs", "pfs"]}, "name each method once"),
         ({"seeds": [1, 1]}, "name each seed once"),
-        ({"settings": {"amc": {}}}, "method_settings are of 'amc', which is none of"),
+        ({"settings": {"amc": {}}}, "method_settings names 'amc'"),
         ({"methods": ["pfs", "magic"]}, "'magic' is not known"),
         ({"settings": {"pfs": {"episodes": 3}}}, "search.episodes is not a setting"),
     ],

@@ -29,7 +29,7 @@ def structure(network):
 
 def die_once(marker, step):
     """Kill the second process when it has done a step, the first time that it gets there."""
-    add = advance.Progress.add
+    add = advance.LoopState.add
 
     def dying(self, sums, rows):
         add(self, sums, rows)
@@ -37,7 +37,7 @@ def die_once(marker, step):
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    advance.Progress.add = dying
+    advance.LoopState.add = dying
 
 
 if __name__ == "__main__":
