@@ -2,12 +2,13 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from pfs_core.report.comparison import front
+from pfs_core.report.comparison_rows import front
 from tests.pipelines.brief import SETTINGS, run_pipeline
 
 BUDGETS = ["macs=0.6", "macs=0.4"]
@@ -80,7 +81,7 @@ def test_pages_need_no_network(finished):
 
 
 def row(macs, accuracy):
-    return {"macs": macs, "test_accuracy": accuracy}
+    return SimpleNamespace(network=SimpleNamespace(macs=macs, test_accuracy=accuracy))
 
 
 def test_the_front_leaves_out_what_another_beats():
