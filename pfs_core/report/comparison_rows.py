@@ -128,7 +128,7 @@ def pooled(rows: Sequence[ComparisonRow]) -> ComparisonRow:
     )
 
 
-_MEANS = ("macs", "params", "test_accuracy", "epochs", "p50_ms", "latency_ratio", "file_mib")
+_MEANS = ("macs", "params", "test_accuracy", "epochs", "p50_ms", "latency_ratio", "file_mib", "peak_memory_mib")
 
 
 def _mean(values: Sequence[float | None]) -> Any:

@@ -15,8 +15,9 @@ from pfs_core.channels import trace
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import RetrainConfig
 from pfs_core.models import build_model
+from pfs_core.runtime.logs import log_to_terminal
 from pfs_core.structure import Structure
-from pfs_core.training import loop_state as advance
+from pfs_core.training.loop_state import LoopState
 from pfs_core.training.retrain import retrain
 
 
@@ -29,7 +30,7 @@ def structure(network):
 
 def die_once(marker, step):
     """Kill the second process when it has done a step, the first time that it gets there."""
-    add = advance.LoopState.add
+    add = LoopState.add
 
     def dying(self, sums, rows):
         add(self, sums, rows)
@@ -37,10 +38,11 @@ def die_once(marker, step):
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    advance.LoopState.add = dying
+    LoopState.add = dying
 
 
 if __name__ == "__main__":
+    log_to_terminal()
     torch.set_num_threads(1)
     network, split, out, *settings = sys.argv[1:]
     values = {key: json.loads(value) for key, value in (pair.split("=") for pair in settings)}
