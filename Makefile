@@ -5,7 +5,7 @@ READY := .venv/ready
 .PHONY: run test slow lint docs containers clean
 
 run: $(READY)  ## the main job on embedded data: a smaller network, its accuracy, its CPU latency, a report
-	$(BIN)/pfs run --compare dense,uniform --set search.expand_stream=1 --set extract.channel_multiple=8
+	$(BIN)/pfs run --compare dense,uniform
 
 test: lint docs  ## everything that must hold
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal

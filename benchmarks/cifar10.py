@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pfs_core.config.spec import Budget, ModelSpec
-from pfs_core.config.stages import RetrainConfig
+from pfs_core.config.stages import ExtractConfig, RetrainConfig
 from pfs_core.data import split_dataset
 from pfs_core.latency.machine import machine
 from pfs_core.methods.gates_folder import load_gates
@@ -51,7 +51,7 @@ def main() -> None:
         gates = a.out / f"gates-{precision}-{seed}"
         if not done(gates):
             search(ModelSpec(name="resnet20"), a.out / "split", gates, BUDGET, PfsConfig(precision=precision), seed)
-        extract_structures(gates, a.out / f"structures-{precision}-{seed}", BUDGET)
+        extract_structures(gates, a.out / f"structures-{precision}-{seed}", BUDGET, ExtractConfig(blocks=1))
     for seed, network in itertools.product(range(a.seeds), FILES):
         model = a.out / f"model-{network}-{seed}"
         if not done(model):
@@ -114,7 +114,7 @@ def page(out: Path, seeds: int) -> str:
         cores=os.cpu_count(),
         torch=cpu["torch"],
         python=platform.python_version(),
-        search_epochs=info.recipe_as(PfsConfig).epochs,
+        search_epochs=info.config_as(PfsConfig).epochs,
         seeds=seeds,
         epochs=first["epochs"],
         train_rows=first["train_rows"],

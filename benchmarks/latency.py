@@ -1,5 +1,6 @@
 """Can the latencies be believed? Run on a machine with nothing else to do.
 
+python benchmarks/latency.py default   the default cut beside the paper's, at half the MACs and at half the time
 python benchmarks/latency.py table     dense, 1.25x and uniform at half the MACs, in every runtime that is installed
 python benchmarks/latency.py same      a network against itself, 20 times: how often the interval covers 1
 python benchmarks/latency.py more      a network against itself with a tenth more to do: how soon it is told apart
@@ -8,6 +9,7 @@ python benchmarks/latency.py searched --gates DIR    the same of gates that a se
 """
 
 import argparse
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -21,24 +23,28 @@ from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import ExtractConfig, LatencyConfig
 from pfs_core.errors import UserError
 from pfs_core.latency import benchmark
-from pfs_core.latency.learning import fastest_multiple, latency_model
+from pfs_core.latency.blocks import runtime_block
+from pfs_core.latency.learning import latency_model
 from pfs_core.latency.machine import machine
 from pfs_core.latency.networks import write_network
 from pfs_core.latency.protocol import loaded_and_interleaved, quiet
-from pfs_core.latency.results import Ratio
+from pfs_core.latency.results import Measurement, Ratio
 from pfs_core.latency.runtimes import RUNTIMES, Run, missing
 from pfs_core.latency.statistics import paired_ratio
 from pfs_core.methods.gates_folder import load_gates
-from pfs_core.steps.extraction import extract_structures, in_milliseconds
+from pfs_core.steps.extraction import cut_structures, extract_structures
 from pfs_core.structure import Structure, unexpanded_graph
-from pfs_core.structure.budget_cut import equal_gates, prune_to_budget
+from pfs_core.structure.budget_cut import equal_gates
 from pfs_core.structure.references import dense, uniform
 
 NETWORKS = {
     "resnet20": (3, 32, 32),
     "resnet56": (3, 32, 32),
     "vgg16": (3, 32, 32),
+    "mobilenet_v1": (3, 224, 224),
     "mobilenet_v2": (3, 224, 224),
+    "torchvision:resnet18": (3, 224, 224),
+    "torchvision:resnet50": (3, 224, 224),
 }
 HALF = Budget(target=0.5)
 GOAL = Budget(metric="latency", target=0.6)
@@ -47,21 +53,63 @@ GOAL = Budget(metric="latency", target=0.6)
 def main() -> None:
     """Run one of the parts and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["table", "same", "more", "budget", "searched"])
+    parser.add_argument("part", choices=["default", "table", "same", "more", "budget", "searched"])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--runtimes", nargs="+", default=[name for name in RUNTIMES if not missing(name)])
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, for a measurement")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 0], help="for the part default; 0 is all cores")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawn gates of the part default")
     parser.add_argument("--gates", nargs="+", default=[], metavar="DIR", help="gates folders, for the part searched")
     a = parser.parse_args()
     here = machine()
     print(f"{here['cpu']} ({', '.join(here['flags'])}), {here['cores']} cores, torch {here['torch']}\n")
-    {"table": table, "same": same, "more": more, "budget": budget, "searched": searched}[a.part](a)
+    {"default": default, "table": table, "same": same, "more": more, "budget": budget, "searched": searched}[a.part](a)
 
 
 def spec_of(name: str, stream: float | None = None) -> ModelSpec:
     """The network as it is searched, at 1.25 times its width."""
-    return ModelSpec(name=name, input_shape=NETWORKS[name], expand=1.25, expand_stream=stream)
+    classes = 10 if NETWORKS[name][1] == 32 else 1000
+    return ModelSpec(name=name, input_shape=NETWORKS[name], num_classes=classes, expand=1.25, expand_stream=stream)
+
+
+def default(a: argparse.Namespace) -> None:
+    """The default cut beside the paper's, all in one measurement of each runtime and number of threads."""
+    print("| network | gates | runtime | threads | dense, ms | the paper's, macs=0.5 | macs=0.5 | latency=0.5 |")
+    print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    for name, kind in itertools.product(a.networks, ("equal", "drawn")):
+        cuts = {"paper": _cut(spec_of(name), HALF, kind, ExtractConfig(blocks=1), a.seed)}
+        here = spec_of(name, 1.0)
+        for budget in (HALF, Budget(metric="latency", target=0.5)):
+            try:
+                cuts[budget.metric] = _cut(here, budget, kind, ExtractConfig(), a.seed)
+            except UserError as error:
+                print(f"({name}, {kind} gates: {error})")
+        renamed = [s.model_copy(update={"chosen_by": {"method": key}}) for key, s in cuts.items()]
+        config = LatencyConfig(runtimes=tuple(a.runtimes), threads=tuple(a.threads), max_seconds=a.seconds)
+        with tempfile.TemporaryDirectory() as folder:
+            info = benchmark(renamed, Path(folder) / "latency", config)
+        for found in info.measurements:
+            cells = [
+                _interval(found.ratios_to_dense[key]) if key in cuts else "-" for key in ("paper", "macs", "latency")
+            ]
+            where = f"{name} | {kind} | {found.runtime} | {found.threads} | {found.models['dense'].p50_ms:.3f}"
+            print(f"| {where} | {' | '.join(cells)} |", flush=True)
+        print("".join(f"(noisy: {reason})\n" for reason in info.noisy), end="")
+
+
+def _cut(spec: ModelSpec, budget: Budget, kind: str, config: ExtractConfig, seed: int) -> Structure:
+    """A structure of equal gates, or of gates drawn so that groups keep different shares, as after a search."""
+    graph = unexpanded_graph(spec)
+    expanded = graph.expanded(spec.expand, spec.expand_stream)
+    gates = equal_gates(graph, expanded)
+    if kind == "drawn":
+        random = np.random.default_rng(seed)
+        for group, ones in gates.items():
+            share = random.lognormal(-0.5, 0.35)
+            falling = np.clip(share + 0.5 - np.linspace(0, 1, len(ones)), 0, 1)
+            gates[group] = torch.from_numpy(falling)
+    return cut_structures(spec, graph, gates, budget, config, {}, {})[0]["pruned"]
 
 
 def table(a: argparse.Namespace) -> None:
@@ -153,8 +201,8 @@ def _nanoseconds(run: Run) -> int:
 
 def budget(a: argparse.Namespace) -> None:
     """The model's error on structures it has not seen, and a cut with equal gates at latency=0.6, measured."""
-    print("| network | runtime | multiple | stream | block | error, median | p90 | seconds | predicted | measured |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| network | runtime | stream | block | error, median | p90 | seconds | when cut | measured |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in a.networks:
         for runtime in [runtime for runtime in a.runtimes if runtime != "aotinductor"]:
             for stream in (None, 1.0) if name.startswith("resnet") else (None,):
@@ -163,40 +211,40 @@ def budget(a: argparse.Namespace) -> None:
 
 def _budget_row(name: str, runtime: str, stream: float | None, seconds: float) -> str:
     spec = spec_of(name, stream)
-    graph = unexpanded_graph(spec)
-    expanded = graph.expanded(spec.expand, spec.expand_stream)
-    gates = equal_gates(graph, expanded)
-    multiples = {m: prune_to_budget(graph, gates, GOAL.in_macs, expanded, m)[0] for m in (1, 2, 4, 8)}
-    multiple = fastest_multiple(spec, graph, multiples, runtime, 1)
+    config = ExtractConfig(runtime=runtime)
     start = time.perf_counter()
-    model = latency_model(spec, graph, runtime, 1, multiple)
+    block = runtime_block(runtime)
+    model = latency_model(spec, unexpanded_graph(spec), runtime, 1, 1, block)
     taken = time.perf_counter() - start
     cells = [
         name,
         runtime,
-        multiple,
         stream or 1.25,
-        model.block,
+        block,
         f"{model.error_median:.1%}",
         f"{model.error_p90:.1%}",
+        f"{taken:.0f}",
     ]
-    cells.append(f"{taken:.0f}")
     try:
-        found = uniform(
-            graph, GOAL, model=spec, channel_multiple=multiple, cost_model=in_milliseconds(model, spec, graph)
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            recipe = LatencyConfig(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
-            info = benchmark([found], Path(folder) / "latency", recipe)
-        cells += [f"{found.budget.achieved:.3f}", _interval(info.quoted.ratios_to_dense["uniform"])]
+        found = _cut(spec, GOAL, "equal", config, seed=0)
+        cells += [
+            f"{found.budget.achieved:.3f}",
+            _interval(_measured(found, runtime, seconds).ratios_to_dense["pruned"]),
+        ]
     except UserError as error:
         cells += [str(error).partition(", so ")[2] or str(error), "-"]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
+def _measured(structure: Structure, runtime: str, seconds: float) -> Measurement:
+    with tempfile.TemporaryDirectory() as folder:
+        config = LatencyConfig(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
+        return benchmark([structure], Path(folder) / "latency", config).quoted
+
+
 def searched(a: argparse.Namespace) -> None:
-    """Gates cut at latency=0.6 with the multiple that makes the fastest network, measured beside the dense network."""
-    print("| network | stream | seed | runtime | multiple | MACs | predicted | measured |")
+    """Gates cut at latency=0.6, measured beside the dense network."""
+    print("| network | stream | seed | runtime | block | MACs | when cut | measured |")
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
     for gates in a.gates:
         info = load_gates(gates)[1]
@@ -207,19 +255,16 @@ def searched(a: argparse.Namespace) -> None:
 
 
 def _searched_cells(gates: str, runtime: str, seconds: float) -> list[str]:
-    """Multiple, share of the MACs, predicted and measured ratio; or why there is no such cut."""
+    """Block, share of the MACs, latency when it was cut and measured again; or why there is no such cut."""
     with tempfile.TemporaryDirectory() as folder:
-        recipe = ExtractConfig(runtime=runtime, channel_multiple="auto")
         try:
-            found = extract_structures(gates, Path(folder) / "structures", GOAL, recipe)["pruned"]
+            config = ExtractConfig(runtime=runtime)
+            found = extract_structures(gates, Path(folder) / "structures", GOAL, config)["pruned"]
         except UserError as error:
             return ["-", "-", str(error).partition(", so ")[2] or str(error), "-"]
-        timing = LatencyConfig(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
-        info = benchmark([found], Path(folder) / "latency", timing)
-    measured = _interval(info.quoted.ratios_to_dense["pruned"])
-    noisy = f" (noisy: {'; '.join(info.noisy)})" * bool(info.noisy)
+    measured = _interval(_measured(found, runtime, seconds).ratios_to_dense["pruned"])
     share = found.cost.macs / found.reference.macs
-    return [str(found.chosen_by["channel_multiple"]), f"{share:.1%}", f"{found.budget.achieved:.3f}", measured + noisy]
+    return [str(found.chosen_by.get("block", 1)), f"{share:.1%}", f"{found.budget.achieved:.3f}", measured]
 
 
 def _interval(ratio: Ratio) -> str:

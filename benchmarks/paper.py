@@ -164,7 +164,7 @@ def run(experiment: str, method: str, seed: int, scale: float, search_scale: flo
         if not (folder / "gates" / COMPLETE).exists():
             search(spec, split, folder / "gates", budget, settings(method, what, part, search_scale), seed)
         if not (folder / "structures" / COMPLETE).exists():
-            extract_structures(folder / "gates", folder / "structures", budget)
+            extract_structures(folder / "gates", folder / "structures", budget, recipe("cifar-official").extract)
         structure = Structure.load(folder / "structures" / FILES["pruned"])
     if not (folder / "model" / COMPLETE).exists():
         changes = {"epochs": shrunk(what.epochs, part), "scratch_b": what.scratch_b}

@@ -12,6 +12,7 @@ def benchmark_latency(
     recipe: str = "",
     settings: dict = {},
     seed: int = 0,
+    accuracies: list = [],
 ):
     """Measure the pruned, the uniform, the expanded and the dense network side by side on the CPU.
 
@@ -19,9 +20,11 @@ def benchmark_latency(
         structures: Output of the extract step.
         latency: Folder with all samples and their statistics.
         metrics: Median latencies in milliseconds, and their ratios to that of the dense network.
-        recipe: Name of a recipe; empty for the usual protocol.
+        recipe: Name of a recipe; empty for the one that suits the dataset.
         settings: Changes to the recipe's `latency` settings.
         seed: Seed of the order of the measurements.
+        accuracies: Test accuracies of the trained networks. They change nothing, but the measurement waits for the
+            trainings, which would disturb it on the same node.
     """
     from pfs_core import steps
     from pfs_core.runtime.progress import user_errors

@@ -16,7 +16,7 @@ def retrain(
     settings: dict = {},
     seed: int = 0,
     train_job: dict = {},
-):
+) -> float:
     """Train one structure, from a fresh initialisation unless it is to be fine-tuned, and test it once.
 
     Args:
@@ -31,6 +31,9 @@ def retrain(
         seed: Seed of the initial weights and of the order of the images.
         train_job: Empty to train in this step, or the settings of a TrainJob that trains on several nodes, e.g.
             `{"nodes": 2, "processes": 4, "shared": "s3://bucket/jobs", "image": "...", "secret": "..."}`.
+
+    Returns:
+        The test accuracy.
     """
     from pfs_core import steps
     from pfs_core.runtime.progress import user_errors
@@ -44,3 +47,4 @@ def retrain(
     classes, counts = steps.confusion(model.path)
     if len(classes) <= 100:
         confusion.log_confusion_matrix(classes, counts)
+    return float(figures["test_accuracy"])

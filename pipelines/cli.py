@@ -91,14 +91,16 @@ def parser() -> argparse.ArgumentParser:
     _folder(sub, "--split", "output of pfs split")
     sub.add_argument("--profile", action="store_true", help="only run a few steps, and show where the time goes")
     _out(sub)
-    sub = command("extract", extract, "step 3: cut the network at a budget", "budget", "set")
+    sub = command("extract", extract, "step 3: cut the network at a budget", "budget", "recipe", "set")
     _folder(sub, "--gates", "output of pfs search")
     _out(sub)
     sub = command("retrain", retrain, "step 4: train a structure from scratch", "recipe", "set", "seed")
     _folder(sub, "--structure", "a structure file")
     _folder(sub, "--split", "output of pfs split")
     _out(sub)
-    sub = command("benchmark", benchmark, "step 5: measure CPU latency beside the dense network", "set", "seed")
+    sub = command(
+        "benchmark", benchmark, "step 5: measure CPU latency beside the dense network", "recipe", "set", "seed"
+    )
     sub.add_argument("--structure", action="append", required=True, metavar="FILE", help="a structure file; repeatable")
     _out(sub)
     _add_page_commands(command)
@@ -361,7 +363,8 @@ def extract(a: argparse.Namespace) -> None:
     """Run ``pfs extract``."""
     from pfs_core import steps
 
-    steps.extract(a.gates, a.out, a.budget, steps.parse_settings(a.settings, ("extract",))["extract"])
+    settings = steps.parse_settings(a.settings, ("extract",))
+    steps.extract(a.gates, a.out, a.budget, a.recipe, settings["extract"])
 
 
 def retrain(a: argparse.Namespace) -> None:
@@ -377,7 +380,7 @@ def benchmark(a: argparse.Namespace) -> None:
     from pfs_core import steps
 
     settings = steps.parse_settings(a.settings, ("latency",))
-    steps.benchmark(a.structure, a.out, settings=settings["latency"], seed=a.seed)
+    steps.benchmark(a.structure, a.out, a.recipe, settings["latency"], a.seed)
 
 
 def report(a: argparse.Namespace) -> None:

@@ -53,7 +53,7 @@ def define(place: Placement = Placement()) -> Any:
             methods: Any of pfs, uniform, random, network_slimming and amc; each searches anew per budget and seed.
             seeds: Seeds of the random weights, the search and the training.
             split_seed: Seed of the split, which all of them share.
-            recipe: Name of a recipe with the settings of all steps: demo, fast, cifar-sfp, cifar-official,
+            recipe: Name of a recipe with the settings of all steps: demo, fast, standard, cifar-sfp, cifar-official,
                 imagenet-mobilenet or imagenet-resnet; empty for the one that suits the dataset.
             model_settings: Keyword arguments of the network, e.g. {"width": 32}.
             method_settings: Changes to the recipe's search settings, by method, e.g. {"amc": {"episodes": 200}}.
@@ -112,7 +112,10 @@ def define(place: Placement = Placement()) -> Any:
                 )
                 place.search(search, pools, hours=168).set_display_name("Choose a structure")
                 extraction = extract_structure(
-                    gates=search.outputs["gates"], budget=planned.budget, settings=extract_settings
+                    gates=search.outputs["gates"],
+                    budget=planned.budget,
+                    recipe=recipe,
+                    settings=extract_settings,
                 )
                 place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
                 training = retrain(
@@ -126,6 +129,7 @@ def define(place: Placement = Placement()) -> Any:
                 latency = benchmark_latency(
                     structures=extraction.outputs["structures"], recipe=recipe, settings=latency_settings
                 )
+                latency.after(training)  # which would disturb it on the same node
                 place.latency(latency, pools).set_display_name("Benchmark CPU latency")
             # The dense structure comes out of an extraction at macs=1, and that needs gates: uniform ones take no time.
             reference = search_gates(

@@ -44,7 +44,7 @@ def define(place: Placement = Placement()) -> Any:
             dataset: digits, or a folder or s3:// prefix with Parquet files with columns image and label, with one
                 folder of images per class, with IDX files or with CIFAR's Python files.
             budget: A share of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or a count: macs=20M.
-            recipe: Name of a recipe with the settings of all steps: demo, fast, cifar-sfp, cifar-official,
+            recipe: Name of a recipe with the settings of all steps: demo, fast, standard, cifar-sfp, cifar-official,
                 imagenet-mobilenet or imagenet-resnet; empty for the one that suits the dataset.
             seed: Seed of the split, the random weights and the training.
             networks: Networks to train. With "dense", the report shows how much accuracy the pruning cost; with
@@ -144,7 +144,13 @@ def stages(
             train_job=train_job,
         )
         place.retrain(training, pools).set_display_name("Retrain from scratch")
-    latency = benchmark_latency(structures=structures, recipe=recipe, settings=latency_settings, seed=seed)
+    latency = benchmark_latency(
+        structures=structures,
+        recipe=recipe,
+        settings=latency_settings,
+        seed=seed,
+        accuracies=dsl.Collected(training.outputs["Output"]),
+    )
     place.latency(latency, pools).set_display_name("Benchmark CPU latency")
     page = report(
         split=split.outputs["split"],

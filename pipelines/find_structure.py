@@ -41,7 +41,9 @@ def define(place: Placement) -> Any:
             seed=seed,
         )
         place.search(search, pools, hours=24).set_display_name("Search gates")
-        extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
+        extraction = extract_structure(
+            gates=search.outputs["gates"], budget=budget, recipe=recipe, settings=extract_settings
+        )
         place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
         return Found(search.outputs["gates"], extraction.outputs["structures"])
 

@@ -50,7 +50,7 @@ def define(place: Placement = Placement()) -> Any:
                 folder of images per class, with IDX files or with CIFAR's Python files.
             budgets: Shares of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or counts: macs=20M.
             search_budget: Budget that the search aims at; its gates are cut at every budget.
-            recipe: Name of a recipe with the settings of all steps: demo, fast, cifar-sfp, cifar-official,
+            recipe: Name of a recipe with the settings of all steps: demo, fast, standard, cifar-sfp, cifar-official,
                 imagenet-mobilenet or imagenet-resnet; empty for the one that suits the dataset.
             seed: Seed of the split, the random weights and the training.
             registered_model: Name in the MLflow Model Registry; empty for pfs- and the network's name.
@@ -107,7 +107,9 @@ def define(place: Placement = Placement()) -> Any:
             )
             place.retrain(dense, pools).set_display_name("Train the dense network")
             with dsl.ParallelFor(budgets, name="Each budget", parallelism=place.parallelism) as budget:
-                extraction = extract_structure(gates=search.outputs["gates"], budget=budget, settings=extract_settings)
+                extraction = extract_structure(
+                    gates=search.outputs["gates"], budget=budget, recipe=recipe, settings=extract_settings
+                )
                 place.latency(extraction, pools, cached=True).set_display_name("Extract structure")
                 training = retrain(
                     structures=extraction.outputs["structures"],
@@ -120,6 +122,7 @@ def define(place: Placement = Placement()) -> Any:
                 latency = benchmark_latency(
                     structures=extraction.outputs["structures"], recipe=recipe, settings=latency_settings, seed=seed
                 )
+                latency.after(training)  # which would disturb it on the same node
                 place.latency(latency, pools).set_display_name("Benchmark CPU latency")
             comparison = compare_budgets(
                 split=split.outputs["split"],

@@ -6,9 +6,12 @@ import torch
 from hypothesis import strategies as st
 
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import ExtractConfig
 from pfs_core.structure import unexpanded_graph
 
 SPEC = ModelSpec(name="resnet20", input_shape=(1, 8, 8), expand=1.25)
+PAPERS_CUT = ExtractConfig(blocks=1)
+"""The cut to any width, for which no runtime is measured."""
 
 
 @cache

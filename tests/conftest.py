@@ -16,6 +16,7 @@ from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.run import search
 from pfs_core.runtime.logs import log_to_terminal
 from pfs_core.steps.extraction import extract_structures
+from tests.budgets import PAPERS_CUT
 from tests.faulty import Faulty
 from tests.models.factories import FACTORIES
 
@@ -97,7 +98,7 @@ def gates(digits, narrow, brief, tmp_path_factory):
 def structures(gates, tmp_path_factory):
     """The ``structures`` folder of those gates at half the MACs."""
     folder = tmp_path_factory.mktemp("extract") / "structures"
-    extract_structures(gates, folder, Budget(target=0.5))
+    extract_structures(gates, folder, Budget(target=0.5), PAPERS_CUT)
     return folder
 
 

@@ -18,7 +18,7 @@ SETTINGS = {
     "model_settings": {"width": 4},
     "search_settings": {"epochs": 1},
     "retrain_settings": {"epochs": 1, "scratch_b": False},
-    "latency_settings": {"max_seconds": 1, "min_rounds": 64},
+    "latency_settings": {"patience_seconds": 0, "max_seconds": 1, "min_rounds": 64},
 }
 
 

@@ -12,11 +12,11 @@ from pfs_core.channels.handlers.layers import Handler
 from pfs_core.channels.handlers.operators import (
     FUNCTIONS,
     IN_PLACE,
-    METHODS,
     MODULES,
     RECTIFIER_MODULES,
     RECTIFIERS,
     SIZED,
+    TENSOR_METHODS,
     VIEW_MODULES,
     VIEW_OPERATIONS,
     VIEWS,
@@ -128,7 +128,7 @@ def _handler_of(tracer: ChannelTracer, node: fx.Node) -> tuple[Handler | None, s
             return None, f"{type(module).__name__} that shares a parameter with another layer"
         return MODULES.get(type(module)), type(module).__name__
     if node.op == "call_method":
-        return METHODS.get(str(node.target)), f".{node.target}()"
+        return TENSOR_METHODS.get(str(node.target)), f".{node.target}()"
     name = getattr(node.target, "__name__", str(node.target))
     path = f"{getattr(node.target, '__module__', '')}.{name}"
     return FUNCTIONS.get(node.target) or FUNCTIONS.get(path), name

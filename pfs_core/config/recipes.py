@@ -1,4 +1,9 @@
-"""Recipes: named choices of settings for all stages, each a function that returns them."""
+"""Recipes: named choices of settings for all stages, each a function that returns them.
+
+The paper's recipes cut as the paper does: to any width, and with residual streams that the expansion widens where the
+network says so. The others are for networks that will run somewhere: the cut chooses widths at which the runtime is
+fast, and streams, which are not pruned, stay as narrow as they were.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,14 +51,30 @@ _IMAGENET_METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+_PAPERS_CUT = ExtractConfig(blocks=1)
+_SFP_TRAINING = RetrainConfig(epochs=200, milestones=(0.3, 0.6, 0.8), factor=0.2)
+
+
+def _with_narrow_streams(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return settings of methods, of which those that widen the network leave its residual streams as they are."""
+    widening = {name: {"expand_stream": 1.0} for name in ("pfs", "uniform", "random")}
+    return {name: {**widening.get(name, {}), **methods.get(name, {})} for name in {**widening, **methods}}
+
+
+def standard() -> Recipe:
+    """Return the usual settings: the paper's search and training for CIFAR-10, cut for the runtime it will run in."""
+    return Recipe(methods=_with_narrow_streams({}), retrain=_SFP_TRAINING)
+
+
 def cifar_sfp() -> Recipe:
     """Return the paper's setting for CIFAR-10: a search of 10 epochs, training as in He et al. (2018)."""
-    return Recipe(retrain=RetrainConfig(epochs=200, milestones=(0.3, 0.6, 0.8), factor=0.2))
+    return Recipe(extract=_PAPERS_CUT, retrain=_SFP_TRAINING)
 
 
 def cifar_official() -> Recipe:
     """Return the schedule of the paper's released code: 160 epochs, a tenth of the learning rate at 50% and 75%."""
-    return Recipe(retrain=RetrainConfig(epochs=160, nesterov=False, weight_decay=1e-4, milestones=(0.5, 0.75)))
+    training = RetrainConfig(epochs=160, nesterov=False, weight_decay=1e-4, milestones=(0.5, 0.75))
+    return Recipe(extract=_PAPERS_CUT, retrain=training)
 
 
 def imagenet_mobilenet() -> Recipe:
@@ -61,6 +82,7 @@ def imagenet_mobilenet() -> Recipe:
     return Recipe(
         split=_IMAGENET_SPLIT,
         methods=_IMAGENET_METHODS,
+        extract=_PAPERS_CUT,
         retrain=RetrainConfig(
             epochs=300, batch_size=256, lr=0.05, nesterov=False, weight_decay=4e-5, schedule="cosine"
         ),
@@ -72,6 +94,7 @@ def imagenet_resnet() -> Recipe:
     return Recipe(
         split=_IMAGENET_SPLIT,
         methods=_IMAGENET_METHODS,
+        extract=_PAPERS_CUT,
         retrain=RetrainConfig(
             epochs=90,
             batch_size=256,
@@ -88,12 +111,13 @@ def fast() -> Recipe:
 
     They are far from the paper's schedules: a run shows whether dataset and network work, not how accurate they get.
     """
+    methods: dict[str, dict[str, Any]] = {
+        "pfs": {"epochs": 5, "evaluate_every": 100, "settled": 0.1},
+        "network_slimming": {"epochs": 15},
+        "amc": {"epochs": 15, "episodes": 100, "warmup_episodes": 25, "reward_rows": 1000},
+    }
     return Recipe(
-        methods={
-            "pfs": {"epochs": 5, "evaluate_every": 100, "settled": 0.1},
-            "network_slimming": {"epochs": 15},
-            "amc": {"epochs": 15, "episodes": 100, "warmup_episodes": 25, "reward_rows": 1000},
-        },
+        methods=_with_narrow_streams(methods),
         retrain=RetrainConfig(
             epochs=15, schedule="cosine", warmup_epochs=1, scratch_b=False, train_on_validation=False
         ),
@@ -102,18 +126,20 @@ def fast() -> Recipe:
 
 def demo() -> Recipe:
     """Return settings for seconds on a laptop with the embedded digits: a demonstration, from which nothing follows."""
+    methods: dict[str, dict[str, Any]] = {
+        "pfs": {"epochs": 40, "batch_size": 64},
+        "network_slimming": {"epochs": 20},
+        "amc": {"epochs": 20, "episodes": 60, "warmup_episodes": 20},
+    }
     return Recipe(
-        methods={
-            "pfs": {"epochs": 40, "batch_size": 64},
-            "network_slimming": {"epochs": 20},
-            "amc": {"epochs": 20, "episodes": 60, "warmup_episodes": 20},
-        },
+        methods=_with_narrow_streams(methods),
         retrain=RetrainConfig(epochs=20, batch_size=64, schedule="cosine", scratch_b=False, train_on_validation=False),
-        latency=LatencyConfig(max_seconds=8.0, threads=(1,)),
+        latency=LatencyConfig(patience_seconds=20.0, max_seconds=8.0, threads=(1,)),
     )
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
+    "standard": standard,
     "cifar-sfp": cifar_sfp,
     "cifar-official": cifar_official,
     "imagenet-mobilenet": imagenet_mobilenet,
@@ -138,5 +164,5 @@ def recipe(name: str) -> Recipe:
 
 
 def default_recipe(dataset: str) -> str:
-    """Return the name of the recipe for a dataset where none is named: ``demo`` for digits, else the paper's."""
-    return "demo" if dataset == "digits" else "cifar-sfp"
+    """Return the name of the recipe for a dataset where none is named: ``demo`` for digits, else ``standard``."""
+    return "demo" if dataset == "digits" else "standard"

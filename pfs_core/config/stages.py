@@ -45,14 +45,23 @@ class SplitConfig(Config):
 class ExtractConfig(Config):
     """Settings of the extraction, which cuts the gates at the budget."""
 
-    channel_multiple: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
-    """Number that widths are multiples of; ``auto`` measures which of 1, 2, 4, 8 and 16 makes the fastest network."""
+    blocks: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Channels that the runtime computes at once, as far as ``auto`` does not measure it; 1 is the paper's own cut."""
+    channel_multiple: int = Field(default=1, ge=1)
+    """Number that widths are multiples of, whatever the blocks are."""
     floor: float = Field(default=0.0, ge=0, le=1)
     """Fraction of its unexpanded width that every prunable group keeps at least."""
     runtime: Literal["onnxruntime", "eager", "openvino"] = "onnxruntime"
-    """Runtime in which a latency budget and ``channel_multiple=auto`` are measured."""
+    """Runtime that the network is cut for: in which ``blocks=auto`` and a latency budget are measured."""
     threads: int = Field(default=1, ge=1)
     """Number of threads of these measurements."""
+
+    @field_validator("channel_multiple", mode="before")
+    @classmethod
+    def _measured_by_blocks(cls, multiple: Any) -> Any:
+        if multiple == "auto":
+            raise ValueError("no longer measures anything: extract.blocks=auto does, and is the default")
+        return multiple
 
 
 class RetrainConfig(Config):
@@ -143,6 +152,8 @@ class RetrainConfig(Config):
 class LatencyConfig(Config):
     """Settings of the interleaved latency protocol."""
 
+    patience_seconds: float = Field(default=180.0, ge=0)
+    """Longest time to wait until other processes leave the machine alone; then it is measured all the same."""
     warmup_seconds: float = Field(default=1.0, ge=0)
     """Seconds of warm-up before each measurement, at least."""
     warmup_rounds: int = Field(default=10, ge=1)

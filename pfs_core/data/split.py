@@ -101,7 +101,7 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
         mean=mean,
         std=std,
         augmentation=augmentation,
-        recipe=config,
+        config=config,
     )
     with publish(out, "split") as folder:
         write_index(folder, source, parts)

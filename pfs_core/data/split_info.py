@@ -66,5 +66,7 @@ class SplitInfo(ResultFile):
     """Standard deviation of the training pixels per channel, in units of 0-255."""
     augmentation: Augmentation
     """Random changes of the training images."""
-    recipe: Annotated[SplitConfig, known_settings(SplitConfig)]
+    config: Annotated[SplitConfig, known_settings(SplitConfig)] = Field(
+        validation_alias="recipe", serialization_alias="recipe"
+    )
     """Settings of the split."""

@@ -17,7 +17,7 @@ from pfs_core.config.spec import Budget
 from pfs_core.config.stages import LatencyConfig
 from pfs_core.errors import UserError
 from pfs_core.export.onnx_file import agree
-from pfs_core.latency.machine import disturbance, machine, noise, processor_seconds
+from pfs_core.latency.machine import disturbance, machine, noise, processor_seconds, wait_until_quiet
 from pfs_core.latency.memory import peak_memory
 from pfs_core.latency.networks import read_network, write_network
 from pfs_core.latency.protocol import loaded_and_interleaved, quiet
@@ -62,6 +62,7 @@ def benchmark(
     """
     check_out(out, "latency")
     networks = with_references(structures)
+    wait_until_quiet(config.patience_seconds)
     started, clock = processor_seconds(), time.perf_counter()
     measurements: list[Measurement] = []
     tables = []
@@ -104,7 +105,7 @@ def benchmark(
         disturbance_cores=Disturbance(**disturbed),
         seconds=seconds,
         noisy=noise(disturbed, os.cpu_count() or 1),
-        recipe=config,
+        config=config,
         seed=seed,
     )
     with publish(out, "latency") as folder:

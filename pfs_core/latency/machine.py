@@ -1,8 +1,10 @@
 """The machine that latency is measured on, and how much other programs disturbed a measurement."""
 
 import importlib.util
+import logging
 import os
 import platform
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 import psutil
 import torch
+
+logger = logging.getLogger(__package__)
 
 _FLAGS = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16"}
 
@@ -61,6 +65,30 @@ def disturbance(before: Mapping[str, float], after: Mapping[str, float], seconds
     """
     taken = {kind: after[kind] - before[kind] for kind in before}
     return {"others": max(taken["used"] - taken["own"], 0.0) / seconds, "stolen": taken["stolen"] / seconds}
+
+
+def wait_until_quiet(patience_seconds: float, probe_seconds: float = 2.0) -> bool:
+    """Wait until other processes and virtual machines leave this machine alone.
+
+    Args:
+        patience_seconds: the longest time to wait.
+        probe_seconds: the time for which the machine is watched at a time.
+
+    Returns:
+        Whether the machine was quiet in the last probe; without patience it is not watched, and is taken to be.
+    """
+    deadline = time.monotonic() + patience_seconds
+    said = False
+    while time.monotonic() < deadline:
+        before, start = processor_seconds(), time.monotonic()
+        time.sleep(probe_seconds)
+        found = disturbance(before, processor_seconds(), time.monotonic() - start)
+        if not (reasons := noise(found, os.cpu_count() or 1)):
+            return True
+        if not said:
+            logger.info(f"waiting up to {patience_seconds:.0f} s for a quiet machine: {'; '.join(reasons)}")
+            said = True
+    return patience_seconds == 0
 
 
 def noise(found: Mapping[str, float], cores: int) -> list[str]:

@@ -113,7 +113,10 @@ class LatencyResult(ResultFile):
     """Duration of the whole benchmark in seconds; missing in older files."""
     noisy: list[str]
     """What disturbed the measurement; empty if nothing did."""
-    recipe: Annotated[LatencyConfig, known_settings(LatencyConfig)]
+    config: Annotated[LatencyConfig, known_settings(LatencyConfig)] = Field(
+        validation_alias="recipe", serialization_alias="recipe"
+    )
+    """Settings of the benchmark."""
     seed: int
 
     @property

@@ -15,13 +15,18 @@ from pfs_core.channels import ChannelGraph, resize
 from pfs_core.export.onnx_file import write_onnx_quickly
 from pfs_core.latency.runtimes import run_eager, run_onnx, run_openvino
 from pfs_core.nn.fuse import fuse_batchnorm
+from pfs_core.structure.blocks import fast_widths
 
 _LEAST, _MOST, _SECONDS = 10, 60, 0.7
 """A network is timed this many times at least and at most, and for about this long in between."""
 
 
 def draw_widths(
-    graph: ChannelGraph, expanded: Mapping[str, int], multiple: int, rng: np.random.Generator
+    graph: ChannelGraph,
+    expanded: Mapping[str, int],
+    multiple: int,
+    rng: np.random.Generator,
+    block: int = 1,
 ) -> dict[str, int]:
     """Draw random widths of the kind that an extraction leads to.
 
@@ -32,13 +37,15 @@ def draw_widths(
         expanded: the largest width of every group; groups that are not pruned keep it.
         multiple: a number that the widths of prunable groups are multiples of.
         rng: the random generator.
+        block: the number of channels that the runtime computes at once; the nearest fast widths are taken.
     """
     share = rng.uniform(0.1, 1.0)
     widths = dict(expanded)
     for group in graph.prunable():
         step = int(np.lcm(multiple, group.blocks))
         wanted = expanded[group.name] * share * rng.lognormal(0, 0.4)
-        widths[group.name] = min(max(1, round(wanted / step)) * step, expanded[group.name])
+        rounded = min(max(1, round(wanted / step)) * step, expanded[group.name])
+        widths[group.name] = min(fast_widths(expanded[group.name], block, step), key=lambda w: abs(w - rounded))
     return widths
 
 
@@ -66,15 +73,18 @@ class PairTimer:
         self._order = random.Random(seed)  # noqa: S311 - shuffles an order, keeps no secret
         self._dense = self._prepared(graph.widths())
 
-    def ratio(self, widths: Mapping[str, int]) -> float:
-        """Measure a network of these widths: its median time as a fraction of the dense network's."""
+    def ratio(self, widths: Mapping[str, int], longer: int = 1) -> float:
+        """Measure a network of these widths: its median time as a fraction of the dense network's.
+
+        ``longer`` multiplies the number of pairs and the time that they may take.
+        """
         runs = {"dense": self._dense, "other": self._prepared(widths)}
         for _ in range(3):  # warm-up
             for run in runs.values():
                 run()
         ratios: list[float] = []
-        deadline = time.perf_counter() + _SECONDS
-        while len(ratios) < _LEAST or (len(ratios) < _MOST and time.perf_counter() < deadline):
+        deadline = time.perf_counter() + _SECONDS * longer
+        while len(ratios) < _LEAST or (len(ratios) < _MOST * longer and time.perf_counter() < deadline):
             names = ["dense", "other"]
             self._order.shuffle(names)
             taken = {name: _nanoseconds(runs[name]) for name in names}
@@ -85,13 +95,17 @@ class PairTimer:
     def _prepared(self, widths: Mapping[str, int]) -> Callable[[], Any]:
         """Return a function that runs a network of these widths in the runtime."""
         network = fuse_batchnorm(resize(self.model, self.graph, widths))
-        images = self.images.numpy()
-        if self.runtime == "eager":
-            return run_eager(network, images, self.threads)
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "model.onnx"
-            write_onnx_quickly(network, self.images, path)
-            return {"onnxruntime": run_onnx, "openvino": run_openvino}[self.runtime](path, images, self.threads)
+        return prepared(network, self.images, self.runtime, self.threads)
+
+
+def prepared(network: nn.Module, images: torch.Tensor, runtime: str, threads: int) -> Callable[[], Any]:
+    """Return a function that runs a network on ``images``, float32 [N, C, H, W], in a runtime."""
+    if runtime == "eager":
+        return run_eager(network, images.numpy(), threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.onnx"
+        write_onnx_quickly(network, images, path)
+        return {"onnxruntime": run_onnx, "openvino": run_openvino}[runtime](path, images.numpy(), threads)
 
 
 def _nanoseconds(run: Callable[[], Any]) -> int:

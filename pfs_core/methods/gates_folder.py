@@ -42,11 +42,12 @@ def write_gates(out: str | Path, context: SearchContext, budget: Budget, found: 
     info = SearchInfo(
         method=config.method,
         model=context.spec,
-        recipe=config,
+        config=config,
         budget=str(budget),
         device=str(data.device),
         seed=context.seed,
         **found.facts,
+        dataset=data.info.dataset,
         split_fingerprint=data.info.fingerprint,
         pfs_version=pfs_core.__version__,
         **made_by,
@@ -70,8 +71,20 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows])
 
 
+def search_info(folder: str | Path) -> SearchInfo:
+    """Return the content of ``search.json`` in a ``gates`` folder.
+
+    Raises:
+        UserError: the folder is not one.
+    """
+    return SearchInfo.load(require_result(folder, "search", "pfs search --model M --split DIR OUT") / "search.json")
+
+
 def load_gates(folder: str | Path) -> tuple[dict[str, Tensor], SearchInfo]:
-    """The gates of each group and the content of ``search.json``; UserError if ``folder`` is not a gates folder."""
-    folder = require_result(folder, "search", "pfs search --model M --split DIR OUT")
-    info = SearchInfo.load(folder / "search.json")
-    return load_file(folder / "gates.safetensors"), info
+    """Return the gates of each group, float32 [gates], and the content of ``search.json``.
+
+    Raises:
+        UserError: the folder is not a ``gates`` folder.
+    """
+    info = search_info(folder)
+    return load_file(Path(folder) / "gates.safetensors"), info

@@ -24,7 +24,7 @@ class SearchInfo(ResultFile):
     """Name of the method; files of older versions, which had only ``pfs``, do not have it."""
     model: ModelSpec
     """The network, with the expansion that it was searched at."""
-    recipe: SerializeAsAny[MethodConfig]
+    config: SerializeAsAny[MethodConfig] = Field(validation_alias="recipe", serialization_alias="recipe")
     """Settings of the method."""
     budget: str
     """Budget that the user asked for."""
@@ -50,6 +50,8 @@ class SearchInfo(ResultFile):
     """Validation accuracy of the network before it is cut (``amc`` only)."""
     epochs: int | None = None
     """Number of epochs of all rounds together (``network_slimming`` only)."""
+    dataset: str = ""
+    """Address of the dataset that was searched on; older files do not have it."""
     split_fingerprint: str
     """Fingerprint of the split that was searched on."""
     pfs_version: str
@@ -65,23 +67,23 @@ class SearchInfo(ResultFile):
     peak_memory_mib: dict[str, int] = Field(default_factory=dict)
     """Peak memory in MiB of the ``host`` and, with a GPU, of the ``device``."""
 
-    @field_validator("recipe", mode="before")
+    @field_validator("config", mode="before")
     @classmethod
-    def _of_the_method(cls, recipe: Any, info: ValidationInfo) -> Any:
+    def _of_the_method(cls, config: Any, info: ValidationInfo) -> Any:
         """Parse settings from a file as the configuration of their method."""
-        if not isinstance(recipe, Mapping):
-            return recipe
+        if not isinstance(config, Mapping):
+            return config
         if info.data.get("method") not in METHODS:
             raise ValueError(f"of an unknown method; known: {', '.join(METHODS)}")
-        config = METHODS[info.data["method"]].config
-        return config.model_validate({key: value for key, value in recipe.items() if key in config.model_fields})
+        kind = METHODS[info.data["method"]].config
+        return kind.model_validate({key: value for key, value in config.items() if key in kind.model_fields})
 
     @property
     def stage_seconds(self) -> dict[str, float]:
         """Seconds of the stage ``search``, and of ``pretrain`` if the method trained before it."""
         return {"search": self.seconds} | {stage: cost.seconds for stage, cost in self.cost.items()}
 
-    def recipe_as(self, kind: type[C]) -> C:
+    def config_as(self, kind: type[C]) -> C:
         """Return the settings, typed as the configuration of one method."""
-        assert isinstance(self.recipe, kind)
-        return self.recipe
+        assert isinstance(self.config, kind)
+        return self.config

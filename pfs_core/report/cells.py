@@ -8,12 +8,14 @@ from pfs_core.report.network_row import NetworkRow
 from pfs_core.report.results import RUNTIME_NAMES, Results
 from pfs_core.runtime.cost import StageCost
 
-HEADER = ("network", "MACs", "parameters", "test accuracy [95%]", "epochs", "p50 latency", "ratio to dense [95%]")
-PAGE_HEADER = (*HEADER[:5], "p50 latency, ms [95%]", HEADER[6], "file, MiB")
+_TRAINED = ("network", "MACs", "parameters", "test accuracy [95%]", "epochs")
+_RATIO = "ratio to dense [95%]"
+HEADER = (*_TRAINED, "p50 latency", _RATIO)
+PAGE_HEADER = (*_TRAINED, "p50 latency, ms [95%]", _RATIO, "file, MiB")
 """A page has room for more than a terminal."""
 MEASUREMENT_HEADER = (
     *("runtime", "threads", "batch", "network", "p50, ms [95%]", "p90, ms", "p99, ms"),
-    *("ratio to dense [95%]", "verdict", "MiB"),
+    *(_RATIO, "verdict", "MiB"),
 )
 STEP_HEADER = ("step", "time", "of processors or GPU", "images forward", "and backward", "on", "peak memory")
 
@@ -23,16 +25,7 @@ Cells = tuple[str, ...]
 def table_cells(table: Sequence[NetworkRow]) -> list[Cells]:
     """The columns of ``HEADER``."""
     return [
-        (
-            row.network,
-            f"{row.macs:,}",
-            f"{row.params:,}",
-            _with_interval(row.test_accuracy, row.test_accuracy_interval, ".2%") or "not trained",
-            str(row.epochs or "-"),
-            f"{row.p50_ms:.3f} ms" if row.p50_ms else "not measured",
-            _with_interval(row.latency_ratio, row.latency_ratio_interval, ".3f")
-            or ("1" if row.network == "dense" else "-"),
-        )
+        (*_trained_cells(row), f"{row.p50_ms:.3f} ms" if row.p50_ms else "not measured", _ratio_cell(row))
         for row in table
     ]
 
@@ -41,12 +34,12 @@ def page_cells(table: Sequence[NetworkRow]) -> list[Cells]:
     """The columns of ``PAGE_HEADER``."""
     return [
         (
-            *cells[:5],
+            *_trained_cells(row),
             _with_interval(row.p50_ms, row.p50_interval_ms, ".3f") or "not measured",
-            cells[6],
+            _ratio_cell(row),
             f"{row.file_mib:.2f}" if row.file_mib else "-",
         )
-        for row, cells in zip(table, table_cells(table), strict=True)
+        for row in table
     ]
 
 
@@ -101,6 +94,16 @@ def lost_cells(row: LostClass) -> Cells:
     images = round(row.lost * row.images)
     lost = f"{100 * row.lost:.1f} points ({images} {'image' if images <= 1 else 'images'})"
     return row.name, f"{row.images:,}", f"{row.dense:.1%}", f"{row.pruned:.1%}", lost
+
+
+def _trained_cells(row: NetworkRow) -> tuple[str, str, str, str, str]:
+    accuracy = _with_interval(row.test_accuracy, row.test_accuracy_interval, ".2%") or "not trained"
+    return row.network, f"{row.macs:,}", f"{row.params:,}", accuracy, str(row.epochs or "-")
+
+
+def _ratio_cell(row: NetworkRow) -> str:
+    alone = "1" if row.network == "dense" else "-"
+    return _with_interval(row.latency_ratio, row.latency_ratio_interval, ".3f") or alone
 
 
 def _cost_cells(cost: StageCost) -> tuple[str, str, str, str]:

@@ -13,7 +13,7 @@ from pfs_core.rendering.tables import latex_table, markdown_table
 from pfs_core.report.cells import PAGE_HEADER, page_cells
 from pfs_core.report.comparison_figure import drawing, words
 from pfs_core.report.comparison_groups import check_latencies, grouped
-from pfs_core.report.comparison_rows import ComparisonRow, dense_row, front, pooled, pruned_row
+from pfs_core.report.comparison_rows import ComparisonRow, dense_row, pareto_front, pooled, pruned_row
 from pfs_core.report.page import write_report
 from pfs_core.report.results import RUNTIME_NAMES, Results
 from pfs_core.storage.artifacts import plain_name, publish, write_json
@@ -139,7 +139,7 @@ def _rows(runs: Sequence[Results], groups: dict[str, list[Results]]) -> list[Com
             dense.setdefault(results.dense.seed, dense_row(results))
     if dense:
         rows.insert(0, pooled(list(dense.values())))
-    best = front(rows)
+    best = pareto_front(rows)
     return [replace(row, on_front=row in best) for row in rows]
 
 

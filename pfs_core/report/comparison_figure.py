@@ -9,7 +9,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from pfs_core.latency.results import Interval
 from pfs_core.rendering.drawing import STYLE, svg_text
-from pfs_core.report.comparison_rows import ComparisonRow, front
+from pfs_core.report.comparison_rows import ComparisonRow, pareto_front
 from pfs_core.report.figures import COLOURS
 
 _COSTS = {"macs": "MACs", "params": "parameters", "p50_ms": "milliseconds per image, median"}
@@ -34,12 +34,12 @@ def words(rows: Sequence[ComparisonRow]) -> str:
         f"parameters, {row.network.p50_ms:.3f} ms"
         for row in rows
     ]
-    fronts = [f"{label}: {', '.join(row.label for row in front(rows, cost))}" for cost, label in _COSTS.items()]
+    fronts = [f"{label}: {', '.join(row.label for row in pareto_front(rows, cost))}" for cost, label in _COSTS.items()]
     return f"Test accuracy: {'; '.join(networks)}. On the front by {'; by '.join(fronts)}."
 
 
 def _scatter(ax: Axes, rows: Sequence[ComparisonRow], cost: str, label: str) -> None:
-    best = sorted(front(rows, cost), key=lambda row: getattr(row.network, cost))
+    best = sorted(pareto_front(rows, cost), key=lambda row: getattr(row.network, cost))
     for row in rows:
         place, value = getattr(row.network, cost), row.network.test_accuracy or 0.0
         ax.errorbar(

@@ -51,8 +51,8 @@ def _settings(results: Results) -> dict[str, Any]:
     chosen_by, provenance = results.structure.chosen_by, results.structure.provenance
     extract = provenance.get("settings") or {key: chosen_by.get(key) for key in ("channel_multiple", "floor")}
     stages = {
-        "search": results.search.recipe.model_dump(mode="json"),
-        "retrain": results.pruned.recipe.model_dump(mode="json"),
+        "search": results.search.config.model_dump(mode="json"),
+        "retrain": results.pruned.config.model_dump(mode="json"),
         "extract": extract,
     }
     return {f"{stage}.{key}": value for stage, settings in stages.items() for key, value in settings.items()}

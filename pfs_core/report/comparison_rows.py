@@ -154,7 +154,7 @@ def _interval(
     return max(min(mean - reach, low), 0.0), min(max(mean + reach, high), top)
 
 
-def front(rows: Sequence[ComparisonRow], cost: str = "macs") -> list[ComparisonRow]:
+def pareto_front(rows: Sequence[ComparisonRow], cost: str = "macs") -> list[ComparisonRow]:
     """Those rows that no other beats: none is as accurate for less, or more accurate for as much, of ``cost``."""
     places = [(row.network.test_accuracy or 0.0, getattr(row.network, cost)) for row in rows]
     return [

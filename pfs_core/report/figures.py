@@ -79,7 +79,7 @@ def gate_histogram(ax: Axes, results: Results) -> str:
 
 def polarisation(ax: Axes, results: Results) -> str:
     """Which share of the gates is nearly closed, between, and nearly open over the search."""
-    unit = results.search.recipe.history_axis
+    unit = results.search.config.history_axis
     history = results.search_history.dropna(subset=["closed"])
     closed, opened = history.closed.to_numpy(), history.open.to_numpy()
     parts = (closed, 1 - closed - opened, opened)
@@ -98,7 +98,7 @@ def polarisation(ax: Axes, results: Results) -> str:
 def search_curves(ax: Axes, results: Results) -> str:
     """Mean gate, non-zero fraction and validation accuracy over the search."""
     info, history = results.search, results.search_history
-    unit = info.recipe.history_axis
+    unit = info.config.history_axis
     kept = info.kept_step if unit == "step" else info.kept_epoch
     assert info.target_ratio is not None
     assert kept is not None
@@ -119,7 +119,7 @@ def search_curves(ax: Axes, results: Results) -> str:
 def search_losses(ax: Axes, results: Results) -> str:
     """The loss over the search, and the cross-entropy in it where it is not all of it."""
     history, words = results.search_history, []
-    unit = results.search.recipe.history_axis
+    unit = results.search.config.history_axis
     for column, label, colour in (("loss", "loss", _PRUNED), ("cross_entropy", "cross-entropy", INK)):
         if column in history:
             values = history[column]
@@ -154,7 +154,7 @@ def rewards(ax: Axes, results: Results) -> str:
     history, best = results.search_history, results.search_history.best_reward
     ax.plot(history.episode, history.reward, linestyle="", marker=".", color=_FIXED, label="an episode")
     ax.plot(history.episode, best, color=_PRUNED, label="best so far")
-    warm = results.search.recipe_as(AmcConfig).warmup_episodes
+    warm = results.search.config_as(AmcConfig).warmup_episodes
     ax.axvline(warm + 0.5, color=INK, linewidth=1, linestyle="--", label="end of warm-up")
     ax.set_xlabel("episode")
     ax.set_ylabel("accuracy of the cut network")

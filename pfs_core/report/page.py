@@ -142,5 +142,5 @@ def _search_words(results: Results) -> str:
     """How the structure was chosen, in a line."""
     info, last = results.search, results.search_history[-1:].to_dict("records")
     said = METHODS[info.method].describe(info, last[0] if last else {})
-    where = f"expansion {results.spec.expand}, policy {info.recipe.policy}, seed {info.seed}"
+    where = f"expansion {results.spec.expand}, policy {info.config.policy}, seed {info.seed}"
     return f"{results.method}: {said}; {where}"

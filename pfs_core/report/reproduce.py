@@ -24,10 +24,10 @@ def commands(results: Results) -> list[str]:
     if model_of := pruned.provenance.get("latency_model"):
         extract |= {key: model_of[key] for key in ("runtime", "threads")}
     lines = [
-        ["pfs", "split", split.dataset, "split", *_seed(split.seed), *_changes("split", split.recipe, usual)],
+        ["pfs", "split", split.dataset, "split", *_seed(split.seed), *_changes("split", split.config, usual)],
         [
             *("pfs", "search", "--model", results.spec.name, "--split", "split", "--budget", search.budget),
-            *("gates", *_seed(search.seed), *model, *method, *_changes("search", search.recipe, usual)),
+            *("gates", *_seed(search.seed), *model, *method, *_changes("search", search.config, usual)),
         ],
         [
             "pfs",
@@ -45,13 +45,12 @@ def commands(results: Results) -> list[str]:
         lines.append(
             [
                 *("pfs", "retrain", "--structure", file, "--split", "split", f"model-{name}"),
-                *(*_seed(trained.seed), *_changes("retrain", trained.recipe, usual)),
+                *(*_seed(trained.seed), *_changes("retrain", trained.config, usual)),
             ]
         )
     measured = [name for name in results.latency.models if name in ("pruned", "uniform")]
     files = [f"--structure=structures/{'structure' if name == 'pruned' else name}.json" for name in measured]
-    plain = {"latency": recipe("cifar-sfp").latency.model_dump(mode="json")}  # what the command takes by itself
-    latency = _changes("latency", results.latency.recipe, plain)
+    latency = _changes("latency", results.latency.config, usual)
     lines.append(["pfs", "benchmark", *files, "latency", *_seed(results.latency.seed), *latency])
     lines.append(["pfs", "report", ".", "report"])
     return [shlex.join(line) for line in lines]

@@ -89,7 +89,7 @@ class Results:
     @property
     def training(self) -> str:
         """How the pruned network was trained, in words."""
-        inherited = self.pruned.recipe.start == "inherited"
+        inherited = self.pruned.config.start == "inherited"
         return "fine-tuned from the weights that it keeps" if inherited else "trained from scratch"
 
     @property

@@ -12,15 +12,16 @@ from torch import Tensor
 from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import ExtractConfig
-from pfs_core.errors import UserError
-from pfs_core.latency.learning import MULTIPLES, fastest_multiple, latency_model
+from pfs_core.latency.aiming import MeasuredRatios, cut_to_latency
+from pfs_core.latency.blocks import runtime_block
+from pfs_core.latency.learning import latency_model
 from pfs_core.latency.model import LatencyModel
 from pfs_core.methods.gates_folder import load_gates
 from pfs_core.runtime.cost import StepTimer
 from pfs_core.storage.artifacts import check_out, publish, write_json
 from pfs_core.storage.digests import file_digest
 from pfs_core.structure import FILES, Structure, extract, unexpanded_graph
-from pfs_core.structure.budget_cut import CostModel, prune_to_budget
+from pfs_core.structure.budget_cut import CostModel
 from pfs_core.structure.inherited_weights import FILE as INHERITED
 from pfs_core.structure.inherited_weights import inherited_weights
 from pfs_core.structure.references import dense, uniform
@@ -38,8 +39,10 @@ def extract_structures(
 
     If the method trained a network, ``inherited.safetensors`` has the weights of the channels that the cut keeps.
 
-    A latency budget applies to this machine. A model of latency is therefore fitted here first
-    (:func:`pfs_core.latency.learning.latency_model`) and written beside the structures as ``latency_model.json``.
+    Widths are those at which the runtime is fast on this machine (:mod:`pfs_core.latency.blocks`), unless the settings
+    say otherwise. A latency budget applies to this machine too: a model of latency is fitted here
+    (:func:`pfs_core.latency.learning.latency_model`), written beside the structures as ``latency_model.json``, and the
+    cut is measured and corrected (:func:`pfs_core.latency.aiming.cut_to_latency`).
 
     Args:
         gates: a ``gates`` folder.
@@ -56,36 +59,20 @@ def extract_structures(
     check_out(out, "structure")
     timer = StepTimer()
     scores, info = load_gates(gates)
-    spec, policy, seed = info.model, info.recipe.policy, info.seed
-    graph = unexpanded_graph(spec, policy, info.recipe.placement)
+    graph = unexpanded_graph(info.model, info.config.policy, info.config.placement)
     provenance = {
+        **({"dataset": info.dataset} if info.dataset else {}),
         "split_fingerprint": info.split_fingerprint,
         "gates_sha256": file_digest(Path(gates) / "gates.safetensors"),
-        "settings": config.model_dump(mode="json"),
+        # The paper's cut, which has no blocks, is recorded as it was before there were any.
+        "settings": config.model_dump(mode="json", exclude={"blocks"} if config.blocks == 1 else set()),
     }
-    multiple = config.channel_multiple
-    if multiple == "auto":
-        multiple = _fastest_multiple(spec, graph, scores, budget, config)
-    model = cost_model = None
-    if budget.metric == "latency":
-        model = latency_model(spec, graph, config.runtime, config.threads, multiple)
-        cost_model = in_milliseconds(model, spec, graph)
-        provenance["latency_model"] = model.summary()
-    options: dict[str, Any] = {
-        "channel_multiple": multiple,
-        "floor": config.floor,
-        "cost_model": cost_model,
-        "provenance": provenance,
-    }
-    structures = {
-        "pruned": extract(graph, scores, budget, model=spec, method=info.method, policy=policy, seed=seed, **options),
-        "uniform": uniform(graph, budget, model=spec, **options),
-        "dense": dense(graph, budget, model=spec),
-    }
+    found = {"method": info.method, "policy": info.config.policy, "seed": info.seed}
+    structures, model = cut_structures(info.model, graph, scores, budget, config, found, provenance)
     with publish(out, "structure") as folder:
         if model:
             write_json(folder / "latency_model.json", model.model_dump(mode="json", by_alias=True))
-        if inherited := inherited_weights(Path(gates), spec, graph, scores, structures["pruned"].widths):
+        if inherited := inherited_weights(Path(gates), info.model, graph, scores, structures["pruned"].widths):
             save_file(inherited, folder / INHERITED)
         for name, structure in structures.items():
             structure.save(folder / FILES[name])
@@ -99,26 +86,74 @@ def extract_structures(
     return structures
 
 
-def _fastest_multiple(
-    spec: ModelSpec, graph: ChannelGraph, scores: Mapping[str, Tensor], budget: Budget, config: ExtractConfig
-) -> int:
-    """Return the fastest of the channel multiples with which the budget can be reached.
+def cut_structures(
+    spec: ModelSpec,
+    graph: ChannelGraph,
+    gates: Mapping[str, Tensor],
+    budget: Budget,
+    config: ExtractConfig,
+    found: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> tuple[dict[str, Structure], LatencyModel | None]:
+    """Cut gates at a budget, and equal gates beside them.
 
-    A latency budget is taken as the same share of the MACs, since a latency model is fitted for one multiple only.
+    Args:
+        spec: the network, with the expansion that it was searched at.
+        graph: its channel graph, unexpanded.
+        gates: the gates of every prunable group, float [gates].
+        budget: the budget, relative to the unexpanded network.
+        config: see :class:`ExtractConfig`.
+        found: ``method``, ``policy`` and ``seed`` of the search, for the record.
+        provenance: what else the structures record.
+
+    Returns:
+        The structures ``pruned``, ``uniform`` and ``dense``, and the latency model where the budget is a latency.
+
+    Raises:
+        UserError: the budget cannot be reached, or the runtime is not installed.
     """
-    expanded = graph.expanded(spec.expand, spec.expand_stream)
-    candidates = {}
-    for multiple in MULTIPLES:
-        try:
-            candidates[multiple], _ = prune_to_budget(graph, scores, budget.in_macs, expanded, multiple, config.floor)
-        except UserError:
-            if multiple == 1:
-                raise
-    return fastest_multiple(spec, graph, candidates, config.runtime, config.threads)
+    block = runtime_block(config.runtime, config.threads) if config.blocks == "auto" else config.blocks
+    options: dict[str, Any] = {
+        "model": spec,
+        "channel_multiple": config.channel_multiple,
+        "floor": config.floor,
+        "block": block,
+        "provenance": provenance,
+    }
+    if budget.metric != "latency":
+        pruned = extract(graph, gates, budget, **found, **options)
+        return {
+            "pruned": pruned,
+            "uniform": uniform(graph, budget, **options),
+            "dense": dense(graph, budget, model=spec),
+        }, None
+
+    model = latency_model(spec, graph, config.runtime, config.threads, config.channel_multiple, block)
+    options |= {
+        "cost_model": in_milliseconds(model, spec, graph),
+        "provenance": {**provenance, "latency_model": model.summary()},
+    }
+    measure = MeasuredRatios(spec, graph, config.runtime, config.threads)
+
+    def cut(aim: float) -> Structure:
+        return extract(graph, gates, Budget(metric="latency", target=aim), **found, **options)
+
+    def cut_evenly(aim: float) -> Structure:
+        return uniform(graph, Budget(metric="latency", target=aim), **options)
+
+    structures = {
+        "pruned": cut_to_latency(cut, measure, budget.target),
+        "uniform": cut_to_latency(cut_evenly, measure, budget.target),
+        "dense": dense(graph, budget, model=spec),
+    }
+    return structures, model
 
 
 def in_milliseconds(model: LatencyModel, spec: ModelSpec, graph: ChannelGraph) -> CostModel:
     """Return the cost of widths in milliseconds, as a latency model predicts it."""
-    widened = spec.expand > 1 and graph.widen_stream and spec.expand_stream is None
-    advice = "; search.expand_stream=1 leaves the residual stream as narrow as it was" if widened else ""
+    advice = ""
+    if any(group.stream and group.resizable and not group.prunable for group in graph.groups):
+        advice = "; search.policy=all prunes the residual streams too"
+        if spec.expand > 1 and graph.widen_stream and spec.expand_stream is None:
+            advice = "; search.expand_stream=1 leaves the residual stream as narrow as it was"
     return CostModel(partial(model.milliseconds, graph), model.dense_ms, lambda ms: f"{ms:.3f} ms", advice)

@@ -87,24 +87,25 @@ def _record(run: StepRun, axis: str, row: dict[str, Any]) -> None:
 
 
 def extract(
-    gates_dir: str | Path, out: str | Path, budget: str = "macs=0.5", settings: Settings | None = None
+    gates_dir: str | Path,
+    out: str | Path,
+    budget: str = "macs=0.5",
+    recipe_name: str = "",
+    settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Write the ``structures`` folder; returns the cost of the pruned structure."""
     from pfs_core.config.spec import Budget
-    from pfs_core.config.stages import ExtractConfig
-    from pfs_core.methods.gates_folder import load_gates
+    from pfs_core.methods.gates_folder import search_info
     from pfs_core.runtime.cost import seconds_of
     from pfs_core.steps.extraction import extract_structures
-    from pfs_core.storage.artifacts import require_result
     from pfs_core.storage.digests import file_digest
 
-    config = ExtractConfig.parse(dict(settings or {}), "extract")
+    info = search_info(gates_dir)
+    config = recipe_for(recipe_name, info.dataset).stage("extract", settings or {})
     goal = Budget.from_text(budget)
-    gates = file_digest(
-        require_result(gates_dir, "search", "pfs search --model M --split DIR OUT") / "gates.safetensors"
-    )
+    gates = file_digest(Path(gates_dir) / "gates.safetensors")
     params = prefixed("extract", {"gates": gates, "budget": str(goal), **config.model_dump()})
-    with step_run("extract", params, str(goal), {"budget": goal, "method": load_gates(gates_dir)[1].method}) as run:
+    with step_run("extract", params, str(goal), {"budget": goal, "method": info.method}) as run:
         pruned = extract_structures(gates_dir, out, goal, config)["pruned"]
         result = {
             **pruned.cost.model_dump(),
@@ -175,8 +176,8 @@ def benchmark(
     from pfs_core.storage.digests import file_digest
     from pfs_core.structure import Structure
 
-    config = recipe_for(recipe_name, "").stage("latency", settings or {})
     loaded = [Structure.load(path) for path in structures]
+    config = recipe_for(recipe_name, loaded[0].dataset).stage("latency", settings or {})
     inputs = {"structures": [file_digest(path) for path in structures]}
     params = prefixed("latency", {**inputs, "seed": seed, **config.model_dump()})
     with step_run("latency", params, loaded[0].title, about(loaded[0])) as run:

@@ -21,7 +21,7 @@ from pfs_core.storage.artifacts import read_json, write_json
 class Result(BaseModel):
     """A part of a result file: frozen, and it ignores keys that only other versions write."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
 
     @model_serializer(mode="wrap")
     def _only_given(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:

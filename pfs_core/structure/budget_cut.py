@@ -2,8 +2,13 @@
 
 The paper finds a threshold on the gates by bisection, and builds a network for each threshold to count its cost. Here
 the cost of any widths is known in closed form, so that the cut is exact: no further gate would fit into the budget.
+
+Where a runtime computes channels in blocks (:mod:`pfs_core.structure.blocks`), each group gets the fast width nearest
+to the number of gates above the threshold: a block that is at least half used is filled, which costs no time, and one
+that is hardly used is not bought.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -13,8 +18,10 @@ import torch
 from torch import Tensor
 
 from pfs_core.channels import ChannelGraph
+from pfs_core.channels.graph import ChannelGroup
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
+from pfs_core.structure.blocks import fast_widths
 
 
 class CostModel(NamedTuple):
@@ -50,6 +57,7 @@ def prune_to_budget(
     channel_multiple: int = 1,
     floor: float = 0.0,
     cost_model: CostModel | None = None,
+    block: int = 1,
 ) -> tuple[dict[str, int], float]:
     """Keep the largest gates, as many as the budget allows.
 
@@ -64,6 +72,7 @@ def prune_to_budget(
         channel_multiple: kept widths are multiples of this, but never more than the expanded width.
         floor: the fraction of its unexpanded width that every prunable group keeps at least.
         cost_model: the cost of widths in the budget's metric; None for MACs and parameters, which the graph knows.
+        block: the number of channels that the runtime computes at once; 1 is the paper's cut.
 
     Returns:
         The width of every group after the cut, and the smallest gate kept (1 if only the minimal widths are kept).
@@ -80,19 +89,18 @@ def prune_to_budget(
     ({'input': 3, '0': 2, '4': 10}, 0.5)
     """
     cost_model = cost_model or closed_form(graph, budget.metric)
-    check_reachable(graph, expanded, budget, channel_multiple, floor, cost_model)
+    check_reachable(graph, expanded, budget, channel_multiple, floor, cost_model, block)
     groups = graph.prunable()
     values, owners = ranked_channels({group.name: gates[group.name] for group in groups})
     limit = budget.limit(cost_model.dense)
-    steps = [math.lcm(channel_multiple, group.blocks) for group in groups]
-    least = min_widths(graph, expanded, channel_multiple, floor)
+    least = min_widths(graph, expanded, channel_multiple, floor, block)
+    tables = [
+        _width_by_count(group, expanded[group.name], least[group.name], channel_multiple, block) for group in groups
+    ]
 
     def widths_at(kept: int) -> dict[str, int]:
         counts = np.bincount(owners[:kept], minlength=len(groups)).tolist()
-        widths = dict(least)
-        for group, count, step in zip(groups, counts, steps, strict=True):
-            widths[group.name] = max(least[group.name], count * group.blocks // step * step)
-        return widths
+        return least | {group.name: table[n] for group, table, n in zip(groups, tables, counts, strict=True)}
 
     # Bisection over the length of the prefix is exact: a longer prefix makes no group narrower, and the cost does not
     # fall when a width grows, so the prefixes within the budget are all those up to some length.
@@ -107,20 +115,35 @@ def prune_to_budget(
 
 
 def min_widths(
-    graph: ChannelGraph, expanded: Mapping[str, int], channel_multiple: int = 1, floor: float = 0.0
+    graph: ChannelGraph,
+    expanded: Mapping[str, int],
+    channel_multiple: int = 1,
+    floor: float = 0.0,
+    block: int = 1,
 ) -> dict[str, int]:
     """Return the smallest widths that a cut may lead to; groups that are not pruned keep their expanded width.
 
-    A prunable group keeps at least one channel, at least ``floor`` times its unexpanded width, and a multiple of
-    ``channel_multiple`` and of its blocks.
+    A prunable group keeps at least the smallest width that is fast in the runtime, at least ``floor`` times its
+    unexpanded width, and a multiple of ``channel_multiple`` and of its own blocks.
     """
     widths = dict(expanded)
     for group in graph.prunable():
         step = math.lcm(channel_multiple, group.blocks)
         # 0.55 * 100 is 55.00000000000001 in floating point, which must not ask for 56.
         wanted = max(1, math.ceil(floor * group.width / step - 1e-9)) * step
-        widths[group.name] = min(wanted, expanded[group.name])
+        candidates = fast_widths(expanded[group.name], block, step)
+        widths[group.name] = next((width for width in candidates if width >= wanted), expanded[group.name])
     return widths
+
+
+def _width_by_count(group: ChannelGroup, expanded: int, least: int, channel_multiple: int, block: int) -> list[int]:
+    """Return the width that a group gets for each number of its gates that is kept, from none to all."""
+    step = math.lcm(channel_multiple, group.blocks)
+    candidates = [width for width in fast_widths(expanded, block, step) if width >= least] or [least]
+    wanted = np.arange(0, expanded + 1, group.blocks) // step * step
+    # A wider candidate is chosen from the middle between two on: half of its block is used then.
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(candidates)]
+    return [candidates[place] for place in np.searchsorted(middles, wanted, side="right")]
 
 
 def check_reachable(
@@ -130,10 +153,11 @@ def check_reachable(
     channel_multiple: int = 1,
     floor: float = 0.0,
     cost_model: CostModel | None = None,
+    block: int = 1,
 ) -> None:
     """Raise UserError unless the budget is at most the dense network and at least the smallest structure."""
     cost_model = cost_model or closed_form(graph, budget.metric)
-    cost = cost_model.cost(min_widths(graph, expanded, channel_multiple, floor))
+    cost = cost_model.cost(min_widths(graph, expanded, channel_multiple, floor, block))
     if budget.fraction(cost_model.dense) > 1:
         raise UserError(
             f"budget {budget} is over the dense network's {cost_model.text(cost_model.dense)}; ask for less"
@@ -141,7 +165,7 @@ def check_reachable(
     if cost > cost_model.dense:
         raise UserError(
             f"budget {budget} cannot be reached, nor can {budget.metric}=1: the smallest structure has "
-            f"{cost_model.text(cost)}; lower extract.channel_multiple, extract.floor or "
+            f"{cost_model.text(cost)}; lower extract.channel_multiple, extract.blocks, extract.floor or "
             f"search.expand{cost_model.advice}"
         )
     if cost > budget.limit(cost_model.dense):

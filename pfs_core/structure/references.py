@@ -7,6 +7,7 @@ from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.structure import Structure
 from pfs_core.structure.budget_cut import CostModel, equal_gates, prune_to_budget
+from pfs_core.structure.structure import block_record
 
 
 def dense(graph: ChannelGraph, budget: Budget, *, model: ModelSpec) -> Structure:
@@ -32,6 +33,7 @@ def uniform(
     channel_multiple: int = 1,
     floor: float = 0.0,
     cost_model: CostModel | None = None,
+    block: int = 1,
     provenance: Mapping[str, Any] | None = None,
 ) -> Structure:
     """Return the structure with every prunable width of the expanded network times one factor, within the budget.
@@ -46,6 +48,7 @@ def uniform(
         channel_multiple: kept widths are multiples of this.
         floor: the fraction of its unexpanded width that every prunable group keeps at least.
         cost_model: the cost of widths in the budget's metric; None for MACs and parameters.
+        block: the number of channels that the runtime computes at once.
         provenance: recorded in the structure.
 
     Raises:
@@ -53,7 +56,12 @@ def uniform(
     """
     expanded = graph.expanded(model.expand, model.expand_stream)
     widths, _ = prune_to_budget(
-        graph, equal_gates(graph, expanded), budget, expanded, channel_multiple, floor, cost_model
+        graph, equal_gates(graph, expanded), budget, expanded, channel_multiple, floor, cost_model, block
     )
-    chosen_by = {"method": "uniform", "channel_multiple": channel_multiple, "floor": floor}
+    chosen_by = {
+        "method": "uniform",
+        "channel_multiple": channel_multiple,
+        "floor": floor,
+        **block_record(block),
+    }
     return Structure.from_widths(model, graph, widths, budget, chosen_by, provenance, cost_model)

@@ -125,6 +125,11 @@ class Structure(Config):
         return "pruned" if "threshold" in self.chosen_by else str(self.chosen_by.get("method", ""))
 
     @property
+    def dataset(self) -> str:
+        """The address of the dataset that its gates were learned on; empty if it is not known."""
+        return str(self.provenance.get("dataset", ""))
+
+    @property
     def target_budget(self) -> Budget:
         """The budget that it was cut to."""
         return Budget(metric=self.budget.metric, target=self.budget.target)
@@ -144,6 +149,11 @@ class Structure(Config):
         return resize(model, trace(model, self.model.input_shape), self.widths)
 
 
+def block_record(block: int) -> dict[str, Any]:
+    """Return what ``chosen_by`` records of a runtime's blocks; nothing for the paper's cut, which has none."""
+    return {"block": block} if block > 1 else {}
+
+
 def unexpanded_graph(spec: ModelSpec, policy: Policy = "inner", placement: Placement = "last") -> ChannelGraph:
     """Return the channel graph of ``spec`` at its published widths; torch's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -161,6 +171,7 @@ def extract(
     channel_multiple: int = 1,
     floor: float = 0.0,
     cost_model: CostModel | None = None,
+    block: int = 1,
     seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
 ) -> Structure:
@@ -181,6 +192,7 @@ def extract(
         channel_multiple: kept widths are multiples of this.
         floor: the fraction of its unexpanded width that every prunable group keeps at least.
         cost_model: the cost of widths in the budget's metric; None for MACs and parameters.
+        block: the number of channels that the runtime computes at once; 1 is the paper's cut.
         seed: the seed of the search, for the record.
         provenance: what else to record.
 
@@ -196,13 +208,14 @@ def extract(
     """
     expanded = graph.expanded(model.expand, model.expand_stream)
     check_gates(graph, gates, expanded)
-    widths, threshold = prune_to_budget(graph, gates, budget, expanded, channel_multiple, floor, cost_model)
+    widths, threshold = prune_to_budget(graph, gates, budget, expanded, channel_multiple, floor, cost_model, block)
     chosen_by = {
         "method": method,
         "threshold": threshold,
         "policy": policy,
         "channel_multiple": channel_multiple,
         "floor": floor,
+        **block_record(block),
         "seed": seed,
     }
     return Structure.from_widths(model, graph, widths, budget, chosen_by, provenance, cost_model)

@@ -50,7 +50,7 @@ class TrainingMetrics(ResultFile):
     """Number of images that the network was trained on."""
     class_names: list[str]
     """Names of the classes, in the order of the labels."""
-    recipe: RetrainConfig
+    config: RetrainConfig = Field(validation_alias="recipe", serialization_alias="recipe")
     """Settings of the training."""
     precision: str
     """Number format of the training: ``bf16`` or ``fp32``."""
@@ -87,11 +87,11 @@ class TrainingMetrics(ResultFile):
     peak_memory_mib: dict[str, int] = Field(default_factory=dict)
     """Peak memory in MiB of the ``host`` and, with a GPU, of the ``device``."""
 
-    @field_validator("recipe", mode="before")
+    @field_validator("config", mode="before")
     @classmethod
-    def _as_it_is_called_now(cls, recipe: Any) -> Any:
+    def _as_it_is_called_now(cls, config: Any) -> Any:
         """Parse settings from a file; older versions called ``inherited`` ``kept``."""
-        if not isinstance(recipe, Mapping):
-            return recipe
-        known = {key: value for key, value in recipe.items() if key in RetrainConfig.model_fields}
+        if not isinstance(config, Mapping):
+            return config
+        known = {key: value for key, value in config.items() if key in RetrainConfig.model_fields}
         return known | {"start": "inherited"} if known.get("start") == "kept" else known

@@ -124,7 +124,7 @@ def _retrain(
         params=structure.cost.params,
         train_rows=sum(len(data.parts[part]) for part in training_parts(config)),
         class_names=data.info.class_names,
-        recipe=config,
+        config=config,
         precision=resolve_precision(config.precision, data.device),
         device=str(data.device),
         split_fingerprint=data.info.fingerprint,

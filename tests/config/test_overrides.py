@@ -29,7 +29,7 @@ def test_a_stage_that_is_nearly_right_is_hinted_at():
 
 def test_without_a_name_the_dataset_decides_the_recipe():
     assert recipe_for("", "digits") == recipe("demo")
-    assert recipe_for("", "/data/cifar10") == recipe("cifar-sfp")
+    assert recipe_for("", "/data/cifar10") == recipe("standard")
     assert recipe_for("fast", "digits") == recipe("fast")
 
 

@@ -104,7 +104,7 @@ def test_a_recipe_is_what_its_json_says(name):
 
 def test_an_unknown_recipe_is_refused():
     with pytest.raises(
-        UserError, match="unknown recipe 'quick'; known: cifar-sfp, cifar-official, imagenet-mobilenet,"
+        UserError, match="unknown recipe 'quick'; known: standard, cifar-sfp, cifar-official, imagenet-mobilenet,"
     ):
         recipe("quick")
     with pytest.raises(UserError, match=r"unknown recipe 'cifar-spf' \(did you mean cifar-sfp\?\); known: "):
@@ -120,4 +120,13 @@ def test_a_stage_takes_changes():
 
 def test_the_embedded_digits_have_their_own_default():
     assert default_recipe("digits") == "demo"
-    assert default_recipe("/data/cifar10") == "cifar-sfp"
+    assert default_recipe("/data/cifar10") == "standard"
+
+
+def test_the_papers_recipes_cut_as_the_paper_and_the_others_for_the_runtime():
+    papers = {"cifar-sfp", "cifar-official", "imagenet-mobilenet", "imagenet-resnet"}
+    for name in RECIPES:
+        paper = name in papers
+        assert recipe(name).extract.blocks == (1 if paper else "auto")
+        for method in ("pfs", "uniform", "random"):
+            assert method_config(recipe(name), {"method": method}).expand_stream == (None if paper else 1.0)

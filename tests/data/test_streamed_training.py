@@ -23,6 +23,7 @@ from pfs_core.storage import ATTEMPTS, open_storage
 from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure
 from pfs_core.training.retrain import retrain
+from tests.budgets import PAPERS_CUT
 from tests.data.folders import encode, picture, tree
 
 RECIPE = SplitConfig(image_size=32, max_validation_fraction=0.2)
@@ -72,7 +73,7 @@ def trained(dataset, folder, narrow):
     recipe = PfsConfig(epochs=1, batch_size=12, precision="fp32")
     info = search(narrow, folder / "split", folder / "gates", Budget(target=0.5), recipe)
     assert info.model.input_shape == (3, 32, 32)
-    extract_structures(folder / "gates", folder / "structures", Budget(target=0.5))
+    extract_structures(folder / "gates", folder / "structures", Budget(target=0.5), PAPERS_CUT)
     pruned = Structure.load(folder / "structures" / "structure.json")
     short = RetrainConfig(epochs=1, batch_size=12, precision="fp32", scratch_b=False)
     metrics = retrain(pruned, folder / "split", folder / "model", short)

@@ -26,7 +26,14 @@ from pfs_core.structure import Structure, extract, unexpanded_graph
 from pfs_core.structure.references import dense
 
 BRIEF = LatencyConfig(
-    warmup_seconds=0, warmup_rounds=1, min_rounds=64, max_seconds=0.01, runtimes="eager", threads=1, batches=(1, 2)
+    patience_seconds=0,
+    warmup_seconds=0,
+    warmup_rounds=1,
+    min_rounds=64,
+    max_seconds=0.01,
+    runtimes="eager",
+    threads=1,
+    batches=(1, 2),
 )
 LOADED = [load for load in range(LOADS) for _ in range(math.ceil(64 / LOADS))]
 ROUNDS = len(LOADED)

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from pfs_core.latency.machine import disturbance, noise, processor_seconds
+from pfs_core.latency import machine as machine_module
+from pfs_core.latency.machine import disturbance, noise, processor_seconds, wait_until_quiet
 
 
 def burn(seconds):
@@ -47,3 +48,34 @@ def test_another_process_at_work_is_seen():
 )
 def test_only_a_disturbance_is_noise(others, stolen, reasons):
     assert noise({"others": others, "stolen": stolen}, 4) == reasons
+
+
+def busy_for(probes, monkeypatch):
+    """A machine that other processes use for so many probes; returns the list of probes made."""
+    made = []
+
+    def watched(before, after, seconds):
+        made.append(seconds)
+        return {"others": 1.0 if len(made) <= probes else 0.0, "stolen": 0.0}
+
+    monkeypatch.setattr(machine_module, "disturbance", watched)
+    monkeypatch.setattr(machine_module.os, "cpu_count", lambda: 2)
+    return made
+
+
+def test_a_measurement_waits_for_a_quiet_machine(monkeypatch, capsys):
+    made = busy_for(2, monkeypatch)
+    assert wait_until_quiet(patience_seconds=60, probe_seconds=0.01)
+    assert len(made) == 3
+    assert capsys.readouterr().out.count("waiting up to 60 s for a quiet machine: other processes used 1.0 of its") == 1
+
+
+def test_patience_ends(monkeypatch):
+    busy_for(10**9, monkeypatch)
+    assert not wait_until_quiet(patience_seconds=0.05, probe_seconds=0.01)
+
+
+def test_without_patience_nothing_is_watched(monkeypatch):
+    made = busy_for(10**9, monkeypatch)
+    assert wait_until_quiet(patience_seconds=0)
+    assert made == []

@@ -25,7 +25,14 @@ NAMES = [
     pytest.param("openvino", marks=pytest.mark.skipif(not importlib.util.find_spec("openvino"), reason="optional")),
     pytest.param("aotinductor", marks=[pytest.mark.slow, pytest.mark.skipif(not shutil.which("g++"), reason="no g++")]),
 ]
-BRIEF = {"warmup_seconds": 0, "warmup_rounds": 1, "min_rounds": 64, "max_seconds": 0.01, "threads": 1}
+BRIEF = {
+    "patience_seconds": 0,
+    "warmup_seconds": 0,
+    "warmup_rounds": 1,
+    "min_rounds": 64,
+    "max_seconds": 0.01,
+    "threads": 1,
+}
 
 
 @pytest.fixture(scope="module")

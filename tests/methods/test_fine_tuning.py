@@ -23,6 +23,7 @@ from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure
 from pfs_core.structure.inherited_weights import CHANNELS, FILE, TRAINED, inherited_file
 from pfs_core.trainjob import retrain as launcher
+from tests.budgets import PAPERS_CUT
 
 HALF = Budget(target=0.5)
 BRIEF = {
@@ -44,7 +45,7 @@ def found(method, narrow, digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp(method)
     settings = {"method": method, "precision": "fp32", "batch_size": 64, **BRIEF[method]}
     search(narrow, digits, folder / "gates", HALF, method_config(recipe("demo"), settings))
-    extract_structures(folder / "gates", folder / "structures", HALF)
+    extract_structures(folder / "gates", folder / "structures", HALF, PAPERS_CUT)
     return folder
 
 
@@ -121,7 +122,7 @@ def test_weights_that_are_missing_or_of_another_structure_are_refused(found, str
 
 def test_a_cut_that_keeps_what_was_cut_before_has_no_weights(found, method, tmp_path, capsys):
     """After two rounds of Network Slimming the channels for 95% of the MACs are gone; AMC's network has all of them."""
-    extract_structures(found / "gates", tmp_path / "structures", Budget(target=0.95))
+    extract_structures(found / "gates", tmp_path / "structures", Budget(target=0.95), PAPERS_CUT)
     assert (tmp_path / "structures" / FILE).exists() == (method == "amc")
     assert ("has no weights to fine-tune" in capsys.readouterr().out) == (method != "amc")
 

@@ -26,6 +26,7 @@ from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import FILES, Structure, extract, unexpanded_graph
 from pfs_core.structure.budget_cut import equal_gates, ranked_channels
 from pfs_core.training.checkpoints import SECONDS, Checkpoints
+from tests.budgets import PAPERS_CUT
 
 HALF = Budget(target=0.5)
 BRIEF = {
@@ -57,7 +58,7 @@ def test_the_same_seed_chooses_the_same_and_is_cut_to_the_budget(method, narrow,
     info = read_json(tmp_path / "first" / "search.json")
     assert info["method"] == method
     assert set(info["cost"]) == STAGES.get(method, {"search"})
-    found = extract_structures(tmp_path / "first", tmp_path / "structures", HALF)["pruned"]
+    found = extract_structures(tmp_path / "first", tmp_path / "structures", HALF, PAPERS_CUT)["pruned"]
     assert found == Structure.load(tmp_path / "structures" / FILES["pruned"])
     assert (found.network, found.chosen_by["method"]) == ("pruned", method)
     assert 0.4 < found.budget.achieved <= 0.5

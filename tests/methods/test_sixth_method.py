@@ -30,7 +30,14 @@ def test_a_sixth_method_is_one_package_and_one_row(toy, digits, tmp_path):
     found = Structure.load(structures / "structure.json")
     assert found.chosen_by["method"] == "toy"
     steps.retrain(structures / "structure.json", digits, model, settings=BRIEF)
-    brief = {"warmup_seconds": 0, "warmup_rounds": 1, "max_seconds": 0.01, "threads": 1, "runtimes": "eager"}
+    brief = {
+        "patience_seconds": 0,
+        "warmup_seconds": 0,
+        "warmup_rounds": 1,
+        "max_seconds": 0.01,
+        "threads": 1,
+        "runtimes": "eager",
+    }
     steps.benchmark([structures / "structure.json"], latency, settings=brief)
     steps.report(digits, gates, structures, [model], latency, page)
     text = (page / "report.html").read_text()

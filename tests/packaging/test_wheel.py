@@ -15,7 +15,13 @@ FOLDERS = {"pfs_core": "pfs_core", "pfs_components": "components", "pfs_pipeline
 SHIPPED = (".py", ".html", ".css", ".typed")
 SETTINGS = (
     *("model.width=4", "search.epochs=1", "retrain.epochs=1"),
-    *("latency.max_seconds=0.1", "latency.min_rounds=64", "latency.runtimes=eager", "latency.threads=1"),
+    *(
+        "latency.patience_seconds=0",
+        "latency.max_seconds=0.1",
+        "latency.min_rounds=64",
+        "latency.runtimes=eager",
+        "latency.threads=1",
+    ),
 )
 
 

@@ -9,7 +9,13 @@ SETTINGS = {
     "model_settings": {"width": 4},
     "search_settings": {"epochs": 1},
     "retrain_settings": {"epochs": 1, "scratch_b": False},
-    "latency_settings": {"max_seconds": 0.1, "min_rounds": 64, "runtimes": ["eager"], "threads": 1},
+    "latency_settings": {
+        "patience_seconds": 0,
+        "max_seconds": 0.1,
+        "min_rounds": 64,
+        "runtimes": ["eager"],
+        "threads": 1,
+    },
 }
 CODE = """
 import importlib, json, sys

@@ -8,7 +8,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from pfs_core.report.comparison_rows import front
+from pfs_core.report.comparison_rows import pareto_front
 from tests.pipelines.brief import SETTINGS, run_pipeline
 
 BUDGETS = ["macs=0.6", "macs=0.4"]
@@ -86,5 +86,5 @@ def row(macs, accuracy):
 
 def test_the_front_leaves_out_what_another_beats():
     best = [row(10, 0.7), row(20, 0.8)]
-    assert front([*best, row(15, 0.7), row(20, 0.79), row(30, 0.8)]) == best
-    assert front([row(10, 0.5), row(10, 0.5)]) == [row(10, 0.5), row(10, 0.5)]
+    assert pareto_front([*best, row(15, 0.7), row(20, 0.79), row(30, 0.8)]) == best
+    assert pareto_front([row(10, 0.5), row(10, 0.5)]) == [row(10, 0.5), row(10, 0.5)]

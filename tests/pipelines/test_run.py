@@ -30,7 +30,13 @@ from tests.servers import free_port, mlflow_server
 
 SETTINGS = (
     *("model.width=4", "search.epochs=1", "retrain.epochs=1"),
-    *("latency.max_seconds=0.1", "latency.min_rounds=64", "latency.runtimes=eager", "latency.threads=1"),
+    *(
+        "latency.patience_seconds=0",
+        "latency.max_seconds=0.1",
+        "latency.min_rounds=64",
+        "latency.runtimes=eager",
+        "latency.threads=1",
+    ),
 )
 RUN = (sys.executable, "-m", "pfs_pipelines.cli", "run", *(f"--set={setting}" for setting in SETTINGS))
 

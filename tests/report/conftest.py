@@ -59,7 +59,7 @@ def latency(structures, tmp_path_factory):
         disturbance_cores=Disturbance(others=0.1, stolen=0.0),
         seconds=75.4,
         noisy=[],
-        recipe=LatencyConfig(),
+        config=LatencyConfig(),
         seed=0,
     )
     out = tmp_path_factory.mktemp("latency") / "latency"

@@ -18,11 +18,12 @@ from pfs_core.methods.run import search
 from pfs_core.methods.uniform.config import UniformConfig
 from pfs_core.report import runs
 from pfs_core.report.comparison import figures_of, write_comparison
-from pfs_core.report.comparison_rows import ComparisonRow, Effort, front
+from pfs_core.report.comparison_rows import ComparisonRow, Effort, pareto_front
 from pfs_core.report.network_row import NetworkRow
 from pfs_core.report.runs import load_runs
 from pfs_core.runtime.cost import StageCost
 from pfs_core.steps.extraction import extract_structures
+from tests.budgets import PAPERS_CUT
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,8 @@ def test_front_is_who_no_other_beats_at_that_cost():
         for accuracy, macs, p50 in ((0.9, 100, 1.0), (0.8, 50, 2.0), (0.7, 60, 0.5))
     ]
     rows = [ComparisonRow("", "", "", Effort(), None, network) for network in networks]
-    assert front(rows) == rows[:2]
-    assert front(rows, "p50_ms") == [rows[0], rows[2]]
+    assert pareto_front(rows) == rows[:2]
+    assert pareto_front(rows, "p50_ms") == [rows[0], rows[2]]
 
 
 def test_the_figure_says_its_numbers_and_fronts_in_words(folder):
@@ -168,7 +169,7 @@ def test_a_comparison_says_what_made_its_latencies_doubtful(results, tmp_path):
 
 def with_settings(run, **changes):
     pruned = run.metrics["pruned"]
-    changed = pruned.model_copy(update={"recipe": pruned.recipe.updated(changes, "retrain")})
+    changed = pruned.model_copy(update={"config": pruned.config.updated(changes, "retrain")})
     return dataclasses.replace(run, metrics={**run.metrics, "pruned": changed})
 
 
@@ -179,7 +180,7 @@ def test_runs_with_other_settings_are_not_seeds_of_each_other(results, tmp_path)
         with_settings(a_run(results, seed=0), start="inherited", lr=0.5),
     ]
     rows = write_comparison(runs, tmp_path / "out").rows
-    lr = results.pruned.recipe.lr
+    lr = results.pruned.config.lr
     usual, other = (
         f"macs=0.5, retrain.start=fresh, retrain.lr={lr}",
         "macs=0.5, retrain.start=inherited, retrain.lr=0.5",
@@ -241,7 +242,7 @@ def test_gates_are_found_by_method_seed_and_budget(narrow, digits, models, tmp_p
     for text in ("macs=0.5", "macs=0.4"):
         budget, folder = Budget.from_text(text), tmp_path / text
         search(narrow, digits, folder / "gates", budget, UniformConfig(expand=1.25))
-        extract_structures(folder / "gates", folder / "structures", budget)
+        extract_structures(folder / "gates", folder / "structures", budget, PAPERS_CUT)
         folders.append(folder)
     monkeypatch.setattr(runs, "load_budgets", lambda split, gates, structures, *others: [(gates, *structures)])
     given = [folder / "gates" for folder in folders], [folder / "structures" for folder in reversed(folders)]

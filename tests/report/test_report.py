@@ -56,9 +56,13 @@ def test_network_that_was_not_trained_is_called_so(results):
 
 
 def test_verdict_says_what_the_interval_allows(results):
-    low, high = results.quoted.ratios_to_dense["pruned"].interval
-    assert verdict(results).endswith(f"times the dense network's [{low:.3f}, {high:.3f}]: faster.")
-    assert "uniform" not in verdict(results)
+    ratio = results.quoted.ratios_to_dense["pruned"]
+    low, high = ratio.interval
+    said = verdict(results)
+    assert said.startswith(f"{1 / ratio.ratio:.2f}x faster [{1 / high:.2f}, {1 / low:.2f}] in ONNX Runtime, ")
+    assert "(asked for macs=0.5, got 0.4" in said
+    assert "cut as in the paper" in said
+    assert "uniform" not in said
 
 
 def test_page_needs_no_network_and_no_script(page):
@@ -205,7 +209,7 @@ def test_a_noisy_machine_is_said_to_be_noisy(results, tmp_path):
     latency = results.latency.model_copy(update={"noisy": ["others used 1.0 cores"]})
     noisy = dataclasses.replace(results, latency=latency)
     summary = write_report(noisy, tmp_path / "noisy")
-    assert summary.verdict.endswith("faster. The machine was noisy while latency was measured: others used 1.0 cores.")
+    assert summary.verdict.endswith(" The machine was noisy while latency was measured: others used 1.0 cores.")
     assert summary.verdict in (tmp_path / "noisy/summary.md").read_text()
     assert (
         "The machine was noisy while latency was measured: others used 1.0"
@@ -225,7 +229,7 @@ def test_the_commands_are_the_ones_that_made_the_run(results):
         parser().parse_args(shlex.split(line)[1:])
     settings = [word.removeprefix("--set=") for word in shlex.split(lines[1]) if word.startswith("--set=")]
     given = steps.parse_settings(settings, ("model", "search"))
-    assert method_config(recipe("demo"), given["search"]) == results.search.recipe
+    assert method_config(recipe("demo"), given["search"]) == results.search.config
 
 
 def test_the_page_says_which_code_and_image_made_the_networks(results, tmp_path):
@@ -282,7 +286,7 @@ def test_a_report_says_how_another_method_has_chosen(results, tmp_path, method):
     cost = StageCost(seconds=12.0, device_seconds=21.0, forward_images=1500, backward_images=1000)
     stages = {"pretrain": cost, "search": cost} if method == "amc" else {"search": cost}
     config = method_config(recipe("demo"), {"method": method, **settings})
-    search = results.search.model_copy(update={"method": method, "recipe": config, "cost": stages, **facts})
+    search = results.search.model_copy(update={"method": method, "config": config, "cost": stages, **facts})
     trained = [{"epoch": e, "loss": 2 / e, "val_accuracy": 0.1 * e} for e in (1, 2)] if method == "amc" else []
     changed = dataclasses.replace(
         results, search=search, search_history=pd.DataFrame(history), pretraining=pd.DataFrame(trained)

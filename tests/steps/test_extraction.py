@@ -10,6 +10,7 @@ from pfs_core.methods.gates_folder import load_gates
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.digests import file_digest
 from pfs_core.structure import Structure, extract
+from tests.budgets import PAPERS_CUT
 
 FILES = ["dense.json", "structure.json", "uniform.json"]
 
@@ -37,13 +38,13 @@ def test_provenance_names_the_gates_and_the_split(structures, gates):
 
 
 def test_the_same_gates_give_the_same_bytes(structures, gates, tmp_path):
-    extract_structures(gates, tmp_path / "again", Budget(target=0.5))
+    extract_structures(gates, tmp_path / "again", Budget(target=0.5), PAPERS_CUT)
     for name in FILES:
         assert (tmp_path / "again" / name).read_bytes() == (structures / name).read_bytes()
 
 
 def test_channel_multiple_is_respected(gates, tmp_path):
-    found = extract_structures(gates, tmp_path / "out", Budget(target=0.6), ExtractConfig(channel_multiple=2))
+    found = extract_structures(gates, tmp_path / "out", Budget(target=0.6), ExtractConfig(channel_multiple=2, blocks=1))
     for name in ("pruned", "uniform"):
         prunable = [group.name for group in found[name].graph().prunable()]
         assert all(found[name].widths[group] % 2 == 0 for group in prunable)
@@ -51,7 +52,7 @@ def test_channel_multiple_is_respected(gates, tmp_path):
 
 def test_an_unreachable_budget_leaves_nothing(gates, tmp_path):
     with pytest.raises(UserError, match="cannot be reached"):
-        extract_structures(gates, tmp_path / "out", Budget(target=0.01))
+        extract_structures(gates, tmp_path / "out", Budget(target=0.01), PAPERS_CUT)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -221,11 +221,11 @@ def test_a_file_that_is_read_and_written_is_the_same_text(kind, values, tmp_path
 
 def test_values_are_typed(tmp_path):
     split = SplitInfo.load(write(tmp_path, SPLIT))
-    assert (split.input_shape, split.recipe, split.augmentation.crop_padding) == ((1, 8, 8), SplitConfig(), 1)
+    assert (split.input_shape, split.config, split.augmentation.crop_padding) == ((1, 8, 8), SplitConfig(), 1)
     search = SearchInfo.load(write(tmp_path, SEARCH))
-    assert search.recipe == PfsConfig(epochs=2, batch_size=256, precision="fp32")
+    assert search.config == PfsConfig(epochs=2, batch_size=256, precision="fp32")
     assert search.cost["search"].forward_images == 2732
-    assert TrainingMetrics.load(write(tmp_path, METRICS)).recipe == RetrainConfig(epochs=4)
+    assert TrainingMetrics.load(write(tmp_path, METRICS)).config == RetrainConfig(epochs=4)
     assert LatencyResult.load(write(tmp_path, LATENCY)).quoted.models["dense"].p50_interval_ms == (0.4375, 0.5625)
 
 
@@ -234,7 +234,7 @@ def test_a_search_from_before_there_were_methods_is_one_of_pfs(tmp_path):
     older = without(SEARCH, "method", "cost", "peak_memory_mib", "git_commit", "kept_step", "steps")
     info = SearchInfo.load(write(tmp_path, {**older, "recipe": recipe}))
     assert (info.method, info.cost, info.peak_memory_mib, info.git_commit) == ("pfs", {}, {}, None)
-    assert info.recipe == PfsConfig(epochs=2, batch_size=256, precision="fp32")
+    assert info.config == PfsConfig(epochs=2, batch_size=256, precision="fp32")
     assert info.stage_seconds == {"search": 3.5}
 
 
@@ -242,7 +242,7 @@ def test_a_training_from_before_costs_were_recorded_is_read(tmp_path):
     recipe = {**without(METRICS["recipe"], "ema"), "start": "kept", "a_setting_of_then": 1}
     older = without(METRICS, "cost", "processes", "best_validation", "peak_memory_mib", "git_commit", "image")
     metrics = TrainingMetrics.load(write(tmp_path, {**older, "recipe": recipe}))
-    assert metrics.recipe == RetrainConfig(epochs=4, start="inherited")
+    assert metrics.config == RetrainConfig(epochs=4, start="inherited")
     assert (metrics.cost, metrics.best_validation, metrics.processes) == ({}, None, 1)
 
 

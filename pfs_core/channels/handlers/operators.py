@@ -176,7 +176,7 @@ FUNCTIONS: dict[Any, Handler] = {
     getattr: shapes.attribute,
     operator.getitem: shapes.index,
 }
-METHODS: dict[str, Handler] = {
+TENSOR_METHODS: dict[str, Handler] = {
     **dict.fromkeys(("add", "add_", "sub", "sub_"), add),
     **dict.fromkeys(("mul", "mul_"), multiply),
     **dict.fromkeys(("div", "div_"), scale),
@@ -235,7 +235,7 @@ _POOL_FUNCTIONS = (
 )  # fmt: skip
 MODULES |= dict.fromkeys(_KEEP_ZERO_MODULES, keeps_zero) | dict.fromkeys(_POOL_MODULES, pool)
 FUNCTIONS |= dict.fromkeys(_KEEP_ZERO_FUNCTIONS, keeps_zero) | dict.fromkeys(_POOL_FUNCTIONS, pool)
-METHODS |= dict.fromkeys(_KEEP_ZERO_METHODS, keeps_zero)
+TENSOR_METHODS |= dict.fromkeys(_KEEP_ZERO_METHODS, keeps_zero)
 MODULES |= dict.fromkeys((nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.LogSigmoid), breaks_zero)
 FUNCTIONS |= dict.fromkeys((torch.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus, F.logsigmoid, torch.exp), breaks_zero)
-METHODS |= dict.fromkeys(("sigmoid", "sigmoid_", "exp"), breaks_zero)
+TENSOR_METHODS |= dict.fromkeys(("sigmoid", "sigmoid_", "exp"), breaks_zero)

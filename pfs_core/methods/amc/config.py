@@ -51,7 +51,7 @@ class AmcConfig(TrainedConfig):
 
 def describe(info: "SearchInfo", last: Mapping[str, Any]) -> str:
     """Describe the search for the report, from ``search.json``."""
-    config = info.recipe_as(AmcConfig)
+    config = info.config_as(AmcConfig)
     return (
         f"{config.epochs} epochs of training to a validation accuracy of {info.pretrained_accuracy:.1%}, then "
         f"{config.episodes} episodes; the best cut keeps {info.validation_accuracy:.1%} without training"

@@ -27,7 +27,7 @@ class NetworkSlimmingConfig(TrainedConfig):
 
 def describe(info: "SearchInfo", last: Mapping[str, Any]) -> str:
     """Describe the search for the report, from ``search.json``."""
-    config = info.recipe_as(NetworkSlimmingConfig)
+    config = info.config_as(NetworkSlimmingConfig)
     return (
         f"{config.rounds} x {config.epochs} epochs of training with an L1 penalty of {config.sparsity} on the "
         f"scales of BatchNorms, to a validation accuracy of {info.validation_accuracy:.1%}"

@@ -47,7 +47,7 @@ class PfsConfig(MethodConfig):
 
 def describe(info: "SearchInfo", last: Mapping[str, Any]) -> str:
     """Describe the search for the report, from ``search.json`` and the last row of the history."""
-    epochs = info.recipe_as(PfsConfig).epochs
+    epochs = info.config_as(PfsConfig).epochs
     early = f" (ended in epoch {last['epoch']}: the structure had settled)" if last["epoch"] < epochs else ""
     return (
         f"{epochs} epochs{early} on frozen random weights, target ratio {info.target_ratio}; "

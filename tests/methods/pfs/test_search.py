@@ -40,7 +40,7 @@ def test_the_folder_is_the_documented_one(gates, digits, brief):
         group.name: (widths[group.name],) for group in graph.prunable()
     }
     assert all(values.dtype == torch.float32 for values in scores.values())
-    assert info.recipe == brief
+    assert info.config == brief
     assert info.seed == 0
     assert info.split_fingerprint == read_json(digits / "split.json")["fingerprint"]
 

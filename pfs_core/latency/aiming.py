@@ -1,0 +1,95 @@
+"""A cut that lands on a latency: predicted, measured, and corrected by the error of the prediction."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+from pfs_core.channels import ChannelGraph
+from pfs_core.config.spec import ModelSpec
+from pfs_core.errors import UserError
+from pfs_core.latency.cache import cached, keep
+from pfs_core.latency.learning import network_key, pair_timer
+from pfs_core.latency.machine import machine
+from pfs_core.runtime.device import usable_cores
+from pfs_core.storage.artifacts import read_json
+from pfs_core.structure import Structure
+from pfs_core.structure.structure import BudgetRecord
+
+logger = logging.getLogger(__package__)
+
+WITHIN = 0.02
+"""Relative distance to the latency asked for at which a cut has landed."""
+TRIES = 5
+"""Cuts that are measured at most."""
+
+
+def cut_to_latency(
+    cut: Callable[[float], Structure], measure: Callable[[Mapping[str, int]], float], target: float
+) -> Structure:
+    """Return the structure whose measured latency is nearest to the target; its budget records the measurement.
+
+    The first cut trusts the prediction. Each further one corrects the aim by the error of the last measurement, and
+    stays between the last two aims that came out too fast and too slow.
+
+    Args:
+        cut: returns the structure whose predicted latency is at most the given fraction of the dense network's; raises
+            UserError where there is none.
+        measure: returns the measured latency of widths as a fraction of the dense network's.
+        target: the latency asked for, as a fraction of the dense network's.
+
+    Raises:
+        UserError: the target cannot be reached even as predicted.
+    """
+    tried: list[tuple[float, Structure]] = []
+    below, above = 0.0, 1.0
+    aim = target
+    for _ in range(TRIES):
+        try:
+            structure = cut(aim)
+        except UserError:
+            if not tried:
+                raise
+            break  # the smallest structure there is has been measured
+        if any(structure.widths == other.widths for _, other in tried):
+            break
+        found = measure(structure.widths)
+        tried.append((found, structure))
+        logger.info(f"latency measured {found:.3f} of the dense network's, asked for {target:g}")
+        if abs(found / target - 1) <= WITHIN:
+            break
+        below, above = (max(below, aim), above) if found < target else (below, min(above, aim))
+        aim *= target / found
+        if not below < aim < above:
+            aim = (below + above) / 2
+    found, structure = min(tried, key=lambda pair: abs(pair[0] - target))
+    if abs(found / target - 1) > WITHIN:
+        logger.warning(f"no structure lands within {WITHIN:.0%} of latency={target:g}; the nearest has {found:.3f}")
+    record = BudgetRecord(metric="latency", target=target, achieved=found, gap=target - found)
+    return structure.model_copy(update={"budget": record})
+
+
+class MeasuredRatios:
+    """Measured latencies of a network's structures as fractions of the dense network's, kept in the cache.
+
+    The same request leads to the same structure again, since what is measured is measured once.
+
+    Args:
+        spec: the network, with the expansion that it was searched at.
+        graph: its channel graph, unexpanded.
+        runtime: ``onnxruntime``, ``eager`` or ``openvino``.
+        threads: the number of threads to measure with; where there are fewer cores, their number.
+    """
+
+    def __init__(self, spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int) -> None:
+        self.spec, self.graph, self.runtime = spec, graph, runtime
+        self.threads = min(threads, len(usable_cores()))
+        self._key = [machine(), *network_key(spec, graph), runtime, self.threads]
+
+    def __call__(self, widths: Mapping[str, int]) -> float:
+        """Return the latency of ``widths``."""
+        path = cached("ratio", *self._key, dict(widths))
+        if path.exists():
+            return float(read_json(path)["ratio"])
+        with pair_timer(self.spec, self.graph, self.runtime, self.threads) as timer:
+            ratio = timer.ratio(widths, longer=4)
+        keep(path, {"ratio": ratio})
+        return ratio

@@ -1,0 +1,89 @@
+"""A cut at a latency is measured and corrected until it lands, and says what is nearest where it cannot."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfs_core.config.spec import Budget
+from pfs_core.errors import UserError
+from pfs_core.latency import aiming
+from pfs_core.latency.aiming import TRIES, WITHIN, MeasuredRatios, cut_to_latency
+from pfs_core.structure import extract
+from pfs_core.structure.budget_cut import CostModel
+from tests.budgets import SPEC, graph, random_gates
+
+GATES = random_gates(0)
+
+
+def predicted(widths):
+    """The MACs, as a fraction of the dense network's."""
+    return graph().cost(widths).macs / graph().cost().macs
+
+
+def cut(aim):
+    """The paper's cut where the prediction is at most ``aim``."""
+    model = CostModel(predicted, 1.0, str)
+    return extract(graph(), GATES, Budget(metric="latency", target=aim), model=SPEC, cost_model=model)
+
+
+class Measured:
+    """A machine on which everything takes longer than predicted, by a constant and a factor; it counts."""
+
+    def __init__(self, constant, factor):
+        self.constant, self.factor, self.calls = constant, factor, 0
+
+    def __call__(self, widths):
+        self.calls += 1
+        return self.constant + self.factor * predicted(widths)
+
+
+@given(st.floats(0.0, 0.15), st.floats(0.85, 1.2), st.floats(0.55, 0.75))
+def test_it_lands_within_two_percent_whatever_the_prediction_is_off_by(constant, factor, target):
+    measured = Measured(constant, factor)
+    found = cut_to_latency(cut, measured, target)
+    assert abs(found.budget.achieved / target - 1) <= WITHIN
+    assert found.budget.achieved == measured(found.widths)
+    assert (found.budget.metric, found.budget.target) == ("latency", target)
+
+
+def test_a_prediction_that_holds_is_measured_once():
+    measured = Measured(0.0, 1.0)
+    cut_to_latency(cut, measured, 0.6)
+    assert measured.calls == 1
+
+
+def test_the_nearest_is_returned_and_said_where_none_lands(capsys):
+    """With a constant of 0.5, even the smallest structure takes longer than 0.5 of the dense network's time."""
+    measured = Measured(0.5, 1.0)
+    found = cut_to_latency(cut, measured, 0.5)
+    assert found.budget.achieved == measured(found.widths)
+    assert measured.calls - 1 <= TRIES
+    assert f"the nearest has {found.budget.achieved:.3f}" in capsys.readouterr().out
+
+
+def test_a_target_that_cannot_even_be_predicted_is_refused():
+    with pytest.raises(UserError, match="cannot be reached"):
+        cut_to_latency(cut, Measured(0.0, 1.0), 0.001)
+
+
+def test_what_was_measured_is_not_measured_again(monkeypatch, tmp_path):
+    class Timer:
+        calls = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def ratio(self, widths, longer=1):
+            Timer.calls += 1
+            return 0.1 * Timer.calls
+
+    monkeypatch.setattr(aiming, "pair_timer", lambda *a: Timer())
+    monkeypatch.setenv("PFS_CACHE", str(tmp_path))
+    ratios = MeasuredRatios(SPEC, graph(), "eager", 1)
+    widths = graph().widths()
+    assert ratios(widths) == ratios(widths) == 0.1
+    assert MeasuredRatios(SPEC, graph(), "eager", 1)(widths) == 0.1
+    assert ratios({**widths, graph().prunable()[0].name: 3}) == pytest.approx(0.2)

@@ -1,0 +1,71 @@
+"""The first sentences of a report: speed, size and accuracy, and what to try where the network is not faster."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from pfs_core.latency.results import Ratio
+from pfs_core.report.verdict import accuracy_difference, remedy, verdict
+
+
+def with_ratio(results, ratio, low, high, said):
+    found = Ratio(ratio=ratio, interval=(low, high), verdict=said)
+    quoted = results.quoted.model_copy(update={"ratios_to_dense": {**results.quoted.ratios_to_dense, "pruned": found}})
+    latency = results.latency.model_copy(update={"measurements": [quoted]})
+    return dataclasses.replace(results, latency=latency)
+
+
+def test_a_faster_network_leads_with_its_speed_and_gets_no_advice(results):
+    said = verdict(with_ratio(results, 0.5, 0.4, 0.625, "faster"))
+    assert said.startswith("2.00x faster [1.60, 2.50] in ONNX Runtime, ")
+    assert "extract.blocks" not in said
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words", "start"),
+    [
+        ((1.25, 1.1, 1.3), "slower", "1.25x slower [1.10, 1.30]"),
+        ((1.0, 0.9, 1.1), "no measurable difference", "no measurable difference in time (ratio 1.00 [0.90, 1.10])"),
+    ],
+)
+def test_a_network_that_is_not_faster_gets_a_setting_to_try(results, ratio, words, start):
+    said = verdict(with_ratio(results, *ratio, words))
+    assert said.startswith(start)
+    assert "try extract.blocks=auto" in said
+
+
+def test_in_blocks_it_is_the_stream_or_the_budget_that_helps(results):
+    cut = results.structure.model_copy(update={"chosen_by": {**results.structure.chosen_by, "block": 16}})
+    assert "search.expand_stream=1" in remedy(cut, "ONNX Runtime")
+    narrow = cut.model_copy(update={"model": cut.model.updated({"expand_stream": 1.0}, "model")})
+    assert "--budget latency=0.8" in remedy(narrow, "ONNX Runtime")
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_the_interval_of_a_difference_holds_it_and_narrows_with_the_images(right, other_right):
+    """Newcombe's example of method 10 is in the test below; here, what must hold for all counts."""
+    few, many = (difference(right * k, 400 * k, other_right * k, 400 * k) for k in (1, 25))
+    for change, (low, high) in (few, many):
+        assert -1 <= low <= change <= high <= 1
+    assert many[1][1] - many[1][0] < few[1][1] - few[1][0]
+
+
+def test_newcombes_example():
+    """Newcombe (1998), Table II, contrast (a): 56/70 against 48/80 by method 10."""
+    change, (low, high) = difference(56, 70, 48, 80)
+    assert (round(change, 4), round(low, 4), round(high, 4)) == (0.2, 0.0524, 0.3339)
+
+
+class Accuracy:
+    """A test accuracy with Wilson's interval."""
+
+    def __init__(self, right, images):
+        self.test_accuracy = right / images
+        self.test_accuracy_interval = tuple(binomtest(right, images).proportion_ci(method="wilson"))
+
+
+def difference(right, images, other_right, other_images):
+    return accuracy_difference(Accuracy(right, images), Accuracy(other_right, other_images))

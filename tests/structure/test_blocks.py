@@ -1,0 +1,93 @@
+"""A cut in a runtime's blocks: within the budget, full blocks, monotone, and the paper's cut where blocks are of 1."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pfs_core.config.spec import Budget
+from pfs_core.errors import UserError
+from pfs_core.structure import extract
+from pfs_core.structure.blocks import fast_widths
+from pfs_core.structure.references import uniform
+from tests import budgets
+from tests.budgets import SPEC, cost_of, graph, random_gates
+
+BLOCKS = st.sampled_from([4, 8, 16, 32])
+
+
+def cut(gates, budget, block):
+    try:
+        return extract(graph(), gates, budget, model=SPEC, block=block)
+    except UserError:
+        assume(False)
+
+
+@given(budgets.seeds, budgets.levels, budgets.budgets, BLOCKS)
+def test_a_budget_is_never_exceeded_and_widths_are_fast(seed, levels, budget, block):
+    structure = cut(random_gates(seed, levels), budget, block)
+    cost, limit = cost_of(structure.widths, budget)
+    assert cost <= limit
+    expanded = graph().expanded(SPEC.expand)
+    for group in graph().prunable():
+        assert structure.widths[group.name] in fast_widths(expanded[group.name], block)
+    assert structure.chosen_by["block"] == block
+
+
+@given(budgets.seeds, budgets.levels, budgets.budgets)
+def test_in_blocks_of_one_it_is_the_papers_cut(seed, levels, budget):
+    gates = random_gates(seed, levels)
+    try:
+        paper = extract(graph(), gates, budget, model=SPEC)
+    except UserError:
+        assume(False)
+    assert extract(graph(), gates, budget, model=SPEC, block=1) == paper
+    assert "block" not in paper.chosen_by
+
+
+@given(budgets.seeds, budgets.levels, st.floats(0.35, 0.9), st.floats(0.0, 0.1), BLOCKS)
+def test_no_group_gets_narrower_when_the_budget_grows(seed, levels, target, more, block):
+    gates = random_gates(seed, levels)
+    small = cut(gates, Budget(target=target), block)
+    large = cut(gates, Budget(target=target + more), block)
+    assert all(small.widths[name] <= large.widths[name] for name in small.widths)
+
+
+@given(st.integers(1, 700), st.sampled_from([1, 2, 4, 8, 16, 32]), st.sampled_from([1, 2, 3, 8]))
+def test_fast_widths_rise_to_at_most_the_widest(widest, block, multiple):
+    fast = fast_widths(widest, block, multiple)
+    assert fast == sorted(set(fast))
+    assert fast[0] >= 1
+    assert fast[-1] <= widest
+    assert all(width % multiple == 0 for width in fast) or fast == [widest]
+    if multiple == 1 and widest >= block:
+        full = [width for width in fast if width % block == 0]
+        assert full == list(range(block, widest + 1, block))
+        assert widest - fast[-1] < block / 2 or widest == fast[-1]
+
+
+@given(st.integers(4, 700), st.sampled_from([8, 16, 32]))
+def test_filling_a_block_costs_no_time(widest, block):
+    """Between two fast widths that are at least a block, every width takes the time of the wider one."""
+    for low, high in pairwise(fast_widths(widest, block)):
+        if low >= block and high % block == 0:
+            assert {math.ceil(width / block) for width in range(low + 1, high + 1)} == {high // block}
+
+
+@given(budgets.budgets, BLOCKS)
+def test_uniform_widths_are_cut_in_the_same_blocks(budget, block):
+    try:
+        structure = uniform(graph(), budget, model=SPEC, block=block)
+    except UserError:
+        assume(False)
+    cost, limit = cost_of(structure.widths, budget)
+    assert cost <= limit
+    assert structure.chosen_by["block"] == block
+
+
+def test_a_budget_out_of_reach_in_blocks_names_them():
+    wide = SPEC.updated({"expand": 4.0}, "model")
+    with pytest.raises(UserError, match=r"extract\.blocks"):
+        extract(graph(), random_gates(0, spec=wide), Budget(target=0.01), model=wide, block=64, floor=1.0)
