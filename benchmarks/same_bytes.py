@@ -39,8 +39,8 @@ STEPS = {
 STOPPED = (("pfs fp32", "gates"), ("network_slimming fp32", "gates"), ("amc fp32", "gates"), ("pfs fp32", "model"))
 RENAMED = {"kept.safetensors": "inherited.safetensors"}
 """What some revisions call a file otherwise."""
-PROVENANCE = {"pfs_version", "git_commit", "image"}
-"""Fields of JSON that say which code ran, and are not compared."""
+PROVENANCE = {"pfs_version", "git_commit", "image", "dataset"}
+"""Fields of JSON that say which code ran on what, not all of which older revisions write; they are not compared."""
 DRIVER = """
 import json, sys
 from pathlib import Path
@@ -77,6 +77,12 @@ class Revision(NamedTuple):
         inherits = any('"inherited"' in file.read_text() for file in (self.tree / "pfs_core").rglob("*.py"))
         return "inherited" if inherits else "kept"
 
+    @property
+    def papers_cut(self) -> list[str]:
+        """What makes the extraction cut as the paper does; older revisions have no other cut, and no word for it."""
+        stages = self.tree / "pfs_core" / "config" / "stages.py"
+        return ["--set=extract.blocks=1"] if stages.exists() and "blocks:" in stages.read_text() else []
+
     def command(self, *jobs: list[str], seconds: int = 60) -> dict[str, Any]:
         """Arguments of ``subprocess`` for a process that runs these command lines, ``seconds`` between checkpoints."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PFS_", "KFP_"))}
@@ -106,28 +112,28 @@ def revision(name: str, folder: Path) -> Iterator[Revision]:
         subprocess.run([*git, "remove", "--force", str(tree)], check=True)  # noqa: S603
 
 
-def job(case: str, step: str, start: str) -> list[str]:
+def job(case: str, step: str, code: Revision) -> list[str]:
     """The command line of one step of a case; it reads and writes below the current folder."""
     method, precision = case.split()
     settings = {"epochs": "2", "precision": precision}
     if step == "structures":
-        return ["extract", "--gates", f"{case}/gates", "--budget", "macs=0.5", f"{case}/structures"]
+        return ["extract", "--gates", f"{case}/gates", "--budget", "macs=0.5", *code.papers_cut, f"{case}/structures"]
     if step == "gates":
         words = ["search", "--model", "resnet20", "--method", method, "--budget", "macs=0.5"]
         settings |= {"episodes": "6", "warmup_episodes": "2"} if method == "amc" else {}
     else:
         words = ["retrain", "--structure", f"{case}/structures/structure.json"]
-        settings |= {"start": start} if method != "pfs" else {}
+        settings |= {"scratch_b": "false"} | ({"start": code.start} if method != "pfs" else {})
     changes = [f"--set={words[0]}.{name}={value}" for name, value in settings.items()]
-    return [*words, "--split", "split", "--recipe", "demo", *changes, f"{case}/{step}"]
+    return [*words, "--split", "split", "--recipe", "cifar-official", *changes, f"{case}/{step}"]
 
 
 def run(code: Revision, dataset: str, label: str) -> Path:
     """Every job by one revision, in one process; the folder with the results."""
     began, work = time.monotonic(), code.work / label
     work.mkdir()
-    jobs = [["split", dataset, "split", "--recipe", "demo"]]
-    jobs += [job(case, step, code.start) for case in CASES for step in STEPS]
+    jobs = [["split", dataset, "split", "--recipe", "cifar-official"]]
+    jobs += [job(case, step, code) for case in CASES for step in STEPS]
     done = subprocess.run(**code.command(*jobs), stderr=subprocess.STDOUT, cwd=work, check=False)
     if done.returncode:
         raise SystemExit(f"{code.name} failed on {label}:\n{done.stdout[-3000:]}")
@@ -143,7 +149,7 @@ def resumed(old: Revision, new: Revision, split: Path, case: str, step: str) -> 
     work = old.work / f"stopped {case} {step}"
     shutil.copytree(split.parent / case, work / case, ignore=shutil.ignore_patterns(step))
     shutil.copytree(split, work / "split")
-    command, first = job(case, step, old.start), "epoch 1/2"
+    command, first = job(case, step, old), "epoch 1/2"
     with subprocess.Popen(**old.command(command, seconds=0), cwd=work) as process:
         assert process.stdout
         for line in process.stdout:

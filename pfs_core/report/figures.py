@@ -61,6 +61,23 @@ def channels(ax: Axes, results: Results) -> str:
     return "Channels of every group, dense, expanded and kept: " + "; ".join(parts) + "."
 
 
+def block_use(ax: Axes, results: Results) -> str:
+    """Share of the channels that a runtime computes for a group in whole blocks, and that are there to be used."""
+    block = results.structure.block
+    groups = [group for group in results.structure.graph().groups if group.resizable]
+    widths = np.array([results.structure.widths[group.name] for group in groups])
+    used = widths / (np.ceil(widths / block) * block)
+    x = np.arange(len(groups))
+    ax.bar(x, np.ones(len(groups)), width=0.8, color=_BEHIND, label=f"computed, in blocks of {block}")
+    ax.bar(x, used, width=0.8, color=_PRUNED, label="used")
+    ax.set_xticks(x, [group.name for group in groups], rotation=60, ha="right", fontsize=7)
+    ax.set_ylabel("share of the channels")
+    ax.set_ylim(0, 1.3)  # the legend is above the bars
+    ax.legend(loc="upper left", ncols=2)
+    parts = [f"{group.name} {share:.0%}" for group, share in zip(groups, used, strict=True) if share < 1]
+    return f"Of whole blocks of {block} channels, all are used" + (f" but in {'; '.join(parts)}." if parts else ".")
+
+
 def gate_histogram(ax: Axes, results: Results) -> str:
     """How far the gates are polarised, and where the cut is."""
     values = torch.cat(list(results.gates.values())).numpy()

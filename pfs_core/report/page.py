@@ -98,10 +98,11 @@ def _drawings(results: Results) -> dict[str, list[_Drawing]]:
     matrix_size = (4.6, 4.0) if len(split.class_names) <= figures.COUNTED else (9.6, 7.6)
     with mpl.rc_context(STYLE):
         classes = svg_text(balance(split.class_names, split.rows_per_class))
+    widths = [drawn("Channels of every group: dense, expanded and kept", figures.channels, _WIDE)]
+    if results.structure.block > 1:
+        widths.append(drawn("How full the blocks of the runtime are", figures.block_use, _WIDE))
     return {
-        "Where the channels went": [
-            drawn("Channels of every group: dense, expanded and kept", figures.channels, _WIDE)
-        ],
+        "Where the channels went": widths,
         "The search": search,
         "Latency": [
             drawn(f"Latency in {RUNTIME_NAMES[found.runtime]}", partial(figures.latency, measurement=found))

@@ -41,7 +41,7 @@ def _gain(results: Results) -> str:
 def _cost(results: Results) -> str:
     cost, dense, budget = results.structure.cost, results.structures["dense"].cost, results.structure.budget
     others = [name for name in ("dense", "uniform") if name in results.metrics]
-    block = block_of(results.structure)
+    block = results.structure.block
     got = f"{budget.achieved:.3f}" if budget.target <= 1 else f"{budget.achieved:,.0f}"
     parts = [
         f"{results.spec.name} pruned by {results.method} to {cost.macs:,} MACs, "
@@ -83,14 +83,9 @@ def accuracy_difference(one: TrainingMetrics, other: TrainingMetrics) -> tuple[f
     return change, (change - below, change + above)
 
 
-def block_of(structure: Structure) -> int:
-    """Return the number of channels whose multiples a structure was cut to; 1 for the paper's cut."""
-    return int(structure.chosen_by.get("block", 1))
-
-
 def remedy(structure: Structure, runtime: str) -> str:
     """Return why a network may not be faster than the dense one, and which setting helps."""
-    if block_of(structure) == 1:
+    if structure.block == 1:
         return f"{runtime} computes blocks of channels, and the cut did not fill them: try extract.blocks=auto."
     if structure.model.expand_stream is None and structure.graph().widen_stream:
         return "The search widened the residual streams, which are not pruned: try --set search.expand_stream=1."

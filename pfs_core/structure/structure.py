@@ -125,6 +125,11 @@ class Structure(Config):
         return "pruned" if "threshold" in self.chosen_by else str(self.chosen_by.get("method", ""))
 
     @property
+    def block(self) -> int:
+        """The number of channels that the runtime it was cut for computes at once; 1 for the paper's cut."""
+        return int(self.chosen_by.get("block", 1))
+
+    @property
     def dataset(self) -> str:
         """The address of the dataset that its gates were learned on; empty if it is not known."""
         return str(self.provenance.get("dataset", ""))

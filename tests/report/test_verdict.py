@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from pfs_core.latency.results import Ratio
+from pfs_core.report import figures, write_report
 from pfs_core.report.verdict import accuracy_difference, remedy, verdict
 
 
@@ -69,3 +70,20 @@ class Accuracy:
 
 def difference(right, images, other_right, other_images):
     return accuracy_difference(Accuracy(right, images), Accuracy(other_right, other_images))
+
+
+def test_the_page_shows_how_full_the_blocks_are(results):
+    structure = results.structure
+    widths = {name: 4 if width > 2 else width for name, width in structure.widths.items()}
+    cut = structure.model_copy(update={"chosen_by": {**structure.chosen_by, "block": 4}, "widths": widths})
+    blocks = dataclasses.replace(results, structures={**results.structures, "pruned": cut})
+    _, words = figures.draw(figures.block_use, blocks, (9.6, 4.0))
+    narrow = {g.name: widths[g.name] for g in cut.graph().groups if g.resizable and widths[g.name] < 4}
+    assert narrow
+    assert all(f"{name} {width / 4:.0%}" in words for name, width in narrow.items())
+    assert words.startswith("Of whole blocks of 4 channels, all are used")
+
+
+def test_a_paper_cut_has_no_blocks_to_show(results, tmp_path):
+    write_report(results, tmp_path / "paper")
+    assert "How full the blocks" not in (tmp_path / "paper/report.html").read_text()
