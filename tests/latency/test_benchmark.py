@@ -156,7 +156,7 @@ def test_the_conditions_are_recorded(measured):
     assert machine() == result.machine.model_dump()
     assert result.machine.versions["torch"] == torch.__version__
     assert result.machine.versions["onnxruntime"] == onnxruntime.__version__
-    assert result.recipe == BRIEF
+    assert result.config == BRIEF
 
 
 def test_the_process_is_left_as_it_was(structures, tmp_path):

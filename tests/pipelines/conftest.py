@@ -4,6 +4,7 @@ import kfp.client
 import pytest
 from pfs_pipelines import client, credentials, submit
 
+import tests.quick_compilation  # noqa: F401 - takes effect when it is imported
 from tests.pipelines.kfp_api import KfpApi
 
 

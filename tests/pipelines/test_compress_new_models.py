@@ -77,6 +77,7 @@ def test_nothing_to_do_is_a_short_green_run(tmp_path, server):
     assert "search-gates" not in {path.name for path in (tmp_path / "empty").rglob("*")}
 
 
+@pytest.mark.slow
 def test_a_request_is_compressed_judged_and_registered(tmp_path, server):
     ask("net", max_accuracy_drop="0.99", min_speedup="0.01")
     done = run(tmp_path, server, "one")

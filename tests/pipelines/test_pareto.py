@@ -30,6 +30,7 @@ def runs():
     return MlflowClient().search_runs([experiment])
 
 
+@pytest.mark.slow
 def test_every_budget_is_kept_and_the_largest_comes_first(finished):
     dense, *pruned = json.loads((finished / "comparison.json").read_text())["rows"]
     assert [row["budget"] for row in pruned] == BUDGETS
@@ -39,6 +40,7 @@ def test_every_budget_is_kept_and_the_largest_comes_first(finished):
         assert row["latency_ratio"] > 0
 
 
+@pytest.mark.slow
 def test_one_search_serves_all(finished):
     searches = [run for run in runs() if run.data.tags["pfs.step"] == "search"]
     assert len(searches) == 1
@@ -49,6 +51,7 @@ def test_one_search_serves_all(finished):
     assert len(set(cut)) == 1
 
 
+@pytest.mark.slow
 def test_every_training_has_its_run_and_its_registered_model(finished):
     steps = sorted(run.data.tags["pfs.step"] for run in runs())
     assert steps.count("retrain/pruned") == 2
@@ -60,6 +63,7 @@ def test_every_training_has_its_run_and_its_registered_model(finished):
     assert sorted(int(version.version) for version in versions) == [1, 2]
 
 
+@pytest.mark.slow
 def test_the_table_opens_in_a_spreadsheet(finished):
     with (finished / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -70,6 +74,7 @@ def test_the_table_opens_in_a_spreadsheet(finished):
     assert [row["budget"] for row in rows] == ["", *BUDGETS]
 
 
+@pytest.mark.slow
 def test_pages_need_no_network(finished):
     pages = sorted(finished.rglob("*.html"))
     assert [page.name for page in pages] == ["comparison.html", "report.html", "report.html"]

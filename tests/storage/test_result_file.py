@@ -164,6 +164,7 @@ LATENCY = {
     "seconds": 75.5,
     "noisy": [],
     "recipe": {
+        "patience_seconds": 180.0,
         "warmup_seconds": 1.0,
         "warmup_rounds": 10,
         "min_rounds": 100,
