@@ -73,6 +73,7 @@ def block_use(ax: Axes, results: Results) -> str:
     ax.set_xticks(x, [group.name for group in groups], rotation=60, ha="right", fontsize=7)
     ax.set_ylabel("share of the channels")
     ax.set_ylim(0, 1.3)  # the legend is above the bars
+    ax.set_yticks(np.linspace(0, 1, 6).tolist())
     ax.legend(loc="upper left", ncols=2)
     parts = [f"{group.name} {share:.0%}" for group, share in zip(groups, used, strict=True) if share < 1]
     return f"Of whole blocks of {block} channels, all are used" + (f" but in {'; '.join(parts)}." if parts else ".")
