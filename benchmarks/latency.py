@@ -28,7 +28,7 @@ from pfs_core.latency.learning import latency_model
 from pfs_core.latency.machine import machine
 from pfs_core.latency.networks import write_network
 from pfs_core.latency.protocol import loaded_and_interleaved, quiet
-from pfs_core.latency.results import Measurement, Ratio
+from pfs_core.latency.results import Ratio
 from pfs_core.latency.runtimes import RUNTIMES, Run, missing
 from pfs_core.latency.statistics import paired_ratio
 from pfs_core.methods.gates_folder import load_gates
@@ -227,19 +227,19 @@ def _budget_row(name: str, runtime: str, stream: float | None, seconds: float) -
     ]
     try:
         found = _cut(spec, GOAL, "equal", config, seed=0)
-        cells += [
-            f"{found.budget.achieved:.3f}",
-            _interval(_measured(found, runtime, seconds).ratios_to_dense["pruned"]),
-        ]
+        cells += [f"{found.budget.achieved:.3f}", _measured(found, runtime, seconds)]
     except UserError as error:
         cells += [str(error).partition(", so ")[2] or str(error), "-"]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _measured(structure: Structure, runtime: str, seconds: float) -> Measurement:
+def _measured(structure: Structure, runtime: str, seconds: float) -> str:
+    """The ratio of a pruned structure to the dense network, and what disturbed its measurement."""
     with tempfile.TemporaryDirectory() as folder:
         config = LatencyConfig(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
-        return benchmark([structure], Path(folder) / "latency", config).quoted
+        info = benchmark([structure], Path(folder) / "latency", config)
+    noisy = f" (noisy: {'; '.join(info.noisy)})" if info.noisy else ""
+    return _interval(info.quoted.ratios_to_dense["pruned"]) + noisy
 
 
 def searched(a: argparse.Namespace) -> None:
@@ -262,9 +262,13 @@ def _searched_cells(gates: str, runtime: str, seconds: float) -> list[str]:
             found = extract_structures(gates, Path(folder) / "structures", GOAL, config)["pruned"]
         except UserError as error:
             return ["-", "-", str(error).partition(", so ")[2] or str(error), "-"]
-    measured = _interval(_measured(found, runtime, seconds).ratios_to_dense["pruned"])
     share = found.cost.macs / found.reference.macs
-    return [str(found.chosen_by.get("block", 1)), f"{share:.1%}", f"{found.budget.achieved:.3f}", measured]
+    return [
+        str(found.chosen_by.get("block", 1)),
+        f"{share:.1%}",
+        f"{found.budget.achieved:.3f}",
+        _measured(found, runtime, seconds),
+    ]
 
 
 def _interval(ratio: Ratio) -> str:

@@ -141,7 +141,7 @@ def define(place: Placement = Placement()) -> Any:
                 model_settings=model_settings,
             )
             place.cpu(reference, pools, hours=1).set_display_name("Uniform gates")
-            unpruned = extract_structure(gates=reference.outputs["gates"], budget="macs=1")
+            unpruned = extract_structure(gates=reference.outputs["gates"], budget="macs=1", settings={"blocks": 1})
             place.latency(unpruned, pools, cached=True).set_display_name("Dense structure")
             with dsl.ParallelFor(seeds, name="Dense network, each seed", parallelism=place.parallelism) as seed:
                 dense = retrain(

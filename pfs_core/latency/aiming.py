@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.latency.cache import cached, keep
+from pfs_core.latency.cache import cached, measured_once
 from pfs_core.latency.learning import network_key, pair_timer
 from pfs_core.latency.machine import machine
-from pfs_core.runtime.device import usable_cores
-from pfs_core.storage.artifacts import read_json
+from pfs_core.latency.model import MeasuredNetwork
+from pfs_core.latency.runtimes import usable_threads
 from pfs_core.structure import Structure
 from pfs_core.structure.structure import BudgetRecord
 
@@ -81,15 +81,14 @@ class MeasuredRatios:
 
     def __init__(self, spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int) -> None:
         self.spec, self.graph, self.runtime = spec, graph, runtime
-        self.threads = min(threads, len(usable_cores()))
+        self.threads = usable_threads(runtime, threads, "a latency budget")
         self._key = [machine(), *network_key(spec, graph), runtime, self.threads]
 
     def __call__(self, widths: Mapping[str, int]) -> float:
         """Return the latency of ``widths``."""
-        path = cached("ratio", *self._key, dict(widths))
-        if path.exists():
-            return float(read_json(path)["ratio"])
-        with pair_timer(self.spec, self.graph, self.runtime, self.threads) as timer:
-            ratio = timer.ratio(widths, longer=4)
-        keep(path, {"ratio": ratio})
-        return ratio
+
+        def measure() -> MeasuredNetwork:
+            with pair_timer(self.spec, self.graph, self.runtime, self.threads) as timer:
+                return MeasuredNetwork(widths=dict(widths), ratio=timer.ratio(widths, longer=4))
+
+        return measured_once(cached("ratio", *self._key, dict(widths)), MeasuredNetwork, measure).ratio

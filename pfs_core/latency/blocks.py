@@ -15,14 +15,11 @@ from torch import nn
 
 from pfs_core.config.spec import Config
 from pfs_core.config.stages import LatencyConfig
-from pfs_core.errors import UserError
-from pfs_core.latency.cache import cached, keep
+from pfs_core.latency.cache import cached, measured_once
 from pfs_core.latency.machine import machine
 from pfs_core.latency.protocol import interleaved, quiet
-from pfs_core.latency.runtimes import missing
+from pfs_core.latency.runtimes import usable_threads
 from pfs_core.latency.sampling import prepared
-from pfs_core.runtime.device import usable_cores
-from pfs_core.storage.artifacts import read_json
 
 logger = logging.getLogger(__package__)
 
@@ -60,20 +57,18 @@ def runtime_block(runtime: str, threads: int = 1) -> int:
     Raises:
         UserError: the runtime is not installed.
     """
-    if reason := missing(runtime):
-        raise UserError(f"the blocks of {runtime} cannot be measured here: {reason}; set extract.blocks to a number")
-    threads = min(threads, len(usable_cores()))
+    threads = usable_threads(runtime, threads, "extract.blocks=auto")
     here = machine()
     path = cached("widths", here, runtime, threads, WIDTHS)
-    if path.exists():
-        times = WidthTimes.parse(read_json(path), str(path))
-    else:
+
+    def measure() -> WidthTimes:
         logger.info(f"measuring how many channels {runtime} computes at once, once on this machine")
         found = _measure(runtime, threads)
-        times = WidthTimes(
+        return WidthTimes(
             machine=here, runtime=runtime, threads=threads, milliseconds=found, block=block_of_steps(found)
         )
-        keep(path, times.model_dump(mode="json", by_alias=True))
+
+    times = measured_once(path, WidthTimes, measure)
     logger.info(f"{runtime} computes {times.block} channels at once ({path})")
     return times.block
 

@@ -12,16 +12,13 @@ import torch
 
 from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import ModelSpec
-from pfs_core.errors import UserError
-from pfs_core.latency.cache import cached, keep
+from pfs_core.latency.cache import cached, measured_once
 from pfs_core.latency.machine import machine
 from pfs_core.latency.model import LatencyModel, MeasuredNetwork, fit
 from pfs_core.latency.protocol import quiet
-from pfs_core.latency.runtimes import missing
+from pfs_core.latency.runtimes import usable_threads
 from pfs_core.latency.sampling import PairTimer, draw_widths
 from pfs_core.models import build_model
-from pfs_core.runtime.device import usable_cores
-from pfs_core.storage.artifacts import read_json
 
 logger = logging.getLogger(__package__)
 
@@ -58,42 +55,42 @@ def latency_model(
     Raises:
         UserError: the runtime is not installed.
     """
-    if reason := missing(runtime):
-        raise UserError(f"a latency budget in {runtime} cannot be measured here: {reason}")
-    threads = min(threads, len(usable_cores()))
+    threads = usable_threads(runtime, threads, "a latency budget")
     here = machine()
     path = cached("latency", here, *network_key(spec, graph), runtime, threads, channel_multiple, block, seed)
-    if path.exists():
-        found = LatencyModel.parse(read_json(path), str(path))
-        logger.info(f"latency model of {spec.name} in {runtime} read from {path}")
-        return found
-    logger.info(f"latency model of {spec.name} in {runtime}: measuring structures for {SECONDS:.0f} s, once here")
-    with pair_timer(spec, graph, runtime, threads) as timer:
-        measured = _measure(spec, graph, timer, channel_multiple, block, seed)
-    dense_ms = float(np.median(timer.dense_ms))
-    fitted = measured[: round(len(measured) * (1 - TESTED))]
+
+    def measure() -> LatencyModel:
+        logger.info(f"latency model of {spec.name} in {runtime}: measuring structures for {SECONDS:.0f} s, once here")
+        with pair_timer(spec, graph, runtime, threads) as timer:
+            measured = _measure(spec, graph, timer, channel_multiple, block, seed)
+        about = {"machine": here, "runtime": runtime, "threads": threads, "channel_multiple": channel_multiple}
+        return _learned(graph, measured, float(np.median(timer.dense_ms)), about)
+
+    model = measured_once(path, LatencyModel, measure)
+    logger.info(
+        f"latency model  dense {model.dense_ms:.3f} ms, error {model.error_median:.1%} (median) and "
+        f"{model.error_p90:.1%} (p90) on {len(model.tested)} structures that it was not fitted to ({path})"
+    )
+    return model
+
+
+def _learned(
+    graph: ChannelGraph, measured: list[MeasuredNetwork], dense_ms: float, about: Mapping[str, Any]
+) -> LatencyModel:
+    """Fit a model to some of the measured networks, and measure its errors on the others."""
+    count = round(len(measured) * (1 - TESTED))
     values = {
-        "schema": "pfs.latency-model/1",
-        "machine": here,
-        "runtime": runtime,
-        "threads": threads,
-        "channel_multiple": channel_multiple,
+        **about,
         "dense_ms": dense_ms,
-        "fitted": tuple(fitted),
-        "tested": tuple(measured[len(fitted) :]),
-        **fit(graph, fitted, dense_ms),
+        "fitted": tuple(measured[:count]),
+        "tested": tuple(measured[count:]),
+        **fit(graph, measured[:count], dense_ms),
     }
     model = LatencyModel.model_validate({**values, "error_median": 0.0, "error_p90": 0.0})
     errors = [abs(model.milliseconds(graph, m.widths) / (m.ratio * dense_ms) - 1) for m in model.tested]
-    model = LatencyModel.model_validate(
+    return LatencyModel.model_validate(
         {**values, "error_median": float(np.median(errors)), "error_p90": float(np.quantile(errors, 0.9))}
     )
-    logger.info(
-        f"latency model  dense {dense_ms:.3f} ms, error {model.error_median:.1%} (median) and {model.error_p90:.1%} "
-        f"(p90) on {len(model.tested)} structures that it was not fitted to"
-    )
-    keep(path, model.model_dump(mode="json", by_alias=True))
-    return model
 
 
 def network_key(spec: ModelSpec, graph: ChannelGraph) -> list[Any]:

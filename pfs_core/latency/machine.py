@@ -67,15 +67,12 @@ def disturbance(before: Mapping[str, float], after: Mapping[str, float], seconds
     return {"others": max(taken["used"] - taken["own"], 0.0) / seconds, "stolen": taken["stolen"] / seconds}
 
 
-def wait_until_quiet(patience_seconds: float, probe_seconds: float = 2.0) -> bool:
+def wait_until_quiet(patience_seconds: float, probe_seconds: float = 2.0) -> None:
     """Wait until other processes and virtual machines leave this machine alone.
 
     Args:
         patience_seconds: the longest time to wait.
         probe_seconds: the time for which the machine is watched at a time.
-
-    Returns:
-        Whether the machine was quiet in the last probe; without patience it is not watched, and is taken to be.
     """
     deadline = time.monotonic() + patience_seconds
     said = False
@@ -84,11 +81,10 @@ def wait_until_quiet(patience_seconds: float, probe_seconds: float = 2.0) -> boo
         time.sleep(probe_seconds)
         found = disturbance(before, processor_seconds(), time.monotonic() - start)
         if not (reasons := noise(found, os.cpu_count() or 1)):
-            return True
+            return
         if not said:
             logger.info(f"waiting up to {patience_seconds:.0f} s for a quiet machine: {'; '.join(reasons)}")
             said = True
-    return patience_seconds == 0
 
 
 def noise(found: Mapping[str, float], cores: int) -> list[str]:

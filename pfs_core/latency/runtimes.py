@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from pfs_core.errors import UserError
 from pfs_core.export.onnx_file import INPUT, OUTPUT, onnx_session, write_onnx
 from pfs_core.latency.networks import input_shape, read_network
 from pfs_core.nn.fuse import fuse_batchnorm
+from pfs_core.runtime.device import usable_cores
 
 Run = Callable[[], Any]
 """A function that computes logits, in a form that numpy can read."""
@@ -104,3 +106,19 @@ def missing(runtime: str) -> str:
     if runtime == "aotinductor" and not (shutil.which("g++") or shutil.which("clang++")):
         return "there is no C++ compiler"
     return ""
+
+
+def usable_threads(runtime: str, threads: int, what: str) -> int:
+    """Return the number of threads that a runtime is measured with here: as asked for, but no more than the cores.
+
+    Args:
+        runtime: a name in :data:`RUNTIMES`.
+        threads: the number asked for.
+        what: what needs the measurement, for the message.
+
+    Raises:
+        UserError: the runtime cannot be used on this machine.
+    """
+    if reason := missing(runtime):
+        raise UserError(f"{what} cannot be measured in {runtime} here: {reason}; or choose another extract.runtime")
+    return min(threads, len(usable_cores()))

@@ -46,8 +46,11 @@ def test_a_block_is_measured_once_on_a_machine(monkeypatch, tmp_path, capsys):
 
 
 def test_a_runtime_that_is_missing_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(blocks, "missing", lambda runtime: "not installed (pip install openvino)")
-    with pytest.raises(UserError, match=r"not installed .*; set extract\.blocks to a number"):
+    monkeypatch.setattr("pfs_core.latency.runtimes.missing", lambda runtime: "not installed (pip install openvino)")
+    with pytest.raises(
+        UserError,
+        match=r"extract\.blocks=auto cannot be measured in openvino here: not installed .*; or choose another",
+    ):
         runtime_block("openvino")
 
 

@@ -65,17 +65,18 @@ def busy_for(probes, monkeypatch):
 
 def test_a_measurement_waits_for_a_quiet_machine(monkeypatch, capsys):
     made = busy_for(2, monkeypatch)
-    assert wait_until_quiet(patience_seconds=60, probe_seconds=0.01)
+    wait_until_quiet(patience_seconds=60, probe_seconds=0.01)
     assert len(made) == 3
     assert capsys.readouterr().out.count("waiting up to 60 s for a quiet machine: other processes used 1.0 of its") == 1
 
 
 def test_patience_ends(monkeypatch):
-    busy_for(10**9, monkeypatch)
-    assert not wait_until_quiet(patience_seconds=0.05, probe_seconds=0.01)
+    made = busy_for(10**9, monkeypatch)
+    wait_until_quiet(patience_seconds=0.05, probe_seconds=0.01)
+    assert 1 <= len(made) <= 5
 
 
 def test_without_patience_nothing_is_watched(monkeypatch):
     made = busy_for(10**9, monkeypatch)
-    assert wait_until_quiet(patience_seconds=0)
+    wait_until_quiet(patience_seconds=0)
     assert made == []

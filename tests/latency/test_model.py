@@ -142,8 +142,8 @@ def test_noise_is_reported_as_error(planted):
 
 
 def test_a_runtime_that_is_missing_is_refused(planted, monkeypatch):
-    monkeypatch.setattr(learning, "missing", lambda runtime: "not installed (pip install openvino)")
-    with pytest.raises(UserError, match="latency budget in openvino cannot be measured here: not installed"):
+    monkeypatch.setattr("pfs_core.latency.runtimes.missing", lambda runtime: "not installed (pip install openvino)")
+    with pytest.raises(UserError, match="a latency budget cannot be measured in openvino here: not installed"):
         latency_model(SPEC, graph(), "openvino", 1, 1)
 
 
