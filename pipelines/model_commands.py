@@ -1,0 +1,136 @@
+"""The subcommands for networks: ``pfs models``, ``pfs cost`` and ``pfs inspect``."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pfs_pipelines.arguments import fields_of
+
+from pfs_core.errors import UserError
+
+if TYPE_CHECKING:
+    from pfs_core.channels import ChannelGraph
+    from pfs_core.config.spec import ModelSpec
+
+
+def add_model_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add these subcommands to the command line.
+
+    Args:
+        command: makes a subcommand from its name, its handler, its help text and the names of its options.
+    """
+    command("models", models, "list the networks that come with pfs", "json")
+    sub = command("cost", cost, "count the MACs and parameters of a network", "MODEL", "input", "set", "json")
+    sub.add_argument("--expand", type=float, metavar="FACTOR", help="widen every channel group first (default 1)")
+    sub.add_argument(
+        "--widths", type=Path, metavar="FILE", help="a structure file, or JSON with the channels per group"
+    )
+    sub = command(
+        "inspect",
+        inspect,
+        "show channel groups of a network, and why some are frozen",
+        "MODEL",
+        "input",
+        "set",
+        "json",
+    )
+    sub.add_argument("--policy", choices=("inner", "all"), default="inner", help="all also prunes residual streams")
+    sub.add_argument("--html", type=Path, metavar="FILE", help="draw the groups on a page")
+    sub.add_argument("--png", type=Path, metavar="FILE", help="draw the groups as a picture")
+
+
+def models(a: argparse.Namespace) -> None:
+    """Run ``pfs models``."""
+    import torch
+
+    from pfs_core.config.spec import ModelSpec
+    from pfs_core.models import MODELS
+    from pfs_core.structure import unexpanded_graph
+
+    rows = []
+    for name, entry in MODELS.items():
+        spec = ModelSpec(name=name, input_shape=entry.input_shape, num_classes=entry.num_classes)
+        with torch.device("meta"):
+            macs, params = unexpanded_graph(spec).cost()
+        text = (entry.load().__doc__ or "").splitlines()[0]
+        shape = "x".join(map(str, entry.input_shape))
+        rows.append({"model": name, "input": shape, "params": params, "macs": macs, "description": text})
+    if a.json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        size = f"{row['params']:>12,} parameters {row['macs']:>15,} MACs"
+        print(f"{row['model']:<12} {size} on {row['input']:<9}  {row['description']}")
+
+
+def cost(a: argparse.Namespace) -> None:
+    """Run ``pfs cost``."""
+    from pfs_core.storage.artifacts import read_json
+
+    spec, graph = _graph(a)
+    widths = graph.expanded(spec.expand, spec.expand_stream)
+    if a.widths:
+        given = read_json(a.widths)
+        if not isinstance(given, dict):
+            raise UserError(f"{a.widths} must hold a JSON object with the channels per group")
+        widths = given.get("widths", given)
+        if not isinstance(widths, dict):
+            raise UserError(f"{a.widths}: 'widths' must be a JSON object with the channels per group")
+    macs, params = graph.cost(widths)
+    shape = "x".join(map(str, spec.input_shape))
+    if a.json:
+        print(json.dumps({"model": spec.name, "input": shape, "expand": spec.expand, "macs": macs, "params": params}))
+    else:
+        print(f"{spec.name} on {shape}: {macs:,} MACs, {params:,} parameters")
+
+
+def inspect(a: argparse.Namespace) -> None:
+    """Run ``pfs inspect``."""
+    spec, graph = _graph(a)
+    for path, suffix in ((a.html, ".html"), (a.png, ".png")):
+        if path and path.suffix != suffix:
+            raise UserError(f"--{suffix[1:]} {path}: the file's name must end in {suffix}")
+    if a.html or a.png:
+        from pfs_core.report.graph import write_picture
+
+        for path in filter(None, (a.html, a.png)):
+            write_picture(graph, f"{spec.name} on {'x'.join(map(str, spec.input_shape))}, policy {a.policy}", path)
+    if a.json:
+        from dataclasses import asdict
+
+        groups = [{**asdict(group), "members": graph.members(group.name)} for group in graph.groups]
+        print(json.dumps(groups, indent=1))
+        return
+    for group in graph.groups:
+        state = "prunable" if group.prunable else f"frozen: {group.reason}"
+        print(f"{group.name:<20} {group.width:>5}  {state}")
+        for module, role in graph.members(group.name):
+            print(f"{'':<27} {role} {module}{' (gate)' if module in group.gates else ''}")
+    print(graph.summary())
+
+
+def _graph(a: argparse.Namespace) -> "tuple[ModelSpec, ChannelGraph]":
+    from pfs_core.config.spec import ModelSpec
+    from pfs_core.models import published_fields
+    from pfs_core.steps import parse_settings
+    from pfs_core.structure import unexpanded_graph
+
+    fields = fields_of(a.model, parse_settings(a.settings, ("model",))["model"])
+    fields = published_fields(fields["name"]) | fields
+    if a.input is not None:
+        fields["input_shape"] = _shape(a.input)
+    if "input_shape" not in fields:
+        raise UserError(f"model {fields['name']}: its input shape is not known; give --input CxHxW")
+    if getattr(a, "expand", None) is not None:
+        fields["expand"] = a.expand
+    spec = ModelSpec.parse(fields, "model")
+    return spec, unexpanded_graph(spec, getattr(a, "policy", "inner"))
+
+
+def _shape(text: str) -> list[int]:
+    try:
+        return [int(n) for n in text.split("x")]
+    except ValueError:
+        raise UserError(f"--input {text!r} is not understood; write for example 3x32x32") from None
