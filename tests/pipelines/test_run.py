@@ -29,7 +29,7 @@ from tests.report.test_report import FIGURES
 from tests.servers import free_port, mlflow_server
 
 SETTINGS = (
-    *("model.width=4", "search.epochs=1", "retrain.epochs=1"),
+    *("model.width=4", "search.epochs=1", "extract.blocks=8", "retrain.epochs=1"),
     *(
         "latency.patience_seconds=0",
         "latency.max_seconds=0.1",
@@ -180,6 +180,7 @@ def test_registered_model_computes_what_ours_does(finished, runs):
 @pytest.mark.parametrize("width", [1280, 400])
 def test_its_report_opens_whole_and_alone(browser, finished, width, way):
     shown = set(FIGURES) - {"Latency in ONNX Runtime", "How the gates part"}  # one runtime, one evaluation
+    shown |= {"How full the blocks of the runtime are"}
     check_whole(browser, finished[1] / "report" / "report.html", len(shown), width, way)
 
 
