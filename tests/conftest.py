@@ -19,6 +19,7 @@ from pfs_core.steps.extraction import extract_structures
 from tests.budgets import PAPERS_CUT
 from tests.faulty import Faulty
 from tests.models.factories import FACTORIES
+from tests.servers import mlflow_server
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same bytes are promised on one and the same device
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start: their threads would wait for each other
@@ -35,10 +36,18 @@ settings.register_profile(
 settings.load_profile("pfs")
 
 
-@pytest.fixture(autouse=True)
-def no_onnx(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def no_onnx():
     """A retraining writes no ``model.onnx``, which takes longer than what it is tested for; pipelines do."""
-    monkeypatch.setattr("pfs_core.training.retrain.try_onnx", lambda *_: "not in this test")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pfs_core.training.retrain.try_onnx", lambda *_: "not in this test")
+        yield
+
+
+@pytest.fixture
+def no_memory(monkeypatch):
+    """A benchmark does not measure memory, for which it starts a process that loads PyTorch once more."""
+    monkeypatch.setattr("pfs_core.latency.benchmarking.peak_memory", lambda jobs: [None] * len(jobs))
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +149,31 @@ def bucket(store, monkeypatch):
     for part in store.list_multipart_uploads(Bucket=name).get("Uploads", []):
         store.abort_multipart_upload(Bucket=name, Key=part["Key"], UploadId=part["UploadId"])
     store.delete_bucket(Bucket=name)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A database with MLflow's tables; making them takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
+def mlflow_folder(tmp_path_factory, empty_store):
+    """The folder of the MLflow server that tests share: its database, its artifacts and what it says."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mlflow_address(mlflow_folder):
+    """The address of that server; starting one takes longer than most tests."""
+    with mlflow_server(mlflow_folder) as address:
+        yield address
 
 
 @pytest.fixture

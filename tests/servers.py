@@ -51,5 +51,6 @@ def mlflow_server(folder, seconds=90, port=None):
         str(folder / "artifacts"),
     )
     command = [sys.executable, "-m", "mlflow", "server", *store, "--port", str(port), "--workers", "1"]
-    with served(command, f"{address}/health", folder, seconds=seconds):
+    env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # processes that wait for jobs nobody has
+    with served(command, f"{address}/health", folder, env, seconds):
         yield address

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, decode
-from pfs_core.data.page import CLASSES, EACH
 from pfs_core.data.reading import Reader, row_groups
+from pfs_core.data.split_info import CLASSES, EACH
 from pfs_core.runtime.progress import TimeLeft
 
 logger = logging.getLogger(__package__)

@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from pfs_core.data.split_info import CLASSES, EACH
 from pfs_core.rendering.drawing import STYLE, render_page, svg_text
 
-CLASSES, EACH = 20, 8
-"""The page shows this many classes, and this many images of each."""
 _SIDE = 96
 _COLOURS = {"train": "#1f6fb4", "validation": "#d1810f", "test": "#7a7a7a"}
 

@@ -19,9 +19,8 @@ from pfs_core.data.crop import Crop
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError
 from pfs_core.data.open import open_source
-from pfs_core.data.page import CLASSES, EACH, dataset_page
 from pfs_core.data.reading import Reader, decoded, load_images, row_groups
-from pfs_core.data.split_info import PARTS, Augmentation, SkippedImage, SplitInfo
+from pfs_core.data.split_info import CLASSES, EACH, PARTS, Augmentation, SkippedImage, SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.runtime.cost import StepTimer
 from pfs_core.storage.artifacts import check_out, publish
@@ -237,6 +236,8 @@ def _kept(
 
 
 def _page(info: SplitInfo, labels: np.ndarray, samples: Sequence[tuple[int, Tensor]]) -> str:
+    from pfs_core.data.page import dataset_page  # loads matplotlib, which training needs not
+
     rows = ", ".join(f"{count:,} {part}" for part, count in info.rows.items())
     facts = [
         f"{rows} images of {len(info.class_names)} classes",

@@ -8,6 +8,8 @@ from pfs_core.config.stages import SplitConfig
 from pfs_core.storage.result_file import Result, ResultFile, known_settings
 
 PARTS = ("train", "validation", "test")
+CLASSES, EACH = 20, 8
+"""The page of a dataset shows this many classes, and this many images of each."""
 
 
 class SkippedImage(Result):

@@ -1,5 +1,6 @@
 """A run in MLflow ends as its steps did, in the words of kfp.local and in those of Kubeflow's driver."""
 
+import shutil
 from types import SimpleNamespace
 
 import mlflow
@@ -12,8 +13,9 @@ from pfs_core.registry import work
 
 
 @pytest.fixture
-def parent(tmp_path, monkeypatch):
+def parent(tmp_path, monkeypatch, empty_store):
     """A pipeline's run that has context; its id."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.setenv("KFP_RUN_ID", "run-1")
     mlflow.set_tracking_uri(None)

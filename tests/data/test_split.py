@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.open import open_source
-from pfs_core.data.page import CLASSES, EACH
 from pfs_core.data.split import PARTS, TEST, VALIDATION, _kept, choose_rows, pixel_statistics
+from pfs_core.data.split_info import CLASSES, EACH
 from pfs_core.errors import UserError
 from pfs_core.storage.artifacts import read_json, write_json
 from tests.data.folders import source

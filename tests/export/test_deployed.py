@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -43,9 +44,10 @@ np.save("onnx.npy", session.run(None, {"images": np.load("images.npy")})[0])
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory):
+def deployed(tmp_path_factory, empty_store):
     """A folder with ``model.onnx`` and our logits for the example; and the folder of the logged model."""
     folder = tmp_path_factory.mktemp("deployed")
+    shutil.copy(empty_store, folder / "mlflow.db")
     torch.manual_seed(0)
     network = build_model(ModelSpec(name="resnet20", kwargs={"width": 4})).eval()
     model, images = deployable(network, SPLIT), example_images((3, 32, 32))

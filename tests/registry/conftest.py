@@ -6,14 +6,11 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from tests.servers import mlflow_server
 
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
+@pytest.fixture
+def server(mlflow_address):
     """The address of the server."""
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
-        yield address
+    return mlflow_address
 
 
 @pytest.fixture

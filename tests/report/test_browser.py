@@ -11,7 +11,6 @@ from pfs_core.report.graph import write_picture
 from tests.report.colours import contrast
 from tests.report.opened import Opened, check_whole
 from tests.report.test_report import FIGURES
-from tests.servers import mlflow_server
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +31,18 @@ def test_a_page_opens_whole_and_alone(browser, pages, name, width, way):
     check_whole(browser, pages[name], len(FIGURES) if name == "report" else 1, width, way)
 
 
-def test_mlflow_shows_the_report(browser, pages, tmp_path):
+def test_mlflow_shows_the_report(browser, pages, mlflow_address):
     """Among the artifacts of a run, where MLflow puts it in a frame of its own."""
-    with mlflow_server(tmp_path) as address:
-        client = MlflowClient(address)
-        run = client.create_run("0").info.run_id
-        client.log_artifact(run, str(pages["report"]), "report")
-        opened = Opened(browser, 1280)
-        opened.page.goto(f"{address}/#/experiments/0/runs/{run}/artifacts/report/report.html")
-        inside = opened.page.frame_locator("iframe")
-        inside.locator("figure svg").nth(len(FIGURES) - 1).wait_for(timeout=60_000)
-        assert inside.locator("h1").inner_text().startswith("resnet20 ")
-        for drawing in inside.locator("figure svg").all():
-            assert drawing.bounding_box()["width"] > 250
+    client = MlflowClient(mlflow_address)
+    run = client.create_run("0").info.run_id
+    client.log_artifact(run, str(pages["report"]), "report")
+    opened = Opened(browser, 1280)
+    opened.page.goto(f"{mlflow_address}/#/experiments/0/runs/{run}/artifacts/report/report.html")
+    inside = opened.page.frame_locator("iframe")
+    inside.locator("figure svg").nth(len(FIGURES) - 1).wait_for(timeout=60_000)
+    assert inside.locator("h1").inner_text().startswith("resnet20 ")
+    for drawing in inside.locator("figure svg").all():
+        assert drawing.bounding_box()["width"] > 250
 
 
 TEXTS = """() => {

@@ -4,15 +4,6 @@ import shutil
 
 import mlflow
 import pytest
-from mlflow import MlflowClient
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A database with MLflow's tables; making them takes seconds."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture

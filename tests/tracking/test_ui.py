@@ -6,30 +6,31 @@ import mlflow
 import pytest
 
 from pfs_core import tracking
-from tests.servers import mlflow_server
 
 DROPS = {0: 0.012, 1: -0.004, 2: 0.031}
 """The accuracy that is lost, by seed."""
+MODEL = "resnet56"
+"""It names the experiment; no other test has runs of it on the server."""
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory, browser):
+def address(mlflow_address, browser):
     """A server with a pipeline run a seed."""
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as address, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_address)
         for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
             patch.delenv(name, raising=False)
-        mlflow.set_tracking_uri(address)
+        mlflow.set_tracking_uri(mlflow_address)
         for seed, drop in DROPS.items():
-            patch.setenv("KFP_RUN_ID", f"run-{seed}")
-            about = {"model": "resnet20", "budget": "macs=0.5", "seed": seed, "dataset": "digits"}
-            tracking.open_pipeline(f"resnet20 macs=0.5 seed {seed}", about, about)
-            with tracking.step_run("search", {"search.epochs": 1}, "resnet20 macs=0.5", about) as run:
+            patch.setenv("KFP_RUN_ID", f"ui-{seed}")
+            about = {"model": MODEL, "budget": "macs=0.5", "seed": seed, "dataset": "digits"}
+            tracking.open_pipeline(f"{MODEL} macs=0.5 seed {seed}", about, about)
+            with tracking.step_run("search", {"search.epochs": 1}, f"{MODEL} macs=0.5", about) as run:
                 run.row({"epoch": 1, "loss": 0.5})
-            with tracking.step_run("report", {}, "resnet20 macs=0.5", about) as run:
+            with tracking.step_run("report", {}, f"{MODEL} macs=0.5", about) as run:
                 run.summary({"accuracy_drop": drop, "pruned_latency_ratio": 0.8})
             tracking.close_pipeline(succeeded=True)
-        yield address
+        yield mlflow_address
         mlflow.set_tracking_uri(None)
 
 
@@ -48,7 +49,7 @@ def page(browser, address):
 
 
 def experiment():
-    return mlflow.get_experiment_by_name("pfs-resnet20").experiment_id
+    return mlflow.get_experiment_by_name(f"pfs-{MODEL}").experiment_id
 
 
 def names(page, count):
@@ -63,20 +64,20 @@ def names(page, count):
 
 def test_the_table_has_pipelines_with_their_steps_below(page):
     page.goto(f"/#/experiments/{experiment()}/runs")
-    assert names(page, 3) == [f"resnet20 macs=0.5 seed {seed}" for seed in (2, 1, 0)]
+    assert names(page, 3) == [f"{MODEL} macs=0.5 seed {seed}" for seed in (2, 1, 0)]
     page.locator("[row-index='0'] .ag-cell button").first.click()
-    assert set(names(page, 5)[1:3]) == {"search resnet20 macs=0.5", "report resnet20 macs=0.5"}
+    assert set(names(page, 5)[1:3]) == {f"search {MODEL} macs=0.5", f"report {MODEL} macs=0.5"}
 
 
 def test_the_table_sorts_by_what_was_lost(page):
     page.goto(f"/#/experiments/{experiment()}/runs?orderByKey=metrics.%60accuracy_drop%60&orderByAsc=true")
     page.get_by_text("Sort: accuracy_drop").wait_for(timeout=60_000)
-    assert names(page, 9)[:3] == [f"resnet20 macs=0.5 seed {seed}" for seed in (1, 0, 2)]
+    assert names(page, 9)[:3] == [f"{MODEL} macs=0.5 seed {seed}" for seed in (1, 0, 2)]
 
 
 def test_two_runs_are_compared(page, runs):
     chosen = json.dumps([runs[0], runs[2]])
     page.goto(f"/#/compare-runs?runs={chosen}&experiments={json.dumps([experiment()])}")
     page.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for(timeout=60_000)
-    for text in ("resnet20 macs=0.5 seed 0", "resnet20 macs=0.5 seed 2", "accuracy_drop", "0.012", "0.031", "digits"):
+    for text in (f"{MODEL} macs=0.5 seed 0", f"{MODEL} macs=0.5 seed 2", "accuracy_drop", "0.012", "0.031", "digits"):
         assert page.get_by_text(text, exact=True).first.is_visible(), text
