@@ -1,9 +1,13 @@
 """The paper's comparison as a command: small, stopped, gone on with, and as tables."""
 
+import contextlib
+import importlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,9 +19,23 @@ SCALE = "1e-05"
 SMALL = ("--scale", SCALE, "--search-scale", "1e-3")
 
 
+def module():
+    """``benchmarks/paper.py``, which finds its tables beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        return importlib.import_module("paper")
+
+
 def paper(*arguments):
-    command = [sys.executable, ROOT / "benchmarks" / "paper.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    """What its ``main`` does with these arguments, as of a process that has ended."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["paper.py", *map(str, arguments)])
+        try:
+            module().main()
+        except SystemExit as ended:
+            code = ended.code
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -110,16 +128,16 @@ def test_a_cell_that_is_collected_again_stays_one_row(out):
 
 
 def test_a_search_is_never_shrunk():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import paper as module
-
-    whole, small = (module.settings("pfs", module.EXPERIMENTS["resnet20"], part, 1.0).epochs for part in (1.0, 0.2))
+    experiment = module().EXPERIMENTS["resnet20"]
+    whole, small = (module().settings("pfs", experiment, part, 1.0).epochs for part in (1.0, 0.2))
     assert small == whole / 0.2  # as many steps on a fifth of the images
 
 
 def test_a_page_without_the_marks_is_left_alone(out, tmp_path):
+    """As a user runs it, in a process of its own."""
     (tmp_path / "page.md").write_text("text\n")
-    done = paper("table", "--results", out / "results.parquet", "--docs", tmp_path / "page.md")
+    command = [sys.executable, ROOT / "benchmarks" / "paper.py", "table", "--results", out / "results.parquet"]
+    done = subprocess.run([*command, "--docs", tmp_path / "page.md"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "needs the lines '<!-- paper: resnet20 1e-05 -->' and '<!-- end -->'" in done.stdout
     assert (tmp_path / "page.md").read_text() == "text\n"

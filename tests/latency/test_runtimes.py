@@ -35,6 +35,9 @@ BRIEF = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("no_memory")
+
+
 @pytest.fixture(scope="module")
 def structure():
     spec = ModelSpec(name="resnet20", kwargs={"width": 4}, expand=1.25)

@@ -22,7 +22,7 @@ def toy(monkeypatch):
     monkeypatch.setitem(METHODS, row.name, row)
 
 
-def test_a_sixth_method_is_one_package_and_one_row(toy, digits, tmp_path):
+def test_a_sixth_method_is_one_package_and_one_row(toy, no_memory, digits, tmp_path):
     gates, structures, model, latency, page = (tmp_path / name for name in ("g", "s", "model-pruned", "l", "r"))
     steps.search("resnet20", digits, gates, settings={"method": "toy", "lowest": 0.2}, model_settings={"width": 4})
     assert read_json(gates / "search.json")["recipe"]["lowest"] == 0.2
