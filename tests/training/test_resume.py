@@ -68,10 +68,33 @@ def retrained(digits, structures, out, record=lambda row: None, recipe=RETRAIN):
     return [path.read_bytes() for path in sorted([*out.glob("*.safetensors"), out / "history.parquet"])]
 
 
-@pytest.mark.parametrize("step", [1, 5, 6, 7, 13, 17])
-def test_a_search_goes_on_where_it_was_stopped(digits, tmp_path, monkeypatch, every_step, step):
-    rows, first, second = [], [], []
-    whole = searched(digits, tmp_path / "whole", rows.append)
+@pytest.fixture(scope="module")
+def whole_search(digits, tmp_path_factory):
+    """What a search gives that nothing stops, and its rows."""
+    rows = []
+    return searched(digits, tmp_path_factory.mktemp("search") / "whole", rows.append), rows
+
+
+@pytest.fixture(scope="module")
+def whole_retraining(digits, structures, tmp_path_factory):
+    """The same of a retraining, by its recipe."""
+    found = {}
+    for name, recipe in (("plain", RETRAIN), ("everything", EVERYTHING)):
+        rows = []
+        out = tmp_path_factory.mktemp("retraining") / "whole"
+        found[name] = retrained(digits, structures, out, rows.append, recipe), rows
+    return found
+
+
+def points(*steps, slow):
+    """Steps to stop at; those in ``slow`` are of the same kind as one of the others."""
+    return [pytest.param(step, marks=[pytest.mark.slow] * (step in slow)) for step in steps]
+
+
+@pytest.mark.parametrize("step", points(1, 5, 6, 7, 13, 17, slow=(5, 7, 13)))
+def test_a_search_goes_on_where_it_was_stopped(digits, whole_search, tmp_path, monkeypatch, every_step, step):
+    whole, rows = whole_search
+    first, second = [], []
     with monkeypatch.context() as patch:
         stop_at(patch, step)
         with pytest.raises(Stopped):
@@ -80,30 +103,41 @@ def test_a_search_goes_on_where_it_was_stopped(digits, tmp_path, monkeypatch, ev
     assert searched(digits, tmp_path / "out", second.append) == whole
     assert second == rows
     assert first == rows[: len(first)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+PRETRAINED = SEARCH.updated({"pretrain_epochs": 1}, "search")
+
+
+@pytest.fixture(scope="module")
+def whole_pretrained(digits, tmp_path_factory):
+    """The folder and the rows of a search on trained weights that nothing stops."""
+    out, rows = tmp_path_factory.mktemp("pretrained") / "whole", []
+    search(NARROW, digits, out, Budget(target=0.5), PRETRAINED, record=rows.append)
+    return out, rows
 
 
 @pytest.mark.parametrize("step", [1 * 10**9 + 6, 2 * 10**9 + 7])
-def test_a_search_on_trained_weights_goes_on(digits, tmp_path, monkeypatch, every_step, step):
+def test_a_search_on_trained_weights_goes_on(
+    digits, whole_search, whole_pretrained, tmp_path, monkeypatch, every_step, step
+):
     """In the training that goes before it, and after that."""
-    recipe, budget = SEARCH.updated({"pretrain_epochs": 1}, "search"), Budget(target=0.5)
-    rows, again = [], []
-    search(NARROW, digits, tmp_path / "whole", budget, recipe, record=rows.append)
-    searched(digits, tmp_path / "random")
+    budget, again = Budget(target=0.5), []
+    whole, rows = whole_pretrained
     with monkeypatch.context() as patch:
         stop_at(patch, step)
         with pytest.raises(Stopped):
-            search(NARROW, digits, tmp_path / "out", budget, recipe)
-    search(NARROW, digits, tmp_path / "out", budget, recipe, record=again.append)
-    gates = [(tmp_path / name / "gates.safetensors").read_bytes() for name in ("whole", "out", "random")]
-    assert gates[0] == gates[1] != gates[2]
-    before = [(tmp_path / name / "pretraining.parquet").read_bytes() for name in ("whole", "out")]
+            search(NARROW, digits, tmp_path / "out", budget, PRETRAINED)
+    search(NARROW, digits, tmp_path / "out", budget, PRETRAINED, record=again.append)
+    gates = [(folder / "gates.safetensors").read_bytes() for folder in (whole, tmp_path / "out")]
+    assert gates[0] == gates[1] != whole_search[0][0]
+    before = [(folder / "pretraining.parquet").read_bytes() for folder in (whole, tmp_path / "out")]
     assert before[0] == before[1]
     assert again == rows
     assert rows[0].keys() == {"epoch", *(f"pretrain_{key}" for key in ("loss", "train_accuracy", "lr", "val_accuracy"))}
 
 
-@pytest.mark.parametrize("step", [7, 12, 13])
+@pytest.mark.parametrize("step", points(7, 12, 13, slow=(13,)))
 def test_a_search_that_has_lost_channels_goes_on(digits, tmp_path, monkeypatch, every_step, step):
     monkeypatch.setattr(network, "SHRINK_EVERY", 4)
     monkeypatch.setattr(network, "MULTIPLE", 1)
@@ -129,12 +163,17 @@ def test_a_search_that_has_lost_channels_goes_on(digits, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("recipe", "step"),
-    [(recipe, step) for recipe in ("plain", "everything") for step in (1, 6, 8, 11, 13, 17)],
+    [
+        pytest.param(recipe, step, marks=[pytest.mark.slow] * (step in slow))
+        for recipe, slow in (("plain", (1, 8, 11, 17)), ("everything", (11, 17)))
+        for step in (1, 6, 8, 11, 13, 17)
+    ],
 )
-def test_a_retraining_goes_on_where_it_was_stopped(digits, structures, tmp_path, monkeypatch, every_step, recipe, step):
-    rows, first, second = [], [], []
+def test_a_retraining_goes_on_where_it_was_stopped(
+    digits, structures, whole_retraining, tmp_path, monkeypatch, every_step, recipe, step
+):
+    (whole, rows), first, second = whole_retraining[recipe], [], []
     settings = {"plain": RETRAIN, "everything": EVERYTHING}[recipe]
-    whole = retrained(digits, structures, tmp_path / "whole", rows.append, settings)
     assert len(whole) == 3  # the last weights, the best and the history
     with monkeypatch.context() as patch:
         stop_at(patch, step)
@@ -157,8 +196,10 @@ def test_the_best_weights_survive_a_stop(digits, structures, tmp_path, monkeypat
     assert read_json(tmp_path / "out" / "metrics.json")["best_validation"] == {"epoch": 2, "val_accuracy": 0.9}
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(digits, tmp_path, monkeypatch, every_step, capsys):
-    whole = searched(digits, tmp_path / "whole")
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    digits, whole_search, tmp_path, monkeypatch, every_step, capsys
+):
+    whole, _ = whole_search
     with monkeypatch.context() as patch:
         stop_at(patch, 8)
         with pytest.raises(Stopped):
@@ -180,10 +221,10 @@ def test_other_settings_start_from_the_beginning(digits, tmp_path, monkeypatch, 
     assert "going on" not in capsys.readouterr().out
 
 
-def test_checkpoints_in_a_bucket(digits, tmp_path, monkeypatch, every_step, bucket):
+def test_checkpoints_in_a_bucket(digits, whole_search, tmp_path, monkeypatch, every_step, bucket):
     from pfs_core.storage import open_storage
 
-    whole = searched(digits, tmp_path / "whole")
+    whole, _ = whole_search
     monkeypatch.setenv(checkpoints.ROOT, f"{bucket}/checkpoints")
     with monkeypatch.context() as patch:
         stop_at(patch, 9)
@@ -220,8 +261,10 @@ def test_a_checkpoint_that_may_not_be_read_stops_a_search(digits, tmp_path, monk
         searched(digits, tmp_path / "out")
 
 
-def test_a_result_is_not_lost_with_its_checkpoints(digits, tmp_path, monkeypatch, every_step, faulty, bucket, capsys):
-    whole = searched(digits, tmp_path / "whole")
+def test_a_result_is_not_lost_with_its_checkpoints(
+    digits, whole_search, tmp_path, monkeypatch, every_step, faulty, bucket, capsys
+):
+    whole, _ = whole_search
     monkeypatch.setenv(checkpoints.ROOT, f"{bucket}/checkpoints")
     faulty.plan = lambda method, path: "403" if method == "DELETE" else None
     monkeypatch.setattr(checkpoints, "_KEPT", 99)
@@ -291,15 +334,13 @@ def kill_when_saved(process, folder, count, number):
     return process.communicate()[0], process.returncode
 
 
-def test_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(digits, tmp_path):
-    whole = searched(digits, tmp_path / "whole")
+def test_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(digits, whole_search, tmp_path, capsys):
     out, code = kill_when_saved(started(digits, tmp_path / "out"), tmp_path / ".out.checkpoints", 2, signal.SIGTERM)
     assert code == 143
     assert "start again to go on" in out
     assert not (tmp_path / "out").exists()
-    again = started(digits, tmp_path / "out")
-    assert "going on from checkpoint" in again.communicate()[0]
-    assert (tmp_path / "out" / "gates.safetensors").read_bytes() == whole[0]
+    assert searched(digits, tmp_path / "out") == whole_search[0]
+    assert "going on from checkpoint" in capsys.readouterr().out
 
 
 def killed_until_done(digits, out, step, structure, more=""):
