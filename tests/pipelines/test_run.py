@@ -24,6 +24,7 @@ from pfs_core.storage.artifacts import COMPLETE
 from pfs_core.structure import Structure
 from pfs_core.training.retrain import load_model
 from tests.data.folders import images, png, write
+from tests.pipelines.test_secrets import SECRETS
 from tests.report.opened import check_whole
 from tests.report.test_report import FIGURES
 from tests.servers import free_port, mlflow_server
@@ -43,7 +44,7 @@ RUN = (sys.executable, "-m", "pfs_pipelines.cli", "run", *(f"--set={setting}" fo
 
 def run(work, *flags):
     """``pfs run`` to its end in the folder ``work``, with the MLflow store that it makes there."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_") or k in SECRETS}
     done = subprocess.run([*RUN, *flags], cwd=work, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -53,7 +54,10 @@ def run(work, *flags):
 def finished(tmp_path_factory):
     """A finished run: its working folder, its own folder and what it printed."""
     work = tmp_path_factory.mktemp("run")
-    done = run(work, "--compare", "dense,uniform")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SECRETS.items():
+            patch.setenv(name, value)
+        done = run(work, "--compare", "dense,uniform")
     folder = next(path for path in (work / "pfs-runs").iterdir() if path.name.startswith("resnet20-digits"))
     return work, folder, done.stdout
 
@@ -72,6 +76,15 @@ def test_summary_table_has_every_network(finished):
     for row in rows:
         assert re.search(r"[\d,]+ +[\d,]+ +[\d.]+% \[[\d.]+%, [\d.]+%\] +\d+ +[\d.]+ ms", row)
     assert all(re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]$", row) for row in rows if not row.startswith("dense"))
+
+
+def test_no_secret_of_its_environment_is_in_anything_that_it_leaves(finished):
+    work, _, text = finished
+    files = [path for path in work.rglob("*") if path.is_file()]
+    assert {"run.log", "run.json", "mlflow.db", "report.html", "model.onnx"} <= {path.name for path in files}
+    for value in SECRETS.values():
+        assert value not in text
+        assert not [path for path in files if value.encode() in path.read_bytes()], value
 
 
 def test_every_path_it_prints_exists(finished):
@@ -211,7 +224,8 @@ def test_a_network_of_ones_own_runs_and_is_registered(nets):
     assert mlflow.pytorch.load_model("models:/pfs-nets-build/1")(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_killed_run_leaves_nothing_that_looks_whole(tmp_path, number):
     command = [*RUN, "--set", "search.epochs=10000"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:

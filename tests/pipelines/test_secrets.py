@@ -1,12 +1,10 @@
 """What only a Secret holds is in no result, in no log and nowhere in MLflow."""
 
-import json
-import os
-import subprocess
-import sys
+import mlflow
 
+from pfs_core import steps
+from pfs_core.config.request import CompressRequest
 from tests.pipelines.brief import SETTINGS
-from tests.servers import mlflow_server
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "access-7f3a91",
@@ -25,35 +23,37 @@ REQUEST = {
     "extract_settings": {},
     **SETTINGS,
 }
-CODE = """
-import json, sys
-from pfs_core import steps
-from pfs_core.runtime.logs import log_to_terminal
-log_to_terminal()
-from pfs_core.config.request import CompressRequest
-request = json.loads(sys.argv[1])
-settings = lambda stage: ("", request[f"{stage}_settings"])
-steps.check(CompressRequest.parse(request, "request"))
-steps.split("digits", "split", *settings("split"))
-steps.search("resnet20", "split", "gates", "macs=0.5", *settings("search"), request["model_settings"])
-steps.extract("gates", "structures")
-steps.retrain("structures/structure.json", "split", "model", *settings("retrain"))
-steps.benchmark(["structures/structure.json"], "latency", *settings("latency"))
-steps.report("split", "gates", "structures", ["model"], "latency", "report")
-steps.close("COMPLETE")
-"""
 
 
-def test_all_steps_write_no_secret_anywhere(tmp_path):
-    with mlflow_server(tmp_path) as address:
-        own = {"MLFLOW_TRACKING_URI": address.replace("://", f"://me:{LOGIN}@"), "KFP_RUN_ID": "secret-1", **SECRETS}
-        command = [sys.executable, "-c", CODE, json.dumps(REQUEST)]
-        done = subprocess.run(command, env=os.environ | own, cwd=tmp_path, capture_output=True, text=True, check=False)
-    text = done.stdout + done.stderr
-    assert done.returncode == 0, text[-3000:]
+def all_steps():
+    """The steps of a pipeline in the current directory, to which its environment is open."""
+    steps.check(CompressRequest.parse(REQUEST, "request"))
+    steps.split("digits", "split", *settings("split"))
+    steps.search("resnet20", "split", "gates", "macs=0.5", *settings("search"), REQUEST["model_settings"])
+    steps.extract("gates", "structures")
+    steps.retrain("structures/structure.json", "split", "model", *settings("retrain"))
+    steps.benchmark(["structures/structure.json"], "latency", *settings("latency"))
+    steps.report("split", "gates", "structures", ["model"], "latency", "report")
+    steps.close("COMPLETE")
+
+
+def settings(stage):
+    return "", REQUEST[f"{stage}_settings"]
+
+
+def test_all_steps_write_no_secret_anywhere(tmp_path, mlflow_folder, mlflow_address, monkeypatch, capfd):
+    """With a server, its login and its token; test_run.py looks for the others in all that a whole run leaves."""
+    monkeypatch.chdir(tmp_path)
+    address = mlflow_address.replace("://", f"://me:{LOGIN}@")
+    for name, value in {"MLFLOW_TRACKING_URI": address, "KFP_RUN_ID": "secret-1", **SECRETS}.items():
+        monkeypatch.setenv(name, value)
+    mlflow.set_tracking_uri(address)
+    all_steps()
+    mlflow.set_tracking_uri(None)
+    text = "".join(capfd.readouterr())
     assert "search epoch 1/1" in text
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {"report.html", "mlflow.db"} <= {path.name for path in files}
+    files = [path for folder in (tmp_path, mlflow_folder) for path in folder.rglob("*") if path.is_file()]
+    assert {"report.html", "mlflow.db", "server.log"} <= {path.name for path in files}
     for value in (*SECRETS.values(), LOGIN):
         assert value not in text
         assert not [path for path in files if value.encode() in path.read_bytes()], value
