@@ -19,6 +19,9 @@ QUICK = (
 )  # fmt: skip
 ALL = [*PLAIN, *TRANSFORMERS]
 NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
+HEAVY = ("densenet169", "efficientnet_v2_s", "convnext_small", "vit_b_16", "maxvit_t")
+"""Their costs take longest; of all but the last, a smaller one of the family is among the others."""
+COSTS = [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in ALL]
 
 
 def random_widths(traced, seed, largest=1.5):
@@ -30,7 +33,7 @@ def random_widths(traced, seed, largest=1.5):
     }
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", COSTS)
 def test_closed_form_equals_flop_counter(name):
     traced, model = graph(name), on_meta(name)
     assert traced.cost() == counted(model, published(name))
@@ -66,7 +69,9 @@ def test_masked_equals_pruned(name, policy):
         assert difference(mask, whole) > CHANGED
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "regnet_y_400mf", "squeezenet1_1"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", pytest.param("regnet_y_400mf", marks=pytest.mark.slow), "squeezenet1_1"]
+)
 def test_masking_one_group_equals_pruning_it(name):
     model = build(name)
     traced = trace(model, small(name), "all")

@@ -60,6 +60,7 @@ def test_two_processes_learn_what_one_learns(digits, tmp_path):
     assert said.count("epoch 1/2") == 1
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_started_again_and_all_go_on(digits, tmp_path):
     """With BatchNorm, an average of the weights and a validation; bit for bit what an undisturbed training gives."""
     settings = ("ema=0.9", "train_on_validation=false")
