@@ -37,6 +37,13 @@ def folder(results, tmp_path_factory):
     return out
 
 
+@pytest.fixture(autouse=True)
+def no_figures(folder, monkeypatch):
+    """A report of each run goes with a comparison; but for that of ``folder``, their figures are not drawn again."""
+    monkeypatch.setattr("pfs_core.report.figures.draw", lambda plot, results, size: ("", ""))
+    monkeypatch.setattr("pfs_core.report.page.svg_text", lambda figure: "")
+
+
 def test_latex_says_what_the_table_says(folder):
     lines = (folder / "comparison.tex").read_text().splitlines()
     assert lines[:2] == [r"\begin{tabular}{lrrrrrrrrrrrrrrrr}", r"\toprule"]

@@ -41,12 +41,16 @@ def die_once(marker, step):
     LoopState.add = dying
 
 
-if __name__ == "__main__":
-    log_to_terminal()
-    torch.set_num_threads(1)
-    network, split, out, *settings = sys.argv[1:]
+def train(network, split, out, *settings):
+    """One process of a training, or all of it."""
     values = {key: json.loads(value) for key, value in (pair.split("=") for pair in settings)}
     if step := values.pop("die_at", None):
         die_once(Path(f"{out}.died"), step)
     recipe = RetrainConfig(**{"epochs": 2, "batch_size": 128, "precision": "fp32", "scratch_b": False} | values)
     retrain(structure(network), split, out, recipe, seed=0)
+
+
+if __name__ == "__main__":
+    log_to_terminal()
+    torch.set_num_threads(1)
+    train(*sys.argv[1:])

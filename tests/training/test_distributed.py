@@ -16,23 +16,23 @@ from pfs_core.runtime.distributed import Ranks
 from pfs_core.storage.artifacts import read_json
 from pfs_core.training import checkpoints
 from pfs_core.training.fit import parallel, with_shared_statistics
+from tests.training.ranks import train
 
 ROOT = Path(__file__).parents[2]
 SEPARATE = "tests.training.factories:separate"
 
 
-def trained(processes, network, split, out, *settings, restarts=0, seconds="60"):
-    """Run a training to its end; what it printed."""
+def trained(network, split, out, *settings, restarts=0, seconds="60"):
+    """Run a training by two processes to its end; what it printed."""
     environment = os.environ | {
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
         checkpoints.SECONDS: seconds,
     }
-    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    start += [f"--max-restarts={restarts}", "--monitor-interval=0.1"]
-    command = [sys.executable, *(start if processes > 1 else []), str(ROOT / "tests/training/ranks.py")]
-    command += [network, str(split), str(out), *settings]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [f"--max-restarts={restarts}", "--monitor-interval=0.1"]
+    command += [str(ROOT / "tests/training/ranks.py"), network, str(split), str(out), *settings]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -45,8 +45,8 @@ def history(folder):
 def test_two_processes_learn_what_one_learns(digits, tmp_path):
     """The mean of the gradients of two halves is the gradient of the batch."""
     settings = ("train_on_validation=false", "accumulate=2")
-    trained(1, SEPARATE, digits, tmp_path / "one", *settings)
-    said = trained(2, SEPARATE, digits, tmp_path / "two", *settings)
+    train(SEPARATE, digits, tmp_path / "one", *settings)
+    said = trained(SEPARATE, digits, tmp_path / "two", *settings)
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     for row, other in zip(one, two, strict=True):
         assert other == pytest.approx(row, rel=1e-4)
@@ -64,8 +64,8 @@ def test_two_processes_learn_what_one_learns(digits, tmp_path):
 def test_a_killed_process_is_started_again_and_all_go_on(digits, tmp_path):
     """With BatchNorm, an average of the weights and a validation; bit for bit what an undisturbed training gives."""
     settings = ("ema=0.9", "train_on_validation=false")
-    trained(2, "resnet20", digits, tmp_path / "whole", *settings)
-    said = trained(2, "resnet20", digits, tmp_path / "out", *settings, "die_at=14", restarts=2, seconds="0")
+    trained("resnet20", digits, tmp_path / "whole", *settings)
+    said = trained("resnet20", digits, tmp_path / "out", *settings, "die_at=14", restarts=2, seconds="0")
     assert (tmp_path / "out.died").exists()
     assert "going on from checkpoint" in said
     for name in ("model.safetensors", "best.safetensors", "history.parquet"):
