@@ -29,6 +29,15 @@ def server(tmp_path):
     mlflow.set_tracking_uri(None)
 
 
+@pytest.fixture
+def database(tmp_path, empty_store):
+    """A store without a server, whose start takes longer than a run with nothing to do."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    yield mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(None)
+
+
 def ask(name, **more):
     """Request a narrow ResNet-20 on the digits; returns the version."""
     client = MlflowClient()
@@ -69,18 +78,13 @@ def check_done(name):
     return result
 
 
-def test_nothing_to_do_is_a_short_green_run(tmp_path, empty_store):
-    """In a database in place of a server, whose start would take longer."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    mlflow.set_tracking_uri(store)
-    done = run(tmp_path, store, "empty")
+def test_nothing_to_do_is_a_short_green_run(tmp_path, database):
+    done = run(tmp_path, database, "empty")
     assert done.returncode == 0, done.stdout[-3000:]
     assert "nothing to compress" in done.stdout
     (parent,) = runs_of("empty")
     assert parent.info.status == "FINISHED"
     assert "search-gates" not in {path.name for path in (tmp_path / "empty").rglob("*")}
-    mlflow.set_tracking_uri(None)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What only a Secret holds is in no result, in no log and nowhere in MLflow."""
 
 import mlflow
+import pytest
 
 from pfs_core import steps
 from pfs_core.config.request import CompressRequest
@@ -26,7 +27,7 @@ REQUEST = {
 
 
 def all_steps():
-    """The steps of a pipeline in the current directory, to which its environment is open."""
+    """The steps of a pipeline, with their results in the current directory."""
     steps.check(CompressRequest.parse(REQUEST, "request"))
     steps.split("digits", "split", *settings("split"))
     steps.search("resnet20", "split", "gates", "macs=0.5", *settings("search"), REQUEST["model_settings"])
@@ -41,15 +42,21 @@ def settings(stage):
     return "", REQUEST[f"{stage}_settings"]
 
 
-def test_all_steps_write_no_secret_anywhere(tmp_path, mlflow_folder, mlflow_address, monkeypatch, capfd):
-    """With a server, its login and its token; test_run.py looks for the others in all that a whole run leaves."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def secrets(mlflow_address, monkeypatch):
+    """The environment of a step with all that only a Secret holds."""
     address = mlflow_address.replace("://", f"://me:{LOGIN}@")
     for name, value in {"MLFLOW_TRACKING_URI": address, "KFP_RUN_ID": "secret-1", **SECRETS}.items():
         monkeypatch.setenv(name, value)
     mlflow.set_tracking_uri(address)
-    all_steps()
+    yield
     mlflow.set_tracking_uri(None)
+
+
+def test_all_steps_write_no_secret_anywhere(secrets, tmp_path, mlflow_folder, monkeypatch, capfd):
+    """With a server, its login and its token; test_run.py looks for the others in all that a whole run leaves."""
+    monkeypatch.chdir(tmp_path)
+    all_steps()
     text = "".join(capfd.readouterr())
     assert "search epoch 1/1" in text
     files = [path for folder in (tmp_path, mlflow_folder) for path in folder.rglob("*") if path.is_file()]
