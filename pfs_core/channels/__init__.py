@@ -9,7 +9,19 @@ Cost(macs=40813184, params=272474)
 """
 
 from pfs_core.channels.graph import Axis, ChannelGraph, ChannelGroup, ChannelSlice, Cost
+from pfs_core.channels.proof import Refuted, refuted_groups
 from pfs_core.channels.resizing import resize, slice_weights
 from pfs_core.channels.tracing import trace
 
-__all__ = ["Axis", "ChannelGraph", "ChannelGroup", "ChannelSlice", "Cost", "resize", "slice_weights", "trace"]
+__all__ = [
+    "Axis",
+    "ChannelGraph",
+    "ChannelGroup",
+    "ChannelSlice",
+    "Cost",
+    "Refuted",
+    "refuted_groups",
+    "resize",
+    "slice_weights",
+    "trace",
+]

@@ -5,13 +5,13 @@ where PyTorch's own counter counts it (matrix products of attention).
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from pfs_core.errors import UserError
 
-Role = Literal["writes", "reads", "depthwise", "norm", "scale"]
+Role = Literal["writes", "reads", "depthwise", "norm", "scale", "gate"]
 
 
 class Cost(NamedTuple):
@@ -24,25 +24,46 @@ class Cost(NamedTuple):
 class ChannelSlice(NamedTuple):
     """A range of a tensor's features: the channels of ``group``, each ``repeat`` times side by side.
 
-    ``repeat`` is the number of pixels behind a flatten, and the multiplier behind a depthwise convolution.
+    ``repeat`` is the number of pixels behind a flatten, and the multiplier behind a depthwise convolution. Where the
+    network divides the group's channels into ``blocks`` equal blocks, the slice may be block number ``block`` alone.
     """
 
     group: str
     repeat: int = 1
+    block: int = 0
+    blocks: int = 1
+
+
+class AxisTensor(NamedTuple):
+    """Dimension ``dim`` of the parameter or buffer ``name``, on which the channels of an axis are.
+
+    Dimension 1 of a grouped convolution's weight, [C', C / groups, ...], spans only one of its groups: ``shares`` is
+    their number.
+    """
+
+    name: str
+    dim: int
+    shares: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One side of a module, and the channels that it spans: behind a concatenation, several groups in a row.
+    """One side of a layer, and the channels that it spans: behind a concatenation, several groups in a row.
 
-    The role ``writes`` stands for the module's outputs, ``reads`` for its inputs, ``depthwise`` for the inputs that a
-    depthwise convolution keeps apart, ``norm`` for a normalisation, and ``scale`` for another layer with one parameter
-    per channel.
+    The role ``writes`` stands for the layer's outputs, ``reads`` for its inputs, ``depthwise`` for the inputs that a
+    depthwise convolution keeps apart, ``norm`` for a normalisation, ``scale`` for other parameters of one value per
+    channel, and ``gate`` for the output of a module that has none but can be multiplied by gates. A parameter that
+    belongs to no layer is named by its own path.
+
+    ``tensors`` are the parameters and buffers that have the channels on one of their dimensions; ``trailing`` is the
+    number of dimensions behind the channels in the layer's output.
     """
 
     module: str
     role: Role
     segments: tuple[ChannelSlice, ...]
+    tensors: tuple[AxisTensor, ...] = ()
+    trailing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +81,7 @@ class ChannelGroup:
             the same place of each group come and go together, so that G channels have one gate.
         gates: the layers whose output is multiplied by the gate: the last ones before the channels are mixed.
             A channel that is 0 behind all of them has the same effect as a channel that is absent.
+        widens: whether it may have more channels than traced.
         rectified: whether only rectifiers read what the gates let through. A gate that is 0 then has no gradient, since
             the derivative of ReLU at 0 is 0.
     """
@@ -73,6 +95,7 @@ class ChannelGroup:
     blocks: int
     gates: tuple[str, ...]
     rectified: bool = False
+    widens: bool = True
 
     @property
     def gate_count(self) -> int:
@@ -105,7 +128,7 @@ def features(segments: Iterable[ChannelSlice], widths: Mapping[str, int]) -> int
     >>> features([ChannelSlice("conv1"), ChannelSlice("conv2", repeat=4)], {"conv1": 3, "conv2": 5})
     23
     """
-    return sum(repeat * widths[group] for group, repeat in segments)
+    return sum(s.repeat * widths[s.group] // s.blocks for s in segments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +181,26 @@ class ChannelGraph:
         self.check(widths)
         return replace(self, groups=tuple(replace(g, width=widths[g.name]) for g in self.groups))
 
+    def frozen(self, reasons: Mapping[str, str]) -> "ChannelGraph":
+        """Return the graph with the groups of ``reasons``, ``{group: reason}``, left as they are."""
+
+        def freeze(group: ChannelGroup) -> ChannelGroup:
+            if group.name not in reasons:
+                return group
+            reason = reasons[group.name]
+            return replace(group, prunable=False, resizable=False, reason=reason, gates=(), rectified=False)
+
+        return replace(self, groups=tuple(map(freeze, self.groups)))
+
+    def not_widened(self, names: Container[str]) -> "ChannelGraph":
+        """Return the graph in which these groups may lose channels, but not get more."""
+        groups = [replace(group, widens=False) if group.name in names else group for group in self.groups]
+        return replace(self, groups=tuple(groups))
+
     def expanded(self, factor: float, stream: float | None = None) -> dict[str, int]:
         """Return the widths with every prunable group times ``factor`` and every residual stream times ``stream``.
 
-        Widths are rounded to what the groups allow; groups that cannot be pruned keep theirs.
+        Widths are rounded to what the groups allow; groups that cannot be pruned, or not be widened, keep theirs.
 
         Args:
             factor: the factor on prunable groups.
@@ -175,6 +214,7 @@ class ChannelGraph:
                 times = stream
             elif group.prunable or (group.stream and group.resizable and self.widen_stream):
                 times = factor
+            times = times if group.widens else min(times, 1.0)
             widths[group.name] = max(1, round(group.gate_count * times)) * group.blocks
         return widths
 
@@ -231,6 +271,8 @@ class ChannelGraph:
                 raise UserError(
                     f"channel group {group.name!r} must keep width {group.width} (got {given}): {group.reason}"
                 )
+            if not group.widens and given > group.width:
+                raise UserError(f"channel group {group.name!r} must not be wider than {group.width} (got {given})")
             if given % group.blocks:
                 raise UserError(
                     f"width of channel group {group.name!r} must be a multiple of {group.blocks} (got {given})"

@@ -1,111 +1,130 @@
-"""The pass over a traced network: each node is given to the handler of its operation, in forward order.
+"""The pass over an exported network: each node is given to the handler of its operator, in forward order.
 
 This is an interpreter on abstract values: in place of tensors it computes which channels they consist of.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import fx
 
-from pfs_core.channels.abstract_values import Channels, FixedTensor, Shape, Size, Value
-from pfs_core.channels.handlers.layers import Handler
-from pfs_core.channels.handlers.operators import (
-    FUNCTIONS,
-    IN_PLACE,
-    MODULES,
-    RECTIFIER_MODULES,
-    RECTIFIERS,
-    SIZED,
-    TENSOR_METHODS,
-    VIEW_MODULES,
-    VIEW_OPERATIONS,
-    VIEWS,
-)
-from pfs_core.channels.nodes import shape_of, tensor_meta
+from pfs_core.channels.abstract_values import Channels, FixedTensor, Span, Value, Weights
+from pfs_core.channels.export import Exported
+from pfs_core.channels.handlers.table import HANDLERS
+from pfs_core.channels.handlers.weights import combine_weights
+from pfs_core.channels.nodes import first, is_in_place, is_view, module_outputs, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
 
-def interpret(tracer: ChannelTracer, traced: fx.GraphModule, counts_macs: bool = True) -> set[str]:
-    """Visit every node of a traced network, and record in ``tracer`` what the operations do to channels.
+def interpret(tracer: ChannelTracer, exported: Exported, counts_macs: bool = True) -> None:
+    """Visit every node of an exported network, and record in ``tracer`` what the operators do to channels.
 
     Args:
         tracer: its values, groups, axes and terms are added to.
-        traced: the network, with shapes propagated for ``tracer.batch`` images.
+        exported: the network, exported with ``tracer.batch`` images.
         counts_macs: whether the MACs of the layers count (their parameters always do, once).
-
-    Returns:
-        The names of the layers that were called on something that depends on the network's input.
     """
-    tracer.begin_pass(traced, counts_macs)
-    this_pass = _Pass(tracer)
-    for node in traced.graph.nodes:
-        if node.op == "output":
-            for argument in node.all_input_nodes:
-                if (x := tracer.channels(argument)) is not None:
-                    tracer.freeze(x.parts, "the network's output")
-        else:
-            tracer.values[node] = this_pass.value_of(node)
-    return this_pass.called
+    tracer.counts_macs = counts_macs
+    inputs = {node: exported.tensors.get(str(node.target)) for node in exported.graph.nodes if node.op == "placeholder"}
+    for node, tensor in inputs.items():
+        tracer.values[node] = _placeholder(tracer, node, tensor, str(node.target) in exported.images)
+    for output in _Pass(tracer).visit(exported.graph):
+        if (x := tracer.channels(output)) is not None:
+            tracer.freeze(x.parts, "the network's output")
+
+
+def _placeholder(tracer: ChannelTracer, node: fx.Node, tensor: str | None, is_image: bool) -> Value:
+    shape = shape_of(node)
+    if is_image:
+        return tracer.add_input(node, shape[1]) if len(shape) >= 2 else None
+    if tensor is None:
+        return FixedTensor(node.name, f"comes from the constant {node.name}", constant=True)
+    return Weights({dim: frozenset([Span(tensor, dim)]) for dim in range(len(shape))})
 
 
 class _Pass:
-    """One pass: the layers called so far, and which tensors share memory (``{node: node that owns the memory}``)."""
+    """One pass: which tensors share memory (``{node: node that owns the memory}``), and which ones modules return."""
 
     def __init__(self, tracer: ChannelTracer) -> None:
         self.tracer = tracer
-        self.called: set[str] = set()
         self._memory: dict[fx.Node, fx.Node] = {}
+        self._outputs: dict[fx.Node, str] = {}
 
-    def value_of(self, node: fx.Node) -> Value:
+    def visit(self, graph: fx.Graph) -> list[fx.Node]:
+        """Visit the nodes of a graph whose placeholders have values, and return the nodes that it outputs."""
+        self._outputs |= module_outputs(graph)
+        for node in graph.nodes:
+            if node.op == "output":
+                return list(node.all_input_nodes)
+            if node.op == "call_function" and not operation(node).startswith("_assert"):
+                self.tracer.values[node] = self._value_of(node)
+        return []
+
+    def _value_of(self, node: fx.Node) -> Value:
         """Return what a node computes, and record what it does to the channels that go into it."""
         tracer = self.tracer
-        if node.op == "placeholder":
-            shape = shape_of(node)
-            return tracer.add_input(node, shape[1]) if len(shape) >= 2 else None
-        if node.op == "get_attr":
-            return FixedTensor(node.name, f"comes from the parameter {node.target}", constant=True)
-        known: list[Any] = [value for value in map(tracer.value, node.all_input_nodes) if value is not None]
-        if not known:  # it depends neither on the images nor on a width
-            return FixedTensor(node.name, f"comes out of {node.name}", constant=True) if tensor_meta(node) else None
-        if node.op == "call_module":
-            self.called.add(str(node.target))
-            # Gates in the official placement may have a depthwise BatchNorm behind them. A masked channel is then not
-            # like an absent one, and must not leave during the search.
-            if tracer.placement != "last" or not all(_is_rectifier(tracer, user) for user in node.users):
-                tracer.unrectified.add(str(node.target))
-        handler, operation = _handler_of(tracer, node)
-        if handler not in SIZED and any(isinstance(each, Size | Shape) for each in known):
-            handler = None
+        if (inside := _subgraph(node)) is not None:
+            return self._enter(node, *inside)
+        if operation(node) == "getitem":
+            value = tracer.value(first(node))
+            self._share(node, first(node))
+            return value[node.args[1]] if isinstance(value, tuple) else value  # type: ignore[index]
+        known = [value for value in map(tracer.value, node.all_input_nodes) if value is not None]
+        flat = [one for value in known for one in (value if isinstance(value, tuple) else (value,))]
+        if not any(isinstance(value, Channels) or _depends_on_images(value) for value in flat):
+            return self._without_images(node, flat)
+        handler = HANDLERS.get(operation(node))
         try:
             value = handler(tracer, node) if handler else NotImplemented
-        except (TypeError, IndexError):  # a call of a form that the handler does not know
+        except (TypeError, IndexError, AttributeError):  # a call of a form that the handler does not know
             value = NotImplemented
         if value is NotImplemented or not self._fits(node, value):
-            if all(isinstance(each, FixedTensor) for each in known):
-                # Nothing here can change, so nothing needs to be frozen. The output depends on the images if an input
-                # does, and then has that input's reason.
-                return min(known, key=lambda fixed: fixed.constant) if tensor_meta(node) else None
-            return tracer.freeze_inputs(node, f"{operation} ({node.name}), which is not supported")
-        tensor, changed = node.all_input_nodes[0], _is_in_place(tracer, node)
-        if changed or (handler and _is_view(tracer, node, handler)):
-            self._memory[node] = self._memory.get(tensor, tensor)
-        if changed:
+            if not any(isinstance(one, Channels) for one in flat):
+                # Nothing here can change, so nothing needs to be frozen; it is fixed for the reason of what goes in.
+                tracer.compute_with(node, *flat)
+                return tracer.fixed(node, next(one.reason for one in flat if _depends_on_images(one)))
+            value = tracer.freeze_inputs(node, f"{operation(node)} ({place(node)}), which is not supported")
+        if isinstance(value, Channels) and node in self._outputs:
+            value = tracer.offer_gate(node, value, self._outputs[node])
+        if is_in_place(node) or is_view(node):
+            self._share(node, first(node))
+        if is_in_place(node):
             self._overwrite(node, value)
-        result: Value = value
-        return result
+        return value
+
+    def _without_images(self, node: fx.Node, known: list[Any]) -> Value:
+        """Return what is computed of weights and constants."""
+        if any(isinstance(value, Weights) for value in known):
+            result: Value = combine_weights(self.tracer, node)
+            return result
+        return self.tracer.fixed(node, f"comes out of {node.name}", constant=True)
+
+    def _enter(self, node: fx.Node, graph: fx.Graph, arguments: list[Any]) -> Value:
+        """Visit a graph within the graph, such as what a network computes without gradients."""
+        inputs = [inner for inner in graph.nodes if inner.op == "placeholder"]
+        for inner, outer in zip(inputs, arguments, strict=True):
+            self.tracer.values[inner] = self.tracer.value(outer)
+        return tuple(map(self.tracer.value, self.visit(graph)))  # type: ignore[arg-type]
 
     def _fits(self, node: fx.Node, value: Value) -> bool:
         """Return whether a tensor has as many features as its channels say: a check on the handler."""
         if not isinstance(value, Channels):
             return True
         shape = shape_of(node)
-        return value.dim < len(shape) and shape[value.dim] == self.tracer.features(value.parts)
+        if value.dim >= len(shape):
+            return False
+        outer = 1 if value.outer is None else shape[value.outer]
+        return outer * shape[value.dim] == self.tracer.features(value.parts)
+
+    def _share(self, node: fx.Node, other: Any) -> None:
+        """Record that two nodes may share memory."""
+        if isinstance(other, fx.Node):
+            self._memory[node] = self._memory.get(other, other)
 
     def _overwrite(self, node: fx.Node, value: Value) -> None:
-        """Give the values that an operation in place has changed to all tensors that share its memory.
+        """Give the values that an operator in place has changed to all tensors that share its memory.
 
-        Whoever reads one of them from here on reads what this node wrote. After ``F.relu_(x)``, for example, a later
-        use of ``x`` is behind the ReLU too, although its node comes before it in the graph.
+        Whoever reads one of them from here on reads what this node wrote. After ``relu_(x)``, for example, a later use
+        of ``x`` is behind the ReLU too, although its node comes before it in the graph.
         """
         memory = self._memory[node]
         for other, old in self.tracer.values.items():
@@ -115,42 +134,19 @@ class _Pass:
                 self.tracer.values[other] = value
             elif any(part.ungated for part in value.parts):
                 # A view of another shape: its channels are in other places, but they have lost their zeros as well.
-                self.tracer.values[other] = old.without_gates(f"{node.name} changes it in place")
+                self.tracer.values[other] = old.without_gates(f"{operation(node)} changes it in place ({place(node)})")
 
 
-def _handler_of(tracer: ChannelTracer, node: fx.Node) -> tuple[Handler | None, str]:
-    """Return the handler of a call, None if it has none, and what to call the operation in a reason."""
-    if node.op == "call_module":
-        module = tracer.module(node)
-        if module._forward_hooks or module._forward_pre_hooks:
-            return None, f"{type(module).__name__} with hooks"
-        if tracer.shares_parameters(node):
-            return None, f"{type(module).__name__} that shares a parameter with another layer"
-        return MODULES.get(type(module)), type(module).__name__
-    if node.op == "call_method":
-        return TENSOR_METHODS.get(str(node.target)), f".{node.target}()"
-    name = getattr(node.target, "__name__", str(node.target))
-    path = f"{getattr(node.target, '__module__', '')}.{name}"
-    return FUNCTIONS.get(node.target) or FUNCTIONS.get(path), name
+def _depends_on_images(value: Any) -> TypeGuard[FixedTensor]:
+    """Return whether a tensor that cannot change depends on the images."""
+    return isinstance(value, FixedTensor) and not value.constant
 
 
-def _is_in_place(tracer: ChannelTracer, node: fx.Node) -> bool:
-    """Return whether a call changes the tensor that it works on."""
-    if node.op == "call_module":
-        return bool(getattr(tracer.module(node), "inplace", False))
-    name = getattr(node.target, "__name__", str(node.target))
-    return bool(node.kwargs.get("inplace")) or name.endswith("_") or node.target in IN_PLACE
-
-
-def _is_view(tracer: ChannelTracer, node: fx.Node, handler: Handler) -> bool:
-    """Return whether the output of a call may share memory with the tensor that it works on."""
-    if node.op == "call_module":
-        return isinstance(tracer.module(node), VIEW_MODULES)
-    return handler in VIEWS or node.target in VIEW_OPERATIONS
-
-
-def _is_rectifier(tracer: ChannelTracer, node: fx.Node) -> bool:
-    """Return whether a call is ReLU or ReLU6, whose derivative at 0 is 0."""
-    if node.op == "call_module":
-        return isinstance(tracer.module(node), RECTIFIER_MODULES)
-    return node.target in RECTIFIERS
+def _subgraph(node: fx.Node) -> tuple[fx.Graph, list[Any]] | None:
+    """Return the graph that a higher-order operator runs and what it is given; None for any other operator."""
+    for position, one in enumerate(node.args):
+        if isinstance(one, fx.Node) and one.op == "get_attr" and one.graph.owning_module is not None:
+            inner = getattr(one.graph.owning_module, str(one.target), None)
+            if isinstance(inner, fx.GraphModule):
+                return inner.graph, list(node.args[position + 1 :])
+    return None

@@ -1,48 +1,31 @@
 """Changing widths: a fresh network of other widths, or a trained one cut to some of its channels."""
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from pfs_core.channels.graph import Axis, ChannelGraph, features
+from pfs_core.channels.export import named
+from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, Role, features
 
-_WidthUse = tuple[tuple[str, ...], tuple[tuple[str, int], ...]]
-"""Attributes that hold a width, and (tensor, dimension that the width spans) of every tensor that depends on it."""
-_CONVOLUTION: dict[str, _WidthUse] = {
-    "writes": (("out_channels",), (("weight", 0), ("bias", 0))),
-    "reads": (("in_channels",), (("weight", 1),)),
-    "depthwise": (("in_channels", "groups"), ()),
+ATTRIBUTES: dict[Role, tuple[str, ...]] = {
+    "writes": ("out_channels", "out_features"),
+    "reads": ("in_channels", "in_features"),
+    "depthwise": ("in_channels", "groups", "channels"),
+    "norm": ("num_features", "num_channels", "normalized_shape"),
+    "scale": ("num_parameters",),
+    "gate": (),
 }
-_TRANSPOSED: dict[str, _WidthUse] = {
-    "writes": (("out_channels",), (("weight", 1), ("bias", 0))),
-    "reads": (("in_channels",), (("weight", 0),)),
-}
-_LINEAR: dict[str, _WidthUse] = {
-    "writes": (("out_features",), (("weight", 0), ("bias", 0))),
-    "reads": (("in_features",), (("weight", 1),)),
-}
-_AFFINE = (("weight", 0), ("bias", 0))
-_STATISTICS: dict[str, _WidthUse] = {"norm": (("num_features",), (*_AFFINE, ("running_mean", 0), ("running_var", 0)))}
-SHAPES: dict[type, dict[str, _WidthUse]] = {
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _CONVOLUTION),
-    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _TRANSPOSED),
-    nn.Linear: _LINEAR,
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), _STATISTICS),
-    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _STATISTICS),
-    nn.LayerNorm: {"norm": (("normalized_shape",), _AFFINE)},
-    nn.GroupNorm: {"norm": (("num_channels",), _AFFINE)},
-    nn.PReLU: {"scale": (("num_parameters",), (("weight", 0),))},
-}
-"""What depends on a width in each layer, by the role of the axis."""
+"""The attributes in which layers note their widths, by the role of the axis."""
 
 
 def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> nn.Module:
     """Return a freshly initialised copy of ``model`` at other widths, with the same module names in the same order.
 
-    Every module's ``reset_parameters`` is called in order, then the model's own ``init_weights()`` if it has one,
-    with torch's global random generator.
+    Every module's ``reset_parameters`` is called in order, then the model's own ``init_weights()`` if it has one that
+    needs no arguments, with torch's global random generator.
 
     Args:
         model: the network that ``graph`` was traced from.
@@ -50,7 +33,7 @@ def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> 
         widths: the number of channels of every group of the graph.
 
     Raises:
-        UserError: as :meth:`ChannelGraph.check`.
+        UserError: as :meth:`ChannelGraph.check`, or the model's initialisation fails.
 
     >>> from pfs_core.channels import trace
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 10, 3))
@@ -58,20 +41,39 @@ def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> 
     >>> resize(model, graph, {**graph.widths(), "0": 5})[3]
     Conv2d(5, 10, kernel_size=(3, 3), stride=(1, 1))
     """
+    out = with_widths(model, graph, widths)
+    for module in out.modules():
+        _initialise(module, "reset_parameters")
+    _initialise(out, "init_weights")
+    return out
+
+
+def _initialise(module: nn.Module, method: str) -> None:
+    """Call a method of a module that draws its weights, if there is one that needs no arguments."""
+    function = getattr(module, method, None)
+    if not callable(function):
+        return
+    parameters = inspect.signature(function).parameters.values()
+    if all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        with named(f"{type(module).__name__}.{method}() fails"):
+            function()
+
+
+def with_widths(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> nn.Module:
+    """Return a copy of ``model`` at other widths, with its old values as often as they are needed.
+
+    They are the start of parameters that no module draws anew.
+
+    Raises:
+        UserError: as :meth:`ChannelGraph.check`.
+    """
     graph.check(widths)
 
-    def fresh(tensor: Tensor, dim: int, axis: Axis, shares: int) -> Tensor:
-        shape = list(tensor.shape)
-        shape[dim] = features(axis.segments, widths) // shares
-        return tensor.new_empty(shape)
+    def cyclic(tensor: Tensor, axis: Axis, on: AxisTensor) -> Tensor:
+        width = features(axis.segments, widths) // on.shares
+        return tensor.index_select(on.dim, torch.arange(width, device=tensor.device) % tensor.shape[on.dim])
 
-    out = _reshape(model, graph, widths, fresh)
-    for module in out.modules():
-        if callable(reset := getattr(module, "reset_parameters", None)):
-            reset()
-    if callable(init := getattr(out, "init_weights", None)):
-        init()
-    return out
+    return _reshape(model, graph, widths, cyclic)
 
 
 def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tensor]) -> nn.Module:
@@ -100,14 +102,16 @@ def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tens
     channels = {name: _channels(index, blocks[name], before[name]) for name, index in gates.items()}
     widths = {name: len(index) for name, index in channels.items()}
 
-    def sliced(tensor: Tensor, dim: int, axis: Axis, shares: int) -> Tensor:
+    def sliced(tensor: Tensor, axis: Axis, on: AxisTensor) -> Tensor:
         index, start = [], 0
-        for name, repeat in axis.segments:
-            index.append(start + (channels[name][:, None] * repeat + torch.arange(repeat)).flatten())
-            start += before[name] * repeat
+        for name, repeat, _, parts in axis.segments:
+            # All blocks of a group keep the channels at the same places, so those of the first one stand for any.
+            kept_in_block = channels[name][: len(channels[name]) // parts]
+            index.append(start + (kept_in_block[:, None] * repeat + torch.arange(repeat)).flatten())
+            start += before[name] // parts * repeat
         every = torch.cat(index)
-        # Every group of a convolution keeps the channels at the same places, so those of the first one stand for all.
-        return tensor.index_select(dim, every[: len(every) // shares].to(tensor.device))
+        # So does every group of a convolution.
+        return tensor.index_select(on.dim, every[: len(every) // on.shares].to(tensor.device))
 
     return _reshape(model, graph, widths, sliced)
 
@@ -121,7 +125,7 @@ def _reshape(
     model: nn.Module,
     graph: ChannelGraph,
     widths: Mapping[str, int],
-    change: Callable[[Tensor, int, Axis, int], Tensor],
+    change: Callable[[Tensor, Axis, AxisTensor], Tensor],
 ) -> nn.Module:
     """Return a copy of ``model`` at ``widths``.
 
@@ -129,24 +133,31 @@ def _reshape(
         model: the network that ``graph`` was traced from.
         graph: its channel graph.
         widths: the number of channels of every group.
-        change: given a tensor, a dimension of it, the axis on that dimension and the number of a convolution's groups
-            that share its channels, returns the tensor at its new size.
+        change: given a tensor, the axis on a dimension of it and which dimension that is, returns it at its new size.
     """
     out = copy.deepcopy(model)
+    before = graph.widths()
+    modules = dict(out.named_modules())
     for axis in graph.axes:
-        module = out.get_submodule(axis.module)
-        attributes, tensors = SHAPES[type(module)][axis.role]
-        width = features(axis.segments, widths)
-        for attribute in attributes:
-            setattr(module, attribute, (width,) if attribute == "normalized_shape" else width)
-        for name, dim in tensors:
-            old = getattr(module, name)
-            if old is None:
-                continue
-            # Dimension 1 of a grouped convolution's weight, [C', C / groups, ...], spans only one of its groups.
-            shares = getattr(module, "groups", 1) if dim == 1 else 1
-            if old.shape[dim] == width // shares:
-                continue
-            new = change(old.detach(), dim, axis, shares)
-            setattr(module, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+        old, new = features(axis.segments, before), features(axis.segments, widths)
+        if old == new:
+            continue
+        if (module := modules.get(axis.module)) is not None:
+            _note_width(module, axis.role, old, new)
+        for on in axis.tensors:
+            path, _, name = on.name.rpartition(".")
+            owner = modules[path]
+            tensor = getattr(owner, name)
+            changed = change(tensor.detach(), axis, on)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            setattr(owner, name, nn.Parameter(changed, tensor.requires_grad) if is_parameter else changed)
     return out
+
+
+def _note_width(module: nn.Module, role: Role, old: int, new: int) -> None:
+    """Set the attributes in which a layer notes its width on one side."""
+    for attribute in ATTRIBUTES[role]:
+        if getattr(module, attribute, None) == old:
+            setattr(module, attribute, new)
+        elif getattr(module, attribute, None) == (old,):
+            setattr(module, attribute, (new,))

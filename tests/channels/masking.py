@@ -1,4 +1,4 @@
-"""Calibrating a network and masking its channels, for the tests of masked against pruned."""
+"""Masked against pruned, by masks and by the search's own gates, for the tests."""
 
 import copy
 from typing import NamedTuple
@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pfs_core.channels import slice_weights
+from pfs_core.channels import proof, refuted_groups, slice_weights
+from pfs_core.channels.proof import mask as masked
+from pfs_core.channels.proof import random_kept
 from pfs_core.methods.pfs.gates import Gates
 
 NORMS = nn.modules.batchnorm._NormBase
@@ -15,67 +17,23 @@ EXACT = 1e-9
 CHANGED = 1e-6
 
 
+__all__ = [
+    "CHANGED",
+    "EXACT",
+    "both_ways",
+    "by_gates",
+    "by_mask",
+    "calibrated",
+    "difference",
+    "masked",
+    "proved",
+    "random_kept",
+]
+
+
 def calibrated(model, input_shape, batch=8):
-    """``model`` in float64 and evaluation mode, with random affines, and running statistics that fit its inputs.
-
-    What would hide a mask is made visible: layers that start at zero or almost (a classifier, ConvNeXt's layer_scale)
-    get random values; what is random in training is switched off.
-    """
-    model = model.double().train()
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1 and parameter.abs().max() < 1e-3:
-            nn.init.normal_(parameter, 0.0, 0.1)
-        elif name.endswith("layer_scale"):
-            nn.init.ones_(parameter)
-    for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ == "StochasticDepth":
-            module.p = 0.0
-        elif isinstance(module, NORMS) and module.affine:
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0.0, 0.5)
-        if isinstance(module, NORMS) and module.track_running_stats:
-            module.reset_running_stats()
-            module.momentum = None
-    with torch.no_grad():
-        model(torch.randn(batch, *input_shape, dtype=torch.float64))
-    return model.eval()
-
-
-def masked(model, graph, kept):
-    """A copy of ``model`` that sets the channels of dropped gates to 0 where the graph says that gates act."""
-    out = copy.deepcopy(model)
-    for axis in graph.axes:
-        if axis.role not in ("writes", "norm"):
-            continue
-        factors = []
-        for name, repeat in axis.segments:
-            group = graph.group(name)
-            gate = torch.ones(group.gate_count, dtype=torch.float64)
-            if name in kept and axis.module in group.gates:
-                gate = torch.zeros_like(gate)
-                gate[kept[name]] = 1
-            factors.append(gate.repeat(group.blocks).repeat_interleave(repeat))
-        factor = torch.cat(factors)
-        if not factor.all():
-            out.get_submodule(axis.module).register_forward_hook(_multiplied(factor))
-    return out
-
-
-def _multiplied(factor):
-    def hook(module, inputs, output):
-        return output * factor.view(-1, *[1] * (0 if isinstance(module, nn.Linear) else output.ndim - 2))
-
-    return hook
-
-
-def random_kept(graph, seed=0, share=0.5):
-    """A random share of the gates of every prunable group, at least one, sorted: ``{group: indices}``."""
-    random = torch.Generator().manual_seed(seed)
-    kept = {}
-    for group in graph.prunable():
-        order = torch.randperm(group.gate_count, generator=random)
-        kept[group.name] = order[: max(1, round(group.gate_count * share))].sort().values
-    return kept
+    """The model in float64 and evaluation mode, calibrated on noise such that masks on any of its channels show."""
+    return proof.calibrated(model, noise(input_shape, batch))
 
 
 class Outputs(NamedTuple):
@@ -119,14 +77,23 @@ def by_gates(model, graph, kept, images):
     return Outputs(functional_call(model, gates.scales(), (images,)), pruned, whole)
 
 
+def proved(model, graph):
+    """The graph as a search uses it: what does not hold for the model is frozen."""
+    return refuted_groups(model, graph).corrected(graph)
+
+
 def both_ways(model, graph, kept, input_shape, batch=4):
     """Calibrate ``model``, and compare by masks and by gates; the kept channels' parameters are those of the cost."""
-    model = calibrated(model, input_shape, batch)
-    images = torch.randn(batch, *input_shape, dtype=torch.float64)
+    model, images = calibrated(model, input_shape, batch), noise(input_shape, batch)
     widths = graph.widths() | {name: len(index) * graph.group(name).blocks for name, index in kept.items()}
     pruned = slice_weights(model, graph, kept)
     assert sum(p.numel() for p in pruned.parameters()) == graph.cost(widths).params
     return by_mask(model, graph, kept, images), by_gates(model, graph, kept, images)
+
+
+def noise(input_shape, batch=8):
+    """Random images in float64, [N, C, H, W]."""
+    return torch.randn(batch, *input_shape, dtype=torch.float64)
 
 
 def difference(a, b):

@@ -193,9 +193,166 @@ class Enlarged(nn.Module):
         return F.pad(x, (1, 1, 1, 1))[:, :, 1:-1:2, 1:-1:2]
 
 
+class Joined(nn.Module):
+    """Branches joined by a sum, a maximum and a mean."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.branches = nn.ModuleList(conv_bn(inputs, outputs, act, kernel=kernel) for kernel in (1, 3, 1, 3))
+
+    def forward(self, x):
+        a, b, c, d = (branch(x) for branch in self.branches)
+        return torch.stack([sum([a, b]), torch.max(c, d)]).mean(0)
+
+
+class Parted(nn.Module):
+    """Channels split at numbers, each part through its own branch, then in thirds."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.first = conv_bn(inputs, 9, act)
+        self.left, self.right = conv_bn(4, 6, act), conv_bn(5, 3, act)
+        self.out = conv_bn(3, outputs, act)
+
+    def forward(self, x):
+        a, b = self.first(x).split([4, 5], 1)
+        x = torch.cat([self.left(a), self.right(b)], 1)
+        return self.out(sum(x.view(x.shape[0], 3, -1, *x.shape[2:]).unbind(1)))
+
+
+class Gained(nn.Module):
+    """A gain for all channels, one for each, and a clipped range."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv, self.out = conv_bn(inputs, 7, act), conv_bn(7, outputs, act, kernel=1)
+        self.gain, self.gains = nn.Parameter(torch.ones(())), nn.Parameter(torch.rand(7, 1, 1) + 0.5)
+
+    def forward(self, x):
+        return self.out(torch.clamp(self.conv(x) * self.gain, -3, 3) * self.gains)
+
+
+class OverChannels(nn.Module):
+    """A kernel over the row of channels, as in ECA."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv, self.row = conv_bn(inputs, outputs, act), nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        x = self.conv(x)
+        weights = self.row(x.mean((2, 3)).unsqueeze(1)).transpose(1, 2).unsqueeze(-1)
+        return x * torch.sigmoid(weights)
+
+
+class Focused(nn.Module):
+    """Pixels moved to channels, by slices and by an operator."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv, self.out = conv_bn(inputs, 5, act), conv_bn(5 * 8, outputs, act)
+
+    def forward(self, x):
+        x = self.conv(x)
+        slices = [x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        return F.interpolate(self.out(torch.cat([*slices, F.pixel_unshuffle(x, 2)], 1)), scale_factor=2)
+
+
+class Standardised(nn.Module):
+    """A convolution whose weights are normalised over its inputs."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv, self.rest = nn.Conv2d(inputs, 6, 3, padding=1), conv_bn(6, outputs, act)
+
+    def forward(self, x):
+        weight = self.conv.weight
+        weight = (weight - weight.mean((1, 2, 3), keepdim=True)) / (weight.std((1, 2, 3), keepdim=True) + 1e-5)
+        return self.rest(F.conv2d(x, weight, self.conv.bias, padding=1))
+
+
+class Blurred(nn.Module):
+    """A fixed kernel of each channel, held in a buffer, and one that is made on the way."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv = conv_bn(inputs, outputs, act)
+        self.kernel = nn.Buffer(torch.full((outputs, 1, 3, 3), 1 / 9))
+
+    def forward(self, x):
+        x = F.conv2d(self.conv(x), self.kernel, padding=1, groups=len(self.kernel))
+        return F.conv2d(x, self.kernel[:1].expand(x.shape[1], -1, -1, -1), padding=1, groups=x.shape[1])
+
+
+class Responding(nn.Module):
+    """Each channel against the norm of all, as in ConvNeXt V2."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv, self.out = conv_bn(inputs, 7, act), conv_bn(7, outputs, act, kernel=1)
+        self.scale, self.shift = nn.Parameter(torch.rand(1, 7, 1, 1)), nn.Parameter(torch.zeros(1, 7, 1, 1))
+
+    def forward(self, x):
+        x = self.conv(x)
+        norm = x.norm(dim=(2, 3), keepdim=True)
+        return self.out(x + self.shift + self.scale * x * (norm / (norm.mean(1, keepdim=True) + 1e-6)))
+
+
+class Attending(nn.Module):
+    """Attention between pixels, by products of channels, and a map of one channel over all of them."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv, self.qkv = conv_bn(inputs, 8, act), nn.Conv2d(8, 24, 1)
+        self.map, self.out = nn.Conv2d(8, 1, 1), conv_bn(8, outputs, act)
+
+    def forward(self, x):
+        x = F.avg_pool2d(self.conv(x), 4)
+        q, k, v = self.qkv(x).flatten(2).chunk(3, 1)
+        mixed = (v @ (q.transpose(1, 2) @ k).softmax(1)).view_as(x)
+        return F.interpolate(self.out(mixed * torch.sigmoid(self.map(x)) + self.map(x)), scale_factor=4)
+
+
+class Selective(nn.Module):
+    """Two branches, of which a softmax chooses for each channel, as in SK networks."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.branches = nn.ModuleList([conv_bn(inputs, 6, act), conv_bn(inputs, 6, act, kernel=1)])
+        self.hidden, self.choice = conv_bn(6, 4, act, kernel=1), nn.Conv2d(4, 12, 1)
+        self.out = conv_bn(6, outputs, act)
+
+    def forward(self, x):
+        x = torch.stack([branch(x) for branch in self.branches], 1)
+        choice = self.choice(self.hidden(x.sum(1).mean((2, 3), keepdim=True)))
+        choice = choice.view(x.shape[0], 2, -1, 1, 1).softmax(1)
+        return self.out((x * choice).sum(1))
+
+
+class BatchNormAct(nn.BatchNorm2d):
+    """A BatchNorm with an activation, by the function."""
+
+    def forward(self, x):
+        return F.silu(F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training))
+
+
+class PaddedConv(nn.Conv2d):
+    """A convolution that pads by itself, as far as its input needs it."""
+
+    def forward(self, x):
+        width = x.shape[-1]
+        x = F.pad(x, (1, 1, 1, 1)) if width % 2 == 0 else F.pad(x, (1, 1, 1, 1), value=0.0)
+        return F.conv2d(x, self.weight, self.bias)
+
+
+def subclassed(inputs, outputs, act):
+    return nn.Sequential(PaddedConv(inputs, outputs, 3, bias=False), BatchNormAct(outputs), act())
+
+
 BLOCKS = (
     conv_bn, conv_bias, separable, biased_separable, multiplied, grouped, regrouped, transposed, group_normed,
-    parametric, pooled, Residual, Dense, Branches, Squeezed, Excited, Normed, Shuffled, Twice, Enlarged,
+    parametric, pooled, Residual, Dense, Branches, Squeezed, Excited, Normed, Shuffled, Twice, Enlarged, Joined,
+    Parted, Gained, OverChannels, Focused, Standardised, Blurred, Responding, Attending, Selective, subclassed,
 )  # fmt: skip
 
 

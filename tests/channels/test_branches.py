@@ -69,7 +69,7 @@ def test_a_reader_of_moved_zeros_prevents_gating(operation):
 def test_what_is_added_to_frozen_channels_is_frozen(operation):
     group = trace(Branches(operation), INPUT, "all").group("conv_a")
     assert not group.resizable
-    assert ".roll()" in group.reason
+    assert "roll" in group.reason
 
 
 def added_by_method(self, a, b):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from pfs_core.channels import Cost, resize, trace
 from pfs_core.config.spec import ModelSpec
@@ -130,3 +131,24 @@ class Functional(torch.nn.Conv2d):
 def test_layers_that_are_not_understood_are_counted_all_the_same(layer):
     model = networks.chain(conv=networks.conv3(2, 8), layer=layer, head=networks.head(8))
     assert trace(model, networks.INPUT).cost() == counted(model, networks.INPUT)
+
+
+class Attention(nn.Module):
+    """Attention between the pixels of a convolution's output."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 5)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        return self.head(self.attention(x, x, x)[0].mean(1))
+
+
+def test_attention_is_counted_on_real_weights_as_on_none():
+    """In evaluation PyTorch has a fused kernel for it, which its counter does not know."""
+    pixels, width = 36, 8
+    macs = pixels * 3 * 9 * width + 4 * pixels * width**2 + 2 * pixels**2 * width + width * 5
+    assert trace(Attention().eval(), (3, 6, 6)).cost().macs == macs
+    assert trace(Attention().to("meta"), (3, 6, 6)).cost().macs == macs

@@ -32,7 +32,7 @@ def test_names_and_order_stay(name):
     assert [type(m) for m in resized.modules()] == [type(m) for m in model.modules()]
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @pytest.mark.parametrize("policy", ["inner", "all"])
 @pytest.mark.parametrize("name", zoo.ZOO)
 @given(data=st.data())

@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-from pfs_core.channels import trace
+from pfs_core.channels import Refuted, refuted_groups, trace
 from pfs_core.config.spec import ModelSpec
 from pfs_core.models import build_model
 
@@ -16,6 +16,8 @@ PLAIN = (
     "convnext_tiny", "convnext_small",
 )  # fmt: skip
 TRANSFORMERS = ("vit_b_16", "vit_b_32", "swin_t", "swin_v2_t", "maxvit_t")
+SIZES_AS_NUMBERS = ("swin_t", "swin_v2_t")
+"""Networks whose export has the widths of a stream as numbers, so that only the proof tells that they cannot change."""
 SMALLEST = {"vit_b_16": 224, "vit_b_32": 224, "maxvit_t": 224, "inception_v3": 80, "alexnet": 80}
 """Sides of the smallest images that tests feed; 64 for the others."""
 
@@ -44,6 +46,17 @@ def on_meta(name):
 
 
 @cache
-def graph(name, policy="inner"):
+def refuted(name, policy="inner"):
+    """The groups that the proof freezes."""
+    model = build(name)
+    return refuted_groups(model, trace(model, small(name), policy)) if name in SIZES_AS_NUMBERS else Refuted()
+
+
+def traced_for_search(name, model, policy="inner"):
+    """The channel graph of a network that takes small images."""
+    return refuted(name, policy).corrected(trace(model, small(name), policy))
+
+
+def graph(name):
     """Its channel graph at the published size."""
-    return trace(on_meta(name), published(name), policy)
+    return refuted(name).corrected(trace(on_meta(name), published(name)))

@@ -1,4 +1,4 @@
-"""What layers with a width do to channels: convolutions, linear layers, normalisations.
+"""What layers with weights do to channels: convolutions, linear layers, normalisations.
 
 A handler takes the tracer and the node and returns what is known of the node's output, or NotImplemented where it does
 not understand this use of the layer (its channels are then frozen).
@@ -8,11 +8,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
-from pfs_core.channels.abstract_values import Channels, TracedSlice
-from pfs_core.channels.nodes import first, shape_of
-from pfs_core.channels.tracer import ChannelTracer
+from pfs_core.channels.abstract_values import Channels
+from pfs_core.channels.nodes import argument, first, operation, place, shape_of
+from pfs_core.channels.tracer import ChannelTracer, Layer, Parts
 
 Handler = Callable[[ChannelTracer, fx.Node], Any]
 """Takes the tracer and a node, and returns a :data:`~pfs_core.channels.abstract_values.Value` or NotImplemented."""
@@ -22,60 +22,114 @@ def convolution(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a convolution: it mixes the channels of its input into a new group, except for a depthwise one.
 
     A grouped convolution keeps the widths of both sides a multiple of its groups. A transposed one reads and writes
-    channels in the same way.
+    channels in the same way, with the dimensions of its weight the other way round.
     """
-    conv, parts = tracer.module(node), tracer.parts_of_dim(first(node), 1)
+    transposed = operation(node).startswith("conv_transpose")
+    weight, bias, groups = argument(node, "weight"), argument(node, "bias"), argument(node, "groups")
+    size, shape = shape_of(weight), shape_of(first(node))
+    channel_dim = len(shape) - len(size) + 1
+    x = tracer.channels(first(node))
+    if x is not None and x.dim > channel_dim:
+        return _along_channels(tracer, node, x)
+    parts = tracer.parts_of_dim(first(node), channel_dim)
     if parts is None:
         return NotImplemented
-    transposed = isinstance(conv, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     # The kernel is applied once per pixel of the output, or of the input where the convolution is transposed. The first
     # dimension may be a multiple of the batch, where the network has put another one into it.
-    images, _, *size = shape_of(first(node) if transposed else node)
-    pixels = images * math.prod(size) // tracer.batch
-    kernel = math.prod(conv.kernel_size)
-    if conv.groups == conv.in_channels > 1 and not transposed:
-        return _depthwise(tracer, node, parts, pixels * kernel, kernel)
-    if conv.groups > 1 and not tracer.require_multiple(parts, conv.groups):
-        return NotImplemented
-    out = tracer.write_group(node, conv.out_channels, dim=1)
-    tracer.require_multiple(out.parts, conv.groups)
-    tracer.read_channels(node, parts)
-    new = tracer.first_call(node)
-    tracer.add_cost(node, (parts, out.parts), pixels * kernel, kernel if new else 0, conv.groups)
-    if conv.bias is not None:
-        tracer.add_cost(node, (out.parts,), 0, new)
+    positions = list(shape if transposed else shape_of(node))
+    del positions[channel_dim]
+    pixels = math.prod(positions) // tracer.batch
+    kernel = math.prod(size[2:])
+    layer = tracer.layer(node, weight)
+    if groups == shape[channel_dim] > 1 and not transposed:
+        return _depthwise(tracer, node, layer, Channels(channel_dim, parts), pixels * kernel)
+    if groups > 1:
+        grouped = _grouped(tracer, parts, groups)
+        if grouped is None:
+            return NotImplemented
+        parts = grouped
+    # Dimension 1 of a weight spans only one of the groups.
+    reads, writes = (0, 1) if transposed else (1, 0)
+    rows = tracer.tensors(weight, writes, groups if writes else 1)
+    columns = tracer.tensors(weight, reads, groups if reads else 1)
+    out = tracer.write_group(layer, shape_of(node), channel_dim, [*rows, *tracer.tensors(bias, 0)])
+    if not rows:
+        tracer.freeze(out.parts, f"its weight is computed from something else ({place(node)})")
+    if not columns:
+        tracer.freeze(parts, f"the weight of {layer.name} is computed with all of its inputs ({place(node)})")
+    tracer.require_multiple(out.parts, groups)
+    tracer.read_channels(layer.name, parts, columns)
+    tracer.add_macs(layer.name, (parts, out.parts), pixels * kernel, groups)
     return out
 
 
-def _depthwise(
-    tracer: ChannelTracer, node: fx.Node, parts: tuple[TracedSlice, ...], macs: int, kernel: int
-) -> Channels:
+def _depthwise(tracer: ChannelTracer, node: fx.Node, layer: Layer, x: Channels, macs: int) -> Any:
     """Handle a depthwise convolution, which keeps the groups: every channel becomes one or several of its own."""
-    conv = tracer.module(node)
-    out = Channels(1, parts).repeated(conv.out_channels // conv.in_channels)
-    tracer.add_axis(node, "depthwise", parts)
-    tracer.add_axis(node, "writes", out.parts)
-    new = tracer.first_call(node)
-    params_per_channel = kernel if conv.bias is None else kernel + 1
-    tracer.add_cost(node, (out.parts,), macs, params_per_channel if new else 0)
+    weight, bias = argument(node, "weight"), argument(node, "bias")
+    rows = tracer.tensors(weight, 0)
+    if not rows:
+        return NotImplemented
+    out = x.repeated(shape_of(weight)[0] // argument(node, "groups"))
+    tracer.add_axis(layer.name, "depthwise", x.parts)
+    trailing = len(shape_of(node)) - 1 - x.dim
+    tracer.add_axis(layer.name, "writes", out.parts, [*rows, *tracer.tensors(bias, 0)], trailing)
+    tracer.add_macs(layer.name, (out.parts,), macs)
     # Without a bias zeros stay zeros, so that earlier gates still work. With one a masked channel is no longer 0, but
     # the convolution's own output can be masked.
-    return out if conv.bias is None else out.gated_by([str(node.target)])
+    if bias is None:
+        return out
+    return out.gated_by([layer.gate]) if layer.gate else out.without_gates(f"{layer.name} adds a bias")
+
+
+def _grouped(tracer: ChannelTracer, parts: Parts, groups: int) -> Parts | None:
+    """Return the channels of a convolution of several groups, None where the groups do not begin with channels.
+
+    Within one channel group, the channels at the same place of every group of the convolution come and go together.
+    Where each group of the convolution reads channel groups of its own, those are unified.
+    """
+    if len(parts) == 1:
+        return parts if tracer.require_multiple(parts, groups) else None
+    size, rest = divmod(tracer.features(parts), groups)
+    runs = [tracer.block_of(parts, i * size, (i + 1) * size) for i in range(groups)]
+    if rest or runs[0] is None:
+        return None
+    for run in runs[1:]:
+        if run is None or not tracer.unify(runs[0], run, "the groups of a convolution read other channels"):
+            return None
+    return parts
+
+
+def _along_channels(tracer: ChannelTracer, node: fx.Node, x: Channels) -> Any:
+    """Handle a convolution whose kernel moves over the channels as if they were space, such as ECA's attention.
+
+    Its result depends on which channels are neighbours, so that none of them may be absent; their number may change.
+    """
+    if argument(node, "stride") not in (1, [1]) or shape_of(node)[x.dim] != shape_of(first(node))[x.dim]:
+        return NotImplemented
+    weight = shape_of(argument(node, "weight"))
+    tracer.forbid_gating(x.parts, f"the kernel of {operation(node)} runs over its channels ({place(node)})")
+    tracer.compute_with(node, *(tracer.value(argument(node, name)) for name in ("weight", "bias")))
+    positions = math.prod(shape_of(node)) // shape_of(node)[x.dim] // tracer.batch
+    name = tracer.layer(node, argument(node, "weight")).name
+    tracer.add_macs(name, (x.parts,), positions * math.prod(weight[1:]))
+    return x.without_gates(f"the kernel of {operation(node)} runs over its channels")
 
 
 def linear(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a linear layer: it mixes the last dimension, where a channel is several features after a flatten."""
-    layer, parts = tracer.module(node), tracer.parts_of_dim(first(node), -1)
+    weight, bias = argument(node, "weight"), argument(node, "bias")
+    parts, shape = tracer.parts_of_dim(first(node), -1), shape_of(node)
     if parts is None:
         return NotImplemented
-    shape = shape_of(node)
-    positions = math.prod(shape[:-1]) // tracer.batch
-    out = tracer.write_group(node, layer.out_features, dim=len(shape) - 1)
-    tracer.read_channels(node, parts)
-    new = tracer.first_call(node)
-    tracer.add_cost(node, (parts, out.parts), positions, new)
-    if layer.bias is not None:
-        tracer.add_cost(node, (out.parts,), 0, new)
+    layer, columns = tracer.layer(node, weight), tracer.tensors(weight, 1)
+    rows = [*tracer.tensors(weight, 0), *tracer.tensors(bias, 0)]
+    out = tracer.write_group(layer, shape, len(shape) - 1, rows)
+    if not columns or not rows:
+        tracer.freeze(
+            (*parts, *out.parts), f"the weight of {layer.name} is computed from something else ({place(node)})"
+        )
+    tracer.read_channels(layer.name, parts, columns)
+    tracer.add_macs(layer.name, (parts, out.parts), math.prod(shape[:-1]) // tracer.batch)
     return out
 
 
@@ -88,14 +142,18 @@ def batch_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
     MobileNet-V1 (``docs/placement.md``). With the placement ``official`` the first BatchNorm keeps the gate all the
     same, as in the paper's released code.
     """
-    norm, x = tracer.module(node), tracer.channels(first(node))
+    x = tracer.channels(first(node))
     if x is None or x.dim != 1:
         return NotImplemented
-    name = str(node.target)
-    tracer.add_axis(node, "norm", x.parts)
-    if norm.affine:
-        tracer.add_cost(node, (x.parts,), 0, 2 if tracer.first_call(node) else 0)
-    gated = x.gated_by([name])
+    arguments = [argument(node, name) for name in ("weight", "bias", "running_mean", "running_var")]
+    tensors = [tensor for one in arguments for tensor in tracer.tensors(one, 0)]
+    if any(tracer.value(one) is not None and not tracer.tensors(one, 0) for one in arguments):
+        return NotImplemented
+    layer = tracer.layer(node, next((one for one in arguments if tracer.tensors(one, 0)), None))
+    tracer.add_axis(layer.name, "norm", x.parts, tensors, len(shape_of(node)) - 2)
+    if not layer.gate:
+        return x.without_gates(f"{layer.name} is not computed by a layer of its own")
+    gated = x.gated_by([layer.gate])
     if tracer.placement == "last":
         return gated
     pairs = zip(x.parts, gated.parts, strict=True)
@@ -104,48 +162,47 @@ def batch_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
 
 def layer_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a normalisation over the channels of the last dimension: its output depends on how many there are."""
-    norm, x = tracer.module(node), tracer.channels(first(node))
-    if x is None or len(norm.normalized_shape) != 1 or x.dim != len(shape_of(node)) - 1:
+    x = tracer.channels(first(node))
+    if x is None or len(argument(node, "normalized_shape")) != 1 or x.dim != len(shape_of(node)) - 1:
         return NotImplemented
-    return _over_channels(tracer, node, x, norm)
+    return _over_channels(tracer, node, x)
 
 
 def group_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a normalisation over groups of channels, which keeps the width a multiple of the groups."""
-    norm, x = tracer.module(node), tracer.channels(first(node))
-    if x is None or x.dim != 1 or not tracer.require_multiple(x.parts, norm.num_groups):
+    x = tracer.channels(first(node))
+    if x is None or x.dim != 1 or not tracer.require_multiple(x.parts, argument(node, "num_groups")):
         return NotImplemented
-    return _over_channels(tracer, node, x, norm)
+    return _over_channels(tracer, node, x)
 
 
-def _over_channels(tracer: ChannelTracer, node: fx.Node, x: Channels, norm: Any) -> Channels:
+def _over_channels(tracer: ChannelTracer, node: fx.Node, x: Channels) -> Channels:
     """Record a normalisation over channels: a masked channel would still count in its mean, an absent one does not."""
-    tracer.forbid_gating(x.parts, f"{node.target} normalises over its channels")
-    tracer.add_axis(node, "norm", x.parts)
-    parameters = sum(p is not None for p in (norm.weight, norm.bias))
-    tracer.add_cost(node, (x.parts,), 0, parameters if tracer.first_call(node) else 0)
-    return x
+    weight, bias = argument(node, "weight"), argument(node, "bias")
+    name = tracer.layer(node, weight).name
+    reason = f"{name} normalises over its channels"
+    tracer.forbid_gating(x.parts, reason)
+    tracer.add_axis(name, "norm", x.parts, [*tracer.tensors(weight, 0), *tracer.tensors(bias, 0)])
+    return x.without_gates(reason)
 
 
 def prelu(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a PReLU with a single slope or one per channel; 0 stays 0."""
-    layer, x = tracer.module(node), tracer.channels(first(node))
+    x, weight = tracer.channels(first(node)), argument(node, "weight")
     if x is None or x.dim != 1:
         return NotImplemented
-    if layer.num_parameters > 1:
-        tracer.add_axis(node, "scale", x.parts)
-        tracer.add_cost(node, (x.parts,), 0, tracer.first_call(node))
+    if math.prod(shape_of(weight)) > 1:
+        tracer.add_axis(tracer.layer(node, weight).name, "scale", x.parts, tracer.tensors(weight, 0))
     return x
 
 
-LAYERS: dict[type, Handler] = {
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), convolution),
-    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), convolution),
-    nn.Linear: linear,
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), batch_norm),
-    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), batch_norm),
-    nn.LayerNorm: layer_norm,
-    nn.GroupNorm: group_norm,
-    nn.PReLU: prelu,
+LAYERS: dict[str, Handler] = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), convolution),
+    "linear": linear,
+    **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),
+    **dict.fromkeys(("layer_norm", "rms_norm"), layer_norm),
+    "group_norm": group_norm,
+    "prelu": prelu,
 }
-"""The handler of every layer that has a width or parameters."""
+"""The handler of every operator that has weights."""

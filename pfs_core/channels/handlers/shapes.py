@@ -1,182 +1,107 @@
-"""What operations that move dimensions do to channels: flatten, view, permute, indexing, means over space."""
+"""What operators that move dimensions do to channels: flatten, view, permute."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from torch import fx
 
-from pfs_core.channels.abstract_values import Channels, FixedTensor, Shape, Size
-from pfs_core.channels.nodes import argument, first, shape_of
+from pfs_core.channels.abstract_values import Channels
+from pfs_core.channels.handlers.layers import Handler
+from pfs_core.channels.handlers.weights import as_list
+from pfs_core.channels.nodes import argument, first, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
 
-def flatten(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle a flatten, such as [N, C, H, W] to [N, C*H*W]: each channel becomes H*W neighbouring features."""
-    x, before = tracer.channels(first(node)), shape_of(first(node))
-    if node.op == "call_module":
-        start, end = tracer.module(node).start_dim, tracer.module(node).end_dim
-    else:
-        start, end = argument(node, 1, "start_dim", 0), argument(node, 2, "end_dim", -1)
-    if x is None:
-        return NotImplemented
-    start, end = start % len(before), end % len(before)
-    if x.dim < start:
-        return x
-    if x.dim > end:
-        return x.on_dim(x.dim - end + start)
-    if math.prod(before[start : x.dim]) != 1:  # the features of a channel would not be side by side
-        return NotImplemented
-    return x.repeated(math.prod(before[x.dim + 1 : end + 1])).on_dim(start)
-
-
 def view(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle ``view`` and ``reshape``, where channels stay a dimension or become the outermost of several merged ones.
+    """Handle a view, such as a flatten, where channels stay whole.
 
-    The new size of that dimension has to be -1 or follow from the tensor itself, as in ``x.view(x.size(0), -1)``. A
-    number written out would be wrong after a resize, so it freezes the channels.
+    They stay a dimension, become the outermost of several merged ones (each channel is then several neighbouring
+    features), or are divided in two dimensions, of which the first counts equal blocks; such two can become one again.
+    That the sizes follow from the width, and are not numbers that only fit this one, the graph cannot say
+    (:mod:`pfs_core.channels.proof` finds it).
     """
     x, before, after = tracer.channels(first(node)), shape_of(first(node)), shape_of(node)
-    if x is None or len(node.args) < 2:
+    if x is None:
         return NotImplemented
-    sizes = tuple(node.args[1] if isinstance(node.args[1], tuple | list) else node.args[1:])
-    if len(sizes) != len(after):
-        return NotImplemented
-    # The new dimension may merge the channels with none, one, ... or all of the dimensions behind them.
-    merged = [math.prod(before[x.dim + 1 : end]) for end in range(x.dim + 1, len(before) + 1)]
+    start, size = x.dim, before[x.dim]
+    if x.outer is not None:
+        if x.outer != x.dim - 1:
+            return NotImplemented
+        start, size = x.outer, before[x.outer] * size
+    in_front, behind = math.prod(before[:start]), before[x.dim + 1 :]
     for dim, width in enumerate(after):
-        times, rest = divmod(width, before[x.dim])
-        # It starts where the channels start only if as many values are in front of it.
-        aligned = math.prod(after[:dim]) == math.prod(before[: x.dim])
-        if aligned and not rest and times in merged and _follows(tracer, node, x, sizes, dim):
-            return x.repeated(times).on_dim(dim)
+        if math.prod(after[:dim]) != in_front:  # the channels start where as many values are in front of them
+            continue
+        # The new dimension may merge the channels with none, one, ... or all of the dimensions behind them.
+        times, rest = divmod(width, size)
+        if not rest and times in [math.prod(behind[:end]) for end in range(len(behind) + 1)]:
+            return Channels(dim, x.parts).repeated(times)
+        if 1 < width < size and dim + 1 < len(after) and width * after[dim + 1] == size:
+            return _divided(tracer, node, x, dim, width)
     return NotImplemented
 
 
-def _follows(tracer: ChannelTracer, node: fx.Node, x: Channels, sizes: tuple[Any, ...], dim: int) -> bool:
-    """Return whether the sizes are right at any width of ``x``.
-
-    Only the size of ``dim`` may depend on the width: as -1, or as a width that is unified with that of ``x``.
-    """
-    values = {d: tracer.value(size) for d, size in enumerate(sizes)}
-    given = {d: value for d, value in values.items() if isinstance(value, Size | Shape | FixedTensor)}
-    if sizes[dim] == -1 and not given:
-        return True
-    size = given.get(dim)
-    if len(given) != 1 or not isinstance(size, Size):
-        return False
-    return tracer.unify(size.channels.parts, x.parts, f"{node.name} gives it the width of other channels")
+def _divided(tracer: ChannelTracer, node: fx.Node, x: Channels, dim: int, blocks: int) -> Any:
+    """Return channels divided in two dimensions: the block, and the place in it."""
+    if x.outer is not None and shape_of(first(node))[x.outer] == blocks:
+        return replace(x, dim=dim + 1, outer=dim)
+    size = tracer.features(x.parts) // blocks
+    if any(tracer.block_of(x.parts, i * size, (i + 1) * size) is None for i in range(blocks)):
+        return tracer.freeze_inputs(
+            node, f"{operation(node)} ({place(node)}), which does not divide it in equal blocks"
+        )
+    return Channels(dim + 1, x.parts, outer=dim)
 
 
-def permute(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle ``permute``: the dimensions in another order."""
-    x, dims = tracer.channels(first(node)), argument(node, 1, "dims")
-    if x is None or dims is None:
+def reorder(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``permute``, ``transpose``, ``t`` and ``movedim``: the dimensions in another order."""
+    x, count = tracer.channels(first(node)), len(shape_of(node))
+    if x is None:
         return NotImplemented
-    order: Any = dims if isinstance(dims, tuple | list) else node.args[1:]
-    return x.on_dim([d % len(order) for d in order].index(x.dim))
-
-
-def transpose(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle ``transpose``: two dimensions swapped."""
-    x = tracer.channels(first(node))
-    a, b = argument(node, 1, "dim0"), argument(node, 2, "dim1")
-    if x is None or not (isinstance(a, int) and isinstance(b, int)):
-        return NotImplemented
-    dims = len(shape_of(node))
-    a, b = a % dims, b % dims
-    return x.on_dim({a: b, b: a}.get(x.dim, x.dim))
+    order = list(range(count))
+    if operation(node) == "permute":
+        order = [dim % count for dim in argument(node, "dims")]
+    elif operation(node) in ("movedim", "moveaxis"):
+        source = [dim % count for dim in as_list(argument(node, "source"))]
+        target = [dim % count for dim in as_list(argument(node, "destination"))]
+        rest = iter([dim for dim in range(count) if dim not in source])
+        order = [source[target.index(dim)] if dim in target else next(rest) for dim in range(count)]
+    else:
+        a, b = (0, 1) if operation(node) == "t" else (argument(node, "dim0", "axis0"), argument(node, "dim1", "axis1"))
+        order[a % count], order[b % count] = order[b % count], order[a % count]
+    return replace(x, dim=order.index(x.dim), outer=None if x.outer is None else order.index(x.outer))
 
 
 def unsqueeze(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle ``unsqueeze``: a new dimension of size 1."""
-    x, dim = tracer.channels(first(node)), argument(node, 1, "dim")
+    x = tracer.channels(first(node))
     if x is None:
         return NotImplemented
-    before_channels = dim % len(shape_of(node)) <= x.dim
-    return x.on_dim(x.dim + 1 if before_channels else x.dim)
+    new = argument(node, "dim") % len(shape_of(node))
+    outer = None if x.outer is None else x.outer + (new <= x.outer)
+    return replace(x, dim=x.dim + (new <= x.dim), outer=outer)
 
 
 def squeeze(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle ``squeeze``: dimensions of size 1 removed. Without ``dim`` it would remove a single channel as well."""
-    x, before = tracer.channels(first(node)), shape_of(first(node))
-    dim = argument(node, 1, "dim")
-    if x is None:
+    x, before, dims = tracer.channels(first(node)), shape_of(first(node)), argument(node, "dim")
+    if x is None or x.outer is not None:
         return NotImplemented
-    if dim is None:
+    if dims is None:
         return tracer.freeze_inputs(
-            node, f"a squeeze without a dimension ({node.name}), which would drop a single channel"
+            node, f"a squeeze without a dimension ({place(node)}), which would drop a single channel"
         )
-    dims = [d % len(before) for d in _listed(dim)]
-    return NotImplemented if x.dim in dims else _without(x, [d for d in dims if before[d] == 1])
-
-
-def reduce(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle a mean, sum or maximum over dimensions other than that of the channels."""
-    x, dims = tracer.channels(first(node)), argument(node, 1, "dim")
-    if x is None or dims is None:
+    removed = [d % len(before) for d in as_list(dims) if before[d] == 1]
+    if x.dim in [d % len(before) for d in as_list(dims)]:
         return NotImplemented
-    count = len(shape_of(first(node)))
-    dims = [d % count for d in _listed(dims)]
-    if x.dim in dims or len(shape_of(node)) not in (count, count - len(dims)):
-        return NotImplemented
-    return x if len(shape_of(node)) == count else _without(x, dims)
+    return x.on_dim(x.dim - sum(d < x.dim for d in removed))
 
 
-def _without(x: Channels, dims: list[int]) -> Channels:
-    """Return the channels after the dimensions ``dims`` have been removed."""
-    return x.on_dim(x.dim - sum(d < x.dim for d in dims))
-
-
-def _listed(dims: Any) -> list[int]:
-    return list(dims) if isinstance(dims, tuple | list) else [dims]
-
-
-def index(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle ``x[...]``: of a tensor, anywhere but along its images and channels; of a shape, one of its sizes."""
-    indexed, keys = tracer.value(node.args[0]), node.args[1]
-    if isinstance(indexed, Shape):
-        return _size(indexed, keys)
-    if not isinstance(indexed, Channels) or any(isinstance(tracer.value(n), Size) for n in node.all_input_nodes):
-        return NotImplemented
-    keys = keys if isinstance(keys, tuple) else (keys,)
-    if not all(key is None or type(key) in (int, slice) for key in keys):
-        return NotImplemented
-    # One key per dimension of the tensor, in its order; None among them adds a dimension of size 1.
-    given = sum(key is not None for key in keys)
-    keys = (*keys, *[slice(None)] * (len(shape_of(node.args[0])) - given))
-    key_of_dim = [position for position, key in enumerate(keys) if key is not None]
-    if keys[key_of_dim[0]] != slice(None) or keys[key_of_dim[indexed.dim]] != slice(None):
-        return NotImplemented
-    # A number removes its dimension, so those before the channels move them forward.
-    return indexed.on_dim(sum(not isinstance(key, int) for key in keys[: key_of_dim[indexed.dim]]))
-
-
-def size(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle ``x.size()`` and ``x.size(dim)``."""
-    x, dim = tracer.channels(node.args[0]), argument(node, 1, "dim")
-    if x is None:
-        return NotImplemented
-    shape = Shape(x, len(shape_of(node.args[0])))
-    return shape if dim is None else _size(shape, dim)
-
-
-def attribute(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle ``x.shape`` and other attributes of a tensor."""
-    x = tracer.channels(node.args[0])
-    if x is None or node.args[1] not in ("shape", "ndim", "dtype", "device"):
-        return NotImplemented
-    return Shape(x, len(shape_of(node.args[0]))) if node.args[1] == "shape" else None
-
-
-def metadata(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle a method whose result does not depend on a width, such as the number of dimensions."""
-    return None
-
-
-def _size(shape: Shape, key: Any) -> Any:
-    """Return what is known of ``shape[key]``: a width, or None for sizes that no width decides."""
-    if isinstance(key, slice) and all(i is None or isinstance(i, int) for i in (key.start, key.stop, key.step)):
-        return NotImplemented if shape.channels.dim in range(shape.dims)[key] else None
-    if not isinstance(key, int):
-        return NotImplemented
-    return Size(shape.channels) if key % shape.dims == shape.channels.dim else None
+SHAPES: dict[str, Handler] = {
+    **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "_unsafe_view"), view),
+    **dict.fromkeys(("permute", "transpose", "swapaxes", "swapdims", "t", "movedim", "moveaxis"), reorder),
+    "unsqueeze": unsqueeze,
+    "squeeze": squeeze,
+}
+"""The handler of every operator that moves dimensions."""

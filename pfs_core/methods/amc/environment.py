@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from pfs_core.channels import ChannelGraph
+from pfs_core.channels.graph import features
 from pfs_core.config.spec import Budget
 from pfs_core.methods.proportional_gates import proportional_gates
 from pfs_core.structure.budget_cut import closed_form, min_widths, prune_to_budget
@@ -120,7 +121,7 @@ def _fixed_features(model: nn.Module, graph: ChannelGraph, expanded: Mapping[str
             [
                 position,
                 float(any(role == "depthwise" for _, role in members)),
-                sum(repeat * expanded[name] for name, repeat in inputs[writer].segments) if writer in inputs else 0,
+                features(inputs[writer].segments, expanded) if writer in inputs else 0,
                 expanded[group.name],
                 _first(getattr(layer, "stride", 1)),
                 _first(getattr(layer, "kernel_size", 1)),

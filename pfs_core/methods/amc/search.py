@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from pfs_core.channels import ChannelGraph, slice_weights
+from pfs_core.channels.graph import AxisTensor, features
 from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
 from pfs_core.methods.amc.config import AmcConfig
@@ -200,25 +201,26 @@ def input_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     for axis in graph.axes:
         if axis.role != "reads":
             continue
-        of_inputs = _norms_by_input(model.get_submodule(axis.module))
+        of_inputs = torch.zeros(features(axis.segments, widths))
+        for on in axis.tensors:
+            of_inputs += _norms_by_input(model.get_parameter(on.name), on)
         first = 0
-        for name, repeat in axis.segments:
-            last = first + widths[name] * repeat
+        for name, repeat, _, blocks in axis.segments:
+            last = first + widths[name] // blocks * repeat
             if name in norms:
                 group = graph.group(name)
-                of_channels = of_inputs[first:last].view(group.width, repeat).sum(1)
-                norms[name] += of_channels.view(group.blocks, group.gate_count).sum(0)
+                of_channels = of_inputs[first:last].view(-1, repeat).sum(1)
+                norms[name] += of_channels.view(-1, group.gate_count).sum(0)
             first = last
     return norms
 
 
-def _norms_by_input(module: Any) -> Tensor:
-    """Return the L1 norm of the weights of a convolution or linear layer by input, float32 [inputs]."""
-    weight: Tensor = module.weight.detach().abs().float().cpu()
-    if getattr(module, "transposed", False):
-        return weight.flatten(1).sum(1)
-    groups = getattr(module, "groups", 1)
-    return weight.reshape(groups, len(weight) // groups, weight.shape[1], -1).sum((1, 3)).flatten()
+def _norms_by_input(weight: Tensor, inputs: AxisTensor) -> Tensor:
+    """Return the L1 norm of the weights of a layer by input, float32 [inputs]; ``inputs`` says where they are."""
+    columns = weight.detach().abs().float().cpu().movedim(inputs.dim, 1)
+    # Of a grouped convolution, [C', C / groups, ...], each group of rows reads inputs of its own.
+    rows = len(columns) // inputs.shares
+    return columns.reshape(inputs.shares, rows, columns.shape[1], -1).sum((1, 3)).flatten()
 
 
 def _as_gates(falling: Mapping[str, Tensor], norms: Mapping[str, Tensor]) -> dict[str, Tensor]:

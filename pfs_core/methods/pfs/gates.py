@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from pfs_core.channels import ChannelGraph
-from pfs_core.errors import UserError
 
 
 class _Stretch(NamedTuple):
@@ -14,8 +13,8 @@ class _Stretch(NamedTuple):
 
     Attributes:
         position: the position of the group among the gated ones; None if this layer does not gate the group.
-        width: the channels of the group.
-        blocks: channels per gate, behind grouped convolutions.
+        width: the channels of the group, or of one block of it.
+        blocks: channels per gate among them.
         repeat: features per channel, side by side.
     """
 
@@ -40,16 +39,10 @@ class Gates:
     Args:
         model: the network; all its parameters are frozen, in place.
         graph: the channel graph of the network.
-
-    Raises:
-        UserError: the network has nothing to prune.
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
         groups = graph.prunable()
-        if not groups:
-            reasons = "; ".join(f"{g.name}: {g.reason}" for g in graph.groups)
-            raise UserError(f"no channel group of the network can be pruned ({reasons})")
         self.groups = [group.name for group in groups]
         self.sizes = [group.gate_count for group in groups]
         self._scales: dict[str, tuple[Tensor, list[_Stretch]]] = {}
@@ -61,14 +54,14 @@ class Gates:
         group_named = {group.name: group for group in graph.groups}
         gating_layers = {name for group in groups for name in group.gates}
         for axis in graph.axes:
-            if axis.module not in gating_layers or axis.role not in ("writes", "norm"):
+            if axis.module not in gating_layers or axis.role not in ("writes", "norm", "gate"):
                 continue
             module: Any = model.get_submodule(axis.module)
             stretches = []
-            for name, repeat in axis.segments:
+            for name, repeat, _, parts in axis.segments:
                 group = group_named[name]
                 position = self.groups.index(name) if axis.module in group.gates else None
-                stretches.append(_Stretch(position, group.width, group.blocks, repeat))
+                stretches.append(_Stretch(position, group.width // parts, group.blocks // parts, repeat))
             if axis.role == "norm" and module.weight is not None:
                 self._scales[f"{axis.module}.weight"] = (module.weight.detach().clone(), stretches)
                 # The shift must follow the gate: a channel with scale 0 and a shift would still be a constant, not
@@ -77,7 +70,7 @@ class Gates:
                     self._scales[f"{axis.module}.bias"] = (module.bias.detach().clone(), stretches)
             else:
                 self._outputs[axis.module] = stretches
-                module.register_forward_hook(self._multiply(axis.module))
+                module.register_forward_hook(self._multiply(axis.module, axis.trailing))
 
     def scales(self) -> dict[str, Tensor]:
         """Return the gated BatchNorm scales and shifts, ``{parameter: [channels]}``.
@@ -89,11 +82,9 @@ class Gates:
         self._factors = {name: _factor(stretches, parts) for name, stretches in self._outputs.items()}
         return {name: _factor(stretches, parts) * initial for name, (initial, stretches) in self._scales.items()}
 
-    def _multiply(self, name: str) -> Any:
+    def _multiply(self, name: str, trailing: int) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            factor = self._factors[name].to(output.dtype)
-            trailing = 0 if isinstance(module, nn.Linear) else output.ndim - 2
-            return output * factor.view(-1, *[1] * trailing)
+            return output * self._factors[name].to(output.dtype).view(-1, *[1] * trailing)
 
         return hook
 

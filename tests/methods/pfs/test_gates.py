@@ -5,7 +5,6 @@ import torch
 from torch.func import functional_call
 
 from pfs_core.channels import slice_weights, trace
-from pfs_core.errors import UserError
 from pfs_core.methods.pfs.gates import Gates
 from pfs_core.models import build_model
 from tests.channels import networks
@@ -133,16 +132,3 @@ def test_gates_by_group_are_a_copy():
     with torch.no_grad():
         gates.values.zero_()
     assert all((values == 1).all() for values in given.values())
-
-
-def test_a_network_with_nothing_to_prune_says_why():
-    model = networks.chain(roll=Roll(), head=networks.head(2))
-    with pytest.raises(UserError, match=r"no channel group .* can be pruned .*network's input"):
-        Gates(model, trace(model, networks.INPUT))
-
-
-class Roll(torch.nn.Module):
-    """Moves channels."""
-
-    def forward(self, x):
-        return x.roll(1, 1)

@@ -1,0 +1,146 @@
+"""From a model to one graph of ATen operators, by ``torch.export``: whatever class or Python code made them."""
+
+import contextlib
+import copy
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from pfs_core.errors import UserError
+
+
+class Exported(NamedTuple):
+    """A network as a graph of ATen operators, with the shape of every tensor.
+
+    Attributes:
+        graph: the operators, in the order in which they run. Operators in place are in it as such.
+        tensors: ``{placeholder: parameter or buffer}``, by the first of its names.
+        images: the placeholders of the network's input.
+    """
+
+    graph: fx.Graph
+    tensors: dict[str, str]
+    images: set[str]
+
+
+def export(model: nn.Module, images: Tensor) -> Exported:
+    """Return the graph of what ``model``, in the mode that it is in, does to such images.
+
+    Its tensors are only looked at: nothing is computed on real values.
+
+    Raises:
+        UserError: what it does depends on the values of the images.
+    """
+    with named(f"{type(model).__name__} cannot be traced"), _attention_in_full():
+        program = torch.export.export(model, (images,), strict=False)
+    signature = program.graph_signature
+    first_name = _first_names(model)
+    stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    return Exported(
+        program.graph,
+        {placeholder: first_name.get(name, name) for placeholder, name in stored.items()},
+        set(signature.user_inputs),
+    )
+
+
+def count_macs(model: nn.Module, images: Tensor) -> int:
+    """Return the multiply-accumulates of a forward pass as PyTorch counts them (two FLOPs each)."""
+    flops = FlopCounterMode(display=False)
+    with flops:
+        run_without_values(model, images)
+    return flops.get_total_flops() // 2
+
+
+def run_without_values(model: nn.Module, images: Tensor) -> object:
+    """Run a model on the shapes of its tensors; returns what it returns, without values."""
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.no_grad(), fake, quiet(), _attention_in_full():
+        return model(fake.from_tensor(images))
+
+
+def without_weights(model: nn.Module) -> nn.Module:
+    """Return a copy of ``model`` that has the same tensors, so that its mode and attributes can be changed.
+
+    Raises:
+        UserError: it cannot be copied.
+    """
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+        raise UserError(
+            f"{type(model).__name__} cannot be copied: it has lazy layers, which need a first batch of images"
+        )
+    with named(f"{type(model).__name__} cannot be copied"):
+        # The tensors enter the copy through deepcopy's memo, so that the weights are never copied.
+        return copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """Return the first name of every parameter and buffer by all of its names."""
+    every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for name, tensor in every:
+        first.setdefault(id(tensor), name)
+    return {name: first[id(tensor)] for name, tensor in every}
+
+
+@contextlib.contextmanager
+def _attention_in_full() -> Iterator[None]:
+    """Keep ``nn.MultiheadAttention`` from its fused kernel for evaluation, whose products PyTorch does not count."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep PyTorch from printing tracebacks of errors that become one line, and warnings about fake tensors."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """Turn any error that a user's model raises into one line that says where it was raised."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"{what}: {in_a_line(e)}") from None
+
+
+def in_a_line(error: Exception) -> str:
+    """Return what is wrong by an error that a user's model raised, and the line of their code that raised it."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, DataDependentOutputException):
+        reason = "what it does depends on their values"
+    return f"{reason}{_place(error)}"
+
+
+def _place(error: Exception) -> str:
+    """Return the line of the user's own code that raised an error: the innermost one outside PyTorch and pfs."""
+    ours = (Path(torch.__file__).parent, Path(__file__).parent)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.parent in (Path(copy.__file__).parent, Path(contextlib.__file__).parent):
+            continue
+        if path.is_file() and not any(path.is_relative_to(folder) for folder in ours):
+            return f" ({path.name}, line {frame.lineno}: {frame.line})"
+    return ""

@@ -1,0 +1,83 @@
+"""What operators on space do to channels: pooling, resizing, padding, shuffling pixels."""
+
+from typing import Any
+
+from torch import fx
+
+from pfs_core.channels.abstract_values import Channels
+from pfs_core.channels.handlers.elementwise import breaks_zero
+from pfs_core.channels.handlers.layers import Handler
+from pfs_core.channels.handlers.weights import as_list
+from pfs_core.channels.nodes import argument, first, operation, place, shape_of
+from pfs_core.channels.tracer import ChannelTracer
+
+
+def pool(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle an operator on each channel alone that keeps zeros, such as pooling or interpolation.
+
+    It works on as many of the last dimensions as its name says; the channels must not be one of them.
+    """
+    x = tracer.channels(first(node))
+    spatial = next((int(digit) for digit in operation(node) if digit.isdigit()), 2)
+    if x is None or x.dim >= len(shape_of(first(node))) - spatial:
+        return NotImplemented
+    values = node.meta.get("val")
+    return tuple(x for _ in values) if isinstance(values, tuple | list) else x  # the maximum's places have them as well
+
+
+def pad(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle a padding of space; channels that are padded themselves are frozen (a ResNet's shortcut of option A)."""
+    x, shape = tracer.channels(first(node)), shape_of(first(node))
+    sizes, mode, value = argument(node, "pad", "padding"), argument(node, "mode"), argument(node, "value")
+    if x is None:
+        return NotImplemented
+    before_last = len(shape) - 1 - x.dim  # sizes are given in pairs, for the last dimension first
+    if any(sizes[2 * before_last : 2 * before_last + 2]):
+        return tracer.freeze_inputs(node, f"a padding of the channels ({place(node)})")
+    return breaks_zero(tracer, node) if value and mode in (None, "constant") else x
+
+
+def move_pixels(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle an operator that moves values along the dimensions that it is given, which must not be the channels'."""
+    x, dims = tracer.channels(first(node)), argument(node, "dims", "dim")
+    count = len(shape_of(first(node)))
+    if x is None or dims in (None, []) or {x.dim, x.outer} & {dim % count for dim in as_list(dims)}:
+        return NotImplemented
+    return x
+
+
+def pixel_unshuffle(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``pixel_unshuffle``: each channel becomes several neighbouring ones, of every so manyth pixel."""
+    x = tracer.channels(first(node))
+    if x is None or x.dim != len(shape_of(node)) - 3:
+        return NotImplemented
+    return x.repeated(argument(node, "downscale_factor") ** 2)
+
+
+def pixel_shuffle(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``pixel_shuffle``, where the neighbouring channels that become one come from one channel already."""
+    x, times = tracer.channels(first(node)), argument(node, "upscale_factor") ** 2
+    if x is None or x.dim != len(shape_of(node)) - 3:
+        return NotImplemented
+    if any(part.repeat % times for part in x.parts):
+        return tracer.freeze_inputs(node, f"pixel_shuffle ({place(node)}), which needs a multiple of {times} channels")
+    return Channels(x.dim, tuple(part._replace(repeat=part.repeat // times) for part in x.parts))
+
+
+SPATIAL: dict[str, Handler] = {
+    **dict.fromkeys([f"{kind}_pool{n}d" for n in (1, 2, 3) for kind in ("max", "avg", "adaptive_avg")], pool),
+    **dict.fromkeys([f"adaptive_max_pool{n}d" for n in (1, 2, 3)], pool),
+    **dict.fromkeys([f"max_pool{n}d_with_indices" for n in (1, 2, 3)], pool),
+    **dict.fromkeys([f"{kind}_pad{n}d" for n in (1, 2, 3) for kind in ("reflection", "replication")], pool),
+    **dict.fromkeys(("upsample_linear1d", "upsample_trilinear3d"), pool),
+    **dict.fromkeys(("upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa"), pool),
+    **dict.fromkeys(("_upsample_bicubic2d_aa",), pool),
+    **dict.fromkeys([f"upsample_nearest{n}d" for n in (1, 2, 3)], pool),
+    **dict.fromkeys([f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)], pool),
+    "grid_sampler": pool,
+    **dict.fromkeys(("pad", "constant_pad_nd"), pad),
+    **dict.fromkeys(("roll", "flip", "cumsum", "sort"), move_pixels),
+    "pixel_unshuffle": pixel_unshuffle,
+    "pixel_shuffle": pixel_shuffle,
+}
+"""The handler of every operator on space."""

@@ -1,0 +1,278 @@
+"""The proof of a channel graph on the network itself: what a graph of operators cannot say is found by trying.
+
+A graph does not say whether a size is a number that only fits this width, what a kernel of one's own computes, or
+whether a handler is wrong. So the network is tried: resized to random widths, does it run, forward and backward, and
+cost what the closed form says? With random channels of every group masked, does it compute what it computes without
+them? Groups for which it does not are found by halving, and are left as they are, with the reason.
+"""
+
+import copy
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+
+from pfs_core.channels.export import count_macs, in_a_line, named, quiet
+from pfs_core.channels.graph import ChannelGraph, Cost
+from pfs_core.channels.resizing import slice_weights, with_widths
+
+EXACT = 1e-6
+"""The largest difference, relative to the largest output, that is taken for rounding (float64; 1e-12 is usual)."""
+EXACT_IN_FLOAT32 = 1e-2
+"""The same in float32 and less (1e-5 is usual; what is wrong is almost always above 0.1)."""
+BATCH = 2
+_NORMS = nn.modules.batchnorm._NormBase
+
+Reasons = dict[str, str]
+"""``{group: why it must stay as it is}``."""
+Trial = Callable[[list[str]], str]
+"""Tries some groups together; returns what is wrong, or nothing."""
+
+
+class Refuted(NamedTuple):
+    """What a channel graph says of a network and does not hold, ``{group: reason}``.
+
+    Attributes:
+        frozen: groups that must stay as they are.
+        no_wider: groups that can lose channels but not get more, where a number in the network's code is their width.
+    """
+
+    frozen: Mapping[str, str] = {}
+    no_wider: Mapping[str, str] = {}
+
+    def corrected(self, graph: ChannelGraph) -> ChannelGraph:
+        """Return the graph without what does not hold."""
+        return graph.frozen(self.frozen).not_widened(self.no_wider)
+
+
+def refuted_groups(model: nn.Module, graph: ChannelGraph) -> Refuted:
+    """Return the groups for which ``graph`` does not hold on ``model``, with the reasons.
+
+    The model is not changed, nor is torch's global random state.
+
+    Args:
+        model: the network that ``graph`` was traced from, with weights (not on the meta device).
+        graph: its channel graph.
+
+    Raises:
+        UserError: the model fails in training mode as it is.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        resizing = _Resizing(model, graph)
+        groups = [g.name for g in graph.groups if g.resizable]
+        failed = _refuted(groups, [resizing.count_narrow, resizing.train_narrow])
+        frozen = {name: f"resized, the network fails: {why}" for name, why in failed.items()}
+        no_wider = _refuted([name for name in groups if name not in frozen], [resizing.count_wide])
+        rest = graph.frozen(frozen)
+        frozen |= _refuted([g.name for g in rest.prunable()], [Masking(model, rest)])
+        return Refuted(frozen, {name: why for name, why in no_wider.items() if name not in frozen})
+
+
+def _refuted(groups: list[str], trials: list[Trial]) -> Reasons:
+    """Return the groups without which all others pass every trial together, each with what is wrong with it."""
+    refuted: Reasons = {}
+    for trial in trials:
+        while rest := [name for name in groups if name not in refuted]:
+            found = _halved(rest, trial)
+            refuted |= found
+            if not found:
+                break
+    return refuted
+
+
+def _halved(groups: list[str], trial: Trial) -> Reasons:
+    """Return those of several groups that fail the trial alone, or all of them if they fail only together."""
+    wrong = trial(groups)
+    if not wrong or len(groups) == 1:
+        return dict.fromkeys(groups, wrong) if wrong else {}
+    middle = len(groups) // 2
+    found = _halved(groups[:middle], trial) | _halved(groups[middle:], trial)
+    return found or dict.fromkeys(groups, wrong)
+
+
+class _Resizing:
+    """Tries resizes without values: narrower in training mode, narrower and wider against the cost in closed form."""
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
+        self._graph = graph
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        with self._fake:
+            tensors = [*model.parameters(), *model.buffers()]
+            memo: dict[int, Tensor] = {id(t): self._fake.from_tensor(t.detach()) for t in tensors}
+            memo |= {id(p): nn.Parameter(memo[id(p)], p.requires_grad) for p in model.parameters()}
+            self._model = copy.deepcopy(model, memo)
+        self._dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        narrow, wide = self._unlike(0), self._unlike(1)  # an expansion makes networks wider
+        self.count_narrow: Trial = functools.partial(self._attempt, self._count, narrow)
+        self.train_narrow: Trial = functools.partial(self._attempt, self._train, narrow)
+        self.count_wide: Trial = functools.partial(self._attempt, self._count, wide)
+
+    def _unlike(self, times: int) -> dict[str, int]:
+        """Return widths that no group has; groups that are equally wide get as different ones as there are.
+
+        They are below the width of each group, and above ``times`` times that width where ``times`` is not 0.
+        """
+        seen: Counter[int] = Counter()
+        widths = {}
+        for group in self._graph.groups:
+            count = group.gate_count
+            widths[group.name] = (count * times + 1 + seen[count] % max(1, count - 1)) * group.blocks
+            seen[count] += 1
+        return widths
+
+    def _attempt(self, run: Callable[[Mapping[str, int]], str], drawn: Mapping[str, int], groups: list[str]) -> str:
+        widths = self._graph.widths() | {name: drawn[name] for name in groups}
+        try:
+            with self._fake, quiet():
+                return run(widths)
+        except Exception as e:  # whatever a user's model raises
+            return in_a_line(e)
+
+    def _count(self, widths: Mapping[str, int]) -> str:
+        resized = with_widths(self._model, self._graph, widths).eval()
+        macs = count_macs(resized, torch.empty(1, *self._graph.input_shape, dtype=self._dtype))
+        counted = Cost(macs, sum(p.numel() for p in resized.parameters()))
+        expected = self._graph.cost(widths)
+        return "" if counted == expected else f"it costs {counted} and not {expected}"
+
+    def _train(self, widths: Mapping[str, int]) -> str:
+        resized = with_widths(self._model, self._graph, widths).train()
+        outputs = _tensors(resized(torch.empty(BATCH, *self._graph.input_shape, dtype=self._dtype)))
+        sum(output.sum() for output in outputs if output.requires_grad).backward()  # type: ignore[union-attr]
+        return ""
+
+
+class Masking:
+    """Tries masks: a network with some channels set to 0 where gates act computes what it computes without them.
+
+    It computes in float64 or, where the model's own code mixes in numbers of another precision, in the model's.
+
+    Args:
+        model: the network.
+        graph: its channel graph.
+        share: of the gates of a group that are kept, at least one.
+
+    Raises:
+        UserError: the model fails in training mode.
+    """
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph, share: float = 0.5) -> None:
+        self._graph = graph
+        self._exact = EXACT
+        self._images = torch.randn(BATCH, *graph.input_shape, dtype=torch.float64)
+        try:
+            self._model = calibrated(copy.deepcopy(model), self._images)
+        except Exception:  # a model that mixes in numbers of another precision
+            self._exact = EXACT_IN_FLOAT32
+            self._images = self._images.to(next((p.dtype for p in model.parameters()), torch.float32))
+            with named(f"{type(model).__name__} cannot process its images in training mode"):
+                self._model = calibrated(copy.deepcopy(model), self._images)
+        self._kept = random_kept(graph, share=share)
+
+    @torch.no_grad()
+    def __call__(self, groups: list[str]) -> str:
+        """Return what is wrong when random channels of these groups alone are masked and removed; empty if nothing."""
+        kept = {name: self._kept[name] for name in groups}
+        try:
+            masked = self._compute(mask(self._model, self._graph, kept))
+            removed = self._compute(slice_weights(self._model, self._graph, kept))
+        except Exception as e:  # whatever a user's model raises
+            return in_a_line(e)
+        difference = relative_difference(masked, removed)
+        return "" if difference <= self._exact else f"masked and removed channels differ by {difference:.2g}"
+
+    def _compute(self, model: nn.Module) -> Tensor:
+        torch.manual_seed(0)
+        return torch.cat([output.flatten(1).double() for output in _tensors(model(self._images))], 1)
+
+
+def calibrated(model: nn.Module, images: Tensor) -> nn.Module:
+    """Return ``model``, changed, in evaluation mode and the images' precision, such that masks on any channels show.
+
+    BatchNorms get random affines and the statistics of ``images``; layers that start at zero or almost (a classifier,
+    a residual branch) get random values, and what is random in training is switched off.
+
+    Args:
+        model: the network.
+        images: [N, C, H, W].
+    """
+    model = model.to(images.dtype).train()
+    for parameter in model.parameters():
+        if parameter.numel() > 1 and parameter.abs().max() < 1e-3:
+            nn.init.normal_(parameter, 0.0, 0.1)
+    for module in model.modules():
+        for attribute in ("p", "drop_prob"):
+            if isinstance(getattr(module, attribute, None), float):
+                setattr(module, attribute, 0.0)
+        if isinstance(module, _NORMS) and module.affine:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0.0, 0.5)
+        if isinstance(module, _NORMS) and module.track_running_stats:
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.no_grad():
+        model(images)
+    return model.eval()
+
+
+def mask(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of ``model`` that sets all channels but the ``kept`` to 0 where the graph says that gates act.
+
+    Args:
+        model: the network.
+        graph: its channel graph.
+        kept: ``{group: int64 [n]}``, indices of gates; groups that are not named keep all.
+    """
+    out = copy.deepcopy(model)
+    for axis in graph.axes:
+        if axis.role not in ("writes", "norm", "gate"):
+            continue
+        factors = []
+        for name, repeat, _, blocks in axis.segments:
+            group = graph.group(name)
+            gate = torch.ones(group.gate_count)
+            if name in kept and axis.module in group.gates:
+                gate = torch.zeros_like(gate)
+                gate[kept[name]] = 1
+            factors.append(gate.repeat(group.blocks // blocks).repeat_interleave(repeat))
+        factor = torch.cat(factors)
+        if not factor.all():
+            out.get_submodule(axis.module).register_forward_hook(_multiplied(factor, axis.trailing))
+    return out
+
+
+def _multiplied(factor: Tensor, trailing: int) -> Callable[[nn.Module, object, Tensor], Tensor]:
+    def hook(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        return output * factor.view(-1, *[1] * trailing).to(output.dtype)
+
+    return hook
+
+
+def random_kept(graph: ChannelGraph, seed: int = 0, share: float = 0.5) -> dict[str, Tensor]:
+    """Return a random share of the gates of every prunable group, at least one: ``{group: int64 [n]}``, rising."""
+    random = torch.Generator().manual_seed(seed)
+    kept = {}
+    for group in graph.prunable():
+        order = torch.randperm(group.gate_count, generator=random)
+        kept[group.name] = order[: max(1, round(group.gate_count * share))].sort().values
+    return kept
+
+
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference of two outputs, relative to the largest value of the second."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def _tensors(output: object) -> list[Tensor]:
+    """Return the tensors of what a network returns."""
+    if isinstance(output, Tensor):
+        return [output]
+    values: Iterable[object] = output.values() if isinstance(output, Mapping) else output  # type: ignore[assignment]
+    return (
+        [tensor for value in values for tensor in _tensors(value)] if isinstance(output, Mapping | tuple | list) else []
+    )

@@ -1,0 +1,35 @@
+"""Small networks of many families of timm: proved, and most of them prunable (all: benchmarks/networks.py)."""
+
+import pytest
+import torch
+
+from pfs_core.channels import refuted_groups, resize, slice_weights, trace
+from pfs_core.models import build_model
+from tests.channels.masking import EXACT, calibrated, difference, masked, random_kept
+
+SHAPE = (3, 64, 64)
+NAMES = (
+    "resnet10t", "lcnet_050", "tinynet_e", "mobilenetv3_small_100", "regnetx_002", "repvgg_a0", "ghostnet_050",
+    "ese_vovnet19b_slim_dw", "cs3darknet_focus_s", "dla46_c", "skresnet18", "mobileone_s0", "fasternet_t0",
+)  # fmt: skip
+NUMBERS = {"cs3darknet_focus_s": 4, "skresnet18": 4, "fasternet_t0": 4}
+"""Groups whose width is written as a number in the network's code, so that they stay as they are."""
+HALF = 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_proved_and_most_of_it_is_prunable(name):
+    torch.manual_seed(0)
+    model = build_model(f"timm:{name}", num_classes=10)
+    whole = trace(model, SHAPE, "all")
+    refuted = refuted_groups(model, whole)
+    assert len(refuted.frozen) == NUMBERS.get(name, 0)
+    whole, inner = refuted.corrected(whole), refuted.corrected(trace(model, SHAPE))
+    assert inner.prunable_macs() > 0.8 * inner.cost().macs
+    assert whole.cost(whole.expanded(HALF)).macs < 0.55 * whole.cost().macs
+    resized = resize(model, whole, whole.expanded(HALF)).train()
+    resized(torch.randn(2, *SHAPE)).square().sum().backward()
+    kept, model = random_kept(whole), calibrated(model, SHAPE, 2)
+    x = torch.randn(2, *SHAPE, dtype=torch.float64)
+    with torch.no_grad():
+        assert difference(masked(model, whole, kept)(x), slice_weights(model, whole, kept)(x)) < EXACT
