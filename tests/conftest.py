@@ -37,6 +37,15 @@ settings.load_profile("pfs")
 
 
 @pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory):
+    """What is made once on a machine is made once for all tests, and not taken from what was made before."""
+    folder = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PFS_CACHE", str((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "cache"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def no_onnx():
     """A retraining writes no ``model.onnx``, which takes longer than what it is tested for; pipelines do."""
     with pytest.MonkeyPatch.context() as patch:

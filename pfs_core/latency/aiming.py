@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable, Mapping
 
 from pfs_core.channels import ChannelGraph
+from pfs_core.config.made_once import cache_file, made_once
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.latency.cache import cached, measured_once
 from pfs_core.latency.learning import network_key, pair_timer
 from pfs_core.latency.machine import machine
 from pfs_core.latency.model import MeasuredNetwork
@@ -91,4 +91,4 @@ class MeasuredRatios:
             with pair_timer(self.spec, self.graph, self.runtime, self.threads) as timer:
                 return MeasuredNetwork(widths=dict(widths), ratio=timer.ratio(widths, longer=4))
 
-        return measured_once(cached("ratio", *self._key, dict(widths)), MeasuredNetwork, measure).ratio
+        return made_once(cache_file("ratio", *self._key, dict(widths)), MeasuredNetwork, measure).ratio

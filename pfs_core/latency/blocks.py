@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from pfs_core.config.made_once import cache_file, made_once
 from pfs_core.config.spec import Config
 from pfs_core.config.stages import LatencyConfig
-from pfs_core.latency.cache import cached, measured_once
 from pfs_core.latency.machine import machine
 from pfs_core.latency.protocol import interleaved, quiet
 from pfs_core.latency.runtimes import usable_threads
@@ -59,7 +59,7 @@ def runtime_block(runtime: str, threads: int = 1) -> int:
     """
     threads = usable_threads(runtime, threads, "extract.blocks=auto")
     here = machine()
-    path = cached("widths", here, runtime, threads, WIDTHS)
+    path = cache_file("widths", here, runtime, threads, WIDTHS)
 
     def measure() -> WidthTimes:
         logger.info(f"measuring how many channels {runtime} computes at once, once on this machine")
@@ -68,7 +68,7 @@ def runtime_block(runtime: str, threads: int = 1) -> int:
             machine=here, runtime=runtime, threads=threads, milliseconds=found, block=block_of_steps(found)
         )
 
-    times = measured_once(path, WidthTimes, measure)
+    times = made_once(path, WidthTimes, measure)
     logger.info(f"{runtime} computes {times.block} channels at once ({path})")
     return times.block
 

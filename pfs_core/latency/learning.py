@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from pfs_core.channels import ChannelGraph
+from pfs_core.config.made_once import cache_file, made_once
 from pfs_core.config.spec import ModelSpec
-from pfs_core.latency.cache import cached, measured_once
 from pfs_core.latency.machine import machine
 from pfs_core.latency.model import LatencyModel, MeasuredNetwork, fit
 from pfs_core.latency.protocol import quiet
@@ -57,7 +57,7 @@ def latency_model(
     """
     threads = usable_threads(runtime, threads, "a latency budget")
     here = machine()
-    path = cached("latency", here, *network_key(spec, graph), runtime, threads, channel_multiple, block, seed)
+    path = cache_file("latency", here, *network_key(spec, graph), runtime, threads, channel_multiple, block, seed)
 
     def measure() -> LatencyModel:
         logger.info(f"latency model of {spec.name} in {runtime}: measuring structures for {SECONDS:.0f} s, once here")
@@ -66,7 +66,7 @@ def latency_model(
         about = {"machine": here, "runtime": runtime, "threads": threads, "channel_multiple": channel_multiple}
         return _learned(graph, measured, float(np.median(timer.dense_ms)), about)
 
-    model = measured_once(path, LatencyModel, measure)
+    model = made_once(path, LatencyModel, measure)
     logger.info(
         f"latency model  dense {model.dense_ms:.3f} ms, error {model.error_median:.1%} (median) and "
         f"{model.error_p90:.1%} (p90) on {len(model.tested)} structures that it was not fitted to ({path})"

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pfs_core.nn.weights import weights_of
 from pfs_core.structure import Structure
 
 
@@ -32,7 +33,7 @@ def write_network(structure: Structure, folder: Path, seed: int) -> None:
         model.train()(torch.randn(8, *structure.model.input_shape))
     folder.mkdir()
     structure.save(folder / "structure.json")
-    save_file(model.state_dict(), folder / "model.safetensors")
+    save_file(weights_of(model), folder / "model.safetensors")
 
 
 @lru_cache(maxsize=8)

@@ -7,14 +7,16 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from pfs_core.channels import ChannelGraph, resize, trace
+from pfs_core.channels import ChannelGraph, Refuted, resize, trace
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import ImageSplit
 from pfs_core.methods.config import MethodConfig
 from pfs_core.models import build_model
+from pfs_core.models.outputs import check_network
 from pfs_core.runtime.device import reuse_memory
 from pfs_core.runtime.progress import Record, ignore
 from pfs_core.structure.budget_cut import check_reachable
+from pfs_core.structure.proved import refuted_once
 from pfs_core.training.checkpoints import Checkpoints
 
 C = TypeVar("C", bound=MethodConfig)
@@ -28,6 +30,7 @@ class SearchContext:
         spec: the network, with the classes and input shape of the images and the expansion of the configuration.
         model: the network at its expanded widths, freshly initialised, on the device of the images.
         graph: the channel graph of the unexpanded network.
+        refuted: what the graph said of the network and does not hold; ``graph`` is without it.
         widths: the width of every group of ``model``.
         budget: the budget of the structure; a latency budget is replaced by the same fraction of the MACs, since the
             latency of a structure is only known once extraction has measured this machine.
@@ -41,6 +44,7 @@ class SearchContext:
     spec: ModelSpec
     model: nn.Module
     graph: ChannelGraph
+    refuted: Refuted
     widths: dict[str, int]
     budget: Budget
     data: ImageSplit
@@ -89,7 +93,10 @@ def search_context(
     )
     torch.manual_seed(seed)
     model = build_model(spec)
-    graph = trace(model, spec.input_shape, config.policy, config.placement)
+    check_network(model, spec)
+    # Where the official placement masks channels is not where they can be removed, and needs no proof.
+    refuted = refuted_once(model, trace(model, spec.input_shape, config.policy))
+    graph = refuted.corrected(trace(model, spec.input_shape, config.policy, config.placement))
     widths = graph.expanded(spec.expand, spec.expand_stream)
     check_reachable(graph, widths, budget.in_macs)
     model = resize(model, graph, widths).to(data.device)
@@ -104,4 +111,6 @@ def search_context(
         "split": data.info.fingerprint,
         "device": data.device.type,
     }
-    return SearchContext(spec, model, graph, widths, budget.in_macs, data, config, seed, record, open_checkpoints(key))
+    return SearchContext(
+        spec, model, graph, refuted, widths, budget.in_macs, data, config, seed, record, open_checkpoints(key)
+    )

@@ -42,6 +42,8 @@ def write_gates(out: str | Path, context: SearchContext, budget: Budget, found: 
     info = SearchInfo(
         method=config.method,
         model=context.spec,
+        frozen=dict(context.refuted.frozen),
+        no_wider=dict(context.refuted.no_wider),
         config=config,
         budget=str(budget),
         device=str(data.device),

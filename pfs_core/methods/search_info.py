@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator
 
+from pfs_core.channels import Refuted
 from pfs_core.config.spec import ModelSpec
 from pfs_core.methods.config import MethodConfig
 from pfs_core.methods.registry import METHODS
@@ -24,6 +25,10 @@ class SearchInfo(ResultFile):
     """Name of the method; files of older versions, which had only ``pfs``, do not have it."""
     model: ModelSpec
     """The network, with the expansion that it was searched at."""
+    frozen: dict[str, str] = Field(default_factory=dict)
+    """Channel groups that the proof of the graph has left as they are, each with the reason; older files have none."""
+    no_wider: dict[str, str] = Field(default_factory=dict)
+    """Channel groups that it lets lose channels and not get more, each with the reason."""
     config: SerializeAsAny[MethodConfig] = Field(validation_alias="recipe", serialization_alias="recipe")
     """Settings of the method."""
     budget: str
@@ -66,6 +71,11 @@ class SearchInfo(ResultFile):
     """Cost of the stages ``pretrain`` and ``search``; older files do not have it."""
     peak_memory_mib: dict[str, int] = Field(default_factory=dict)
     """Peak memory in MiB of the ``host`` and, with a GPU, of the ``device``."""
+
+    @property
+    def refuted(self) -> Refuted:
+        """What the channel graph said of the network and does not hold."""
+        return Refuted(self.frozen, self.no_wider)
 
     @field_validator("config", mode="before")
     @classmethod

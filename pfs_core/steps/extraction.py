@@ -59,7 +59,7 @@ def extract_structures(
     check_out(out, "structure")
     timer = StepTimer()
     scores, info = load_gates(gates)
-    graph = unexpanded_graph(info.model, info.config.policy, info.config.placement)
+    graph = info.refuted.corrected(unexpanded_graph(info.model, info.config.policy, info.config.placement))
     provenance = {
         **({"dataset": info.dataset} if info.dataset else {}),
         "split_fingerprint": info.split_fingerprint,

@@ -23,6 +23,9 @@ from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
 from pfs_core.structure.blocks import fast_widths
 
+_SHOWN = 6
+"""Number of groups whose reasons a message gives."""
+
 
 class CostModel(NamedTuple):
     """The cost of widths in the metric of a budget.
@@ -156,6 +159,10 @@ def check_reachable(
     block: int = 1,
 ) -> None:
     """Raise UserError unless the budget is at most the dense network and at least the smallest structure."""
+    if not graph.prunable():
+        shown = [f"{group.name}: {group.reason}" for group in graph.groups[:_SHOWN]]
+        more = [f"and {len(graph.groups) - _SHOWN} more"] if len(graph.groups) > _SHOWN else []
+        raise UserError(f"no channel group of the network can be pruned ({'; '.join([*shown, *more])})")
     cost_model = cost_model or closed_form(graph, budget.metric)
     cost = cost_model.cost(min_widths(graph, expanded, channel_multiple, floor, block))
     if budget.fraction(cost_model.dense) > 1:

@@ -16,6 +16,7 @@ from pfs_core.channels import ChannelGraph, resize, slice_weights
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.models import build_model
+from pfs_core.nn.weights import weights_of
 
 logger = logging.getLogger(__package__)
 
@@ -39,7 +40,7 @@ class Trained(NamedTuple):
 
 def save_trained(folder: Path, trained: Trained) -> None:
     """Write the trained weights and their channels into a ``gates`` folder."""
-    save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, folder / TRAINED)
+    save_file(dict(trained.weights), folder / TRAINED)
     save_file(dict(trained.left), folder / CHANNELS)
 
 
@@ -80,7 +81,7 @@ def inherited_weights(
         largest = gates[name][part].argsort(descending=True, stable=True)[:count]
         places[name] = largest.sort().values
     inherited = slice_weights(model, graph.with_widths(before), places)
-    return {name: tensor.contiguous() for name, tensor in inherited.state_dict().items()}
+    return weights_of(inherited)
 
 
 def inherited_file(structure: str | Path) -> Path:

@@ -1,6 +1,7 @@
 """The structure file, and the extraction that makes one from gates."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,7 +14,7 @@ from pfs_core.channels import ChannelGraph, Cost, resize, trace
 from pfs_core.channels.tracer import Placement, Policy
 from pfs_core.config.spec import Budget, Config, ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.models import build_model
+from pfs_core.models import build_model, is_users_own
 from pfs_core.storage.artifacts import read_json, write_json
 from pfs_core.structure.budget_cut import CostModel, check_gates, closed_form, prune_to_budget
 
@@ -150,8 +151,7 @@ class Structure(Config):
 
     def build(self) -> nn.Module:
         """Return the network at these widths, freshly initialised from torch's global random generator."""
-        model = build_model(self.model)
-        return resize(model, trace(model, self.model.input_shape), self.widths)
+        return resize(build_model(self.model), self.graph(), self.widths)
 
 
 def block_record(block: int) -> dict[str, Any]:
@@ -160,9 +160,19 @@ def block_record(block: int) -> dict[str, Any]:
 
 
 def unexpanded_graph(spec: ModelSpec, policy: Policy = "inner", placement: Placement = "last") -> ChannelGraph:
-    """Return the channel graph of ``spec`` at its published widths; torch's random state is left as it was."""
+    """Return the channel graph of ``spec`` at its published widths; torch's random state is left as it was.
+
+    It is traced once in a process, unless the network is the user's own, whose code may change meanwhile.
+    """
+    traced = _traced.__wrapped__ if is_users_own(spec.name) else _traced
+    return traced(spec.model_dump_json(), policy, placement)
+
+
+@lru_cache(maxsize=32)
+def _traced(spec: str, policy: Policy, placement: Placement) -> ChannelGraph:
+    model = ModelSpec.model_validate_json(spec)
     with torch.random.fork_rng(devices=[]):
-        return trace(build_model(spec), spec.input_shape, policy, placement)
+        return trace(build_model(model), model.input_shape, policy, placement)
 
 
 def extract(

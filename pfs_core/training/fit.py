@@ -19,6 +19,7 @@ from pfs_core.data.images import Images
 from pfs_core.errors import UserError
 from pfs_core.nn.folded_batchnorm import fold_norms
 from pfs_core.nn.subsampled_conv import subsample_first
+from pfs_core.nn.weights import weights_of
 from pfs_core.runtime.device import autocast, resolve_precision, reuse_memory
 from pfs_core.runtime.distributed import ALONE, Ranks
 from pfs_core.runtime.progress import Record, TimeLeft
@@ -124,12 +125,12 @@ def fit(
                 predictions = predict(optimisation.network, partial(forward, optimisation.network), validation, ranks)
                 row["val_accuracy"] = val_accuracy = accuracy(predictions, validation.labels)
                 if best is None or val_accuracy > best["val_accuracy"]:
-                    best = {"epoch": epoch, "val_accuracy": val_accuracy, "weights": copied(optimisation.network)}
+                    best = {"epoch": epoch, "val_accuracy": val_accuracy, "weights": weights_of(optimisation.network)}
         history.append(row)
         record(row)
         logger.info(_line(name, row, epochs, time_left))
     validations = sum(row.get("val_accuracy") is not None for row in history)
-    return Fitted(copied(optimisation.network), best, history, loop.images, validations * len(validation.labels))
+    return Fitted(weights_of(optimisation.network), best, history, loop.images, validations * len(validation.labels))
 
 
 def prepared(
@@ -231,14 +232,6 @@ def backward(
             (loss * (len(target) / len(labels))).backward()
         sums = sums + torch.stack([loss.detach() * len(target), (logits.argmax(1) == target).sum()])
     return sums
-
-
-def copied(network: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the weights, contiguous, on the CPU."""
-    return {
-        name: weights.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, weights in network.state_dict().items()
-    }
 
 
 def _line(name: str, row: dict[str, Any], epochs: int, time_left: TimeLeft) -> str:

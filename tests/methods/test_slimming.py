@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pfs_core.channels import trace
+from pfs_core.channels import Refuted, trace
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import load_split
 from pfs_core.errors import UserError
@@ -47,6 +47,7 @@ def test_channels_that_cannot_matter_go_first(digits, tmp_path):
                 spec=ModelSpec(name="planted", input_shape=(1, 8, 8)),
                 model=model,
                 graph=graph,
+                refuted=Refuted(),
                 widths=graph.widths(),
                 budget=Budget(target=0.7),
                 data=load_split(digits),

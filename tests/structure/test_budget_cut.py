@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from pfs_core.channels import trace
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
-from pfs_core.structure.budget_cut import check_gates, equal_gates, min_widths, prune_to_budget
+from pfs_core.structure.budget_cut import check_gates, check_reachable, equal_gates, min_widths, prune_to_budget
 from tests.budgets import SPEC, graph, random_gates
 from tests.channels.networks import INPUT, chain, conv3, head
 
@@ -108,3 +109,20 @@ def test_there_must_be_a_gate_a_block():
     assert len(gates["conv2"]) == 8
     with pytest.raises(UserError, match="gates of 'conv2' must be 8 finite numbers"):
         check_gates(BLOCKS, {**gates, "conv2": torch.ones(48)}, BLOCKS.widths())
+
+
+class Mixed(nn.Module):
+    """Channels in the frequencies of Fourier's transform, which nothing can be said of."""
+
+    def forward(self, x):
+        return torch.fft.irfft(torch.fft.rfft(x, dim=1), n=x.shape[1], dim=1)
+
+
+@pytest.mark.parametrize("target", [0.6, 1.0])
+def test_where_nothing_can_be_pruned_that_is_what_is_wrong_and_not_the_budget(target):
+    """It is said with the reasons, which a network of many groups has too many of."""
+    layers = {f"{kind}{i}": layer for i in range(8) for kind, layer in (("conv", conv3(2, 2)), ("mix", Mixed()))}
+    graph = trace(chain(**layers, head=head(2)), INPUT)
+    said = r"no channel group of the network can be pruned \(input: the network's input; .*fft.*; and \d+ more\)"
+    with pytest.raises(UserError, match=said):
+        check_reachable(graph, graph.widths(), Budget(target=target))

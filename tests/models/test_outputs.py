@@ -1,0 +1,107 @@
+"""What a network must be is said in one line before anything is learned."""
+
+import pytest
+import torch
+from torch import nn
+
+from pfs_core.config.spec import ModelSpec
+from pfs_core.errors import UserError
+from pfs_core.models.outputs import check_network
+
+SPEC = ModelSpec(name="nets:build", num_classes=5, input_shape=(3, 8, 8))
+
+
+class Net(nn.Module):
+    """A convolution and a head; ``output(self, logits)`` is what it returns, ``layers`` are further modules."""
+
+    def __init__(self, output=lambda net, logits: logits, classes=5, **layers):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, classes)
+        self.output = output
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x, mask=None):
+        return self.output(self, self.head(self.conv(x).mean((2, 3))))
+
+
+class Stateful(nn.Module):
+    """A module with state that is no tensor."""
+
+    def get_extra_state(self):
+        return {"version": 3}
+
+
+class Expanded(nn.Module):
+    """A module with a buffer whose rows share their memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("ones", torch.ones(1, 4).expand(3, 4))
+
+
+def refused(model):
+    """The one line that says what is wrong."""
+    with pytest.raises(UserError) as error:
+        check_network(model, SPEC)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_classifier_is_accepted():
+    model = Net().train()
+    check_network(model, SPEC)
+    assert model.training
+
+
+RIGHT = "it must return logits [images, classes], here [N, 5]"
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (lambda net, logits: (logits, logits), f"it returns an object of type tuple; {RIGHT}"),
+        (lambda net, logits: {"logits": logits}, f"it returns an object of type dict; {RIGHT}"),
+        (
+            lambda net, logits: (logits, 2 * logits) if net.training else logits,
+            f"it returns an object of type tuple in training mode; {RIGHT}",
+        ),
+        (lambda net, logits: logits[:, :, None, None], f"it returns a tensor [N, 5, 1, 1]; {RIGHT}"),
+        (lambda net, logits: logits[:, 0], f"it returns a tensor [N]; {RIGHT}"),
+    ],
+)
+def test_other_outputs_are_refused(output, said):
+    assert refused(Net(output)) == f"model nets:build: {said}"
+
+
+@pytest.mark.parametrize("classes", [2, 1000])
+def test_another_number_of_classes_is_refused(classes):
+    assert refused(Net(classes=classes)) == (
+        f"model nets:build: it returns {classes} values an image, and there are 5 classes; "
+        "let its factory take num_classes"
+    )
+
+
+def test_a_network_that_fails_in_training_mode_is_refused():
+    def fails(net, logits):
+        assert not net.training, "only for evaluation"
+        return logits
+
+    said = refused(Net(fails))
+    assert said.startswith("Net cannot process 3x8x8 images in training mode: only for evaluation (test_outputs.py, ")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_another_precision_are_refused(dtype):
+    said = f"model nets:build: it has weights in {dtype}; return it in float32, as .float() makes it"
+    assert refused(Net().to(dtype)) == said
+
+
+def test_what_cannot_be_stored_or_loaded_is_refused():
+    assert refused(Net(extra=Stateful())) == (
+        "model nets:build: its state has extra._extra_state, an object of type dict, and files of weights hold tensors "
+        "alone; leave it out of get_extra_state"
+    )
+    assert refused(Net(extra=Expanded())) == (
+        "model nets:build: extra.ones is an expanded tensor, which cannot be loaded; add .clone()"
+    )
