@@ -19,7 +19,7 @@ def search_gates(
     """Choose channels: learn one gate per channel on frozen random weights, or use another method.
 
     Args:
-        model: Name of a network, e.g. `resnet20`, `torchvision:resnet18` or `package.module:factory`.
+        model: Name of a network: `resnet20`, `torchvision:resnet18`, `timm:efficientnet_b0`, `package.module:factory`.
         split: Output of the split step.
         gates: Folder with one vector of gates per channel group and the history of the search.
         metrics: Validation accuracy of the chosen gates, and duration and peak memory of the search.

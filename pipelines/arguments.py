@@ -31,7 +31,7 @@ class _Name:
         return ", ".join(getattr(import_module(self._module), self._table))
 
 
-NETWORK = "see pfs models; or torchvision:NAME, package.module:factory, or a .yaml or .json spec file"
+NETWORK = "see pfs models; or torchvision:NAME, timm:NAME, package.module:factory, or a .yaml or .json spec file"
 METHOD, RECIPE = _Name("pfs_core.methods.registry", "METHODS"), _Name("pfs_core.config.recipes", "RECIPES")
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "MODEL": ("model", {"metavar": "MODEL", "help": NETWORK}),

@@ -46,7 +46,7 @@ def define(place: Placement = Placement()) -> Any:
         """Compare methods of choosing a structure.
 
         Args:
-            model: Name of the network, e.g. resnet20, torchvision:resnet18 or package.module:factory.
+            model: Name of the network: resnet20, torchvision:resnet18, timm:efficientnet_b0, package.module:factory.
             dataset: digits, or a folder or s3:// prefix with Parquet files with columns image and label, with one
                 folder of images per class, with IDX files or with CIFAR's Python files.
             budgets: Shares of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or counts: macs=20M.

@@ -40,7 +40,7 @@ def define(place: Placement = Placement()) -> Any:
         """Compress one network to one budget.
 
         Args:
-            model: Name of the network, e.g. resnet20, torchvision:resnet18 or package.module:factory.
+            model: Name of the network: resnet20, torchvision:resnet18, timm:efficientnet_b0, package.module:factory.
             dataset: digits, or a folder or s3:// prefix with Parquet files with columns image and label, with one
                 folder of images per class, with IDX files or with CIFAR's Python files.
             budget: A share of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or a count: macs=20M.

@@ -4,14 +4,13 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pfs_pipelines.arguments import fields_of
 
 from pfs_core.errors import UserError
 
 if TYPE_CHECKING:
-    from pfs_core.channels import ChannelGraph
     from pfs_core.config.spec import ModelSpec
 
 
@@ -21,7 +20,8 @@ def add_model_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     Args:
         command: makes a subcommand from its name, its handler, its help text and the names of its options.
     """
-    command("models", models, "list the networks that come with pfs", "json")
+    sub = command("models", models, "list the networks that come with pfs", "json")
+    sub.add_argument("--timm", action="store_true", help="list networks of timm whose channel groups are proved")
     sub = command("cost", cost, "count the MACs and parameters of a network", "MODEL", "input", "set", "json")
     sub.add_argument("--expand", type=float, metavar="FACTOR", help="widen every channel group first (default 1)")
     sub.add_argument(
@@ -43,33 +43,46 @@ def add_model_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def models(a: argparse.Namespace) -> None:
     """Run ``pfs models``."""
+    from pfs_core.models.from_timm import proved_networks
+
+    rows = proved_networks() if a.timm else _zoo()
+    if a.json:
+        print(json.dumps(rows, indent=1))
+        return
+    longest = max(len(row["model"]) for row in rows)
+    for row in rows:
+        size = f"{row['params']:>12,} parameters {row['macs']:>15,} MACs"
+        print(f"{row['model']:<{longest}} {size} on {row['input']:<9}  {row['description']}")
+
+
+def _zoo() -> list[dict[str, Any]]:
+    """Return what is printed of the networks that come with pfs."""
     import torch
 
+    from pfs_core.channels.export import count_macs
     from pfs_core.config.spec import ModelSpec
-    from pfs_core.models import MODELS
-    from pfs_core.structure import unexpanded_graph
+    from pfs_core.models import MODELS, build_model
 
     rows = []
     for name, entry in MODELS.items():
         spec = ModelSpec(name=name, input_shape=entry.input_shape, num_classes=entry.num_classes)
         with torch.device("meta"):
-            macs, params = unexpanded_graph(spec).cost()
+            model = build_model(spec).eval()
+            macs = count_macs(model, torch.empty(1, *spec.input_shape))
+        params = sum(parameter.numel() for parameter in model.parameters())
         text = (entry.load().__doc__ or "").splitlines()[0]
         shape = "x".join(map(str, entry.input_shape))
         rows.append({"model": name, "input": shape, "params": params, "macs": macs, "description": text})
-    if a.json:
-        print(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        size = f"{row['params']:>12,} parameters {row['macs']:>15,} MACs"
-        print(f"{row['model']:<12} {size} on {row['input']:<9}  {row['description']}")
+    return rows
 
 
 def cost(a: argparse.Namespace) -> None:
     """Run ``pfs cost``."""
     from pfs_core.storage.artifacts import read_json
+    from pfs_core.structure import unexpanded_graph
 
-    spec, graph = _graph(a)
+    spec = _spec(a)
+    graph = unexpanded_graph(spec)
     widths = graph.expanded(spec.expand, spec.expand_stream)
     if a.widths:
         given = read_json(a.widths)
@@ -88,10 +101,21 @@ def cost(a: argparse.Namespace) -> None:
 
 def inspect(a: argparse.Namespace) -> None:
     """Run ``pfs inspect``."""
-    spec, graph = _graph(a)
+    import torch
+
+    from pfs_core.channels import trace
+    from pfs_core.models import build_model
+    from pfs_core.structure import refuted_once
+
+    spec = _spec(a)
     for path, suffix in ((a.html, ".html"), (a.png, ".png")):
         if path and path.suffix != suffix:
             raise UserError(f"--{suffix[1:]} {path}: the file's name must end in {suffix}")
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(spec)
+    traced = trace(model, spec.input_shape, a.policy)
+    refuted = refuted_once(model, traced)
+    graph = refuted.corrected(traced)
     if a.html or a.png:
         from pfs_core.report.graph import write_picture
 
@@ -104,18 +128,18 @@ def inspect(a: argparse.Namespace) -> None:
         print(json.dumps(groups, indent=1))
         return
     for group in graph.groups:
-        state = "prunable" if group.prunable else f"frozen: {group.reason}"
+        state = f"prunable{', not widened' * (not group.widens)}" if group.prunable else f"frozen: {group.reason}"
         print(f"{group.name:<20} {group.width:>5}  {state}")
         for module, role in graph.members(group.name):
             print(f"{'':<27} {role} {module}{' (gate)' if module in group.gates else ''}")
-    print(graph.summary())
+    tried = sum(group.resizable for group in traced.groups)
+    print(f"{graph.summary()}\nproved: {tried - len(refuted.frozen)} of {tried} groups that may change")
 
 
-def _graph(a: argparse.Namespace) -> "tuple[ModelSpec, ChannelGraph]":
+def _spec(a: argparse.Namespace) -> "ModelSpec":
     from pfs_core.config.spec import ModelSpec
     from pfs_core.models import published_fields
     from pfs_core.steps import parse_settings
-    from pfs_core.structure import unexpanded_graph
 
     fields = fields_of(a.model, parse_settings(a.settings, ("model",))["model"])
     fields = published_fields(fields["name"]) | fields
@@ -125,8 +149,7 @@ def _graph(a: argparse.Namespace) -> "tuple[ModelSpec, ChannelGraph]":
         raise UserError(f"model {fields['name']}: its input shape is not known; give --input CxHxW")
     if getattr(a, "expand", None) is not None:
         fields["expand"] = a.expand
-    spec = ModelSpec.parse(fields, "model")
-    return spec, unexpanded_graph(spec, getattr(a, "policy", "inner"))
+    return ModelSpec.parse(fields, "model")
 
 
 def _shape(text: str) -> list[int]:

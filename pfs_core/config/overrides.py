@@ -1,5 +1,6 @@
 """Changes to a recipe's settings, as the command line and the pipelines give them."""
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ def parse_settings(pairs: Sequence[str], stages: Sequence[str]) -> dict[str, dic
     """Group settings by stage: ``["search.epochs=1"]`` becomes ``{"search": {"epochs": 1}}``.
 
     Args:
-        pairs: texts ``STAGE.NAME=VALUE``. A value is read as JSON, and is taken as text where it is not JSON.
+        pairs: texts ``STAGE.NAME=VALUE``. Values are read by :func:`parse_value`.
         stages: the stages whose settings are allowed; each becomes a key of the result.
 
     Raises:
@@ -39,11 +40,25 @@ def parse_settings(pairs: Sequence[str], stages: Sequence[str]) -> dict[str, dic
             hint = did_you_mean(stage, stages) if dot and stage not in settings else ""
             known = ", ".join(f"{stage}.NAME=VALUE" for stage in stages)
             raise UserError(f"--set {pair!r} is not understood{hint}; expected {known}")
-        try:
-            settings[stage][name] = json.loads(text)
-        except json.JSONDecodeError:
-            settings[stage][name] = text
+        settings[stage][name] = parse_value(text)
     return settings
+
+
+def parse_value(text: str) -> Any:
+    """Return a value given as text: JSON, or a number, list or name as Python writes it, or else the text itself.
+
+    >>> [parse_value(text) for text in ("1e-3", ".5", "true", "True", "None", "[8, 16]", "cosine")]
+    [0.001, 0.5, True, True, None, [8, 16], 'cosine']
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        pass
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, bool | int | float | list | None) else text
 
 
 def prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class CompressRequest(Config):
     """
 
     model: str
-    """A name from the zoo, ``torchvision:NAME`` or ``package.module:factory``."""
+    """A name from the zoo, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``."""
     dataset: str
     """The address of the dataset, as :func:`pfs_core.data.open.open_source` takes it."""
     budgets: list[str]

@@ -59,7 +59,7 @@ class ModelSpec(Config):
     """Everything that is needed to build a network: its name and arguments, classes, images and expansion."""
 
     name: str
-    """Name of the network: one of the zoo, ``torchvision:NAME`` or ``package.module:factory``."""
+    """Name of the network: one of the zoo, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``."""
     num_classes: int = Field(default=10, ge=2)
     """Number of classes that the network distinguishes."""
     input_shape: tuple[int, int, int] = (3, 32, 32)

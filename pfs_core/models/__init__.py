@@ -1,4 +1,4 @@
-"""Networks by name: those of the zoo, torchvision's, and the user's own."""
+"""Networks by name: those of the zoo, of torchvision and of timm, and the user's own."""
 
 import inspect
 from collections.abc import Callable
@@ -9,30 +9,50 @@ from torch import nn
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError, did_you_mean, one_line
 from pfs_core.models.from_module import from_module
-from pfs_core.models.from_torchvision import PREFIX, from_torchvision
+from pfs_core.models.from_timm import from_timm
+from pfs_core.models.from_torchvision import from_torchvision
 from pfs_core.models.spec_file import model_fields
 from pfs_core.models.zoo import MODELS, Entry
 
-__all__ = ["MODELS", "Entry", "build_model", "check_model_name", "factory_of", "model_fields", "published_fields"]
+__all__ = [
+    "MODELS",
+    "Entry",
+    "build_model",
+    "check_model_name",
+    "factory_of",
+    "is_users_own",
+    "model_fields",
+    "published_fields",
+]
+
+
+LIBRARIES: dict[str, Callable[[str], Callable[..., nn.Module]]] = {"torchvision": from_torchvision, "timm": from_timm}
+"""``{prefix of a network's name: what returns its factory}``."""
 
 
 def factory_of(name: str) -> Callable[..., nn.Module]:
     """Return the function that builds the network called ``name``.
 
     Args:
-        name: a name of the zoo, ``torchvision:NAME`` or ``package.module:factory``.
+        name: a name of the zoo, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``.
 
     Raises:
         UserError: there is no such network.
     """
     if name in MODELS:
         return MODELS[name].load()
-    if name.startswith(PREFIX):
-        return from_torchvision(name.removeprefix(PREFIX))
-    if ":" in name:
+    source, colon, rest = name.partition(":")
+    if colon and source in LIBRARIES:
+        return LIBRARIES[source](rest)
+    if colon:
         return from_module(name)
-    known = ", ".join([*MODELS, PREFIX + "NAME", "package.module:factory"])
+    known = ", ".join([*MODELS, *(f"{library}:NAME" for library in LIBRARIES), "package.module:factory"])
     raise UserError(f"unknown model {name!r}{did_you_mean(name, MODELS)}; known: {known}")
+
+
+def is_users_own(name: str) -> bool:
+    """Return whether a network is made by code of the user's, ``package.module:factory``."""
+    return ":" in name and name.partition(":")[0] not in LIBRARIES
 
 
 def check_model_name(name: str) -> None:
@@ -54,6 +74,8 @@ def published_fields(name: str) -> dict[str, Any]:
 
 def build_model(model: ModelSpec | str, **kwargs: Any) -> nn.Module:
     """Return a freshly initialised network at its published (unexpanded) widths.
+
+    An image classifier of Hugging Face's transformers, from a factory of the user's, returns its logits alone.
 
     Args:
         model: a spec, or a name, which stands for the network with the images and classes that it was published for.
@@ -77,7 +99,14 @@ def build_model(model: ModelSpec | str, **kwargs: Any) -> nn.Module:
         raise UserError(f"model {model.name}: {one_line(e)}") from e
     if not isinstance(network, nn.Module):
         raise UserError(f"model {model.name}: expected an nn.Module, got an object of type {type(network).__name__}")
+    if any(base.__module__.startswith("transformers.") for base in type(network).__mro__):
+        network.register_forward_hook(_logits)
     return network
+
+
+def _logits(network: nn.Module, inputs: Any, outputs: Any) -> Any:
+    """Return the logits alone of what a classifier of Hugging Face's transformers returns."""
+    return getattr(outputs, "logits", outputs)
 
 
 def _arguments(spec: ModelSpec, factory: Callable[..., Any]) -> dict[str, Any]:

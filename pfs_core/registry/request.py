@@ -20,7 +20,7 @@ class Request(Config):
     """Which network to compress, how far, and when the result is good enough."""
 
     model: str = Field(min_length=1)
-    """A name from the zoo, ``torchvision:NAME`` or ``package.module:factory``."""
+    """A name from the zoo, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``."""
     model_settings: dict[str, Any] = Field(default={})
     """Keyword arguments of the network."""
     dataset: str = Field(min_length=1)

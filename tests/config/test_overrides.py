@@ -2,7 +2,7 @@
 
 import pytest
 
-from pfs_core.config.overrides import STAGES, parse_settings, recipe_for, whole_numbers
+from pfs_core.config.overrides import STAGES, parse_settings, parse_value, recipe_for, whole_numbers
 from pfs_core.config.recipes import recipe
 from pfs_core.errors import UserError
 
@@ -39,3 +39,17 @@ def test_whole_numbers_are_integers_wherever_they_stand():
     assert found == value
     assert [type(x) for x in (found["a"], found["b"][0], found["b"][1], found["b"][2]["c"])] == [int, int, float, int]
     assert found["d"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3), ("1e-3", 1e-3), (".5", 0.5), ("5.", 5.0), ("-.5", -0.5), ("true", True), ("True", True),
+        ("False", False), ("null", None), ("None", None), ("[8, 16]", [8, 16]), ("[True, None]", [True, None]),
+        ('{"a": 1}', {"a": 1}), ('"3"', "3"), ("cosine", "cosine"), ("a=b", "a=b"), ("", ""), ("__import__('os')",) * 2,
+        ("(1, 2)", "(1, 2)"), ("'quoted'", "'quoted'"), ("1 if True else 2",) * 2,
+    ],
+)  # fmt: skip
+def test_a_value_is_json_or_what_python_writes_for_the_same(text, value):
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)

@@ -1,6 +1,11 @@
 """Networks of the user's own, by ``package.module:factory``."""
 
+import sys
+from typing import NamedTuple
+
 import pytest
+import torch
+from torch import nn
 
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
@@ -90,3 +95,23 @@ def test_unknown_keyword_arguments_are_refused(nets):
     assert refused("nets:anything", depth=3).startswith("model nets:anything: TypeError: ")
     assert "model.in_channels cannot be set" in refused("nets:build", in_channels=3)
     assert "model.num_classes cannot be set" in refused("nets:rgb", num_classes=3)
+
+
+def test_a_classifier_of_transformers_returns_its_logits_alone(nets, monkeypatch):
+    """Such a classifier gives an object with the attribute ``logits``; what it is called stays the same."""
+
+    class Output(NamedTuple):
+        logits: torch.Tensor
+        hidden: None = None
+
+    class Classifier(nn.Linear):
+        __module__ = "transformers.models.toy.modeling_toy"
+
+        def forward(self, x):
+            return Output(super().forward(x.flatten(1)))
+
+    build("nets:build")  # imports the module
+    monkeypatch.setattr(sys.modules["nets"], "toy", lambda: Classifier(128, 7), raising=False)
+    model = build("nets:toy")
+    assert model(torch.zeros(3, 2, 8, 8)).shape == (3, 7)
+    assert list(model.state_dict()) == ["weight", "bias"]

@@ -186,7 +186,7 @@ def test_an_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(UserError) as error:
         build_model("resnet21")
     assert str(error.value).startswith("unknown model 'resnet21' (did you mean resnet20?); known: resnet20, ")
-    assert str(error.value).endswith(", torchvision:NAME, package.module:factory")
+    assert str(error.value).endswith(", torchvision:NAME, timm:NAME, package.module:factory")
 
 
 @pytest.mark.parametrize(

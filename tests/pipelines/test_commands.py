@@ -63,9 +63,9 @@ def test_inspect_says_who_writes_and_reads_a_group_and_how_much_can_be_pruned(ca
     assert "layer1.0.conv1          16  prunable\n" in text
     assert "reads layer1.0.conv2\n" in text
     assert "norm layer1.0.bn1 (gate)\n" in text
-    assert "frozen: residual stream, joined at add (policy all prunes it)" in text
+    assert "frozen: residual stream, joined in layer1.0 (add) (policy all prunes it)" in text
     assert "9 of 14 channel groups can be pruned; " in text
-    assert text.endswith("98.3% of the 40,813,184 MACs\n")
+    assert text.endswith("98.3% of the 40,813,184 MACs\nproved: 12 of 12 groups that may change\n")
 
 
 def test_inspect_draws(capsys, tmp_path):
@@ -117,6 +117,13 @@ def test_models_lists_the_zoo(capsys):
     assert sizes["vgg16"] == ("3x32x32", 14724042, 313201664)
     assert sizes["mobilenet_v1"] == ("3x224x224", 4231976, 568740352)
     assert sizes["resnet50"] == ("3x224x224", 25557032, 4089184256)
+
+
+def test_models_of_timm_are_those_that_were_proved(capsys):
+    rows = {row["model"]: row for row in json.loads(printed(capsys, "models", "--timm", "--json"))}
+    assert rows["timm:resnet18"]["macs"] == 1814073344
+    said = "1,814,073,344 MACs on 3x224x224  92% of the MACs prunable, 12 of 12 groups proved"
+    assert said in printed(capsys, "models", "--timm")
 
 
 def test_inspect_says_why_a_group_is_frozen(capsys):
