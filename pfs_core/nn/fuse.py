@@ -1,27 +1,55 @@
 """BatchNorm fused into the convolution before it, as a network is deployed."""
 
-import warnings
+import copy
+import inspect
+from collections import Counter
 
-from torch import nn
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+_PAIRS = {(nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d)}
 
 
 def fuse_batchnorm(model: nn.Module) -> nn.Module:
     """Return a copy of ``model``, in evaluation mode, without the BatchNorms that directly follow a convolution.
 
     In evaluation a BatchNorm is a factor and a shift per channel, which the weights and the bias of the convolution
-    take over; the result computes the same up to rounding. ``model`` itself is put into evaluation mode too, and is
-    what is returned where torch.fx cannot trace it.
+    take over; the result computes the same up to rounding. Layers that are called more than once, or whose weights are
+    read elsewhere, stay as they are. ``model`` itself is put into evaluation mode too, and is what is returned where
+    torch.fx cannot trace it.
 
     >>> fused = fuse_batchnorm(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()))
     >>> [type(module).__name__ for module in fused.children()]
     ['Conv2d', 'ReLU']
     """
-    from torch.fx.experimental.optimization import fuse
-    from torch.fx.proxy import TraceError
-
+    model.eval()
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(model.forward).parameters.items()
+        if parameter.default is not parameter.empty
+    }
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return fuse(model.eval())
-    except TraceError:
-        return model.eval()
+        traced = fx.symbolic_trace(copy.deepcopy(model), concrete_args=defaults)
+    except Exception:  # whatever the code of a model does to torch.fx's proxies
+        return model
+    modules = dict(traced.named_modules())
+    calls = Counter(id(modules[str(node.target)]) for node in traced.graph.nodes if node.op == "call_module")
+    readers = Counter(id(p) for m in modules.values() for p in m.parameters(recurse=False))
+    parameters = dict(traced.named_parameters(remove_duplicate=False))
+    readers.update(id(parameters.get(str(node.target))) for node in traced.graph.nodes if node.op == "get_attr")
+
+    def once(module: nn.Module) -> bool:
+        return calls[id(module)] == 1 and all(readers[id(p)] == 1 for p in module.parameters(recurse=False))
+
+    for node in list(traced.graph.nodes):
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
+            continue
+        conv, norm = modules[str(before.target)], modules[str(node.target)]
+        if (type(conv), type(norm)) in _PAIRS and norm.track_running_stats and once(conv) and once(norm):
+            traced.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
