@@ -66,6 +66,17 @@ class Axis:
     trailing: int = 0
 
 
+class Sizes(NamedTuple):
+    """An attribute of a module in which its code has widths as numbers, such as those that it splits a tensor into.
+
+    ``rows`` are the channels of each number; an attribute that is a single number has one row.
+    """
+
+    module: str
+    attribute: str
+    rows: tuple[tuple[ChannelSlice, ...], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelGroup:
     """Channels that must stay equally wide wherever they appear.
@@ -141,6 +152,7 @@ class ChannelGraph:
         terms: the summands of the cost.
         input_shape: channels, height and width of the image that was traced.
         widen_stream: whether an expansion widens residual streams as well, as the network declares.
+        sizes: attributes in which modules have widths as numbers.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -148,6 +160,7 @@ class ChannelGraph:
     terms: tuple[Term, ...]
     input_shape: tuple[int, int, int]
     widen_stream: bool = False
+    sizes: tuple[Sizes, ...] = ()
 
     def group(self, name: str) -> ChannelGroup:
         """Return the group of that name.

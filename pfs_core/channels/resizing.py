@@ -151,6 +151,11 @@ def _reshape(
             changed = change(tensor.detach(), axis, on)
             is_parameter = isinstance(tensor, nn.Parameter)
             setattr(owner, name, nn.Parameter(changed, tensor.requires_grad) if is_parameter else changed)
+    for sizes in graph.sizes:
+        numbers = [features(row, widths) for row in sizes.rows]
+        noted = getattr(modules[sizes.module], sizes.attribute)
+        several = isinstance(noted, list | tuple)
+        setattr(modules[sizes.module], sizes.attribute, type(noted)(numbers) if several else numbers[0])
     return out
 
 

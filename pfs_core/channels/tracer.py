@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from torch import fx, nn
 
 from pfs_core.channels.abstract_values import Channels, FixedTensor, Span, TracedSlice, Value, Weights
-from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, ChannelGroup, ChannelSlice, Role, Term
+from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, ChannelGroup, ChannelSlice, Role, Sizes, Term
 from pfs_core.channels.nodes import is_rectifier, is_tensor, modules_around, operation, place, shape_of
 
 Policy = Literal["inner", "all"]
@@ -95,6 +95,7 @@ class ChannelTracer:
         self._trailing: dict[tuple[str, Role], int] = {}
         self._spans: dict[Span, _SpanDraft] = {}
         self._computed: dict[Span, str] = {}
+        self._sizes: dict[tuple[str, str], list[Parts]] = {}
         self._terms: list[tuple[str, tuple[Parts, ...], int, int]] = []
         self._shared = _shared_parameters(model)
 
@@ -200,6 +201,26 @@ class ChannelTracer:
         """Record that a layer mixes these channels, by columns of ``tensors``."""
         self.add_axis(layer, "reads", parts, tensors)
         self.mix(parts)
+
+    def note_sizes(self, node: fx.Node, numbers: list[int], rows: list[Parts]) -> None:
+        """Record which attributes of the module that calls an operator hold the widths that it is given as numbers.
+
+        That is the list of all of them, or the integers that are equal to one, if there are as many as such widths;
+        they are then taken in the order in which they were set. Whether it is really these, the proof finds out.
+        """
+        path = next(iter(modules_around(node)), "")
+        if path not in self._modules:
+            return
+        known = {name: value for name, value in vars(self._modules[path]).items() if not name.startswith("_")}
+        lists = [name for name, value in known.items() if isinstance(value, list | tuple) and [*value] == numbers]
+        if lists:
+            self._sizes.setdefault((self._first_path[path], lists[0]), rows)
+            return
+        for number in dict.fromkeys(numbers):
+            names = [name for name, value in known.items() if type(value) is int and value == number]
+            of_this = [row for row, other in zip(rows, numbers, strict=True) if other == number]
+            for name, row in zip(names, of_this, strict=True) if len(names) == len(of_this) else ():
+                self._sizes.setdefault((self._first_path[path], name), [row])
 
     def mix(self, parts: Parts) -> None:
         """Record that channels are mixed here, so that one that is 0 acts like one that is absent.
@@ -411,7 +432,8 @@ class ChannelTracer:
         macs = total_macs - sum(term.macs * term.factor(widths) for term in terms)
         params = total_params - sum(term.params * term.factor(widths) for term in terms)
         terms.append(Term("", (), macs, params))
-        return ChannelGraph(groups, tuple(axes), tuple(terms), input_shape, widen_stream)
+        sizes = [Sizes(module, name, tuple(map(self._segments, rows))) for (module, name), rows in self._sizes.items()]
+        return ChannelGraph(groups, tuple(axes), tuple(terms), input_shape, widen_stream, tuple(sizes))
 
     def _cost_terms(self) -> list[Term]:
         """Return the terms of the MACs, with the parameters of the same layer where they span the same channels."""

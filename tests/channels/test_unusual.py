@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pfs_core.channels import resize, trace
+from pfs_core.channels import refuted_groups, resize, trace
 from pfs_core.errors import UserError
 from tests.channels.counting import counted
 from tests.channels.masking import CHANGED, EXACT, both_ways, proved, random_kept
@@ -105,6 +105,9 @@ KNOWN = {
     "groups that are joined and added": (lambda self, x: torch.cat([self.one(x), self.five(x)], 1) + self.conv(x), 8),
     "pixels of a focus": (lambda self, x: torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2]], 1), 16),
     "pixels to channels and back": (lambda self, x: F.pixel_shuffle(F.pixel_unshuffle(x, 2), 2), 8),
+    "a split by a list of numbers": (lambda self, x: self.by_list(x), 8),
+    "a split by a number": (lambda self, x: self.by_number(x), 8),
+    "a split by two numbers": (lambda self, x: self.by_numbers(x), 8),
     "a clipped range": (lambda self, x: torch.clamp(x, -1, 6), 8),
     "a quotient": (lambda self, x: x / (1 + self.conv(x).abs()), 8),
     "a quotient of its own": (lambda self, x: x / (1 + x.abs()), 8),
@@ -136,6 +139,28 @@ KNOWN = {
 }
 
 
+class Numbered(nn.Module):
+    """Splits its input by numbers that it has as attributes, and takes so many channels of what it computes."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.sizes, self.width, self.left, self.right, self.outputs = kind, [2, 6], 4, 6, 2, 16
+        self.small, self.big, self.four = conv3(2, 2), conv3(6, 6), conv3(4, 4)
+        self.first, self.eight = conv3(6, 6), conv3(8, 8)
+
+    def forward(self, x):
+        if self.kind == "list":
+            a, b = torch.split(x, self.sizes, 1)
+            return torch.cat([self.small(a), self.big(b)], 1)
+        if self.kind == "number":
+            a, b = torch.split(x, self.width, 1)
+            return torch.cat([self.four(a), a + b], 1)
+        if self.kind == "numbers":
+            a, b = torch.split(x, [self.left, self.right], 1)
+            return torch.cat([self.first(a), b], 1)
+        return torch.cat([x, self.eight(x)], 1)[:, : self.outputs]
+
+
 class Subclass(nn.BatchNorm2d):
     """As timm's BatchNormAct2d: the function with its own tensors, and an activation."""
 
@@ -153,6 +178,10 @@ class Own(nn.Conv2d):
 def layers():
     return {
         "pool": nn.MaxPool2d(3, 1, 1, return_indices=True),
+        "by_list": Numbered("list"),
+        "by_number": Numbered("number"),
+        "by_numbers": Numbered("numbers"),
+        "by_end": Numbered("end"),
         "single": conv3(8, 1),
         "halved": conv3(4, 4),
         "other": conv3(8, 8),
@@ -188,6 +217,23 @@ def test_what_is_known_is_counted_resized_and_masked(name):
     for outputs in both_ways(model, graph, random_kept(graph), INPUT):
         assert outputs.error() < EXACT
         assert outputs.effect() > CHANGED
+
+
+def test_channels_of_which_a_number_is_taken_can_lose_some_but_not_get_more():
+    """PyTorch leaves out a slice that takes all there is, so that no graph tells of the number."""
+    torch.manual_seed(0)
+    model = Unusual(lambda self, x: self.by_end(x), 16, **layers())
+    traced = trace(model, INPUT)
+    refuted = refuted_groups(model, traced)
+    assert refuted.frozen == {}
+    assert set(refuted.no_wider) == {"conv1", "by_end.eight"}
+    graph = refuted.corrected(traced)
+    assert graph.group("conv1").prunable
+    assert graph.expanded(1.5) == {**graph.widths(), "conv2": 9}
+    with pytest.raises(UserError, match="channel group 'conv1' must not be wider than 8"):
+        graph.cost({**graph.widths(), "conv1": 9})
+    for outputs in both_ways(model, graph, random_kept(graph), INPUT):
+        assert outputs.error() < EXACT
 
 
 def check_costs(model, graph):

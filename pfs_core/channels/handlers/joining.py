@@ -7,6 +7,7 @@ from torch import fx
 
 from pfs_core.channels.abstract_values import Channels
 from pfs_core.channels.handlers.layers import Handler
+from pfs_core.channels.handlers.weights import as_list
 from pfs_core.channels.nodes import argument, first, is_residual, joint, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer, zero_in_both
 
@@ -65,6 +66,9 @@ def take(tracer: ChannelTracer, node: fx.Node) -> Any:
         start, step = argument(node, "start"), 1
     else:
         start, step = argument(node, "start") or 0, argument(node, "step") or 1
+    stop = argument(node, "end")
+    if dim == x.dim and x.outer is None and start == 0 and stop == shape_of(node)[dim]:
+        tracer.note_sizes(node, [stop], [tracer.block_of(x.parts, 0, stop) or ()])
     if dim not in (x.dim, x.outer) or shape_of(node) == shape:
         return x
     if dim == x.outer or x.outer is not None or step != 1:
@@ -91,6 +95,10 @@ def split(tracer: ChannelTracer, node: fx.Node) -> Any:
             return _not_blocks(tracer, node)
         out.append(Channels(dim, parts))
         at += shape[dim]
+    given = argument(node, "split_size", "split_sizes")
+    if given is not None:
+        numbers = as_list(given)
+        tracer.note_sizes(node, numbers, [part.parts for part in out[: len(numbers)]])
     return tuple(out)
 
 
