@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ def write_onnx(model: nn.Module, input_shape: tuple[int, int, int], path: Path) 
     except ImportError as e:
         raise UserError(f"writing ONNX needs the package {e.name} (pip install onnxscript onnxruntime)") from None
     except torch.onnx.OnnxExporterError as e:
-        raise UserError(f"this network cannot be written as ONNX: {str(e).strip().splitlines()[0]}") from None
+        raise UserError(f"this network cannot be written as ONNX: {_reason(e)}") from None
     assert program is not None
     # The metadata says where the source code was, which differs between machines; the same network is to be the same
     # file.
@@ -62,6 +63,18 @@ def write_onnx(model: nn.Module, input_shape: tuple[int, int, int], path: Path) 
         for value in [*graph.inputs, *graph.outputs, *(out for node in graph for out in node.outputs)]:
             value.metadata_props.clear()
     program.save(path)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the operator that the exporter has no counterpart of or, where it names none, what it says."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    for cause in reversed(causes):
+        if unknown := re.search(r"OpOverload\(op='([\w.]+)'", str(cause)):
+            return f"no counterpart of {unknown[1]}"
+    said = re.sub(r"\x1b\[[\d;]*m", "", str(causes[-1])).strip() or type(causes[-1]).__name__
+    return said.splitlines()[0]
 
 
 def write_onnx_quickly(model: nn.Module, images: torch.Tensor, path: Path) -> None:
