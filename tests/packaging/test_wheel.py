@@ -12,7 +12,7 @@ from pfs_pipelines.packages import PIPELINES
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"pfs_core": "pfs_core", "pfs_components": "components", "pfs_pipelines": "pipelines"}
-SHIPPED = (".py", ".html", ".css", ".typed")
+SHIPPED = (".py", ".html", ".css", ".json", ".typed")
 SETTINGS = (
     *("model.width=4", "search.epochs=1", "retrain.epochs=1"),
     *(
