@@ -138,19 +138,25 @@ def _reshape(
     out = copy.deepcopy(model)
     before = graph.widths()
     modules = dict(out.named_modules())
+    changed: set[tuple[str, int]] = set()
     for axis in graph.axes:
         old, new = features(axis.segments, before), features(axis.segments, widths)
         if old == new:
             continue
-        if (module := modules.get(axis.module)) is not None:
+        # A parameter that belongs to no layer is named by its own path; its module may note its width all the same.
+        module = modules.get(axis.module, modules.get(axis.module.rpartition(".")[0]))
+        if module is not None:
             _note_width(module, axis.role, old, new)
         for on in axis.tensors:
+            if (on.name, on.dim) in changed:  # on the axes of two readers
+                continue
+            changed.add((on.name, on.dim))
             path, _, name = on.name.rpartition(".")
             owner = modules[path]
             tensor = getattr(owner, name)
-            changed = change(tensor.detach(), axis, on)
+            new_tensor = change(tensor.detach(), axis, on)
             is_parameter = isinstance(tensor, nn.Parameter)
-            setattr(owner, name, nn.Parameter(changed, tensor.requires_grad) if is_parameter else changed)
+            setattr(owner, name, nn.Parameter(new_tensor, tensor.requires_grad) if is_parameter else new_tensor)
     for sizes in graph.sizes:
         numbers = [features(row, widths) for row in sizes.rows]
         noted = getattr(modules[sizes.module], sizes.attribute)

@@ -108,6 +108,7 @@ KNOWN = {
     "a split by a list of numbers": (lambda self, x: self.by_list(x), 8),
     "a split by a number": (lambda self, x: self.by_number(x), 8),
     "a split by two numbers": (lambda self, x: self.by_numbers(x), 8),
+    "a kernel in a buffer of a module that has its width": (lambda self, x: self.blurred(x), 8),
     "a clipped range": (lambda self, x: torch.clamp(x, -1, 6), 8),
     "a quotient": (lambda self, x: x / (1 + self.conv(x).abs()), 8),
     "a quotient of its own": (lambda self, x: x / (1 + x.abs()), 8),
@@ -161,6 +162,18 @@ class Numbered(nn.Module):
         return torch.cat([x, self.eight(x)], 1)[:, : self.outputs]
 
 
+class Blur(nn.Module):
+    """A fixed kernel of each channel, whose number is an attribute."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+        self.kernel = nn.Buffer(torch.rand(channels, 1, 3, 3))
+
+    def forward(self, x):
+        return F.conv2d(x, self.kernel, padding=1, groups=self.channels)
+
+
 class Subclass(nn.BatchNorm2d):
     """As timm's BatchNormAct2d: the function with its own tensors, and an activation."""
 
@@ -178,6 +191,7 @@ class Own(nn.Conv2d):
 def layers():
     return {
         "pool": nn.MaxPool2d(3, 1, 1, return_indices=True),
+        "blurred": Blur(8),
         "by_list": Numbered("list"),
         "by_number": Numbered("number"),
         "by_numbers": Numbered("numbers"),
@@ -288,6 +302,16 @@ def test_a_hook_on_a_block_is_part_of_the_network():
     group = trace(model, INPUT).group("block.conv")
     assert group.gates == ("block",)
     check_costs(model, proved(model, trace(model, INPUT)))
+
+
+def test_a_parameter_on_the_channels_of_two_readers_is_resized_once():
+    torch.manual_seed(0)
+    model = Unusual(PARAMETERS["demodulated"], layer=conv3(8, 8))
+    graph = trace(model, INPUT)
+    assert graph.group("layer").prunable
+    assert proved(model, graph) == graph
+    for outputs in both_ways(model, graph, random_kept(graph), INPUT):
+        assert outputs.error() < EXACT
 
 
 PARAMETERS = {
