@@ -1,5 +1,6 @@
 """docs/networks.md from the measurements of networks.py."""
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,7 @@ Row = Mapping[str, Any]
 
 PAGE = """# What can be pruned in the networks of torchvision and timm
 
-`python benchmarks/networks.py measure --timm --results benchmarks/results/networks.jsonl`, then `page`; on {machines},
-one trace and one proof each at the network's published images.
+{command}
 
 - *MACs prunable*: the share of the MACs in layers that read or write a prunable group, under the policies `inner` and
   `all` (which prunes residual streams too).
@@ -41,7 +41,9 @@ The smaller networks of every convolutional family, and of every kind in it.
 
 ## Where Torch-Pruning prunes more
 
-Networks of which Torch-Pruning leaves less than nine tenths of what is left here.
+Networks of which Torch-Pruning leaves less than nine tenths of what is left here. Behind a LayerNorm, a GroupNorm or a
+standardised weight it removes channels too; the network then computes something else than with these channels at 0,
+which is what gates are learned by, so that they stay here.
 
 {behind}
 """
@@ -59,8 +61,12 @@ def write_page(rows: list[Row], docs: Path) -> None:
     }
     tables = {source: "\n".join([HEADER, *map(_line, found)]) for source, found in by_source.items()}
     machines = ", ".join(sorted({f"{row['cpu']} with torch {row['torch']}" for row in rows}))
+    command = (
+        "`python benchmarks/networks.py measure --timm --results benchmarks/results/networks.jsonl`, then `page`; on "
+        f"{machines}, two networks at a time, one trace and one proof each at the network's published images."
+    )
     page = PAGE.format(
-        machines=machines,
+        command=textwrap.fill(command, 120, break_on_hyphens=False),
         summary="\n".join(_summary(source, found) for source, found in by_source.items()),
         reasons=_reasons(rows),
         behind=_behind(rows),
@@ -92,16 +98,18 @@ def _summary(source: str, rows: list[Row]) -> str:
     inner = sum(row["share_inner"] >= MOST for row in traced)
     either = sum(row["share_all"] >= MOST for row in traced)
     halved = sum(row["torch_pruning"].get("half", 1) <= HALVED for row in traced)
+    failed = sum("error" in row["torch_pruning"] for row in traced)
     ours = sum(row["half"] <= HALVED for row in traced)
     worst = max((row["difference"] or 0.0 for row in traced), default=0.0)
     proofs = sorted(row["proof_s"] for row in traced)
     traces = sorted(row["trace_s"] for row in traced)
-    return (
+    summary = (
         f"- {source}: {len(traced)} of {len(rows)} traced; at least 80% of the MACs prunable in {inner} (`inner`) and "
         f"{either} (`all`). Half of all channels leaves at most half of the MACs in {ours}; by Torch-Pruning in "
-        f"{halved}. The largest difference is {worst:.0e}. Traces take {_middle(traces)} s, proofs {_middle(proofs)} s "
-        f"(median; at most {_last(traces)} and {_last(proofs)})."
+        f"{halved}, and it fails on {failed}. The largest difference is {worst:.0e}. Traces take {_middle(traces)} s, "
+        f"proofs {_middle(proofs)} s (median; at most {_last(traces)} and {_last(proofs)})."
     )
+    return textwrap.fill(summary, 120, subsequent_indent="  ", break_on_hyphens=False)
 
 
 HALVED = 0.5
