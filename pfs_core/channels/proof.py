@@ -6,6 +6,7 @@ cost what the closed form says? With random channels of every group masked, does
 them? Groups for which it does not are found by halving, and are left as they are, with the reason.
 """
 
+import contextlib
 import copy
 import functools
 from collections import Counter
@@ -19,6 +20,7 @@ from torch._subclasses import FakeTensorMode
 from pfs_core.channels.export import count_macs, in_a_line, named, quiet
 from pfs_core.channels.graph import ChannelGraph, Cost
 from pfs_core.channels.resizing import slice_weights, with_widths
+from pfs_core.errors import UserError
 
 EXACT = 1e-6
 """The largest difference, relative to the largest output, that is taken for rounding (float64; 1e-12 is usual)."""
@@ -96,17 +98,21 @@ def _halved(groups: list[str], trial: Trial) -> Reasons:
 
 
 class _Resizing:
-    """Tries resizes without values: narrower in training mode, narrower and wider against the cost in closed form."""
+    """Tries resizes, without values where that goes: narrower in training mode, narrower and wider against the cost."""
 
     def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
         self._graph = graph
-        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self._dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        self._fake: FakeTensorMode | None = FakeTensorMode(allow_non_fake_inputs=True)
         with self._fake:
             tensors = [*model.parameters(), *model.buffers()]
             memo: dict[int, Tensor] = {id(t): self._fake.from_tensor(t.detach()) for t in tensors}
             memo |= {id(p): nn.Parameter(memo[id(p)], p.requires_grad) for p in model.parameters()}
-            self._model = copy.deepcopy(model, memo)
-        self._dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        self._model = copy.deepcopy(model, memo)
+        if self._attempt(self._train, {}, []):  # it needs values, such as a BatchNorm that counts batches
+            self._model, self._fake = model, None
+            if wrong := self._attempt(self._train, {}, []):
+                raise UserError(f"{type(model).__name__} cannot be trained: {wrong}")
         narrow, wide = self._unlike(0), self._unlike(1)  # an expansion makes networks wider
         self.count_narrow: Trial = functools.partial(self._attempt, self._count, narrow)
         self.train_narrow: Trial = functools.partial(self._attempt, self._train, narrow)
@@ -128,7 +134,7 @@ class _Resizing:
     def _attempt(self, run: Callable[[Mapping[str, int]], str], drawn: Mapping[str, int], groups: list[str]) -> str:
         widths = self._graph.widths() | {name: drawn[name] for name in groups}
         try:
-            with self._fake, quiet():
+            with self._fake or contextlib.nullcontext(), quiet():
                 return run(widths)
         except Exception as e:  # whatever a user's model raises
             return in_a_line(e)
@@ -142,8 +148,10 @@ class _Resizing:
 
     def _train(self, widths: Mapping[str, int]) -> str:
         resized = with_widths(self._model, self._graph, widths).train()
-        outputs = _tensors(resized(torch.empty(BATCH, *self._graph.input_shape, dtype=self._dtype)))
-        sum(output.sum() for output in outputs if output.requires_grad).backward()  # type: ignore[union-attr]
+        outputs = _tensors(resized(torch.zeros(BATCH, *self._graph.input_shape, dtype=self._dtype)))
+        if not (learned := [output.sum() for output in outputs if output.requires_grad]):
+            return "what it returns has no gradient"
+        torch.stack(learned).sum().backward()
         return ""
 
 

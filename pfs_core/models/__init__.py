@@ -97,6 +97,7 @@ def build_model(model: ModelSpec | str, **kwargs: Any) -> nn.Module:
         raise
     except Exception as e:
         raise UserError(f"model {model.name}: {one_line(e)}") from e
+    network = getattr(network, "_orig_mod", network)  # what torch.compile was given
     if not isinstance(network, nn.Module):
         raise UserError(f"model {model.name}: expected an nn.Module, got an object of type {type(network).__name__}")
     if any(base.__module__.startswith("transformers.") for base in type(network).__mro__):

@@ -314,6 +314,32 @@ def test_a_parameter_on_the_channels_of_two_readers_is_resized_once():
         assert outputs.error() < EXACT
 
 
+class NeedsValues(nn.Module):
+    """A tensor that is no buffer, and a BatchNorm that counts its batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = torch.full((1, 8, 1, 1), 0.5)
+        self.norm = nn.BatchNorm2d(8, momentum=None)
+
+    def forward(self, x):
+        return self.norm(x) - self.mean.mean()
+
+
+def test_a_network_whose_values_are_needed_is_proved_with_them():
+    model = Unusual(lambda self, x: self.other(x), other=NeedsValues())
+    graph = trace(model, INPUT)
+    assert graph.group("conv1").prunable
+    assert proved(model, graph) == graph
+
+
+def test_a_network_that_cannot_learn_is_refused():
+    model = Unusual(lambda self, x: x)
+    model.forward = torch.no_grad()(model.forward)
+    with pytest.raises(UserError, match="^Unusual cannot be trained: what it returns has no gradient$"):
+        proved(model, trace(model, INPUT))
+
+
 PARAMETERS = {
     "decoder": lambda self, x: F.conv_transpose2d(F.relu(self.encoder(x)), self.encoder.weight, padding=1),
     "dilated": lambda self, x: self.layer(x) + F.conv2d(x, self.layer.weight, padding=2, dilation=2),

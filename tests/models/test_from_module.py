@@ -97,6 +97,12 @@ def test_unknown_keyword_arguments_are_refused(nets):
     assert "model.num_classes cannot be set" in refused("nets:rgb", num_classes=3)
 
 
+def test_a_compiled_network_is_taken_as_it_was(nets, monkeypatch):
+    build("nets:build")  # imports the module
+    monkeypatch.setattr(sys.modules["nets"], "compiled", lambda: torch.compile(nn.Linear(4, 7)), raising=False)
+    assert type(build("nets:compiled")) is nn.Linear
+
+
 def test_a_classifier_of_transformers_returns_its_logits_alone(nets, monkeypatch):
     """Such a classifier gives an object with the attribute ``logits``; what it is called stays the same."""
 
