@@ -66,16 +66,17 @@ def take(tracer: ChannelTracer, node: fx.Node) -> Any:
         start, step = argument(node, "start"), 1
     else:
         start, step = argument(node, "start") or 0, argument(node, "step") or 1
-    stop = argument(node, "end")
-    if dim == x.dim and x.outer is None and start == 0 and stop == shape_of(node)[dim]:
-        tracer.note_sizes(node, [stop], [tracer.block_of(x.parts, 0, stop) or ()])
     if dim not in (x.dim, x.outer) or shape_of(node) == shape:
         return x
     if dim == x.outer or x.outer is not None or step != 1:
         return NotImplemented
     start = start + shape[dim] if start < 0 else min(start, shape[dim])
     parts = tracer.block_of(x.parts, start, start + shape_of(node)[dim])
-    return _not_blocks(tracer, node) if parts is None else Channels(dim, parts)
+    if parts is None:
+        return _not_blocks(tracer, node)
+    if start == 0:
+        tracer.note_sizes(node, [shape_of(node)[dim]], [parts])
+    return Channels(dim, parts)
 
 
 def split(tracer: ChannelTracer, node: fx.Node) -> Any:
