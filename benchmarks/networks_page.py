@@ -63,7 +63,8 @@ def write_page(rows: list[Row], docs: Path) -> None:
     machines = ", ".join(sorted({f"{row['cpu']} with torch {row['torch']}" for row in rows}))
     command = (
         "`python benchmarks/networks.py measure --timm --results benchmarks/results/networks.jsonl`, then `page`; on "
-        f"{machines}, two networks at a time and other work beside them, one trace and one proof each at the network's published images."
+        f"{machines}, two networks at a time and other work beside them, one trace and one proof each at the "
+        "network's published images."
     )
     page = PAGE.format(
         command=textwrap.fill(command, 120, break_on_hyphens=False),
