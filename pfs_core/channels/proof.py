@@ -69,31 +69,36 @@ def refuted_groups(model: nn.Module, graph: ChannelGraph) -> Refuted:
         groups = [g.name for g in graph.groups if g.resizable]
         failed = _refuted(groups, [resizing.count_narrow, resizing.train_narrow])
         frozen = {name: f"resized, the network fails: {why}" for name, why in failed.items()}
-        no_wider = _refuted([name for name in groups if name not in frozen], [resizing.count_wide])
-        rest = graph.frozen(frozen)
-        frozen |= _refuted([g.name for g in rest.prunable()], [Masking(model, rest)])
+        rest = [name for name in groups if name not in frozen]
+        # Found only roughly: it may be most of the groups, and they can be pruned all the same.
+        no_wider = _refuted(rest, [resizing.count_wide], least=max(1, len(rest) // 8))
+        graph = graph.frozen(frozen)
+        frozen |= _refuted([g.name for g in graph.prunable()], [Masking(model, graph)])
         return Refuted(frozen, {name: why for name, why in no_wider.items() if name not in frozen})
 
 
-def _refuted(groups: list[str], trials: list[Trial]) -> Reasons:
+def _refuted(groups: list[str], trials: list[Trial], least: int = 1) -> Reasons:
     """Return the groups without which all others pass every trial together, each with what is wrong with it."""
     refuted: Reasons = {}
     for trial in trials:
         while rest := [name for name in groups if name not in refuted]:
-            found = _halved(rest, trial)
+            found = _halved(rest, trial, least)
             refuted |= found
             if not found:
                 break
     return refuted
 
 
-def _halved(groups: list[str], trial: Trial) -> Reasons:
-    """Return those of several groups that fail the trial alone, or all of them if they fail only together."""
+def _halved(groups: list[str], trial: Trial, least: int) -> Reasons:
+    """Return those of several groups that fail the trial alone, or all of them if they fail only together.
+
+    No more than ``least`` groups are not told apart.
+    """
     wrong = trial(groups)
-    if not wrong or len(groups) == 1:
+    if not wrong or len(groups) <= least:
         return dict.fromkeys(groups, wrong) if wrong else {}
     middle = len(groups) // 2
-    found = _halved(groups[:middle], trial) | _halved(groups[middle:], trial)
+    found = _halved(groups[:middle], trial, least) | _halved(groups[middle:], trial, least)
     return found or dict.fromkeys(groups, wrong)
 
 
