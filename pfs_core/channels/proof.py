@@ -1,16 +1,16 @@
 """The proof of a channel graph on the network itself: what a graph of operators cannot say is found by trying.
 
 A graph does not say whether a size is a number that only fits this width, what a kernel of one's own computes, or
-whether a handler is wrong. So the network is tried: resized to random widths, does it run, forward and backward, and
-cost what the closed form says? With random channels of every group masked, does it compute what it computes without
-them? Groups for which it does not are found by halving, and are left as they are, with the reason.
+whether a handler is wrong. So the network is tried: resized, each group unlike the others, does it run, forward and
+backward, and cost what the closed form says? With random channels of every group masked, does it compute what it
+computes without them? Groups for which it does not are found by halving, and are left as they are, with the reason.
 """
 
 import contextlib
 import copy
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -80,12 +80,11 @@ def refuted_groups(model: nn.Module, graph: ChannelGraph) -> Refuted:
 def _refuted(groups: list[str], trials: list[Trial], least: int = 1) -> Reasons:
     """Return the groups without which all others pass every trial together, each with what is wrong with it."""
     refuted: Reasons = {}
-    for trial in trials:
-        while rest := [name for name in groups if name not in refuted]:
-            found = _halved(rest, trial, least)
-            refuted |= found
-            if not found:
-                break
+    while rest := [name for name in groups if name not in refuted]:
+        found = next(filter(None, (_halved(rest, trial, least) for trial in trials)), None)
+        if not found:
+            break
+        refuted |= found
     return refuted
 
 
@@ -124,9 +123,9 @@ class _Resizing:
         self.count_wide: Trial = functools.partial(self._attempt, self._count, wide)
 
     def _unlike(self, times: int) -> dict[str, int]:
-        """Return widths that no group has; groups that are equally wide get as different ones as there are.
+        """Return other widths than those of the groups: narrower ones (``times`` 0), or wider ones (1).
 
-        They are below the width of each group, and above ``times`` times that width where ``times`` is not 0.
+        Groups that are equally wide get as different ones as there are, so that none passes for another.
         """
         seen: Counter[int] = Counter()
         widths = {}
@@ -168,13 +167,12 @@ class Masking:
     Args:
         model: the network.
         graph: its channel graph.
-        share: of the gates of a group that are kept, at least one.
 
     Raises:
         UserError: the model fails in training mode.
     """
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, share: float = 0.5) -> None:
+    def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
         self._graph = graph
         self._exact = EXACT
         self._images = torch.randn(BATCH, *graph.input_shape, dtype=torch.float64)
@@ -185,7 +183,7 @@ class Masking:
             self._images = self._images.to(next((p.dtype for p in model.parameters()), torch.float32))
             with named(f"{type(model).__name__} cannot process its images in training mode"):
                 self._model = calibrated(copy.deepcopy(model), self._images)
-        self._kept = random_kept(graph, share=share)
+        self._kept = random_kept(graph)
 
     @torch.no_grad()
     def __call__(self, groups: list[str]) -> str:
@@ -266,13 +264,13 @@ def _multiplied(factor: Tensor, trailing: int) -> Callable[[nn.Module, object, T
     return hook
 
 
-def random_kept(graph: ChannelGraph, seed: int = 0, share: float = 0.5) -> dict[str, Tensor]:
-    """Return a random share of the gates of every prunable group, at least one: ``{group: int64 [n]}``, rising."""
+def random_kept(graph: ChannelGraph, seed: int = 0) -> dict[str, Tensor]:
+    """Return a random half of the gates of every prunable group, at least one: ``{group: int64 [n]}``, rising."""
     random = torch.Generator().manual_seed(seed)
     kept = {}
     for group in graph.prunable():
         order = torch.randperm(group.gate_count, generator=random)
-        kept[group.name] = order[: max(1, round(group.gate_count * share))].sort().values
+        kept[group.name] = order[: max(1, round(group.gate_count / 2))].sort().values
     return kept
 
 
@@ -285,7 +283,5 @@ def _tensors(output: object) -> list[Tensor]:
     """Return the tensors of what a network returns."""
     if isinstance(output, Tensor):
         return [output]
-    values: Iterable[object] = output.values() if isinstance(output, Mapping) else output  # type: ignore[assignment]
-    return (
-        [tensor for value in values for tensor in _tensors(value)] if isinstance(output, Mapping | tuple | list) else []
-    )
+    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    return [tensor for value in values for tensor in _tensors(value)]

@@ -1,10 +1,9 @@
 """The state of a trace, and the operations on it that the handlers of operators are written in.
 
-The tracer knows no operator by name: that is in :mod:`pfs_core.channels.handlers`. It keeps groups, ties them
-together, and collects what the channel graph consists of.
+The tracer knows no operator by name: that is in :mod:`pfs_core.channels.handlers`. It collects what the channel graph
+consists of; how groups are tied together is in :mod:`pfs_core.channels.groups`.
 """
 
-import functools
 import math
 import re
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from torch import fx, nn
 
 from pfs_core.channels.abstract_values import Channels, FixedTensor, Span, TracedSlice, Value, Weights
 from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, ChannelGroup, ChannelSlice, Role, Sizes, Term
+from pfs_core.channels.groups import GroupDraft, Groups, Parts
 from pfs_core.channels.nodes import is_rectifier, is_tensor, modules_around, operation, place, shape_of
 
 Policy = Literal["inner", "all"]
@@ -22,21 +22,6 @@ BATCH = 2
 """Number of images in a trace. It is not 1, which training-mode BatchNorm refuses on maps of a single pixel."""
 GATED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase)
 """Layers whose output can be multiplied by gates."""
-
-Parts = tuple[TracedSlice, ...]
-
-
-class _GroupDraft:
-    """A group under construction; ``frozen``, ``stream`` and ``ungated`` are reasons, empty where they do not apply."""
-
-    def __init__(self, name: str, width: int) -> None:
-        self.name = name
-        self.width = width
-        self.blocks = 1
-        self.gates: set[str] = set()
-        self.frozen = ""
-        self.stream = ""
-        self.ungated = ""
 
 
 class _SpanDraft(NamedTuple):
@@ -58,11 +43,8 @@ class Layer(NamedTuple):
     gate: str
 
 
-class ChannelTracer:
+class ChannelTracer(Groups):
     """The groups, axes and cost terms found so far, and what is known of every node.
-
-    A group is named by a number. Groups that turn out to be the same are merged in a union-find forest, so that numbers
-    handed out earlier stay valid.
 
     Attributes:
         placement: as given.
@@ -84,13 +66,11 @@ class ChannelTracer:
         self.counts_macs = True
         self.unrectified: set[str] = set()
         self._modules = dict(model.named_modules(remove_duplicate=False))
+        super().__init__(taken=self._modules)
         first_path = {id(module): path for path, module in model.named_modules()}
         self._first_path = {path: first_path[id(module)] for path, module in self._modules.items()}
         self._parameters = dict(model.named_parameters())
         self._stream_layers = [re.compile(pattern) for pattern in stream_layers]
-        self._drafts: list[_GroupDraft] = []
-        self._parent: list[Parts] = []
-        self._group_of_key: dict[str, int] = {}
         self._axes: dict[tuple[str, Role], tuple[Parts, dict[AxisTensor, None]]] = {}
         self._trailing: dict[tuple[str, Role], int] = {}
         self._spans: dict[Span, _SpanDraft] = {}
@@ -129,10 +109,6 @@ class ChannelTracer:
             self.freeze((TracedSlice(group),), value.reason)
             return (TracedSlice(group),)
         return None
-
-    def features(self, parts: Iterable[TracedSlice]) -> int:
-        """Return the number of features that the parts have together."""
-        return sum(map(self._size, self._resolved(parts)))
 
     def layer(self, node: fx.Node, weight: Any) -> Layer:
         """Return the layer that an operator computes with the argument ``weight``.
@@ -212,7 +188,7 @@ class ChannelTracer:
         if path not in self._modules:
             return
         known = {name: value for name, value in vars(self._modules[path]).items() if not name.startswith("_")}
-        lists = [name for name, value in known.items() if isinstance(value, list | tuple) and [*value] == numbers]
+        lists = [name for name, value in known.items() if _are_integers(value) and [*value] == numbers]
         if lists:
             self._sizes.setdefault((self._first_path[path], lists[0]), rows)
             return
@@ -272,114 +248,6 @@ class ChannelTracer:
                 self._computed.setdefault(
                     span, f"{span.tensor} is read outside its layer, by {operation(node)} ({place(node)})"
                 )
-
-    def unify(self, a: Parts, b: Parts, mismatch: str, stream: str = "") -> bool:
-        """Merge the groups of ``a`` and ``b`` pairwise, and return whether that was possible.
-
-        A group that meets several, one after the other, is taken apart at their borders. Where that is not possible,
-        everything in both is frozen.
-
-        Args:
-            a: the parts of one tensor.
-            b: the parts of another one with as many features.
-            mismatch: the reason to freeze them for.
-            stream: the addition that makes the groups a residual stream, if it is one.
-        """
-        left, right = list(self._resolved(a)), list(self._resolved(b))
-        while left and right:
-            if left[0].repeat != right[0].repeat:
-                break
-            one, other = self._size(left[0]), self._size(right[0])
-            if one != other:
-                row = left if one > other else right
-                if not self._take_apart(row[0], min(one, other) // row[0].repeat):
-                    break
-            elif self._merge(left.pop(0), right.pop(0), mismatch, stream):
-                pass
-            else:
-                return False
-            left, right = list(self._resolved(left)), list(self._resolved(right))
-        if left or right:
-            self.freeze((*a, *b), mismatch)
-            return False
-        return True
-
-    def matched(self, a: Parts, b: Parts) -> tuple[Parts, Parts]:
-        """Return two rows of parts that have been unified slice by slice."""
-        return self._resolved(a), self._resolved(b)
-
-    def require_multiple(self, parts: Parts, groups: int) -> bool:
-        """Keep the width a multiple of ``groups``, and return whether it is one now.
-
-        The channels at the same place of every group then come and go together.
-        """
-        parts = self._resolved(parts)
-        return len(parts) == 1 and parts[0].repeat == 1 and self._divide(parts[0], groups)
-
-    def block_of(self, parts: Parts, start: int, stop: int) -> Parts | None:
-        """Return the features ``start`` to ``stop`` of the parts; None where they are not whole blocks of channels.
-
-        Where they end within a group, the group is divided into equal blocks, which have to stay equally wide.
-        """
-        found: list[TracedSlice] = []
-        at = 0
-        for part in self._resolved(parts):
-            size = self._size(part)
-            begin, end = max(start - at, 0), min(stop - at, size)
-            at += size
-            if begin >= end:
-                continue
-            if (begin, end) == (0, size):
-                found.append(part)
-                continue
-            unit = math.gcd(begin, end, size)
-            count = size // unit
-            if unit % part.repeat or unit == part.repeat or not self._divide(part, count):
-                return None
-            found += [
-                part._replace(block=part.block * count + i, blocks=part.blocks * count)
-                for i in range(begin // unit, end // unit)
-            ]
-        return self.joined(tuple(found))
-
-    def blocks_at_once(self, parts: Parts, count: int) -> Parts | None:
-        """Return the channels of ``count`` equal blocks as those of one, None where the parts are not such blocks.
-
-        Each place of the result stands for that place in every block, so all gates of the blocks have to mask it.
-        """
-        size = self.features(parts) // count
-        blocks = [self.block_of(parts, i * size, (i + 1) * size) for i in range(count)]
-        out = blocks[0]
-        for block in blocks[1:]:
-            if out is None or block is None or not self.unify(out, block, "its blocks have other borders"):
-                return None
-            out = tuple(map(zero_in_both, *self.matched(out, block)))
-        return out
-
-    def joined(self, parts: Parts) -> Parts:
-        """Return the parts with all blocks of a group, one after the other, as the whole group."""
-        out: list[TracedSlice] = []
-        for part in parts:
-            out.append(part)
-            count = part.blocks
-            tail = out[-count:]
-            every = [(part.group, part.repeat, block, count) for block in range(count)]
-            if count > 1 and [(p.group, p.repeat, p.block, p.blocks) for p in tail] == every:
-                whole = functools.reduce(zero_in_both, tail)
-                out[-count:] = [whole._replace(block=0, blocks=1)]
-        return tuple(out)
-
-    def freeze(self, parts: Iterable[TracedSlice], reason: str) -> None:
-        """Forbid any other width of the groups; the first reason given is the one that users see."""
-        for part in self._resolved(parts):
-            draft = self._drafts[part.group]
-            draft.frozen = draft.frozen or reason
-
-    def forbid_gating(self, parts: Iterable[TracedSlice], reason: str) -> None:
-        """Forbid pruning the groups: a channel that is removed is not like one that is set to 0, wherever it is set."""
-        for part in self._resolved(parts):
-            draft = self._drafts[part.group]
-            draft.ungated = draft.ungated or reason
 
     def add_macs(self, layer: str, spans: tuple[Parts, ...], macs: int, groups: int = 1) -> None:
         """Add ``macs`` times the widths of ``spans`` (divided by ``groups``) to the cost of an image."""
@@ -454,7 +322,7 @@ class ChannelTracer:
             terms[key] = (macs, params + rest)
         return [Term(layer, spans, macs, params, groups) for (layer, spans, groups), (macs, params) in terms.items()]
 
-    def _finished(self, draft: _GroupDraft, policy: Policy) -> ChannelGroup:
+    def _finished(self, draft: GroupDraft, policy: Policy) -> ChannelGroup:
         reason = draft.frozen
         if not reason and draft.stream and policy == "inner":
             reason = f"residual stream, {draft.stream} (policy all prunes it)"
@@ -476,122 +344,9 @@ class ChannelTracer:
         resolved = self.joined(self._resolved(parts))
         return tuple(ChannelSlice(self._drafts[p.group].name, p.repeat, p.block, p.blocks) for p in resolved)
 
-    # Groups ------------------------------------------------------------------------------------------------------
 
-    def _group_for(self, key: str, name: str, width: int) -> int:
-        """Return the group that was made for ``key``; where there is none, make one called ``name``."""
-        if key not in self._group_of_key:
-            taken = {draft.name for draft in self._drafts}
-            if key != name and name in self._modules:  # a group of no layer must not be called like one
-                name = f"<{name}>"
-            while name in taken:
-                name += "'"
-            self._group_of_key[key] = self._new_group(name, width)
-        return self._group_of_key[key]
-
-    def _new_group(self, name: str, width: int) -> int:
-        self._drafts.append(_GroupDraft(name, width))
-        self._parent.append(())
-        return len(self._parent) - 1
-
-    def _size(self, part: TracedSlice) -> int:
-        """Return the number of features of a resolved slice."""
-        return part.repeat * self._drafts[part.group].width // part.blocks
-
-    def _divide(self, part: TracedSlice, count: int) -> bool:
-        """Divide the channels of a resolved slice into equal blocks, and return whether that is possible."""
-        draft = self._drafts[part.group]
-        blocks = math.lcm(draft.blocks, part.blocks * count)
-        if draft.width % blocks:
-            return False
-        draft.blocks = blocks
-        return True
-
-    def _take_apart(self, part: TracedSlice, width: int) -> bool:
-        """Make a group two groups, the first of ``width`` channels, and return whether that is possible."""
-        draft = self._drafts[part.group]
-        if draft.blocks > 1:
-            return False
-        halves = []
-        for name, size in ((draft.name, width), (f"{draft.name}[{width}:]", draft.width - width)):
-            number = self._new_group(name, size)
-            half = self._drafts[number]
-            half.gates, half.frozen, half.stream, half.ungated = (
-                set(draft.gates),
-                draft.frozen,
-                draft.stream,
-                draft.ungated,
-            )
-            halves.append(TracedSlice(number))
-        self._parent[part.group] = tuple(halves)
-        return True
-
-    def _merge(self, a: TracedSlice, b: TracedSlice, mismatch: str, stream: str) -> bool:
-        """Make the groups of two resolved slices of equal width one, with the restrictions of both.
-
-        It has the name of the earlier group. A group that is as wide as a block of the other becomes a block of it: all
-        blocks keep the channels at the same places, so that it does not matter which.
-
-        Returns:
-            Whether they are one now; if not, both are frozen.
-        """
-        a, b = sorted((a, b))
-        kept, other = self._drafts[a.group], self._drafts[b.group]
-        if a.group != b.group and kept.width < other.width:
-            a, b, kept, other = b, a, other, kept
-        if a.group == b.group:
-            if a.blocks == b.blocks:  # two blocks are as wide as each other, and have the same gates
-                return True
-            self.freeze((a,), mismatch)
-            return False
-        kept.stream = kept.stream or other.stream or stream
-        times, rest = divmod(kept.width, other.width)
-        if rest or a.blocks != b.blocks * times:
-            self.freeze((a, b), mismatch)
-            return False
-        if not self._divide(TracedSlice(a.group), times * other.blocks):
-            reason = (
-                f"its grouped convolutions need a multiple of {math.lcm(kept.blocks, times * other.blocks)} channels"
-            )
-            self.freeze((a, b), reason)
-            if times > 1:
-                return False
-            kept.blocks = 1
-        self._parent[b.group] = (TracedSlice(a.group, blocks=times),)
-        kept.gates |= other.gates
-        kept.frozen = kept.frozen or other.frozen
-        kept.ungated = kept.ungated or other.ungated
-        return True
-
-    def _resolved(self, parts: Iterable[TracedSlice]) -> Parts:
-        """Return slices as those of the groups that their groups have been merged into, or taken apart into."""
-        out: list[TracedSlice] = []
-        for part in parts:
-            parents = self._parent[part.group]
-            if not parents:
-                out.append(part)
-            for parent in parents:
-                block = parent.block * part.blocks + part.block
-                moved = part._replace(group=parent.group, block=block, blocks=parent.blocks * part.blocks)
-                out += self._resolved((moved,))
-        return tuple(out)
-
-
-def zero_in_both(a: TracedSlice, b: TracedSlice) -> TracedSlice:
-    """Return the slice of a sum, which is 0 where both terms are: all gates of both have to mask a channel."""
-    ungated = a.ungated or b.ungated
-    gates = (a.gates or a.spare) | (b.gates or b.spare)
-    if not ungated:
-        return a._replace(gates=gates)
-    reachable = all(part.spare or not part.ungated for part in (a, b))
-    return a._replace(gates=frozenset(), ungated=ungated, spare=gates if reachable else frozenset())
-
-
-def zero_in_one(a: TracedSlice, b: TracedSlice) -> TracedSlice:
-    """Return the slice of a product, which is 0 where one of the factors is: the first that has a gate gates it."""
-    if not a.ungated or (b.ungated and not b.spare):
-        return a
-    return b if not b.ungated or not a.spare else a
+def _are_integers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(type(one) is int for one in value)
 
 
 def _each(value: Value) -> tuple[Any, ...]:

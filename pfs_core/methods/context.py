@@ -94,9 +94,11 @@ def search_context(
     torch.manual_seed(seed)
     model = build_model(spec)
     check_network(model, spec)
-    # Where the official placement masks channels is not where they can be removed, and needs no proof.
-    refuted = refuted_once(model, trace(model, spec.input_shape, config.policy))
-    graph = refuted.corrected(trace(model, spec.input_shape, config.policy, config.placement))
+    traced = trace(model, spec.input_shape, config.policy, config.placement)
+    # Where the official placement masks channels is not where they can be removed, so that the proof would fail there.
+    removable = traced if config.placement == "last" else trace(model, spec.input_shape, config.policy)
+    refuted = refuted_once(model, removable)
+    graph = refuted.corrected(traced)
     widths = graph.expanded(spec.expand, spec.expand_stream)
     check_reachable(graph, widths, budget.in_macs)
     model = resize(model, graph, widths).to(data.device)

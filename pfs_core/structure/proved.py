@@ -25,7 +25,8 @@ class Proof(Config):
 def refuted_once(model: nn.Module, graph: ChannelGraph) -> Refuted:
     """Return what :func:`~pfs_core.channels.refuted_groups` finds, from the cache if it was found before.
 
-    The name of its file is a digest of the graph, the model's layers and the source code of their classes.
+    The name of its file is a digest of the graph, the model's layers, and the source code of their classes and of the
+    proof itself.
     """
 
     def find() -> Proof:
@@ -33,7 +34,7 @@ def refuted_once(model: nn.Module, graph: ChannelGraph) -> Refuted:
         return Proof(frozen=dict(refuted.frozen), no_wider=dict(refuted.no_wider))
 
     try:
-        files = {inspect.getfile(type(module)) for module in model.modules()}
+        files = {inspect.getfile(refuted_groups), *(inspect.getfile(type(module)) for module in model.modules())}
         sources = {path: file_digest(path) for path in sorted(files)}
     except (TypeError, OSError):  # classes that were typed in somewhere
         return _told(find())

@@ -145,6 +145,7 @@ class Numbered(nn.Module):
 
     def __init__(self, kind):
         super().__init__()
+        self.others = [torch.ones(2), torch.ones(2)]
         self.kind, self.sizes, self.width, self.left, self.right, self.outputs = kind, [2, 6], 4, 6, 2, 16
         self.small, self.big, self.four = conv3(2, 2), conv3(6, 6), conv3(4, 4)
         self.first, self.eight = conv3(6, 6), conv3(8, 8)

@@ -23,9 +23,10 @@ class Net(nn.Module):
             norm.running_mean.normal_()
             norm.running_var.uniform_(0.5, 2)
 
-    def forward(self, x, scale=None):
-        x = self.operation(self, x)
-        return x if scale is None else x * scale
+    def forward(self, x, scale=None, features=False):
+        y = self.operation(self, x)
+        y = y if scale is None else y * scale
+        return (y, x) if features else y
 
 
 USES = {

@@ -6,9 +6,10 @@ from typing import Any
 from torch import fx
 
 from pfs_core.channels.abstract_values import Channels, FixedTensor
+from pfs_core.channels.groups import zero_in_both, zero_in_one
 from pfs_core.channels.handlers.layers import Handler
 from pfs_core.channels.nodes import argument, first, is_residual, joint, operation, place, shape_of
-from pfs_core.channels.tracer import ChannelTracer, zero_in_both, zero_in_one
+from pfs_core.channels.tracer import ChannelTracer
 
 
 def keeps_zero(tracer: ChannelTracer, node: fx.Node) -> Any:

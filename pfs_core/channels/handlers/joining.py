@@ -6,10 +6,11 @@ from typing import Any
 from torch import fx
 
 from pfs_core.channels.abstract_values import Channels
+from pfs_core.channels.groups import zero_in_both
 from pfs_core.channels.handlers.layers import Handler
 from pfs_core.channels.handlers.weights import as_list
 from pfs_core.channels.nodes import argument, first, is_residual, joint, operation, place, shape_of
-from pfs_core.channels.tracer import ChannelTracer, zero_in_both
+from pfs_core.channels.tracer import ChannelTracer
 
 
 def concatenate(tracer: ChannelTracer, node: fx.Node) -> Any:
@@ -20,11 +21,9 @@ def concatenate(tracer: ChannelTracer, node: fx.Node) -> Any:
     """
     tensors, dims = first(node), len(shape_of(node))
     known = [x for x in map(tracer.channels, tensors) if x is not None]
-    if not known or any(x.outer != known[0].outer for x in known):
+    if not known or any(x.outer is not None for x in known):
         return NotImplemented
     dim, channel_dim = argument(node, "dim") % dims, known[0].dim
-    if known[0].outer is not None:
-        return NotImplemented
     all_rows = [tracer.parts_of_dim(tensor, channel_dim) for tensor in tensors]
     rows = [row for row in all_rows if row is not None]
     if len(rows) < len(all_rows):

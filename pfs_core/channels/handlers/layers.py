@@ -11,8 +11,9 @@ from typing import Any
 from torch import fx
 
 from pfs_core.channels.abstract_values import Channels
+from pfs_core.channels.groups import Parts
 from pfs_core.channels.nodes import argument, first, operation, place, shape_of
-from pfs_core.channels.tracer import ChannelTracer, Layer, Parts
+from pfs_core.channels.tracer import ChannelTracer, Layer
 
 Handler = Callable[[ChannelTracer, fx.Node], Any]
 """Takes the tracer and a node, and returns a :data:`~pfs_core.channels.abstract_values.Value` or NotImplemented."""

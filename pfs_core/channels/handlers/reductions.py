@@ -40,9 +40,9 @@ def reduce(tracer: ChannelTracer, node: fx.Node) -> Any:
         parts = blocks
     first_output = node.meta["val"][0] if isinstance(node.meta["val"], tuple | list) else node.meta["val"]
     if first_output.dim() == count:
-        out = Channels(x.dim, parts, None if x.outer in dims else x.outer)
         if x.outer in dims:
             return NotImplemented
+        out = Channels(x.dim, parts, x.outer)
     else:
         outer = None if x.outer is None or x.outer in dims else x.outer - sum(d < x.outer for d in dims)
         out = Channels(x.dim - sum(d < x.dim for d in dims), parts, outer)
