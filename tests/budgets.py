@@ -10,7 +10,7 @@ from pfs_core.config.stages import ExtractConfig
 from pfs_core.structure import unexpanded_graph
 
 SPEC = ModelSpec(name="resnet20", input_shape=(1, 8, 8), expand=1.25)
-PAPERS_CUT = ExtractConfig(blocks=1)
+PAPERS_CUT = ExtractConfig(blocks=1, runtime="onnxruntime", threads=1)
 """The cut to any width, for which no runtime is measured."""
 
 

@@ -51,7 +51,7 @@ _IMAGENET_METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-_PAPERS_CUT = ExtractConfig(blocks=1)
+_PAPERS_CUT = ExtractConfig(blocks=1, runtime="onnxruntime", threads=1)
 _SFP_TRAINING = RetrainConfig(epochs=200, milestones=(0.3, 0.6, 0.8), factor=0.2)
 
 

@@ -51,10 +51,11 @@ class ExtractConfig(Config):
     """Number that widths are multiples of, whatever the blocks are."""
     floor: float = Field(default=0.0, ge=0, le=1)
     """Fraction of its unexpanded width that every prunable group keeps at least."""
-    runtime: Literal["onnxruntime", "eager", "openvino"] = "onnxruntime"
-    """Runtime that the network is cut for: in which ``blocks=auto`` and a latency budget are measured."""
-    threads: int = Field(default=1, ge=1)
-    """Number of threads of these measurements."""
+    runtime: Literal["auto", "onnxruntime", "eager", "openvino"] = "auto"
+    """Runtime that blocks and latency budgets are measured in; ``auto`` is the dense network's fastest for a latency
+    budget, else ONNX Runtime."""
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Threads of these measurements; ``auto`` is what is fastest for a latency budget, else 1."""
 
     @field_validator("channel_multiple", mode="before")
     @classmethod

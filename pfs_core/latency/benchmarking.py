@@ -66,15 +66,15 @@ def benchmark(
     started, clock = processor_seconds(), time.perf_counter()
     measurements: list[Measurement] = []
     tables = []
-    skipped: dict[str, str] = {runtime: reason for runtime in config.runtimes if (reason := missing(runtime))}
+    settings = measured_settings(config, structures, len(usable_cores()))
+    skipped: dict[str, str] = {runtime: reason for runtime, *_ in settings if (reason := missing(runtime))}
     with tempfile.TemporaryDirectory() as scratch:
         folders = {name: Path(scratch) / name for name in networks}
         for name, structure in networks.items():
             write_network(structure, folders[name], seed)
         file_mib = {name: (folder / "model.safetensors").stat().st_size / 2**20 for name, folder in folders.items()}
-        counts = thread_counts(config, len(usable_cores()))
-        falling = sorted(counts, reverse=True)  # OpenVINO never uses more cores than it found first
-        for threads, batch, runtime in product(falling, config.batches, config.runtimes):
+        # OpenVINO never uses more cores than it found first, so those with most threads are first.
+        for runtime, threads, batch in sorted(settings, key=lambda setting: -setting[1]):
             if runtime in skipped:
                 continue
             shape = (batch, *structures[0].model.input_shape)
@@ -91,7 +91,7 @@ def benchmark(
             _say_ratios(measurements[-1])
         if not measurements:
             raise UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
-        measurements.sort(key=lambda found: counts.index(found.threads))
+        measurements.sort(key=lambda found: settings.index((found.runtime, found.threads, found.batch)))
         measurements = _with_memory(measurements, folders)
     seconds = time.perf_counter() - clock
     disturbed = disturbance(started, processor_seconds(), seconds)
@@ -138,9 +138,21 @@ def with_references(structures: Sequence[Structure]) -> dict[str, Structure]:
     return named
 
 
-def thread_counts(config: LatencyConfig, most: int) -> list[int]:
-    """The distinct numbers of threads to measure on ``most`` cores; 0 in the settings means all of them."""
-    return list(dict.fromkeys(min(threads or most, most) for threads in config.threads))
+def measured_settings(config: LatencyConfig, structures: Sequence[Structure], cores: int) -> list[tuple[str, int, int]]:
+    """The runtimes, numbers of threads and batch sizes to measure, in the order in which they are quoted.
+
+    Where the structures were cut to a latency, what that was asked in comes first.
+
+    Args:
+        config: the settings; 0 threads are all cores.
+        structures: what is measured.
+        cores: the largest number of threads.
+    """
+    counts = dict.fromkeys(min(threads or cores, cores) for threads in config.threads)
+    settings = [(runtime, *rest) for *rest, runtime in product(counts, config.batches, config.runtimes)]
+    models = [found for structure in structures if (found := structure.provenance.get("latency_model"))]
+    asked = [(model["runtime"], min(model["threads"], cores), 1) for model in models[:1]]
+    return list(dict.fromkeys([*asked, *settings]))
 
 
 def _measured(

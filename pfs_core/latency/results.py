@@ -59,6 +59,10 @@ class Measurement(Result):
         """Return whether threads and batch are those of ``other``."""
         return (self.threads, self.batch) == (other.threads, other.batch)
 
+    def same_way(self, other: "Measurement") -> bool:
+        """Return whether runtime, threads and batch are those of ``other``."""
+        return self.runtime == other.runtime and self.same_load(other)
+
 
 class Machine(Result):
     """The machine that a measurement was made on."""
@@ -100,7 +104,7 @@ class LatencyResult(ResultFile):
     models: dict[str, NetworkSize]
     """Size of each network."""
     measurements: list[Measurement] = Field(min_length=1)
-    """All measurements; tables and verdicts quote the first one."""
+    """All measurements; tables and verdicts quote the first one, in which a latency was asked for where one was."""
     skipped: dict[str, str]
     """Runtimes that were left out, each with the reason."""
     dtype: str
@@ -123,6 +127,12 @@ class LatencyResult(ResultFile):
     def quoted(self) -> Measurement:
         """The measurement that tables and verdicts are about."""
         return self.measurements[0]
+
+    def quoting(self, way: Measurement) -> "LatencyResult | None":
+        """Return these results with the measurement that was made as ``way`` was in front, or None where none was."""
+        alike = [found for found in self.measurements if found.same_way(way)]
+        rest = [found for found in self.measurements if not found.same_way(way)]
+        return self.model_copy(update={"measurements": [*alike, *rest]}) if alike else None
 
     @property
     def beside_quoted(self) -> list[Measurement]:

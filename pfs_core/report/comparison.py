@@ -12,7 +12,7 @@ from pfs_core.rendering.drawing import render_page
 from pfs_core.rendering.tables import latex_table, markdown_table
 from pfs_core.report.cells import PAGE_HEADER, page_cells
 from pfs_core.report.comparison_figure import drawing, words
-from pfs_core.report.comparison_groups import check_latencies, grouped
+from pfs_core.report.comparison_groups import quoting_alike, grouped
 from pfs_core.report.comparison_rows import ComparisonRow, dense_row, pareto_front, pooled, pruned_row
 from pfs_core.report.page import write_report
 from pfs_core.report.results import RUNTIME_NAMES, Results
@@ -86,7 +86,7 @@ def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str 
     Raises:
         UserError: latencies were measured in several ways, or two runs differ in nothing.
     """
-    check_latencies(runs)
+    runs = quoting_alike(runs)
     kind, groups = grouped(runs)
     comparison = Comparison(runs[0].spec.name, kind, _rows(runs, groups))
     header, cells, flat = comparison.header, comparison.cells, [row.flat() for row in comparison.rows]

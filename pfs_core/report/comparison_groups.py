@@ -1,6 +1,7 @@
 """Which runs of a comparison are seeds of each other, and what the runs are called."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pfs_core.errors import UserError
@@ -32,18 +33,27 @@ def grouped(runs: Sequence[Results]) -> tuple[str, dict[str, list[Results]]]:
     return kind, groups
 
 
-def check_latencies(runs: Sequence[Results]) -> None:
-    """Raise UserError unless the latencies that are quoted were all measured in one way."""
-    ways = [
-        f"{RUNTIME_NAMES[quoted.runtime]}, batch {quoted.batch}, {quoted.threads} thread(s)"
-        for quoted in (results.quoted for results in runs)
-    ]
-    for way, results in zip(ways, runs, strict=True):
-        if way != ways[0]:
-            raise UserError(
-                f"latencies cannot be compared: {runs[0].title} was measured in {ways[0]}, {results.title} in {way}; "
-                "benchmark them with the same latency settings"
-            )
+def quoting_alike(runs: Sequence[Results]) -> list[Results]:
+    """The runs, each quoting the first of the first run's measurements that all of them have.
+
+    Raises:
+        UserError: there is no such measurement.
+    """
+    first, *others = runs
+    for way in first.latency.measurements:
+        quoted = [results.latency.quoting(way) for results in runs]
+        if all(quoted):
+            return [replace(results, latency=latency) for results, latency in zip(runs, quoted, strict=True) if latency]
+    lacking = next(results for results in others if not results.latency.quoting(first.quoted))
+    raise UserError(
+        f"latencies cannot be compared: {first.title} was measured in {_way(first)}, {lacking.title} in "
+        f"{_way(lacking)}; benchmark them with the same latency settings"
+    )
+
+
+def _way(results: Results) -> str:
+    quoted = results.quoted
+    return f"{RUNTIME_NAMES[quoted.runtime]}, batch {quoted.batch}, {quoted.threads} thread(s)"
 
 
 def _settings(results: Results) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def commands(results: Results) -> list[str]:
     usual["search"] = method_config(defaults, {"method": search.method}).model_dump(mode="json")
     model = [f"--set=model.{key}={_text(value)}" for key, value in results.spec.kwargs.items()]
     method = [f"--method={search.method}"] if search.method != "pfs" else []
-    extract = {key: pruned.chosen_by[key] for key in ("channel_multiple", "floor")}
+    extract = {key: pruned.chosen_by[key] for key in ("channel_multiple", "floor")} | {"blocks": pruned.block}
     if model_of := pruned.provenance.get("latency_model"):
         extract |= {key: model_of[key] for key in ("runtime", "threads")}
     lines = [

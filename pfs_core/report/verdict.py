@@ -17,7 +17,8 @@ def verdict(results: Results) -> str:
     sentences = [_gain(results), _cost(results)]
     ratio = results.quoted.ratios_to_dense["pruned"]
     if ratio.verdict != "faster":
-        sentences.append(remedy(results.structure, RUNTIME_NAMES[results.quoted.runtime]))
+        usual = 16 if "avx512f" in results.latency.machine.flags else 8
+        sentences.append(remedy(results.structure, RUNTIME_NAMES[results.quoted.runtime], usual))
     if results.latency.noisy:
         sentences.append(f"The machine was noisy while latency was measured: {'; '.join(results.latency.noisy)}.")
     return " ".join(sentences)
@@ -83,13 +84,36 @@ def accuracy_difference(one: TrainingMetrics, other: TrainingMetrics) -> tuple[f
     return change, (change - below, change + above)
 
 
-def remedy(structure: Structure, runtime: str) -> str:
-    """Return why a network may not be faster than the dense one, and which setting helps."""
+def remedy(structure: Structure, runtime: str, usual_block: int = 16) -> str:
+    """Return why a network may not be faster than the dense one, and which setting helps.
+
+    Args:
+        structure: the network.
+        runtime: in which it was measured, in words.
+        usual_block: the number of channels that a runtime computes at once on such a machine, where the cut knew none.
+    """
     if structure.block == 1:
-        return f"{runtime} computes blocks of channels, and the cut did not fill them: try extract.blocks=auto."
-    if structure.model.expand_stream is None and structure.graph().widen_stream:
+        why = _blocks_used(structure, usual_block)
+        return f"{runtime} computes channels in blocks of {usual_block}; {why}: try --set extract.blocks=auto."
+    graph = structure.graph()
+    if structure.model.expand_stream is None and graph.widen_stream:
         return "The search widened the residual streams, which are not pruned: try --set search.expand_stream=1."
-    return "Most of the time goes where nothing was cut: ask for the time itself, e.g. --budget latency=0.8."
+    whole = [g for g in graph.groups if g.resizable and structure.widths[g.name] >= g.width]
+    names = f" ({', '.join(g.name for g in whole[:3])}{', ...' if len(whole) > 3 else ''})" if whole else ""
+    streams = " --set search.policy=all" if any(group.stream for group in whole) else ""
+    return (
+        f"Most of the time goes where nothing was cut{names} or where blocks are not full: "
+        f"{_blocks_used(structure, structure.block)}; ask for the time itself: --budget latency=0.8{streams}."
+    )
+
+
+def _blocks_used(structure: Structure, block: int) -> str:
+    """How full the blocks are over all groups, and where they are emptiest."""
+    widths = {group.name: structure.widths[group.name] for group in structure.graph().groups if group.resizable}
+    computed = {name: math.ceil(width / block) * block for name, width in widths.items()}
+    emptiest = sorted(widths, key=lambda name: widths[name] / computed[name])[:2]
+    examples = ", ".join(f"{name} {widths[name]} of {computed[name]}" for name in emptiest)
+    return f"{sum(widths.values()) / sum(computed.values()):.0%} of the channels computed are used ({examples})"
 
 
 def _accuracy(trained: TrainingMetrics) -> str:

@@ -14,6 +14,7 @@ from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import ExtractConfig
 from pfs_core.latency.aiming import MeasuredRatios, cut_to_latency
 from pfs_core.latency.blocks import runtime_block
+from pfs_core.latency.fastest import fastest
 from pfs_core.latency.learning import latency_model
 from pfs_core.latency.model import LatencyModel
 from pfs_core.methods.gates_folder import load_gates
@@ -112,7 +113,8 @@ def cut_structures(
     Raises:
         UserError: the budget cannot be reached, or the runtime is not installed.
     """
-    block = runtime_block(config.runtime, config.threads) if config.blocks == "auto" else config.blocks
+    runtime, threads = _where_it_will_run(spec, graph, budget, config)
+    block = runtime_block(runtime, threads) if config.blocks == "auto" else config.blocks
     options: dict[str, Any] = {
         "model": spec,
         "channel_multiple": config.channel_multiple,
@@ -128,12 +130,12 @@ def cut_structures(
             "dense": dense(graph, budget, model=spec),
         }, None
 
-    model = latency_model(spec, graph, config.runtime, config.threads, config.channel_multiple, block)
+    model = latency_model(spec, graph, runtime, threads, config.channel_multiple, block)
     options |= {
         "cost_model": in_milliseconds(model, spec, graph),
         "provenance": {**provenance, "latency_model": model.summary()},
     }
-    measure = MeasuredRatios(spec, graph, config.runtime, config.threads)
+    measure = MeasuredRatios(spec, graph, runtime, threads)
 
     def cut(aim: float) -> Structure:
         return extract(graph, gates, Budget(metric="latency", target=aim), **found, **options)
@@ -147,6 +149,14 @@ def cut_structures(
         "dense": dense(graph, budget, model=spec),
     }
     return structures, model
+
+
+def _where_it_will_run(spec: ModelSpec, graph: ChannelGraph, budget: Budget, config: ExtractConfig) -> tuple[str, int]:
+    """Return the runtime and the number of threads that a network is cut for."""
+    if budget.metric == "latency":
+        return fastest(spec, graph, config.runtime, config.threads)
+    runtime = "onnxruntime" if config.runtime == "auto" else config.runtime
+    return runtime, 1 if config.threads == "auto" else config.threads
 
 
 def in_milliseconds(model: LatencyModel, spec: ModelSpec, graph: ChannelGraph) -> CostModel:

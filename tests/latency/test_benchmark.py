@@ -16,7 +16,7 @@ from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import LatencyConfig
 from pfs_core.errors import UserError
 from pfs_core.latency import benchmark, runtimes
-from pfs_core.latency.benchmarking import thread_counts, with_references
+from pfs_core.latency.benchmarking import measured_settings, with_references
 from pfs_core.latency.machine import machine
 from pfs_core.latency.memory import peak_memory
 from pfs_core.latency.networks import write_network
@@ -96,8 +96,18 @@ def test_every_setting_is_measured_once(measured):
     assert settings(LatencyResult.load(measured / "latency.json")) == expected
 
 
-def test_all_cores_are_as_many_as_there_are():
-    assert thread_counts(LatencyConfig(threads=(1, 0, 2, 8)), 3) == [1, 3, 2]
+def test_all_cores_are_as_many_as_there_are(structures):
+    found = measured_settings(LatencyConfig(threads=(1, 0, 2, 8), runtimes="eager"), load(structures, "dense"), 3)
+    assert found == [("eager", threads, 1) for threads in (1, 3, 2)]
+
+
+def test_where_a_latency_was_asked_for_is_measured_and_quoted_first(structures):
+    (pruned,) = load(structures, "structure")
+    provenance = {**pruned.provenance, "latency_model": {"runtime": "openvino", "threads": 8}}
+    asked = pruned.model_copy(update={"provenance": provenance})
+    config = LatencyConfig(threads=1, runtimes=("eager", "openvino"))
+    assert measured_settings(config, [asked], 4) == [("openvino", 4, 1), ("eager", 1, 1), ("openvino", 1, 1)]
+    assert measured_settings(config, [asked], 1) == [("openvino", 1, 1), ("eager", 1, 1)]
 
 
 def test_samples_have_a_row_a_run(measured):

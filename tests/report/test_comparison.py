@@ -18,6 +18,7 @@ from pfs_core.methods.run import search
 from pfs_core.methods.uniform.config import UniformConfig
 from pfs_core.report import runs
 from pfs_core.report.comparison import figures_of, write_comparison
+from pfs_core.report.comparison_groups import quoting_alike
 from pfs_core.report.comparison_rows import ComparisonRow, Effort, pareto_front
 from pfs_core.report.network_row import NetworkRow
 from pfs_core.report.runs import load_runs
@@ -143,6 +144,22 @@ def measured(results, **changes):
     return results.latency.model_copy(update={"measurements": [quoted, *results.latency.measurements[1:]]})
 
 
+def test_runs_that_quote_different_measurements_are_compared_by_one_that_all_have(results, tmp_path):
+    """As of a budget in MACs beside one in latency, which is asked for where the dense network is fastest."""
+    first, other = results.latency.measurements[0], results.latency.measurements[0].model_copy(update={"threads": 7})
+    both = [
+        dataclasses.replace(
+            a_run(results, method, 0), latency=results.latency.model_copy(update={"measurements": measurements})
+        )
+        for method, measurements in (("pfs", [other, first]), ("random", [first]))
+    ]
+    alike = quoting_alike(both)
+    assert [run.quoted for run in alike] == [first, first]
+    assert [run.quoted for run in both] == [other, first]
+    assert len(alike[0].latency.measurements) == 2
+    write_comparison(both, tmp_path / "out")
+
+
 def cut_by(run, multiple, asked):
     """The same run, had the extraction been asked for ``asked`` and found ``multiple``."""
     pruned = run.structures["pruned"]
@@ -198,7 +215,8 @@ def test_runs_with_other_settings_are_not_seeds_of_each_other(results, tmp_path)
 
 
 def test_latencies_that_were_measured_in_two_ways_are_not_compared(results, tmp_path):
-    other = dataclasses.replace(results, latency=measured(results, threads=7))
+    only = measured(results, threads=7).model_copy(update={"measurements": [measured(results, threads=7).quoted]})
+    other = dataclasses.replace(results, latency=only)
     with pytest.raises(UserError, match=r"measured in .* 1 thread\(s\), .* 7 thread\(s\); benchmark them"):
         write_comparison([a_run(results, seed=0), a_run(other, seed=1)], tmp_path / "out")
     assert not (tmp_path / "out").exists()

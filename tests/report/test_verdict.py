@@ -35,14 +35,28 @@ def test_a_faster_network_leads_with_its_speed_and_gets_no_advice(results):
 def test_a_network_that_is_not_faster_gets_a_setting_to_try(results, ratio, words, start):
     said = verdict(with_ratio(results, *ratio, words))
     assert said.startswith(start)
-    assert "try extract.blocks=auto" in said
+    assert "try --set extract.blocks=auto" in said
 
 
 def test_in_blocks_it_is_the_stream_or_the_budget_that_helps(results):
     cut = results.structure.model_copy(update={"chosen_by": {**results.structure.chosen_by, "block": 16}})
     assert "search.expand_stream=1" in remedy(cut, "ONNX Runtime")
     narrow = cut.model_copy(update={"model": cut.model.updated({"expand_stream": 1.0}, "model")})
-    assert "--budget latency=0.8" in remedy(narrow, "ONNX Runtime")
+    assert "--budget latency=0.8 --set search.policy=all" in remedy(narrow, "ONNX Runtime")
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_it_is_said_how_full_the_blocks_are_and_where_they_are_emptiest(results, block):
+    """Of blocks of four, resizable groups of 4 use all and one of 1 a quarter."""
+    groups = [group.name for group in results.structure.graph().groups if group.resizable]
+    assert len(groups) > 2
+    widths = {name: 4 if name in groups else width for name, width in results.structure.widths.items()}
+    chosen_by = {**results.structure.chosen_by, **({"block": block} if block > 1 else {})}
+    model = results.structure.model.updated({"expand_stream": 1.0}, "model")
+    cut = {"widths": {**widths, groups[1]: 1}, "chosen_by": chosen_by, "model": model}
+    said = remedy(results.structure.model_copy(update=cut), "ONNX Runtime", usual_block=4)
+    used = 1 - 3 / (4 * len(groups))
+    assert f"{used:.0%} of the channels computed are used ({groups[1]} 1 of 4, {groups[0]} 4 of 4)" in said
 
 
 @given(st.integers(0, 400), st.integers(0, 400))

@@ -1,0 +1,93 @@
+"""The runtime and the number of threads that a latency budget is about, chosen by planted times."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from pfs_core.channels import trace
+from pfs_core.config.spec import ModelSpec
+from pfs_core.errors import UserError
+from pfs_core.latency import fastest as chosen
+from pfs_core.latency.fastest import fastest
+from pfs_core.models import build_model
+
+SPEC = ModelSpec(name="resnet20", input_shape=(3, 32, 32))
+GRAPH = trace(build_model(SPEC), SPEC.input_shape)
+MILLISECONDS = {"onnxruntime": {1: 3.0, 4: 2.0}, "openvino": {1: 2.5, 4: 1.0}, "eager": {1: 9.0, 4: 9.5}}
+
+
+@pytest.fixture
+def planted(monkeypatch, tmp_path):
+    """Times of three runtimes on one and four threads; the calls that measured them."""
+    calls = []
+
+    def interleaved(runs, config, seed, share):
+        count = calls[-1]
+        return {name: np.array([MILLISECONDS[name][count] * 1e6]) for name in runs}
+
+    def prepared(network, images, runtime, threads):
+        if MILLISECONDS[runtime] is None:
+            raise RuntimeError("an operator is not known\nand where")
+        calls.append(threads)
+
+    monkeypatch.setenv("PFS_CACHE", str(tmp_path))
+    monkeypatch.setattr(chosen, "usable_cores", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(chosen, "missing", lambda runtime: "")
+    monkeypatch.setattr(chosen, "prepared", prepared)
+    monkeypatch.setattr(chosen, "interleaved", interleaved)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("runtime", "threads", "right"),
+    [
+        ("auto", "auto", ("openvino", 4)),
+        ("auto", 1, ("openvino", 1)),
+        ("onnxruntime", "auto", ("onnxruntime", 4)),
+        ("eager", "auto", ("eager", 1)),
+    ],
+)
+def test_the_fastest_is_taken_and_said(planted, caplog, runtime, threads, right):
+    with caplog.at_level(logging.INFO):
+        assert fastest(SPEC, GRAPH, runtime, threads) == right
+    assert f"the latency is that in {right[0]} on {right[1]} thread(s)" in caplog.text
+
+
+def test_all_cores_are_measured_before_one(planted):
+    fastest(SPEC, GRAPH, "openvino", "auto")
+    assert planted == [4, 1]
+
+
+def test_it_is_measured_once(planted):
+    first = fastest(SPEC, GRAPH, "auto", "auto")
+    assert fastest(SPEC, GRAPH, "auto", "auto") == first
+    assert len(planted) == 6
+
+
+def test_what_is_named_is_not_measured(planted):
+    assert fastest(SPEC, GRAPH, "eager", 3) == ("eager", 3)
+    assert planted == []
+
+
+def test_a_runtime_that_is_missing_or_fails_is_not_taken(planted, monkeypatch):
+    monkeypatch.setitem(MILLISECONDS, "openvino", None)
+    assert fastest(SPEC, GRAPH, "auto", "auto") == ("onnxruntime", 4)
+    monkeypatch.setattr(chosen, "missing", lambda runtime: "" if runtime == "eager" else "not installed")
+    assert fastest(SPEC, GRAPH, "auto", "auto") == ("eager", 1)
+
+
+def test_none_that_works_is_refused(planted, monkeypatch):
+    monkeypatch.setitem(MILLISECONDS, "openvino", None)
+    with pytest.raises(UserError, match="no runtime can measure: openvino: an operator is not known$"):
+        fastest(SPEC, GRAPH, "openvino", "auto")
+
+
+def test_real_times_are_of_the_dense_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("PFS_CACHE", str(tmp_path))
+    runtime, threads = fastest(SPEC, GRAPH, "onnxruntime", "auto")
+    (file,) = tmp_path.glob("dense-*.json")
+    times = chosen.DenseTimes.model_validate_json(file.read_text()).times
+    best = min(times, key=lambda found: found.milliseconds)
+    assert (runtime, threads) == (best.runtime, best.threads)
+    assert all(0 < found.milliseconds < 1000 for found in times)
