@@ -1,4 +1,4 @@
-"""Where a network's latency is asked for: the runtime and the number of threads that the dense network is fastest in."""
+"""Where a latency is asked for: the runtime and the number of threads that the dense network is fastest in."""
 
 import logging
 from collections.abc import Sequence

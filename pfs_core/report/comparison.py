@@ -12,7 +12,7 @@ from pfs_core.rendering.drawing import render_page
 from pfs_core.rendering.tables import latex_table, markdown_table
 from pfs_core.report.cells import PAGE_HEADER, page_cells
 from pfs_core.report.comparison_figure import drawing, words
-from pfs_core.report.comparison_groups import quoting_alike, grouped
+from pfs_core.report.comparison_groups import grouped, quoting_alike
 from pfs_core.report.comparison_rows import ComparisonRow, dense_row, pareto_front, pooled, pruned_row
 from pfs_core.report.page import write_report
 from pfs_core.report.results import RUNTIME_NAMES, Results
