@@ -2,13 +2,15 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from pfs_pipelines.status_commands import add_status_commands
 
 from pfs_core.errors import UserError
 
@@ -32,11 +34,14 @@ def add_cluster_commands(command: Callable[..., argparse.ArgumentParser]) -> Non
 
     sub = command("submit", _served(submit), "start a run on Kubeflow Pipelines", "json")
     _run_options(sub)
-    sub.add_argument("--run-name", default="", metavar="NAME", help="default: the pipeline and the time")
-    sub.add_argument("--wait", action="store_true", help="follow the run; exit code 0 if it succeeds, else 1")
+    sub.add_argument("--run-name", default="", metavar="NAME", help="default: what it does, e.g. resnet20 macs=0.5")
+    sub.add_argument("--wait", action="store_true", help="wait for the run; exit code 0 if it succeeds, else 1")
+    sub.add_argument("--follow", action="store_true", help="wait, and show what the steps log")
     sub.add_argument("--no-cache", action="store_true", help="compute every step again; the run uploads no version")
     sub.add_argument("--upload", action="store_true", help="only upload the pipeline, start no run")
     _connection(sub)
+
+    add_status_commands(lambda name, handler, *rest: command(name, _served(handler), *rest), _connection)
 
     top = command("schedule", None, "runs at set times on Kubeflow Pipelines")
     actions = top.add_subparsers(title="actions", required=True, metavar="ACTION")
@@ -131,18 +136,22 @@ def compile_packages(a: argparse.Namespace) -> None:
 
 def submit(a: argparse.Namespace) -> int:
     """Run ``pfs submit``; the exit code is 0 unless the run was followed and did not succeed."""
-    if a.upload and (a.wait or a.no_cache or a.run_name or a.param or a.params or a.service_account):
+    if a.upload and (a.wait or a.follow or a.no_cache or a.run_name or a.param or a.params or a.service_account):
         raise UserError(
-            "--upload starts no run; leave out --wait, --no-cache, --run-name, --param, --params and --service-account"
+            "--upload starts no run; leave out --wait, --follow, --no-cache, --run-name, --param, --params and "
+            "--service-account"
         )
     placed = _placed(a)
     from pfs_pipelines import submit as steps
+    from pfs_pipelines.checks import check_parameters
     from pfs_pipelines.client import Client
     from pfs_pipelines.compiled import load_package
-    from pfs_pipelines.parameters import run_parameters
+    from pfs_pipelines.following import follow
+    from pfs_pipelines.parameters import run_name, run_parameters
 
     package = load_package(a.pipeline, *placed)
     parameters = {} if a.upload else run_parameters(package.parameters, a.param, a.params)
+    check_parameters(package, parameters)
     facts: dict[str, Any] = {"pipeline": package.name}
     with contextlib.redirect_stdout(sys.stderr if a.json else sys.stdout):
         client = Client(a.endpoint, a.namespace)
@@ -150,15 +159,16 @@ def submit(a: argparse.Namespace) -> int:
             version = _uploaded(client, package, facts)
         if not a.upload:
             experiment = steps.experiment_id(client, a.experiment)
-            name = a.run_name or f"{package.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            name = a.run_name or run_name(package.name, package.parameters, parameters)
             if a.no_cache:
                 run = steps.start_uncached(client, package, experiment, name, parameters, a.service_account)
             else:
                 run = steps.start(client, version, experiment, name, parameters, a.service_account)
             facts |= {"experiment_id": experiment, "run_id": run, "link": client.link(f"runs/details/{run}")}
             print(f"run {run}\n{facts['link']}", flush=True)
-        if a.wait:
-            facts["state"] = steps.follow(client, run, package.tasks, lambda line: print(line, flush=True))
+        if a.wait or a.follow:
+            show = functools.partial(print, flush=True)
+            facts["state"] = follow(client, run, package.documents[0], show, a.follow)
     if a.json:
         print(json.dumps(facts, indent=1))
     return 0 if facts.get("state", "SUCCEEDED") == "SUCCEEDED" else 1
@@ -184,6 +194,7 @@ def create(a: argparse.Namespace) -> None:
         raise UserError(f"--max-concurrency {a.max_concurrency} is out of range; from 1 to 10")
     placed = _placed(a)
     from pfs_pipelines import schedule
+    from pfs_pipelines.checks import check_parameters
     from pfs_pipelines.client import Client
     from pfs_pipelines.compiled import load_package
     from pfs_pipelines.cron import six_fields
@@ -193,6 +204,7 @@ def create(a: argparse.Namespace) -> None:
     cron = six_fields(a.cron)
     package = load_package(a.pipeline, *placed)
     parameters = run_parameters(package.parameters, a.param, a.params)
+    check_parameters(package, parameters)
     facts: dict[str, Any] = {"name": a.name, "cron": cron, "enabled": not a.paused, "pipeline": package.name}
     with contextlib.redirect_stdout(sys.stderr if a.json else sys.stdout):
         client = Client(a.endpoint, a.namespace)

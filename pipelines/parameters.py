@@ -24,7 +24,10 @@ TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 _MEMORY = re.compile(r"[1-9]\d*(\.\d+)?([KMGT]i?|k)?"), "a Kubernetes quantity, e.g. 16Gi"
 _CORES = re.compile(r"[1-9]\d*m?|\d+\.\d+"), "a number of cores as Kubernetes writes it, e.g. 2 or 500m"
 _GPUS = re.compile(r"[01]"), "0 or 1: a step uses one GPU; several train with train_job"
-RESOURCES = {
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"), "the name of an object of Kubernetes, and not empty"
+PATTERNS = {
+    "config_map": _NAME,
+    "secret": _NAME,
     "gpu_count": _GPUS,
     "gpu_count_retrain": _GPUS,
     "gpu_cpu": _CORES,
@@ -69,6 +72,25 @@ def run_parameters(definitions: Definitions, pairs: Sequence[str], file: Path | 
     return values
 
 
+def run_name(pipeline: str, definitions: Definitions, given: Mapping[str, Any]) -> str:
+    """Return what a run does, as its name: the pipeline, the network, the dataset and the budgets.
+
+    Args:
+        pipeline: the name of the pipeline.
+        definitions: as for :func:`run_parameters`.
+        given: the parameters of the run.
+
+    >>> run_name("compress", {"model": {"defaultValue": "resnet20"}, "budget": {}}, {"budget": "macs=0.4", "seed": 1})
+    'compress resnet20 macs=0.4'
+    """
+    values = {name: definition.get("defaultValue") for name, definition in definitions.items()} | dict(given)
+    words = [pipeline]
+    for name in ("model", "dataset", "budget", "budgets"):
+        value = values.get(name)
+        words += [str(item).rstrip("/").rpartition("/")[2] for item in (value if isinstance(value, list) else [value])]
+    return " ".join(word for word in words if word and word != "None")
+
+
 def _pair(pair: str) -> tuple[str, str]:
     name, equals, text = pair.partition("=")
     if not equals or not name:
@@ -98,8 +120,8 @@ def _check(name: str, value: Any, kind: str) -> None:
         raise UserError(f"parameter {name} has the type {kind}, and only the cluster can set it")
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise UserError(f"parameter {name} must be {wanted} (got {value!r})")
-    if isinstance(value, str) and name in RESOURCES:
-        pattern, wanted = RESOURCES[name]
+    if isinstance(value, str) and name in PATTERNS:
+        pattern, wanted = PATTERNS[name]
         if not pattern.fullmatch(value):
             raise UserError(f"parameter {name} must be {wanted} (got {value!r})")
     try:

@@ -1,23 +1,13 @@
-"""``pfs submit``: upload a package as a version of its pipeline, start a run of it, follow the run."""
+"""``pfs submit``: upload a package as a version of its pipeline, and start a run of it."""
 
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import kfp_server_api
-from pfs_pipelines.client import Client, ConflictError, ServerError, equals, quiet
+from pfs_pipelines.client import Client, ConflictError, equals, quiet
 from pfs_pipelines.compiled import Package
-
-from pfs_core.errors import UnreachableError, UserError
-
-ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-EVERY = 5.0
-"""Seconds between two requests for the state of a run."""
-PATIENCE = 20
-"""How many of them in a row may fail."""
 
 
 @dataclass(frozen=True)
@@ -121,42 +111,3 @@ def start_uncached(
         )
     text: str = client.has(run, "run_id").run_id
     return text
-
-
-def follow(client: Client, run_id: str, tasks: set[str], show: Callable[[str], None]) -> str:
-    """Wait for a run and show each change of its state and of its tasks'; returns its last state.
-
-    A server that fails or does not answer is asked again.
-
-    Raises:
-        AccessDeniedError: the credentials are no longer valid.
-        NotFoundError: the run is gone.
-        ServerError: the server failed ``PATIENCE`` times in a row.
-    """
-    state, failed = "", 0
-    states: dict[str, str] = {}
-    while True:
-        try:
-            run = client.has(client.get_run(run_id), "run_id")
-            failed = 0
-        except (ServerError, UnreachableError) as e:
-            failed += 1
-            if failed == PATIENCE:
-                raise ServerError(f"{e}; the run goes on") from None
-            if failed == 1:
-                show(f"{e}; still waiting")
-            time.sleep(EVERY)
-            continue
-        except UserError as e:
-            raise type(e)(f"{e}; the run goes on") from None
-        for task in (run.run_details and run.run_details.task_details) or []:
-            if task.display_name in tasks and task.state and states.get(task.task_id) != task.state:
-                states[task.task_id] = task.state
-                show(f"{task.display_name}: {task.state}")
-        if run.state and run.state != state:
-            state = run.state
-            reason = f" ({' '.join(run.error.message.split())})" if run.error and run.error.message else ""
-            show(f"run: {state}{reason}")
-        if state in ENDED:
-            return state
-        time.sleep(EVERY)

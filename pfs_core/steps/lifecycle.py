@@ -91,17 +91,8 @@ def plan_comparison(
     """
     from pfs_core.tracking import open_pipeline
 
-    for what, values in (("method", methods), ("seed", seeds)):
-        if not values or len(set(values)) < len(values):
-            raise UserError(f"name each {what} once, and at least one {what} (got {list(values)})")
     settings = settings or {}
-    for method in settings:
-        if method not in methods:
-            hint = did_you_mean(method, methods)
-            raise UserError(f"method_settings names {method!r}{hint}, which is not one of the methods {list(methods)}")
-    changes = {method: {**settings.get(method, {}), "method": method} for method in methods}
-    for method in methods:
-        method_config(recipe_for(recipe_name, dataset), changes[method])
+    changes = check_comparison(dataset, methods, seeds, recipe_name, settings)
     tags = {"model": model, "dataset": dataset, "budget": " ".join(budgets), "method": " ".join(methods)}
     more = {"recipe": recipe_name, "seeds": " ".join(map(str, seeds)), "method_settings": settings}
     open_pipeline(f"compare {model} {tags['budget']}", {**tags, **more}, tags)
@@ -109,6 +100,30 @@ def plan_comparison(
         {"method": method, "budget": budget, "seed": seed, "settings": changes[method]}
         for method, budget, seed in product(methods, budgets, seeds)
     ]
+
+
+def check_comparison(
+    dataset: str, methods: Sequence[str], seeds: Sequence[int], recipe_name: str, settings: Mapping[str, Settings]
+) -> dict[str, dict[str, Any]]:
+    """Check the methods and seeds of a comparison; arguments as for :func:`plan_comparison`.
+
+    Returns:
+        The settings of the search of each method.
+
+    Raises:
+        UserError: a method or seed is missing, unknown or named twice, or a method has no such settings.
+    """
+    for what, values in (("method", methods), ("seed", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise UserError(f"name each {what} once, and at least one {what} (got {list(values)})")
+    for method in settings:
+        if method not in methods:
+            hint = did_you_mean(method, methods)
+            raise UserError(f"method_settings names {method!r}{hint}, which is not one of the methods {list(methods)}")
+    changes = {method: {**settings.get(method, {}), "method": method} for method in methods}
+    for method in methods:
+        method_config(recipe_for(recipe_name, dataset), changes[method])
+    return changes
 
 
 def check_waiting(request: "Request") -> None:

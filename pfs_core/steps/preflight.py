@@ -16,6 +16,17 @@ def check(request: CompressRequest) -> None:
     Raises:
         UserError: something is wrong with it.
     """
+    check_settings(request)
+    build_model(ModelSpec.parse({"name": request.model, "kwargs": request.model_settings}, "model"))
+    check_dataset(request.dataset)
+
+
+def check_settings(request: CompressRequest) -> None:
+    """Check what needs neither the network's code nor the dataset: recipe, settings, budgets and names.
+
+    Raises:
+        UserError: something is wrong with it.
+    """
     recipe = recipe_for(request.recipe, request.dataset)
     stages = {stage: recipe.stage(stage, request.stage_settings(stage)) for stage in STAGES if stage != "search"}
     method = METHODS[method_config(recipe, request.search_settings).method]
@@ -31,8 +42,6 @@ def check(request: CompressRequest) -> None:
         raise UserError(
             f"the model registry takes no name with / or : in it ({request.registered_model!r}); choose another"
         )
-    build_model(ModelSpec.parse({"name": request.model, "kwargs": request.model_settings}, "model"))
-    check_dataset(request.dataset)
     _check_networks(request.networks, inherits)
 
 

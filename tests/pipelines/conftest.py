@@ -2,7 +2,7 @@
 
 import kfp.client
 import pytest
-from pfs_pipelines import client, credentials, submit
+from pfs_pipelines import client, credentials, following
 
 import tests.quick_compilation  # noqa: F401 - takes effect when it is imported
 from tests.pipelines.kfp_api import KfpApi
@@ -20,7 +20,7 @@ def api(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.setattr(client, "_FIRST_WAIT", 0.001)
-    monkeypatch.setattr(submit, "EVERY", 0.001)
+    monkeypatch.setattr(following, "EVERY", 0.001)
     monkeypatch.setattr(credentials, "_POD_TOKEN", str(tmp_path / "no-pod" / "token"))
     monkeypatch.setattr(kfp.client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "home" / "context.json"))
     monkeypatch.setattr(kfp.client.Client, "_NAMESPACE_PATH", str(tmp_path / "no-pod" / "namespace"))

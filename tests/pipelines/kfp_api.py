@@ -37,6 +37,8 @@ class KfpApi:
         faults: (start of "METHOD PATH", what); what is a status, "html", "cut", or ("done", status) for an answer that
             is lost although the request was carried out. Each happens once, at the first request that it fits.
         token: what must come as bearer, if anything.
+        recorded: runs, by id, as a live server has answered; they do not change.
+        workflows: the status of the workflow of a run, by its id; logs: of nodes.
         calls: "METHOD PATH" of every request; headers: the last one's.
     """
 
@@ -44,6 +46,7 @@ class KfpApi:
         self.namespaces, self.token = namespaces, token
         self.pipelines, self.versions, self.experiments, self.runs, self.schedules = {}, {}, {}, {}, {}
         self.packages, self.calls, self.faults, self.headers, self.looks = {}, [], [], {}, {}
+        self.recorded, self.workflows, self.logs = {}, {}, {}
         self.course, self.task_course = ["PENDING", "RUNNING", "SUCCEEDED"], []
         self.enabled_at_once = 0
         self.page = 2  # entries at most, so that pages are turned
@@ -93,7 +96,7 @@ class KfpApi:
             found = self.carry_out(method, parts.path, query, body, request.headers)
             if isinstance(what, tuple):
                 raise RefusedError(what[1], "planned, but done")
-            send(request, 200, found)
+            send(request, 200, found, "text/plain" if isinstance(found, str) else "application/json")
         except RefusedError as e:
             send(request, e.status, {"error": str(e), "code": 3, "message": str(e), "details": []})
 
@@ -101,6 +104,11 @@ class KfpApi:
         """What a request does; the answer."""
         if self.token and headers.get("Authorization") != f"Bearer {self.token}":
             raise RefusedError(401, "Unauthenticated")
+        if found := re.fullmatch(r"/apis/v1beta1/runs/([^/]+)", path):
+            manifest = {"status": self.found(self.workflows, found[1])}
+            return {"run": {"id": found[1]}, "pipeline_runtime": {"workflow_manifest": json.dumps(manifest)}}
+        if found := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
+            return self.found(self.logs, found[2])
         if not path.startswith(PREFIX):
             raise RefusedError(404, "Not Found")
         kind, *rest = path.removeprefix(PREFIX).strip("/").replace(":", "/").split("/")
@@ -120,8 +128,11 @@ class KfpApi:
                 return self.upload(query, body, headers["Content-Type"])
             case "POST", "runs", []:
                 return self.add_run(self.read(body, kfp_server_api.V2beta1Run))
+            case "GET", "pipelines", [_, "versions", version]:
+                spec = list(yaml.safe_load_all(self.packages[version]))
+                return {**self.found(self.versions, version), "pipeline_spec": {"pipeline_spec": spec[0]}}
             case "GET", "runs", [run]:
-                return self.look(run)
+                return self.recorded[run] if run in self.recorded else self.look(run)
             case "POST", "recurringruns", []:
                 return self.add_schedule(self.read(body, kfp_server_api.V2beta1RecurringRun))
             case "POST", "recurringruns", [schedule, "enable" | "disable" as mode]:
@@ -239,7 +250,14 @@ class KfpApi:
         if run["state"] == "FAILED":
             run["error"] = {"code": 13, "message": "search-gates ended\nwith code 1"}
         details = [
-            {"run_id": key, "task_id": f"task-{task}", "display_name": task, "state": state}
+            {
+                "run_id": key,
+                "task_id": f"task-{task}",
+                "display_name": task,
+                "state": state,
+                "start_time": "2026-01-01T00:00:00Z",
+                **({"end_time": "2026-01-01T00:01:10Z"} if state == "SUCCEEDED" else {}),
+            }
             for task, state in dict(self.task_course[:looks]).items()
         ]
         return {**run, "run_details": {"task_details": details}} if details else run

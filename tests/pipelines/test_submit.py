@@ -11,10 +11,10 @@ from pfs_pipelines import client, credentials
 from pfs_pipelines.cli import main
 from pfs_pipelines.client import ATTEMPTS
 from pfs_pipelines.compiled import Package, load_package, parse_package
+from pfs_pipelines.following import PATIENCE
 from pfs_pipelines.packages import PIPELINES
-from pfs_pipelines.parameters import RESOURCES, run_parameters
+from pfs_pipelines.parameters import PATTERNS, run_parameters
 from pfs_pipelines.pools import Pools
-from pfs_pipelines.submit import PATIENCE
 
 import pfs_core
 from pfs_core.errors import UserError
@@ -37,6 +37,8 @@ def submitted(capsys, *argv):
         ("gpu_cpu", ["4", "500m", "0.5"], ["four", "0", "4 "]),
         ("gpu_memory", ["16Gi", "1.5G", "500M", "1024"], ["16GB", "0Gi", "16 Gi"]),
         ("gpu_count", ["0", "1"], ["4", "4.5", "one"]),
+        ("config_map", ["pfs-config", "team.a"], ["", "Team", "a b"]),
+        ("secret", ["pfs-secret"], ["", "-"]),
     ],
 )
 def test_sizes_of_steps_are_checked_before_they_are_sent(name, good, bad):
@@ -49,10 +51,9 @@ def test_sizes_of_steps_are_checked_before_they_are_sent(name, good, bad):
 
 
 def test_the_sizes_that_are_checked_are_those_of_the_pools():
-    texts = {
-        f.name: f.default for f in fields(Pools) if f.name.endswith(("_count", "_retrain", "_cpu", "_cores", "_memory"))
-    }
-    assert set(texts) == set(RESOURCES)
+    checked = ("_count", "_retrain", "_cpu", "_cores", "_memory", "config_map", "secret")
+    texts = {f.name: f.default for f in fields(Pools) if f.name.endswith(checked)}
+    assert set(texts) == set(PATTERNS)
     assert run_parameters({n: {"parameterType": "STRING"} for n in texts}, [f"{n}={v}" for n, v in texts.items()], None)
 
 
@@ -185,7 +186,7 @@ def test_wait_follows_run_and_tasks_to_success(capsys, api, package):
     api.course = ["PENDING", "RUNNING", "RUNNING", "SUCCEEDED"]
     api.task_course = [("root-driver", "RUNNING"), ("step", "RUNNING"), ("step", "RUNNING"), ("step", "SUCCEEDED")]
     assert main(["submit", str(package), *TEXT, "--wait"]) == 0
-    said = ["run: PENDING", "step: RUNNING", "run: RUNNING", "step: SUCCEEDED", "run: SUCCEEDED"]
+    said = ["run: PENDING", "step: running", "run: RUNNING", "step: done in 1:10", "run: SUCCEEDED"]
     assert capsys.readouterr().out.splitlines()[3:] == said
 
 

@@ -1,0 +1,41 @@
+"""What can be said of a run's parameters before it is sent, with the code that its first step checks them with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pfs_pipelines.compiled import Package
+from pfs_pipelines.packages import PIPELINES
+
+from pfs_core.config.request import CompressRequest
+from pfs_core.steps.lifecycle import check_comparison
+from pfs_core.steps.preflight import check_settings
+
+
+def check_parameters(package: Package, given: Mapping[str, Any]) -> None:
+    """Check the parameters of a run of one of this project's pipelines; of other pipelines nothing is known.
+
+    Neither the dataset nor the network is looked at: the cluster may reach what this machine does not.
+
+    Args:
+        package: the pipeline.
+        given: the parameters that are not the package's defaults.
+
+    Raises:
+        UserError: the run could only fail.
+    """
+    defaults = {name: defined.get("defaultValue") for name, defined in package.parameters.items()}
+    values = {**defaults, **given}
+    if package.name.replace("-", "_") not in PIPELINES or "model" not in values:
+        return
+    if "methods" in values:
+        check_comparison(
+            values["dataset"],
+            values["methods"],
+            values["seeds"],
+            values["recipe"],
+            values["method_settings"],
+        )
+    asked = {name: value for name, value in values.items() if name in CompressRequest.model_fields}
+    if "budget" in values:
+        asked["budgets"] = [values["budget"]]
+    check_settings(CompressRequest.parse({**asked, "one_search": "search_budget" in values}, "the run"))

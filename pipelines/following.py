@@ -1,0 +1,263 @@
+"""A run as a person follows it: a line when a step starts, ends, waits or fails, and why."""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pfs_pipelines.client import Client, ServerError
+from pfs_pipelines.workflow import Step, plain, step_titles, steps
+
+from pfs_core.errors import UnreachableError, UserError
+
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+EVERY = 5.0
+"""Seconds between two requests for the state of a run."""
+PATIENCE = 20
+"""How many of them in a row may fail."""
+UNEXPLAINED = 30.0
+"""Seconds that a pod may wait before it is said why."""
+
+_REMEDIES = {
+    r"Insufficient \S*gpu": "no node has a free GPU: gpu_count=0 and gpu_count_retrain=0 search and train on CPUs",
+    r"Insufficient (cpu|memory)": "no node has as much left: ask for less with gpu_cpu, cpu_cores, latency_cores or "
+    "the parameters ..._memory",
+    r"untolerated taint": "no node may be used: tolerate its taint with gpu_tolerations, cpu_tolerations or "
+    "latency_tolerations",
+    r"node affinity|node selector": "no node has the labels of gpu_node_selector, cpu_node_selector or "
+    "latency_node_selector",
+    r"ImagePull|ErrImage|InvalidImageName": "the image cannot be pulled: is PFS_IMAGE pushed, and may nodes pull it?",
+    r"(?i)persistentvolumeclaim|unbound": "the claim of --data-volume is missing or not bound",
+    r"(?i)configmap|secret": "check config_map and secret: what they name must be in the namespace of the run",
+    r"may not be specified when value is not empty": "this package clashes with variables that the cluster adds: "
+    "compile it anew with this version",
+    r"OOMKilled|exit code 137": "it took more memory than it may: raise gpu_memory, cpu_memory or latency_memory",
+}
+_STATES = {"RUNNING": "running", "SUCCEEDED": "done", "FAILED": "failed", "PENDING": "running"}
+_FOREIGN = re.compile(r"[IWEF]\d{4} \d\d:|\[KFP Executor |time=\"")
+"""The start of a line that Kubeflow's launcher or Argo's executor has written into the log of a step."""
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b")
+REPORT = "report"
+"""The task whose log ends with what came out of the run."""
+
+
+def remedy(reason: str) -> str:
+    """Return what helps a pod that waits or was refused for a reason; empty where nothing is known.
+
+    >>> remedy("Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
+    'no node has a free GPU: gpu_count=0 and gpu_count_retrain=0 search and train on CPUs'
+    """
+    return next((text for pattern, text in _REMEDIES.items() if re.search(pattern, reason)), "")
+
+
+def own_lines(log: str) -> list[str]:
+    """Return the lines of a pod's log that the step itself has written, without Kubeflow's around them."""
+    lines, depth = [], 0
+    for line in log.splitlines():
+        if depth or line == "{":  # the executor's input, as indented JSON
+            depth = 0 if line == "}" else 1
+        elif line.strip() and not _FOREIGN.match(line):
+            lines.append(line.rstrip())
+    return lines
+
+
+def last_word(log: str) -> str:
+    """Return the line of a log that says why a step failed: its error, its exception, or else its last line."""
+    lines = own_lines(log)
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    exceptions = [line for line in lines if _EXCEPTION.match(line)]
+    return (errors or exceptions or lines or [""])[-1]
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as text.
+
+    >>> duration(41.0), duration(252)
+    ('41 s', '4:12')
+    """
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02}"
+
+
+class Progress:
+    """What has been shown of a run so far.
+
+    Args:
+        client: the client of the server.
+        run_id: the run.
+        spec: the specification of its pipeline.
+        show: shows a line.
+        live: whether to show what running steps log, too.
+
+    Attributes:
+        failed: a line for each step that has failed.
+        report: the step whose log ends with the result, once it is done.
+    """
+
+    def __init__(
+        self, client: Client, run_id: str, spec: Mapping[str, Any], show: Callable[[str], None], live: bool = False
+    ) -> None:
+        self._client, self._run_id, self._spec, self._show, self._live = client, run_id, spec, show, live
+        self._shown: dict[tuple[str, ...], tuple[Any, ...]] = {}
+        self._waits: dict[tuple[str, ...], float] = {}
+        self._logged: dict[str, int] = {}
+        self.failed: list[str] = []
+        self.report: Step | None = None
+
+    def look(self, run: Any) -> None:
+        """Show what has changed since the last look."""
+        terminated = was_terminated(run)
+        for step in steps_of(self._client, run, self._spec):
+            news = (step.state, len(step.pods), step.reason if step.state == "waiting" else "")
+            if news != self._shown.get(step.path) and not self._is_early(step):
+                self._shown[step.path] = news
+                line = described(self._client, self._run_id, step, terminated)
+                self._show(line)
+                if step.state == "failed" and not terminated:
+                    self.failed.append(line)
+            if step.path[-1:] == (REPORT,) and step.state in ("done", "cached"):
+                self.report = step
+            if self._live and step.state == "running" and step.pods:
+                self._tail(step)
+
+    def _is_early(self, step: Step) -> bool:
+        """Whether a step waits, and not yet for long enough or without a known reason."""
+        if step.state != "waiting":
+            self._waits.pop(step.path, None)
+            return False
+        since = self._waits.setdefault(step.path, time.monotonic())
+        return not step.reason or time.monotonic() - since < UNEXPLAINED
+
+    def _tail(self, step: Step) -> None:
+        """Show what a running step has logged since the last look."""
+        pod = step.pods[-1]
+        lines = own_lines(self._client.log(self._run_id, pod))
+        for line in lines[self._logged.get(pod, 0) :]:
+            self._show(f"  {step.title} | {line}")
+        self._logged[pod] = len(lines)
+
+
+def described(client: Client, run_id: str, step: Step, terminated: bool = False) -> str:
+    """Return a line about a step; for one that failed, with what its log says.
+
+    Args:
+        client: the client of the server.
+        run_id: the run.
+        step: the step.
+        terminated: whether somebody has ended the run.
+    """
+    if step.state == "cached":
+        return f"{step.title}: from the cache"
+    if step.state == "done":
+        return f"{step.title}: done" + (f" in {duration(step.seconds)}" if step.seconds is not None else "")
+    if step.state == "waiting":
+        return f"{step.title}: waiting{_because(step.reason)}"
+    if step.state == "failed" and terminated:
+        return f"{step.title}: ended with the run"
+    if step.state in ("failed", "again"):
+        word = last_word(client.log(run_id, step.pods[-1])) if step.pods and not step.driver else ""
+        why = f" ({step.reason})" if step.reason and word else _because(step.reason)
+        what = "failed, tried again" if step.state == "again" else "failed"
+        prepared = " while Kubeflow prepared it" if step.driver else ""
+        return f"{step.title}: {what}{prepared}{why}{f': {word}' if word else ''}"
+    tries = f", try {len(step.pods)}" if len(step.pods) > 1 else ""
+    return f"{step.title}: running{tries}"
+
+
+def _because(reason: str) -> str:
+    """Return a reason with what helps, to be put behind what happened."""
+    parts = filter(None, [reason, remedy(reason)])
+    return "".join(f": {part}" for part in parts)
+
+
+def steps_of(client: Client, run: Any, spec: Mapping[str, Any]) -> list[Step]:
+    """Return the steps of a run, as far as the server tells of its workflow."""
+    parameters = (run.runtime_config and run.runtime_config.parameters) or {}
+    status = client.workflow(run.run_id)
+    if status.get("nodes") or status.get("compressedNodes"):
+        return steps(status, spec, parameters)
+    return _steps_of_details((run.run_details and run.run_details.task_details) or [], spec)
+
+
+def _steps_of_details(details: Sequence[Any], spec: Mapping[str, Any]) -> list[Step]:
+    """Return the steps as the run itself lists them: by name, without the rounds of loops, reasons and pods."""
+    latest: dict[str, Any] = {}
+    titles = step_titles(spec)
+    for task in sorted((task for task in details if task.start_time), key=lambda task: task.start_time):
+        name = plain(task.display_name or "")
+        if name in titles and task.state in _STATES:
+            latest[name] = task
+    return [Step((name,), titles[name], _STATES[task.state], "", _lasted(task), ()) for name, task in latest.items()]
+
+
+def _lasted(task: Any) -> float | None:
+    return (task.end_time - task.start_time).total_seconds() if task.end_time else None
+
+
+def was_terminated(run: Any) -> bool:
+    """Return whether somebody has ended a run: Kubeflow then calls it failed."""
+    return any(entry.state == "CANCELING" for entry in run.state_history or [])
+
+
+def follow(
+    client: Client, run_id: str, spec: Mapping[str, Any], show: Callable[[str], None], live: bool = False
+) -> str:
+    """Wait for a run and show what happens in it; returns its last state.
+
+    A server that fails or does not answer is asked again.
+
+    Args:
+        client: the client of the server.
+        run_id: the run.
+        spec: the specification of its pipeline.
+        show: shows a line.
+        live: whether to show what running steps log, too.
+
+    Raises:
+        AccessDeniedError: the credentials are no longer valid.
+        NotFoundError: the run is gone.
+        ServerError: the server failed ``PATIENCE`` times in a row.
+    """
+    progress, state, failed = Progress(client, run_id, spec, show, live), "", 0
+    while True:
+        try:
+            run = client.has(client.get_run(run_id), "run_id")
+            progress.look(run)
+            failed = 0
+        except (ServerError, UnreachableError) as e:
+            failed += 1
+            if failed == PATIENCE:
+                raise ServerError(f"{e}; the run goes on") from None
+            if failed == 1:
+                show(f"{e}; still waiting")
+            time.sleep(EVERY)
+            continue
+        except UserError as e:
+            raise type(e)(f"{e}; the run goes on") from None
+        if run.state and run.state != state:
+            state = run.state
+            show(f"run: {ending(run)}")
+        if state in ENDED:
+            for line in result(client, run_id, progress) if state == "SUCCEEDED" else progress.failed:
+                show(line)
+            return state
+        time.sleep(EVERY)
+
+
+def ending(run: Any) -> str:
+    """Return the state of a run, with the duration of one that has ended and with what Kubeflow says of its error."""
+    text = str(run.state)
+    if run.state in ENDED and run.created_at and run.finished_at and run.finished_at > run.created_at:
+        text += f" after {duration((run.finished_at - run.created_at).total_seconds())}"
+    if run.state == "FAILED" and was_terminated(run):
+        text += " (it was terminated)"
+    if run.error and run.error.message:
+        text += f" ({' '.join(run.error.message.split())})"
+    return text
+
+
+def result(client: Client, run_id: str, progress: Progress) -> list[str]:
+    """Return the lines of the report at the end of a run, where the server still has its log."""
+    if not progress.report or not progress.report.pods:
+        return []
+    return own_lines(client.log(run_id, progress.report.pods[-1]))
