@@ -14,11 +14,11 @@ from typing import Any
 from kfp import dsl, kubernetes
 from pfs_components.base import IMAGE
 
-from pfs_core.runtime.environment import SECRETS, SERVERS
+from pfs_core.runtime.environment import SECRETS, SERVERS, in_a_pod
 
 CONFIG = (*SERVERS, "PFS_CHECKPOINTS", "KFP_UI_URL")
-"""Environment variables that are set from the keys of the same names in the ConfigMap, as ``SECRETS`` are from those in
-the Secret. A variable whose key is missing is not set."""
+"""Keys of the ConfigMap that become environment variables, as ``SECRETS`` are those of the Secret; their names are
+those of the keys, MLflow's with ``PFS_`` in front. A variable whose key is missing is not set."""
 USER = 1000
 """Id of the user and the group in the image."""
 HOUR = 3600
@@ -174,8 +174,8 @@ class Placement:
         """Set timeout, user, environment variables and volume of a step."""
         kubernetes.set_timeout(task, hours * HOUR)
         kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
-        kubernetes.use_config_map_as_env(task, pools.config_map, {key: key for key in CONFIG}, optional=True)
-        kubernetes.use_secret_as_env(task, pools.secret, {key: key for key in SECRETS}, optional=True)
+        kubernetes.use_config_map_as_env(task, pools.config_map, {key: in_a_pod(key) for key in CONFIG}, optional=True)
+        kubernetes.use_secret_as_env(task, pools.secret, {key: in_a_pod(key) for key in SECRETS}, optional=True)
         kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
         task.set_env_variable("PFS_IMAGE", IMAGE)  # becomes a tag of the run in MLflow
         if self.data_volume:

@@ -29,6 +29,37 @@ SECRETS = (
 """Variables that hold credentials."""
 
 
+OURS = "PFS_"
+"""Stands before the names of MLflow's variables in the pods of a package (:func:`in_a_pod`)."""
+_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_AUTH")
+
+
+def in_a_pod(name: str) -> str:
+    """Return the name of a variable of :data:`SERVERS` or :data:`SECRETS` in the pods of a package's steps.
+
+    Kubeflow's MLflow plugin may set MLflow's own names there; a pod in which both do is refused.
+
+    >>> in_a_pod("MLFLOW_TRACKING_URI"), in_a_pod("AWS_ENDPOINT_URL")
+    ('PFS_MLFLOW_TRACKING_URI', 'AWS_ENDPOINT_URL')
+    """
+    return f"{OURS}{name}" if name.startswith("MLFLOW_") else name
+
+
+def adopt_mlflow() -> None:
+    """Give MLflow's variables their own names, as far as nobody else has set them.
+
+    What Kubeflow's plugin has set wins. Address and login belong together: ours is left out where the plugin names
+    another address, or brings a login.
+    """
+    ours = {n: os.environ[in_a_pod(n)] for n in (*SERVERS, *SECRETS) if in_a_pod(n) != n and in_a_pod(n) in os.environ}
+    address = ours.get("MLFLOW_TRACKING_URI", "")
+    elsewhere = os.environ.get("MLFLOW_TRACKING_URI", address).rstrip("/") != address.rstrip("/")
+    if elsewhere or any(name in os.environ for name in _LOGIN):
+        ours = {name: value for name, value in ours.items() if name not in _LOGIN}
+    for name, value in ours.items():
+        os.environ.setdefault(name, value)
+
+
 def cache_folder(variable: str) -> Path:
     """Return the folder for files that can be made or downloaded again.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pfs_core.errors import UserError
+from pfs_core.runtime.environment import adopt_mlflow
 from pfs_core.runtime.logs import log_to_terminal, marked
 
 Record = Callable[[dict[str, Any]], None]
@@ -14,10 +15,11 @@ Record = Callable[[dict[str, Any]], None]
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Show on the terminal what a step logs, and turn a UserError into one line and exit code 2.
+    """Show on the terminal what a step logs, find MLflow, and turn a UserError into one line and exit code 2.
 
     Every step that runs in a process of its own is wrapped in this.
     """
+    adopt_mlflow()
     log_to_terminal()
     try:
         yield

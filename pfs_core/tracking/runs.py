@@ -99,27 +99,54 @@ def find(experiments: list[str], tags: Mapping[str, str], started: int = 0) -> A
 
 
 def find_pipeline(pipeline: str) -> Any:
-    """The run of a pipeline, or None. Every experiment of this project is searched: not every step knows the model."""
+    """The run of a pipeline, or None.
+
+    Every experiment of this project is searched, since not every step knows the model, and then all others: Kubeflow's
+    MLflow plugin has made the run in one of its own, if it is there.
+    """
     from mlflow import MlflowClient
 
     client = MlflowClient()
     if given := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
-        found = [experiment] if (experiment := client.get_experiment_by_name(given)) else []
+        ours = [experiment] if (experiment := client.get_experiment_by_name(given)) else []
     else:
-        found = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
-    experiments = [experiment.experiment_id for experiment in found]
-    return find(experiments, {PIPELINE_TAG: pipeline, STEP_TAG: "pipeline"}) if experiments else None
+        ours = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
+    ids = [experiment.experiment_id for experiment in ours]
+    if found := find(ids, {PIPELINE_TAG: pipeline, STEP_TAG: "pipeline"}) if ids else None:
+        return found
+    others = [e.experiment_id for e in client.search_experiments() if e.experiment_id not in ids]
+    found = find(others, {PIPELINE_TAG: pipeline}) if others else None
+    return found and top(found)
+
+
+def top(run: Any) -> Any:
+    """The run that a run is nested in, however deep; itself where it is not."""
+    from mlflow import MlflowClient
+
+    while above := run.data.tags.get(PARENT_TAG):
+        run = MlflowClient().get_run(above)
+    return run
 
 
 def pipeline_run(pipeline: str, name: str = "", about: Mapping[str, Any] = {}, started: int | None = None) -> Any:
-    """The run of a pipeline, which is created if it is missing."""
+    """The run of a pipeline, which is created if it is missing; the plugin's gets our name and tags."""
     from mlflow import MlflowClient
 
     if found := find_pipeline(pipeline):
+        if name and STEP_TAG not in found.data.tags:
+            adopt(found.info.run_id, name, pipeline, about)
         return found
     tags = {**tags_of(about), **pipeline_tags(pipeline), STEP_TAG: "pipeline"}
     experiment = experiment_id(about.get("model", ""))
     return MlflowClient().create_run(experiment, started, tags, run_name=name or pipeline)
+
+
+def adopt(run_id: str, name: str, pipeline: str, about: Mapping[str, Any]) -> None:
+    """Give the run that Kubeflow's plugin has made for a pipeline the name and the tags of ours."""
+    from mlflow import MlflowClient
+
+    MlflowClient().update_run(run_id, name=name)
+    set_tags(run_id, {**tags_of(about), **pipeline_tags(pipeline), STEP_TAG: "pipeline"})
 
 
 def pipeline_tags(pipeline: str) -> dict[str, str]:
@@ -206,9 +233,8 @@ def open_pipeline(name: str, params: Mapping[str, Any], about: Mapping[str, Any]
 
     def make() -> None:
         if given:
-            run_id = MlflowClient().get_run(given).data.tags.get(PARENT_TAG, given)
-            MlflowClient().update_run(run_id, name=name)
-            set_tags(run_id, {**tags_of(about), **pipeline_tags(pipeline or ""), STEP_TAG: "pipeline"})
+            run_id = top(MlflowClient().get_run(given)).info.run_id
+            adopt(run_id, name, pipeline or "", about)
         else:
             run_id = pipeline_run(str(pipeline), name, about, started).info.run_id
         ids.append(run_id)

@@ -27,6 +27,7 @@ from pfs_core.tracking.runs import (
     pipeline_tags,
     set_tags,
     tags_of,
+    top,
     tracked,
 )
 from pfs_core.tracking.system import SystemMetrics
@@ -107,8 +108,9 @@ class _MlflowRun(StepRun):
         tags, name = {STEP_TAG: self._step, INPUTS_TAG: self._digest}, f"{self._step} {self._about}".strip()
         if given := os.environ.get("MLFLOW_RUN_ID"):  # made by the KFP plugin: take it, choose no experiment
             run = client.get_run(given)
-            parent, experiment = run.data.tags.get(PARENT_TAG, ""), run.info.experiment_id
-            inherited = _inherited(client.get_run(parent), self._tags) if parent else {}
+            above, experiment = top(run), run.info.experiment_id
+            parent = above.info.run_id if above.info.run_id != given else ""
+            inherited = _inherited(above, self._tags) if parent else {}
             client.update_run(given, name=name)
             set_tags(given, {**tags_of(self._tags), **inherited, **pipeline_tags(pipeline), STEP_TAG: self._step})
         elif pipeline:

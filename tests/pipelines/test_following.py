@@ -1,4 +1,4 @@
-"""What ``pfs submit --wait``, ``pfs status`` and ``pfs logs`` say of runs, by answers that a live Kubeflow has given."""
+"""What ``pfs submit --wait``, ``status`` and ``logs`` say of runs, by answers that a live Kubeflow has given."""
 
 import base64
 import gzip
@@ -101,7 +101,7 @@ def test_a_failed_step_is_told_by_its_own_last_line(api, replayed, spec):
     failed = f"Check the request: failed (main: Error (exit code 1)): {said}"
     assert state == "FAILED"
     assert lines[0] == lines[-1] == failed
-    assert lines[-2] == "run: FAILED after 1:11"
+    assert lines[-2] == "run: FAILED after 1:12"
 
 
 def test_a_killed_trainer_is_one_step_with_two_tries(spec):
@@ -267,7 +267,7 @@ def test_logs_are_those_of_the_steps(capsys, api, replayed, spec):
     title_ = "== Retrain from scratch (pruned), try"
     assert capsys.readouterr().out.splitlines() == [f"{title_} 1", "epoch 0", f"{title_} 2", "epoch 1"]
     assert main(["logs", key, "Serach gates"]) == 2
-    assert "no step 'Serach gates' with a log (did you mean 'Search gates'?)" in capsys.readouterr().err
+    assert "no step 'Serach gates' with a log (did you mean Search gates?)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

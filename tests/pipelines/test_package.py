@@ -15,7 +15,7 @@ from pfs_pipelines.local import run
 from pfs_pipelines.packages import CHOICES, PIPELINES, compile_all, compile_one, write_resources
 from pfs_pipelines.pools import CONFIG, RETRIES, USER, Placement
 
-from pfs_core.runtime.environment import SECRETS
+from pfs_core.runtime.environment import SECRETS, in_a_pod
 
 GOLDEN = Path(__file__).parent / "golden"
 TRAINS = {"search-gates", "retrain", "retrain-2"}
@@ -173,8 +173,11 @@ def test_every_step_has_a_timeout_its_surroundings_and_its_pool(platform, contai
     assert set(platform) == set(containers)
     for name, config in platform.items():
         assert config.active_deadline_seconds > 0
-        assert {pair.env_var for pair in config.config_map_as_env[0].key_to_env} == set(CONFIG)
-        assert {pair.env_var for pair in config.secret_as_env[0].key_to_env} == set(SECRETS)
+        for keys, group in ((CONFIG, config.config_map_as_env), (SECRETS, config.secret_as_env)):
+            found = {
+                pair.config_map_key if keys is CONFIG else pair.secret_key: pair.env_var for pair in group[0].key_to_env
+            }
+            assert found == {key: in_a_pod(key) for key in keys}
         assert config.config_map_as_env[0].optional
         assert config.secret_as_env[0].optional
         assert config.field_path_as_env[0].field_path == "metadata.labels['pipeline/runid']"
@@ -284,3 +287,43 @@ def test_the_local_runner_runs_this_definition():
     for define in PIPELINES.values():
         here, there = (define(Placement(local=local)).pipeline_spec for local in (True, False))
         assert set(here.components) == set(there.components)
+
+
+PLUGIN = {  # what Kubeflow's MLflow plugin adds to the container of a step where it injects variables
+    "MLFLOW_RUN_ID": "value",
+    "MLFLOW_TRACKING_URI": "value",
+    "MLFLOW_EXPERIMENT_ID": "value",
+    "MLFLOW_WORKSPACE": "value",
+    "MLFLOW_TRACKING_AUTH": "value",
+    "MLFLOW_TRACKING_TOKEN": "valueFrom",
+    "MLFLOW_TRACKING_USERNAME": "valueFrom",
+    "MLFLOW_TRACKING_PASSWORD": "valueFrom",
+}
+
+
+def variables(config, container):
+    """The variables of a step's container as the driver sets them: ``{name: value or valueFrom}``."""
+    pairs = [pair for group in (*config.config_map_as_env, *config.secret_as_env) for pair in group.key_to_env]
+    names = [pair.env_var for pair in pairs] + [field.name for field in config.field_path_as_env]
+    constants = [variable["name"] for variable in container.get("env", [])]
+    found = {**dict.fromkeys(names, "valueFrom"), **dict.fromkeys(constants, "value")}
+    assert len(found) == len(names) + len(constants), "a variable is set twice"
+    return found
+
+
+def merged(ours, added):
+    """A patch of the pod that merges variables by name; refused as Kubernetes refuses it, or where a value is lost."""
+    for name in ours.keys() & added.keys():
+        raise AssertionError(f"{name}: may not be specified when value is not empty, or one replaces the other")
+    return {**ours, **added}
+
+
+@pytest.mark.parametrize("added", [{}, PLUGIN], ids=["off or not injecting", "injecting"])
+def test_pods_are_accepted_with_kubeflows_mlflow_plugin(platform, containers, added):
+    for name, config in platform.items():
+        assert added.items() <= merged(variables(config, containers[name]), added).items()
+
+
+def test_the_model_of_the_plugin_refuses_what_a_live_one_refused():
+    with pytest.raises(AssertionError, match="MLFLOW_TRACKING_URI"):
+        merged({"MLFLOW_TRACKING_URI": "valueFrom"}, PLUGIN)

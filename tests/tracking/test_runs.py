@@ -154,6 +154,46 @@ def test_the_run_that_the_kfp_plugin_made_is_used(store, monkeypatch):
     assert [e.name for e in client.search_experiments() if e.name == "pfs"] == []
 
 
+def nested(client, experiment, *names, tags={}):  # noqa: B006
+    """Runs of the plugin, each within the one before; the first one has the pipeline's tags."""
+    ids, above = [], {"kfp.pipeline_run_id": "run-1", **tags}
+    for name in names:
+        ids.append(client.create_run(experiment, tags=above, run_name=name).info.run_id)
+        above = {"mlflow.parentRunId": ids[-1]}
+    return ids
+
+
+def test_the_plugin_nests_runs_as_the_graph_does_and_ours_are_in_its_tree(store, monkeypatch):
+    client = MlflowClient()
+    experiment = client.create_experiment("KFP-Default", (store / "artifacts").as_uri())
+    root, *_, task = nested(client, experiment, "run", "exit-handler-1", "find-structure", "search-gates")
+    monkeypatch.setenv("MLFLOW_RUN_ID", task)
+    assert tracking.open_pipeline("resnet20 macs=0.5", {}, {"model": "resnet20", "seed": 3}) == root
+    with tracking.step_run("search") as run:
+        run.summary({"search_seconds": 3})
+    assert client.get_run(root).data.metrics == {"search_seconds": 3.0}
+    assert client.get_run(task).data.tags["pfs.seed"] == "3"
+    assert len(client.search_runs([experiment])) == 4
+
+
+def test_where_the_plugin_tells_steps_nothing_ours_are_below_its_run(store):
+    """Without ``injectUserEnvVars`` a step knows neither its run nor the experiment."""
+    client = MlflowClient()
+    experiment = client.create_experiment("KFP-Default", (store / "artifacts").as_uri())
+    root, task = nested(client, experiment, "run", "search-gates")
+    assert tracking.open_pipeline("resnet20 macs=0.5", {"model": "resnet20"}, {"model": "resnet20"}) == root
+    assert tracking.open_pipeline("resnet20 macs=0.5", {"model": "resnet20"}, {"model": "resnet20"}) == root
+    with tracking.step_run("search") as run:
+        pass
+    found = client.get_run(run.id)
+    assert (found.info.experiment_id, found.data.tags["mlflow.parentRunId"]) == (experiment, root)
+    assert client.get_run(root).info.run_name == "resnet20 macs=0.5"
+    assert {r.info.run_id for r in client.search_runs([experiment])} == {root, task, run.id}
+    assert [e.name for e in client.search_experiments() if e.name.startswith("pfs")] == []
+    tracking.close_pipeline(succeeded=True)
+    assert client.get_run(root).info.status == "FINISHED"
+
+
 def test_runs_of_the_kfp_plugin_have_the_names_and_tags_of_ours(store, monkeypatch):
     client = MlflowClient()
     experiment = client.create_experiment("KFP-Default", (store / "artifacts").as_uri())
