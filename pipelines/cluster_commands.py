@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pfs_pipelines.runs_commands import add_runs_commands
 from pfs_pipelines.status_commands import add_status_commands
 
 from pfs_core.errors import UserError
@@ -42,6 +43,7 @@ def add_cluster_commands(command: Callable[..., argparse.ArgumentParser]) -> Non
     _connection(sub)
 
     add_status_commands(lambda name, handler, *rest: command(name, _served(handler), *rest), _connection)
+    add_runs_commands(command, _connection, _served)
 
     top = command("schedule", None, "runs at set times on Kubeflow Pipelines")
     actions = top.add_subparsers(title="actions", required=True, metavar="ACTION")

@@ -24,6 +24,9 @@ USER = 1000
 HOUR = 3600
 RETRIES = 3
 """How often a step that trains is tried again."""
+_TRAINING_HOURS = 168
+LONGEST_HOURS = _TRAINING_HOURS * (RETRIES + 1) + 1
+"""The longest that a step may take, with all of its tries and the waits between them."""
 _SHARED_MEMORY = "8Gi"
 
 
@@ -126,7 +129,7 @@ class Placement:
 
     def retrain(self, task: dsl.PipelineTask, pools: Pools) -> dsl.PipelineTask:
         """Assign a step that trains a network to the GPU nodes, with a timeout of a week."""
-        return self._gpu(task, pools, pools.gpu_count_retrain, hours=168)
+        return self._gpu(task, pools, pools.gpu_count_retrain, hours=_TRAINING_HOURS)
 
     def _gpu(self, task: dsl.PipelineTask, pools: Pools, count: Any, hours: int) -> dsl.PipelineTask:
         """Assign a step to the GPU nodes. It is tried again when it fails, for example because its node is taken away.

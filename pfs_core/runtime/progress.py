@@ -1,6 +1,8 @@
 """How far a step is, and how a step in a process of its own tells the user what is wrong."""
 
 import contextlib
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +11,8 @@ from pfs_core.errors import UserError
 from pfs_core.runtime.environment import adopt_mlflow
 from pfs_core.runtime.logs import log_to_terminal, marked
 
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a process that SIGTERM has ended."""
 Record = Callable[[dict[str, Any]], None]
 """Takes a row of history as soon as it is known."""
 
@@ -17,8 +21,11 @@ Record = Callable[[dict[str, Any]], None]
 def user_errors() -> Iterator[None]:
     """Show on the terminal what a step logs, find MLflow, and turn a UserError into one line and exit code 2.
 
-    Every step that runs in a process of its own is wrapped in this.
+    Every step that runs in a process of its own is wrapped in this. SIGTERM then ends it as an exception does, so that
+    its run in MLflow is closed; the exit code is :data:`STOPPED`.
     """
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _stop) if in_main else None
     adopt_mlflow()
     log_to_terminal()
     try:
@@ -26,6 +33,13 @@ def user_errors() -> Iterator[None]:
     except UserError as e:
         print(marked(f"error: {e}"), flush=True)
         raise SystemExit(2) from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise SystemExit(STOPPED)
 
 
 def ignore(row: dict[str, Any]) -> None:

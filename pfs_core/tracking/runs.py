@@ -260,7 +260,8 @@ def mark_finished() -> None:
 def close_pipeline(succeeded: bool | None) -> None:
     """End the parent run with its true status, and with it the steps whose end the server has not heard of.
 
-    Nothing happens without tracking, where the run has ended already, and under KFP's plugin, which does it itself.
+    Nothing happens without tracking, where the run has ended already, and under KFP's plugin, which does it itself. A
+    run that failed while one of its steps was stopped has been stopped too: its status is ``KILLED``.
 
     Args:
         succeeded: whether the pipeline has; None where that is not known, and its last step decides
@@ -268,14 +269,28 @@ def close_pipeline(succeeded: bool | None) -> None:
     """
 
     def end(parent: Any) -> None:
-        from mlflow import MlflowClient
 
         done = FINISHED_TAG in parent.data.tags if succeeded is None else succeeded
-        unfinished = f"tags.`{PIPELINE_TAG}` = '{os.environ['KFP_RUN_ID']}' and attributes.status = 'RUNNING'"
-        for run in MlflowClient().search_runs([parent.info.experiment_id], unfinished):
-            MlflowClient().set_terminated(run.info.run_id, "FINISHED" if done else "FAILED")
+        stopped = with_status(parent, os.environ["KFP_RUN_ID"], "KILLED")
+        end_all(parent, os.environ["KFP_RUN_ID"], "FINISHED" if done else "KILLED" if stopped else "FAILED")
 
     _to_pipeline("how the pipeline ended", end)
+
+
+def with_status(parent: Any, pipeline: str, status: str) -> list[Any]:
+    """The runs of a pipeline and its steps that have a status."""
+    from mlflow import MlflowClient
+
+    condition = f"tags.`{PIPELINE_TAG}` = '{pipeline}' and attributes.status = '{status}'"
+    return list(MlflowClient().search_runs([parent.info.experiment_id], condition))
+
+
+def end_all(parent: Any, pipeline: str, status: str) -> None:
+    """End the runs of a pipeline and its steps that have not ended."""
+    from mlflow import MlflowClient
+
+    for run in with_status(parent, pipeline, "RUNNING"):
+        MlflowClient().set_terminated(run.info.run_id, status)
 
 
 def _to_pipeline(label: str, send: Callable[[Any], None]) -> None:

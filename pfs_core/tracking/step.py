@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pfs_core.runtime.logs import first_process
+from pfs_core.runtime.progress import STOPPED
 from pfs_core.storage.digests import json_digest
 from pfs_core.tracking import outbox as mail
 from pfs_core.tracking.outbox import Outbox, PendingCall
@@ -232,6 +233,11 @@ class _MlflowRun(StepRun):
         self._outbox.close(seconds)
 
 
+def was_stopped(error: BaseException) -> bool:
+    """Whether an exception means that somebody has stopped the process, by SIGTERM or Ctrl-C."""
+    return isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == STOPPED)
+
+
 def finite(values: Mapping[str, Any]) -> dict[str, float]:
     """The finite numbers among ``values``, as Python floats (what KFP and MLflow accept without failing)."""
     scalars = {k: v for k, v in values.items() if hasattr(v, "__float__") and getattr(v, "ndim", 0) == 0}
@@ -265,8 +271,8 @@ def step_run(
         run = _MlflowRun(step, params, about, tags, watch)
         try:
             yield run
-        except BaseException:
-            run.close("FAILED", FAILED_EFFORT_SECONDS)
+        except BaseException as e:
+            run.close("KILLED" if was_stopped(e) else "FAILED", FAILED_EFFORT_SECONDS)
             raise
         run.close("FINISHED", mail.LAST_EFFORT_SECONDS)
 

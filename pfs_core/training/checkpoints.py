@@ -19,6 +19,7 @@ import torch
 import pfs_core
 from pfs_core.errors import AccessDeniedError, NotFoundError, UnreachableError, UserError
 from pfs_core.runtime.distributed import ALONE, Ranks
+from pfs_core.runtime.progress import STOPPED
 from pfs_core.storage import open_storage
 from pfs_core.storage.digests import json_digest
 from pfs_core.storage.listing import Entry
@@ -132,7 +133,7 @@ class Checkpoints:
             if self._writing:
                 self._writing.result()
             logger.info(f"stopped after step {step}; start again to go on")
-            raise SystemExit(128 + signal.SIGTERM)
+            raise SystemExit(STOPPED)
 
     def clear(self) -> None:
         """Remove all checkpoints. The result is published by now, so that a failure is a warning and no error."""

@@ -78,6 +78,47 @@ def test_closing_the_pipeline_closes_steps_that_were_cut_off(store):
     assert MlflowClient().get_run(parent).info.status == "FAILED"
 
 
+@pytest.mark.parametrize("error", [SystemExit(143), KeyboardInterrupt()])
+def test_what_is_stopped_has_been_killed_and_has_not_failed(store, error):
+    parent = opened(store)
+    with pytest.raises(type(error)), tracking.step_run("search"):
+        raise error
+    assert steps_of(parent)["search"].info.status == "KILLED"
+    tracking.close_pipeline(succeeded=False)
+    assert MlflowClient().get_run(parent).info.status == "KILLED"
+
+
+def test_a_step_that_was_stopped_and_tried_again_leaves_no_trace_of_it(store):
+    parent = opened(store)
+    with pytest.raises(SystemExit), tracking.step_run("search"):
+        raise SystemExit(143)
+    with tracking.step_run("search"):
+        pass
+    with pytest.raises(RuntimeError), tracking.step_run("extract"):
+        raise RuntimeError("a reason of its own")
+    tracking.close_pipeline(succeeded=False)
+    assert MlflowClient().get_run(parent).info.status == "FAILED"
+
+
+STEP = """
+import time
+from pfs_core import tracking
+from pfs_core.runtime.progress import user_errors
+with user_errors(), tracking.step_run("split"):
+    print("open", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_step_that_gets_sigterm_ends_its_run_at_once(store):
+    parent = opened(store)
+    with subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "open\n"
+        process.terminate()
+        assert process.wait(20) == 143
+    assert steps_of(parent)["split"].info.status == "KILLED"
+
+
 def test_a_pipeline_that_has_ended_stays_as_it_is(store):
     parent = opened(store)
     for succeeded in (True, False):

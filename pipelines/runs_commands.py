@@ -1,0 +1,68 @@
+"""``pfs runs close``: end the runs in MLflow whose pipelines on Kubeflow have ended without a word."""
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+from pfs_pipelines.pools import LONGEST_HOURS
+
+from pfs_core.errors import NotFoundError, UserError
+
+_STATUS = {"SUCCEEDED": "FINISHED", "SKIPPED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED"}
+
+
+def add_runs_commands(
+    command: Callable[..., argparse.ArgumentParser],
+    connection: Callable[[argparse.ArgumentParser], None],
+    served: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> None:
+    """Add ``pfs runs`` to the command line.
+
+    Args:
+        command: adds a subcommand with a name, a handler and a help text, and returns its parser.
+        connection: adds the options of where Kubeflow Pipelines is.
+        served: makes one line of an error of the server.
+    """
+    actions = command("runs", None, "the runs in MLflow").add_subparsers(
+        title="actions", required=True, metavar="ACTION"
+    )
+    text = "end the runs in MLFLOW_TRACKING_URI whose runs on Kubeflow have ended, or are gone"
+    sub = actions.add_parser("close", help=text, description=text)
+    sub.set_defaults(handler=served(close))
+    connection(sub)
+
+
+def close(a: argparse.Namespace) -> None:
+    """Run ``pfs runs close``."""
+    from pfs_pipelines.client import Client
+
+    from pfs_core.tracking.leftover import close_leftovers
+
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise UserError("set MLFLOW_TRACKING_URI to the MLflow whose runs are to be closed")
+    client = Client(a.endpoint, a.namespace)
+    closed = close_leftovers(lambda found: status_of(client, found.pipeline, found.hours))
+    for found, status in closed:
+        print(f"{found.name}: {status} (Kubeflow's run {found.pipeline})")
+    if not closed:
+        print("no run was left open")
+
+
+def status_of(client: Any, pipeline: str, hours: float) -> str:
+    """Return the status in MLflow of a run on Kubeflow; empty while it goes on.
+
+    A run that Kubeflow does not know has ended if it began longer ago than any may take.
+
+    Args:
+        client: the client of Kubeflow.
+        pipeline: Kubeflow's id of the run.
+        hours: how long ago it began.
+    """
+    from pfs_pipelines.following import was_terminated
+
+    try:
+        run = client.get_run(pipeline)
+    except NotFoundError:
+        return "KILLED" if hours > LONGEST_HOURS else ""
+    return "KILLED" if run.state == "FAILED" and was_terminated(run) else _STATUS.get(run.state or "", "")

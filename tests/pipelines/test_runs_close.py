@@ -1,0 +1,83 @@
+"""``pfs runs close``: what a run that was ended by hand has left open in MLflow."""
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from pfs_pipelines.cli import main
+from pfs_pipelines.pools import LONGEST_HOURS
+
+from pfs_core.tracking.leftover import leftovers
+
+RECORDED = Path(__file__).parent / "recorded"
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch, empty_store):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    mlflow.set_tracking_uri(uri)
+    yield MlflowClient()
+    mlflow.set_tracking_uri(None)
+
+
+def left_open(client, pipeline, hours=1.0):
+    """A run of a pipeline and that of its step, both open; their ids."""
+    found = client.get_experiment_by_name("pfs-resnet20")
+    experiment = found.experiment_id if found else client.create_experiment("pfs-resnet20")
+    now = client.create_run(experiment).info.start_time
+    tags = {"kfp.pipeline_run_id": pipeline}
+    start = int(now - hours * HOUR)
+    parent = client.create_run(experiment, start, {**tags, "pfs.step": "pipeline"}, run_name="resnet20").info.run_id
+    step = {**tags, "pfs.step": "search", "mlflow.parentRunId": parent}
+    return parent, client.create_run(experiment, start, step).info.run_id
+
+
+def statuses(client, runs):
+    return [client.get_run(run).info.status for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("terminated-not-closed", "KILLED"), ("terminated-closed", "KILLED"), ("wrong-budget", "FAILED"),
+     ("succeeded", "FINISHED"), ("plugin-injects-refused", "RUNNING")],
+)  # fmt: skip
+def test_a_run_gets_the_status_that_kubeflow_tells(capsys, api, store, name, status):
+    run = json.loads((RECORDED / f"{name}.json").read_text())["run"]
+    api.recorded[run["run_id"]] = run
+    runs = left_open(store, run["run_id"])
+    assert not main(["runs", "close"])
+    assert statuses(store, runs) == [status, status]
+    said = capsys.readouterr().out
+    assert said.startswith(f"resnet20: {status}" if status != "RUNNING" else "no run was left open")
+
+
+def test_a_run_that_kubeflow_has_forgotten_is_closed_once_it_must_have_ended(api, store):
+    young, old = (left_open(store, str(uuid.uuid4()), hours) for hours in (LONGEST_HOURS - 1, LONGEST_HOURS + 1))
+    assert not main(["runs", "close"])
+    assert statuses(store, (*young, *old)) == ["RUNNING", "RUNNING", "KILLED", "KILLED"]
+
+
+def test_a_local_run_is_not_kubeflows(store):
+    left_open(store, "resnet20-digits-macs0.5-seed0-20260101-000000")
+    assert leftovers() == []
+
+
+def test_a_kubeflow_that_fails_closes_nothing(capsys, api, store):
+    runs = left_open(store, str(uuid.uuid4()))
+    api.faults = [("GET /apis/v2beta1/runs/", 403)]
+    assert main(["runs", "close"]) == 2
+    assert statuses(store, runs) == ["RUNNING", "RUNNING"]
+
+
+def test_without_an_mlflow_there_is_nothing_to_close(capsys, api, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["runs", "close"]) == 2
+    assert "set MLFLOW_TRACKING_URI" in capsys.readouterr().err
