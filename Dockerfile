@@ -33,7 +33,7 @@ LABEL org.opencontainers.image.title="pfs" \
       org.opencontainers.image.revision="${REVISION}"
 RUN useradd --create-home --uid 1000 pfs
 COPY --from=build /opt/pfs /opt/pfs
-ENV PATH=/opt/pfs/bin:$PATH PYTHONUNBUFFERED=1 MPLCONFIGDIR=/tmp/matplotlib PFS_GIT_COMMIT=${REVISION}
+ENV PATH=/opt/pfs/bin:$PATH PYTHONUNBUFFERED=1 MPLCONFIGDIR=/tmp/matplotlib GIT_PYTHON_REFRESH=quiet PFS_GIT_COMMIT=${REVISION}
 USER 1000
 WORKDIR /home/pfs
 RUN python -c "import importlib, pkgutil; \

@@ -37,10 +37,14 @@ def retrain(
     """
     from pfs_core import steps
     from pfs_core.runtime.progress import user_errors
+    from pfs_core.runtime.supervise import supervised
+
+    def work() -> dict:
+        file = steps.structure_file(structures.path, network)
+        return steps.retrain(file, split.path, model.path, recipe, settings, seed, train_job)
 
     with user_errors():
-        file = steps.structure_file(structures.path, network)
-        figures = steps.retrain(file, split.path, model.path, recipe, settings, seed, train_job)
+        figures = supervised(work)
     for name, value in figures.items():
         metrics.log_metric(name, value)
     model.metadata["network"] = network

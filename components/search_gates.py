@@ -31,8 +31,12 @@ def search_gates(
     """
     from pfs_core import steps
     from pfs_core.runtime.progress import user_errors
+    from pfs_core.runtime.supervise import supervised
+
+    def work() -> dict:
+        return steps.search(model, split.path, gates.path, budget, recipe, settings, model_settings, seed)
 
     with user_errors():
-        figures = steps.search(model, split.path, gates.path, budget, recipe, settings, model_settings, seed)
+        figures = supervised(work)
     for name, value in figures.items():
         metrics.log_metric(name, value)

@@ -5,6 +5,7 @@ from typing import Any
 
 from pfs_pipelines.compiled import Package
 from pfs_pipelines.packages import PIPELINES
+from pfs_pipelines.pools import form_name
 
 from pfs_core.config.request import CompressRequest
 from pfs_core.steps.lifecycle import check_comparison
@@ -30,12 +31,13 @@ def check_parameters(package: Package, given: Mapping[str, Any]) -> None:
     if "methods" in values:
         check_comparison(
             values["dataset"],
+            values["budgets"],
             values["methods"],
             values["seeds"],
             values["recipe"],
-            values["method_settings"],
+            values[form_name("method_settings")],
         )
-    asked = {name: value for name, value in values.items() if name in CompressRequest.model_fields}
+    asked = {name: values[form_name(name)] for name in CompressRequest.model_fields if form_name(name) in values}
     if "budget" in values:
         asked["budgets"] = [values["budget"]]
     check_settings(CompressRequest.parse({**asked, "one_search": "search_budget" in values}, "the run"))

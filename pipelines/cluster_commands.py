@@ -75,19 +75,22 @@ def _package_options(sub: argparse.ArgumentParser) -> None:
     """Add the options that decide how a package is compiled."""
     sub.add_argument("--image", default="", metavar="NAME", help="image of the steps (default PFS_IMAGE or pfs-python)")
     sub.add_argument("--data-volume", default="", metavar="CLAIM", help="a volume claim to keep downloaded datasets on")
+    sub.add_argument("--pools", type=Path, metavar="FILE", help="YAML with the form's defaults of parameters where_...")
     sub.add_argument("--drop-downs", action="store_true", help="offer choices in the run form (Kubeflow 2.16 or newer)")
 
 
-def _placed(a: argparse.Namespace) -> tuple[Any, bool]:
-    """Return ``place`` and ``drop_downs`` of :func:`pfs_pipelines.packages.compile_one`, by the package options."""
+def _placed(a: argparse.Namespace) -> tuple[Any, Any]:
+    """Return ``place`` and ``form`` of :func:`pfs_pipelines.packages.compile_one`, by the package options."""
     if a.image:
         os.environ["PFS_IMAGE"] = a.image  # read when the components are imported, so this must come first
     from pfs_components.base import IMAGE, check_image
+    from pfs_pipelines.packages import FormOptions
+    from pfs_pipelines.parameters import pool_values
     from pfs_pipelines.pools import Placement
 
     check_image(IMAGE)
-
-    return Placement(data_volume=a.data_volume), a.drop_downs
+    defaults = pool_values(a.pools) if a.pools else {}
+    return Placement(data_volume=a.data_volume), FormOptions(a.drop_downs, defaults)
 
 
 def _run_options(sub: argparse.ArgumentParser) -> None:
@@ -125,13 +128,10 @@ def compile_packages(a: argparse.Namespace) -> None:
     """Run ``pfs compile``."""
     if a.out.exists() and not a.out.is_dir():
         raise UserError(f"{a.out} is a file; name a folder for the packages")
-    place, drop_downs = _placed(a)
+    place, form = _placed(a)
     from pfs_pipelines.packages import compile_all, write_resources
 
-    if a.kubernetes:
-        written = write_resources(a.out, a.kubernetes, place, drop_downs)
-    else:
-        written = compile_all(a.out, place, drop_downs)
+    written = write_resources(a.out, a.kubernetes, place, form) if a.kubernetes else compile_all(a.out, place, form)
     for path in written:
         print(path)
 

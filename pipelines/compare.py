@@ -14,7 +14,7 @@ from pfs_components import (
     search_gates,
     split_data,
 )
-from pfs_pipelines.pools import Placement, Pools, with_pools
+from pfs_pipelines.pools import Placement, Pools, with_form
 
 DESCRIPTION = """Compares methods of choosing a structure: *Pruning from Scratch*, Network Slimming, AMC, random and
 uniform widths, at one or several budgets, with several seeds. All structures are trained from scratch in the same way.
@@ -26,7 +26,7 @@ def define(place: Placement = Placement()) -> Any:
     """Define the ``compare`` pipeline, with its steps on the pools of ``place``."""
 
     @dsl.pipeline(name="compare", display_name="Compare methods", description=DESCRIPTION)
-    @with_pools
+    @with_form
     def compare(
         model: str = "resnet20",
         dataset: str = "digits",

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
-from pfs_pipelines.packages import PIPELINES, compile_one, package_version
+from pfs_pipelines.packages import PIPELINES, FormOptions, compile_one, package_version
 from pfs_pipelines.pools import Placement
 
 from pfs_core.errors import UserError, did_you_mean, one_line
@@ -69,13 +69,13 @@ def _tasks(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from component.get("dag", {}).get("tasks", {}).items()
 
 
-def load_package(pipeline: str, place: Placement = Placement(), drop_downs: bool = False) -> Package:
+def load_package(pipeline: str, place: Placement = Placement(), form: FormOptions = FormOptions()) -> Package:
     """Compile a pipeline of this project, or read a package file.
 
     Args:
         pipeline: one of :data:`~pfs_pipelines.packages.PIPELINES`, or the path of a ``.yaml`` file.
         place: where the steps of a pipeline of this project run.
-        drop_downs: as for :func:`~pfs_pipelines.packages.compile_one`.
+        form: what its run form offers.
 
     Raises:
         UserError: there is no such pipeline or file, or the file is not a compiled pipeline.
@@ -83,7 +83,7 @@ def load_package(pipeline: str, place: Placement = Placement(), drop_downs: bool
     if pipeline in PIPELINES:
         with tempfile.TemporaryDirectory() as folder:
             return parse_package(
-                compile_one(pipeline, Path(folder) / "package.yaml", place, drop_downs).read_bytes(), pipeline
+                compile_one(pipeline, Path(folder) / "package.yaml", place, form).read_bytes(), pipeline
             )
     if Path(pipeline).suffix not in (".yaml", ".yml"):
         hint = did_you_mean(pipeline, PIPELINES)

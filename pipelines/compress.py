@@ -5,7 +5,7 @@ from typing import Any, List
 from kfp import dsl
 from pfs_components import benchmark_latency, check_request, close_run, report, retrain, split_data
 from pfs_pipelines import find_structure
-from pfs_pipelines.pools import Placement, Pools, passed_on, with_pools
+from pfs_pipelines.pools import Placement, Pools, passed_on, with_form
 
 DESCRIPTION = """Finds a smaller network by *Pruning from Scratch*: learns one gate per channel on frozen random
 weights, cuts at the budget, trains the slim network from scratch and measures its CPU latency.
@@ -19,7 +19,7 @@ def define(place: Placement = Placement()) -> Any:
     find = find_structure.define(place)
 
     @dsl.pipeline(name="compress", display_name="Compress a network", description=DESCRIPTION)
-    @with_pools
+    @with_form
     def compress(
         model: str = "resnet20",
         dataset: str = "digits",
@@ -126,9 +126,9 @@ def stages(
         budget=budget,
         recipe=recipe,
         seed=seed,
-        model_settings=model_settings,
-        search_settings=search_settings,
-        extract_settings=extract_settings,
+        settings_model=model_settings,
+        settings_search=search_settings,
+        settings_extract=extract_settings,
         **passed_on(pools),
     )
     structure_search.set_display_name("Find the structure")

@@ -7,7 +7,7 @@ from kfp.dsl import Artifact
 from pfs_components import check_request, close_run, find_requests, finish_request
 from pfs_pipelines import find_structure
 from pfs_pipelines.compress import stages
-from pfs_pipelines.pools import Placement, Pools, passed_on, with_pools
+from pfs_pipelines.pools import Placement, Pools, passed_on, with_form
 
 DESCRIPTION = """Finds models in the MLflow Model Registry that ask to be compressed (tag `pfs.compress=requested`),
 claims them, compresses each by *Pruning from Scratch* and registers the result as a version of `<name>-pruned`.
@@ -20,7 +20,7 @@ def define(place: Placement = Placement()) -> Any:
     find = find_structure.define(place)
 
     @dsl.pipeline(name="compress-one-model")
-    @with_pools
+    @with_form
     def compress_one(
         model: str,
         dataset: str,
@@ -59,7 +59,7 @@ def define(place: Placement = Placement()) -> Any:
         return page.outputs["folder"]
 
     @dsl.pipeline(name="compress-new-models", display_name="Compress new models", description=DESCRIPTION)
-    @with_pools
+    @with_form
     def compress_new_models(
         limit: int = 5,
         claim_hours: float = 240.0,
@@ -96,10 +96,10 @@ def define(place: Placement = Placement()) -> Any:
                     recipe=request.recipe,
                     seed=request.seed,
                     registered_model=request.registered_model,
-                    model_settings=request.model_settings,
-                    search_settings=search_settings,
-                    retrain_settings=retrain_settings,
-                    latency_settings=latency_settings,
+                    settings_model=request.model_settings,
+                    settings_search=search_settings,
+                    settings_retrain=retrain_settings,
+                    settings_latency=latency_settings,
                     **passed_on(pools),
                 )
                 compression.set_display_name("Compress the model")

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input
 from pfs_components import extract_structure, search_gates
-from pfs_pipelines.pools import Placement, Pools, with_pools
+from pfs_pipelines.pools import Placement, Pools, with_form
 
 
 class Found(NamedTuple):
@@ -19,7 +19,7 @@ def define(place: Placement) -> Any:
     """Define the ``find-structure`` pipeline, with its steps on the pools of ``place``."""
 
     @dsl.pipeline(name="find-structure")
-    @with_pools
+    @with_form
     def find_structure(
         model: str,
         split: Input[Dataset],

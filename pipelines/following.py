@@ -19,19 +19,21 @@ UNEXPLAINED = 30.0
 """Seconds that a pod may wait before it is said why."""
 
 _REMEDIES = {
-    r"Insufficient \S*gpu": "no node has a free GPU: gpu_count=0 and gpu_count_retrain=0 search and train on CPUs",
-    r"Insufficient (cpu|memory)": "no node has as much left: ask for less with gpu_cpu, cpu_cores, latency_cores or "
-    "the parameters ..._memory",
-    r"untolerated taint": "no node may be used: tolerate its taint with gpu_tolerations, cpu_tolerations or "
-    "latency_tolerations",
-    r"node affinity|node selector": "no node has the labels of gpu_node_selector, cpu_node_selector or "
-    "latency_node_selector",
+    r"Insufficient \S*gpu": "no node has a free GPU: where_gpu_count=0 and where_gpu_count_retrain=0 search and train "
+    "on CPUs",
+    r"Insufficient (cpu|memory)": "no node has as much left: ask for less with where_gpu_cpu, where_cpu_cores, "
+    "where_latency_cores or the parameters where_..._memory",
+    r"untolerated taint": "no node may be used: tolerate its taint with where_gpu_tolerations, "
+    "where_cpu_tolerations or where_latency_tolerations",
+    r"node affinity|node selector": "no node has the labels of where_gpu_node_selector, "
+    "where_cpu_node_selector or where_latency_node_selector",
     r"ImagePull|ErrImage|InvalidImageName": "the image cannot be pulled: is PFS_IMAGE pushed, and may nodes pull it?",
     r"(?i)persistentvolumeclaim|unbound": "the claim of --data-volume is missing or not bound",
-    r"(?i)configmap|secret": "check config_map and secret: what they name must be in the namespace of the run",
+    r"(?i)configmap|secret": "check where_config_map and where_secret: what they name must be in the run's namespace",
     r"may not be specified when value is not empty": "this package clashes with variables that the cluster adds: "
     "compile it anew with this version",
-    r"OOMKilled|exit code 137": "it took more memory than it may: raise gpu_memory, cpu_memory or latency_memory",
+    r"OOMKilled|exit code 137": "it took more memory than it may: raise where_gpu_memory, where_cpu_memory or "
+    "where_latency_memory",
 }
 _STATES = {"RUNNING": "running", "SUCCEEDED": "done", "FAILED": "failed", "PENDING": "running"}
 _FOREIGN = re.compile(r"[IWEF]\d{4} \d\d:|\[KFP Executor |time=\"")
@@ -45,7 +47,7 @@ def remedy(reason: str) -> str:
     """Return what helps a pod that waits or was refused for a reason; empty where nothing is known.
 
     >>> remedy("Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
-    'no node has a free GPU: gpu_count=0 and gpu_count_retrain=0 search and train on CPUs'
+    'no node has a free GPU: where_gpu_count=0 and where_gpu_count_retrain=0 search and train on CPUs'
     """
     return next((text for pattern, text in _REMEDIES.items() if re.search(pattern, reason)), "")
 

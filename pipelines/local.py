@@ -35,14 +35,14 @@ def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
     """Run the pipeline below ``root`` and write ``root/outputs.json``: the folder of each result."""
     from kfp import local
     from pfs_pipelines.compress import define
-    from pfs_pipelines.pools import Placement
+    from pfs_pipelines.pools import Placement, for_form
 
     from pfs_core import tracking
 
     tracking.make_experiment(artifact_root, arguments["model"])
     try:
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
-        define(Placement(local=True))(**arguments)
+        define(Placement(local=True))(**for_form(arguments))
     finally:
         tracking.close_pipeline(succeeded=False)  # only does something if the pipeline could not
     write_json(root / "outputs.json", results(root))

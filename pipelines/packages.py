@@ -1,7 +1,8 @@
 """Compiles pipelines into packages, the YAML files that the Kubeflow UI and its API accept."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +22,42 @@ PIPELINES: dict[str, Callable[[Placement], Any]] = {
 }
 """Functions that define the pipelines, by name."""
 CHOICES = {"recipe": ["", *RECIPES]}
-"""Values of the parameters for which :func:`add_drop_downs` adds a drop-down; Kubeflow then refuses all others."""
+"""Values of the parameters for which :func:`set_form` adds a drop-down; Kubeflow then refuses all others."""
 
 
-def compile_all(folder: Path, place: Placement = Placement(), drop_downs: bool = False) -> list[Path]:
+@dataclass(frozen=True)
+class FormOptions:
+    """What the run form of a package offers."""
+
+    drop_downs: bool = False
+    """Whether to offer ``CHOICES`` as drop-downs; Kubeflow 2.16 and newer shows them."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Values of parameters in place of their own defaults, as far as a pipeline has them."""
+
+
+def compile_all(folder: Path, place: Placement = Placement(), form: FormOptions = FormOptions()) -> list[Path]:
     """Compile all pipelines into a folder.
 
     Args:
         folder: the folder, which is created if it does not exist.
         place: where the steps run.
-        drop_downs: whether to offer ``CHOICES`` as drop-downs in the UI.
+        form: what the run form offers.
 
     Returns:
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return [compile_one(name, folder / f"{name}.yaml", place, drop_downs) for name in PIPELINES]
+    return [compile_one(name, folder / f"{name}.yaml", place, form) for name in PIPELINES]
 
 
-def compile_one(name: str, path: Path, place: Placement = Placement(), drop_downs: bool = False) -> Path:
+def compile_one(name: str, path: Path, place: Placement = Placement(), form: FormOptions = FormOptions()) -> Path:
     """Compile a pipeline into a file; the same pipeline gives the same bytes.
 
     Args:
         name: the name of the pipeline in ``PIPELINES``.
         path: the file, which is replaced at once when the package is complete.
         place: where the steps run.
-        drop_downs: whether to offer ``CHOICES`` as drop-downs in the UI.
+        form: what the run form offers.
 
     Returns:
         ``path``.
@@ -56,8 +67,8 @@ def compile_one(name: str, path: Path, place: Placement = Placement(), drop_down
     lines = partial.read_text().splitlines(keepends=True)
     # kfp writes comments, in an order that differs from one compilation to the next.
     partial.write_text("".join(line for line in lines if not line.startswith("#")))
-    if drop_downs:
-        add_drop_downs(partial)
+    if form != FormOptions():
+        set_form(partial, form)
     partial.replace(path)
     return path
 
@@ -71,7 +82,7 @@ def package_version(data: bytes) -> str:
 
 
 def write_resources(
-    folder: Path, namespace: str, place: Placement = Placement(), drop_downs: bool = False
+    folder: Path, namespace: str, place: Placement = Placement(), form: FormOptions = FormOptions()
 ) -> list[Path]:
     """Write all pipelines as the Pipeline and PipelineVersion resources with which Kubernetes declares them.
 
@@ -81,7 +92,7 @@ def write_resources(
         folder: the folder, which is created if it does not exist.
         namespace: the namespace of the resources.
         place: where the steps run.
-        drop_downs: whether to offer ``CHOICES`` as drop-downs in the UI.
+        form: what the run form offers.
 
     Returns:
         The files.
@@ -91,7 +102,7 @@ def write_resources(
     for name, define in PIPELINES.items():
         resource = name.replace("_", "-")
         path, partial = folder / f"{name}-resources.yaml", folder / f".{name}.partial.yaml"
-        package = compile_one(name, partial, place, drop_downs).read_bytes()
+        package = compile_one(name, partial, place, form).read_bytes()
         options = compiler.KubernetesManifestOptions(
             pipeline_name=resource,
             pipeline_version_name=f"{resource}-{package_version(package)}",
@@ -108,15 +119,17 @@ def write_resources(
     return paths
 
 
-def add_drop_downs(package: Path) -> None:
-    """Add the values of ``CHOICES`` to a package, in place.
+def set_form(package: Path, form: FormOptions) -> None:
+    """Change what the run form of a package offers, in place.
 
-    Kubeflow 2.16 and newer shows them as drop-downs, though its compiler cannot write them yet. Older servers may
-    refuse such a package.
+    Kubeflow's compiler cannot write drop-downs yet. Servers before 2.16 may refuse such a package.
     """
     documents = list(yaml.safe_load_all(package.read_text()))
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
-    for name, values in CHOICES.items():
+    for name, values in CHOICES.items() if form.drop_downs else ():
         if name in parameters:
             parameters[name]["literals"] = values
+    for name, value in form.defaults.items():
+        if name in parameters:
+            parameters[name]["defaultValue"] = value
     package.write_text(yaml.safe_dump_all(documents, sort_keys=True))

@@ -1,13 +1,19 @@
 """The parameters of a run on a cluster, checked against their definitions in the compiled package."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from pfs_pipelines.pools import Pools, form_name
+
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage.artifacts import read_json, read_yaml
+
+logger = logging.getLogger(__package__)
 
 Definitions = Mapping[str, Mapping[str, Any]]
 
@@ -26,16 +32,16 @@ _CORES = re.compile(r"[1-9]\d*m?|\d+\.\d+"), "a number of cores as Kubernetes wr
 _GPUS = re.compile(r"[01]"), "0 or 1: a step uses one GPU; several train with train_job"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"), "the name of an object of Kubernetes, and not empty"
 PATTERNS = {
-    "config_map": _NAME,
-    "secret": _NAME,
-    "gpu_count": _GPUS,
-    "gpu_count_retrain": _GPUS,
-    "gpu_cpu": _CORES,
-    "gpu_memory": _MEMORY,
-    "cpu_cores": _CORES,
-    "cpu_memory": _MEMORY,
-    "latency_cores": (re.compile(r"[1-9]\d*"), "a whole number of cores, e.g. 2"),
-    "latency_memory": _MEMORY,
+    "where_config_map": _NAME,
+    "where_secret": _NAME,
+    "where_gpu_count": _GPUS,
+    "where_gpu_count_retrain": _GPUS,
+    "where_gpu_cpu": _CORES,
+    "where_gpu_memory": _MEMORY,
+    "where_cpu_cores": _CORES,
+    "where_cpu_memory": _MEMORY,
+    "where_latency_cores": (re.compile(r"[1-9]\d*"), "a whole number of cores, e.g. 2"),
+    "where_latency_memory": _MEMORY,
 }
 """Patterns of the parameters of :class:`pfs_pipelines.pools.Pools`, and how an error message describes them."""
 
@@ -57,7 +63,8 @@ def run_parameters(definitions: Definitions, pairs: Sequence[str], file: Path | 
         values = read_json(file) if file.suffix == ".json" else read_yaml(file)
         if not isinstance(values, dict):
             raise UserError(f"{file} must hold an object of the form NAME: VALUE")
-    texts = dict(_pair(pair) for pair in pairs)
+        values = _today(values, definitions)
+    texts = _today(dict(_pair(pair) for pair in pairs), definitions)
     for name in (*values, *texts):
         if name not in definitions:
             hint = did_you_mean(str(name), definitions)
@@ -70,6 +77,26 @@ def run_parameters(definitions: Definitions, pairs: Sequence[str], file: Path | 
     if missing:
         raise UserError(f"the pipeline needs a value for {', '.join(missing)}; give --param NAME=VALUE")
     return values
+
+
+def pool_values(file: Path) -> dict[str, Any]:
+    """Return the values of the parameters ``where_...`` in a YAML or JSON file.
+
+    Raises:
+        UserError: the file is malformed, or names something else, or a value has the wrong type.
+    """
+    texts = {form_name(f.name): isinstance(getattr(Pools(), f.name), str) for f in fields(Pools)}
+    kinds = {name: "STRING" if is_text else "LIST" if "tol" in name else "STRUCT" for name, is_text in texts.items()}
+    return run_parameters({name: {"parameterType": kind, "isOptional": True} for name, kind in kinds.items()}, (), file)
+
+
+def _today(values: Mapping[str, Any], definitions: Definitions) -> dict[str, Any]:
+    """Return parameters by their names of today, and say which had one of 0.1.0."""
+    renamed = {name: form_name(str(name)) for name in values if name not in definitions}
+    known = {name: now for name, now in renamed.items() if now in definitions}
+    for name, now in known.items():
+        logger.info(f"the parameter {name} is called {now} now")
+    return {known.get(name, name): value for name, value in values.items()}
 
 
 def run_name(pipeline: str, definitions: Definitions, given: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pfs_components import (
     search_gates,
     split_data,
 )
-from pfs_pipelines.pools import Placement, Pools, with_pools
+from pfs_pipelines.pools import Placement, Pools, with_form
 
 DESCRIPTION = """One network at several sizes by *Pruning from Scratch*: one search, whose gates are cut at every
 budget; each slim network is trained from scratch and measured, and so is the dense one.
@@ -25,7 +25,7 @@ def define(place: Placement = Placement()) -> Any:
     """Define the ``pareto`` pipeline, with its steps on the pools of ``place``."""
 
     @dsl.pipeline(name="pareto", display_name="Compare budgets", description=DESCRIPTION)
-    @with_pools
+    @with_form
     def pareto(
         model: str = "resnet20",
         dataset: str = "digits",

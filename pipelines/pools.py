@@ -7,7 +7,8 @@ other type there.
 
 import functools
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -39,7 +40,7 @@ def _parameter(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class Pools:
-    """The nodes and resources of the steps of a run, which :func:`with_pools` makes parameters of a pipeline.
+    """The nodes and resources of the steps of a run, which :func:`with_form` makes parameters of a pipeline.
 
     Steps that search or train run on GPU nodes, steps that measure on latency nodes, and all others on CPU nodes.
     """
@@ -74,34 +75,61 @@ class Pools:
     secret: str = _parameter("pfs-secret", "Secret with the keys of MLflow and the object store.")
 
 
-def with_pools(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace the parameter ``pools`` of a function by the fields of :class:`Pools`.
+_POOLS = frozenset(f.name for f in fields(Pools))
+
+
+def form_name(name: str) -> str:
+    """Return what a parameter is called in the run form.
+
+    The form sorts by name. So what everybody chooses comes first, then settings, then where the steps run.
+
+    >>> form_name("budget"), form_name("search_settings"), form_name("gpu_count")
+    ('budget', 'settings_search', 'where_gpu_count')
+    """
+    if name.endswith("_settings"):
+        return f"settings_{name.removesuffix('_settings')}"
+    return f"where_{name}" if name in _POOLS else name
+
+
+def for_form(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments by their names in the run form."""
+    return {form_name(name): value for name, value in arguments.items()}
+
+
+def with_form(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the parameters of a pipeline the names of the run form, and its ``pools`` one for each field.
 
     Kubeflow reads the parameters of a pipeline from the signature and the docstring of its function, so both are
-    extended.
+    changed.
     """
     own = inspect.signature(function)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [parameter for parameter in own.parameters.values() if parameter.name != "pools"]
+    names = {form_name(parameter.name): parameter.name for parameter in own.parameters.values()}
+    parameters = [p.replace(name=form_name(p.name)) for p in own.parameters.values() if p.name != "pools"]
     for f in fields(Pools):
-        parameters.append(inspect.Parameter(f.name, kind, default=getattr(Pools(), f.name), annotation=f.type))
+        parameters.append(
+            inspect.Parameter(form_name(f.name), kind, default=getattr(Pools(), f.name), annotation=f.type)
+        )
     signature = own.replace(parameters=parameters)
 
     @functools.wraps(function)
     def pipeline(*args: Any, **kwargs: Any) -> Any:
         values = dict(signature.bind(*args, **kwargs).arguments)
-        pools = Pools(**{f.name: values.pop(f.name, getattr(Pools(), f.name)) for f in fields(Pools)})
-        return function(**values, pools=pools)
+        given = {f.name: values.pop(form_name(f.name), getattr(Pools(), f.name)) for f in fields(Pools)}
+        return function(**{names[name]: value for name, value in values.items()}, pools=Pools(**given))
 
-    lines = [f"    {f.name}: {f.metadata['help']}" for f in fields(Pools)]
-    pipeline.__doc__ = "\n".join([inspect.getdoc(function) or "", *lines])
+    text = re.sub(
+        r"(?m)^(    )(\w+)(?=:)", lambda found: found[1] + form_name(found[2]), inspect.getdoc(function) or ""
+    )
+    lines = [f"    {form_name(f.name)}: {f.metadata['help']}" for f in fields(Pools)]
+    pipeline.__doc__ = "\n".join([text, *lines])
     pipeline.__signature__ = signature  # type: ignore[attr-defined]
     return pipeline
 
 
 def passed_on(pools: Pools) -> dict[str, Any]:
     """Return the arguments that pass ``pools`` on to a nested pipeline."""
-    return {f.name: getattr(pools, f.name) for f in fields(Pools)}
+    return for_form({f.name: getattr(pools, f.name) for f in fields(Pools)})
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from pfs_pipelines.pools import LONGEST_HOURS
-
 from pfs_core.errors import NotFoundError, UserError
 
 _STATUS = {"SUCCEEDED": "FINISHED", "SKIPPED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED"}
@@ -60,6 +58,7 @@ def status_of(client: Any, pipeline: str, hours: float) -> str:
         hours: how long ago it began.
     """
     from pfs_pipelines.following import was_terminated
+    from pfs_pipelines.pools import LONGEST_HOURS
 
     try:
         run = client.get_run(pipeline)

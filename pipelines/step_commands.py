@@ -7,6 +7,7 @@ from pathlib import Path
 from pfs_pipelines.arguments import add_folder, add_out, named_model, with_method
 
 from pfs_core.errors import UserError
+from pfs_core.runtime.supervise import supervised
 
 
 def add_step_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -60,7 +61,9 @@ def search(a: argparse.Namespace) -> None:
     settings = steps.parse_settings(a.settings, ("search", "model"))
     settings["search"] = with_method(a.method, settings["search"])
     name, kwargs = named_model(a.model, settings["model"])
-    steps.search(name, a.split, a.out, a.budget, a.recipe, settings["search"], kwargs, a.seed, a.profile)
+    supervised(
+        lambda: steps.search(name, a.split, a.out, a.budget, a.recipe, settings["search"], kwargs, a.seed, a.profile)
+    )
 
 
 def extract(a: argparse.Namespace) -> None:
@@ -76,7 +79,7 @@ def retrain(a: argparse.Namespace) -> None:
     from pfs_core import steps
 
     settings = steps.parse_settings(a.settings, ("retrain",))
-    steps.retrain(a.structure, a.split, a.out, a.recipe, settings["retrain"], a.seed)
+    supervised(lambda: steps.retrain(a.structure, a.split, a.out, a.recipe, settings["retrain"], a.seed))
 
 
 def benchmark(a: argparse.Namespace) -> None:

@@ -15,10 +15,10 @@ import urllib.request
 from pathlib import Path
 
 SETTINGS = {
-    "model_settings": {"width": 4},
-    "search_settings": {"epochs": 1},
-    "retrain_settings": {"epochs": 1, "scratch_b": False},
-    "latency_settings": {"patience_seconds": 0, "max_seconds": 1, "min_rounds": 64},
+    "settings_model": {"width": 4},
+    "settings_search": {"epochs": 1},
+    "settings_retrain": {"epochs": 1, "scratch_b": False},
+    "settings_latency": {"patience_seconds": 0, "max_seconds": 1, "min_rounds": 64},
 }
 
 

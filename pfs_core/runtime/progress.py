@@ -17,6 +17,16 @@ Record = Callable[[dict[str, Any]], None]
 """Takes a row of history as soon as it is known."""
 
 
+position: Any = None
+"""Where :mod:`pfs_core.runtime.supervise` reads the step that this process has come to, if it is supervised."""
+
+
+def reached(step: int) -> None:
+    """Note that a long computation has come to a step."""
+    if position is not None:
+        position.value = step
+
+
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Show on the terminal what a step logs, find MLflow, and turn a UserError into one line and exit code 2.
@@ -24,18 +34,27 @@ def user_errors() -> Iterator[None]:
     Every step that runs in a process of its own is wrapped in this. SIGTERM then ends it as an exception does, so that
     its run in MLflow is closed; the exit code is :data:`STOPPED`.
     """
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _stop) if in_main else None
     adopt_mlflow()
     log_to_terminal()
     try:
-        yield
+        with stoppable():
+            yield
     except UserError as e:
         print(marked(f"error: {e}"), flush=True)
         raise SystemExit(2) from None
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM end this process as an exception does, with the exit code :data:`STOPPED`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
     finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stop(number: int, frame: Any) -> None:

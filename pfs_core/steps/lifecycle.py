@@ -14,6 +14,8 @@ from pfs_core.tracking import mark_finished
 if TYPE_CHECKING:
     from pfs_core.registry.request import Request
 
+MOST_SEARCHES = 45
+"""The searches of a comparison whose steps fit into one workflow: Kubernetes keeps a workflow's status in 1 MiB."""
 ENDED = {"SUCCEEDED": True, "COMPLETE": True, "RUNNING": None}
 """Whether a pipeline in this state has succeeded, by the states that kfp.local and Kubeflow's driver write.
 
@@ -92,7 +94,7 @@ def plan_comparison(
     from pfs_core.tracking import open_pipeline
 
     settings = settings or {}
-    changes = check_comparison(dataset, methods, seeds, recipe_name, settings)
+    changes = check_comparison(dataset, budgets, methods, seeds, recipe_name, settings)
     tags = {"model": model, "dataset": dataset, "budget": " ".join(budgets), "method": " ".join(methods)}
     more = {"recipe": recipe_name, "seeds": " ".join(map(str, seeds)), "method_settings": settings}
     open_pipeline(f"compare {model} {tags['budget']}", {**tags, **more}, tags)
@@ -103,7 +105,12 @@ def plan_comparison(
 
 
 def check_comparison(
-    dataset: str, methods: Sequence[str], seeds: Sequence[int], recipe_name: str, settings: Mapping[str, Settings]
+    dataset: str,
+    budgets: Sequence[str],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    recipe_name: str,
+    settings: Mapping[str, Settings],
 ) -> dict[str, dict[str, Any]]:
     """Check the methods and seeds of a comparison; arguments as for :func:`plan_comparison`.
 
@@ -111,7 +118,8 @@ def check_comparison(
         The settings of the search of each method.
 
     Raises:
-        UserError: a method or seed is missing, unknown or named twice, or a method has no such settings.
+        UserError: a method or seed is missing, unknown or named twice, a method has no such settings, or there are too
+            many of them.
     """
     for what, values in (("method", methods), ("seed", seeds)):
         if not values or len(set(values)) < len(values):
@@ -120,6 +128,11 @@ def check_comparison(
         if method not in methods:
             hint = did_you_mean(method, methods)
             raise UserError(f"method_settings names {method!r}{hint}, which is not one of the methods {list(methods)}")
+    if (searches := len(methods) * len(budgets) * len(seeds)) > MOST_SEARCHES:
+        raise UserError(
+            f"{searches} searches (methods x budgets x seeds) are more than the {MOST_SEARCHES} whose steps fit into "
+            "one workflow of Kubeflow; compare some of them a run, and put the runs side by side with pfs compare"
+        )
     changes = {method: {**settings.get(method, {}), "method": method} for method in methods}
     for method in methods:
         method_config(recipe_for(recipe_name, dataset), changes[method])

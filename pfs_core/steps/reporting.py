@@ -50,7 +50,8 @@ def report(
         if version:
             run.params({"report.registered_model": version})
     mark_finished()
-    for line in [*text_table(HEADER, table_cells(summary.table)), "", summary.verdict]:
+    where = [f"registered as {version}"] * bool(version) + [f"in MLflow: {run.url}"] * bool(run.url)
+    for line in [*text_table(HEADER, table_cells(summary.table)), "", summary.verdict, *where]:
         logger.info(line)
     return finite(figures)
 

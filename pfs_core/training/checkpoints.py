@@ -19,7 +19,7 @@ import torch
 import pfs_core
 from pfs_core.errors import AccessDeniedError, NotFoundError, UnreachableError, UserError
 from pfs_core.runtime.distributed import ALONE, Ranks
-from pfs_core.runtime.progress import STOPPED
+from pfs_core.runtime.progress import STOPPED, reached
 from pfs_core.storage import open_storage
 from pfs_core.storage.digests import json_digest
 from pfs_core.storage.listing import Entry
@@ -114,6 +114,7 @@ class Checkpoints:
 
         Several processes agree on it every few steps, so that they save at the same step.
         """
+        reached(step)
         wanted = self._terminated or time.monotonic() - self._saved >= self._seconds
         if self._ranks.world == 1:
             return wanted

@@ -185,7 +185,7 @@ def test_a_pod_that_waits_says_why_after_a_while_and_what_helps(api, replayed, s
     progress.look(run)
     progress.look(run)
     (line,) = [line for line in lines if "waiting" in line]
-    assert line.startswith(f"Search gates: waiting: {PENDING}: no node has a free GPU: gpu_count=0")
+    assert line.startswith(f"Search gates: waiting: {PENDING}: no node has a free GPU: where_gpu_count=0")
     api.workflows[key] = waiting(recording("pending-then-terminated"), "search-gates", "ImagePullBackOff: back-off")
     progress.look(run)
     assert lines[-1].startswith("Search gates: waiting: ImagePullBackOff: back-off: the image cannot be pulled")
@@ -194,7 +194,7 @@ def test_a_pod_that_waits_says_why_after_a_while_and_what_helps(api, replayed, s
 @pytest.mark.parametrize(
     ("reason", "word"),
     [
-        (PENDING, "gpu_count=0"),
+        (PENDING, "where_gpu_count=0"),
         ("0/3 nodes are available: 3 Insufficient cpu.", "ask for less"),
         ("0/3 nodes are available: 3 node(s) had untolerated taint {a: b}.", "tolerations"),
         ("0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.", "node_selector"),
@@ -277,16 +277,17 @@ def test_logs_are_those_of_the_steps(capsys, api, replayed, spec):
         ("compress", ['budget="macs=0.5"'], "budget"),
         ("compress", ["recipe=nosuch"], "unknown recipe 'nosuch'"),
         ("compress", ['networks=["dense"]'], 'leave out "pruned"'),
-        ("compress", ['search_settings={"epoch": 3}'], "epoch"),
+        ("compress", ['settings_search={"epoch": 3}'], "epoch"),
         ("compress", ["seed=-1"], "seed"),
-        ("compress", ["config_map="], "config_map must be the name of an object"),
-        ("compress", ["secret="], "secret must be the name of an object"),
+        ("compress", ["where_config_map="], "where_config_map must be the name of an object"),
+        ("compress", ["secret="], "where_secret must be the name of an object"),
         ("pareto", ["budgets=[]"], "no budget is given"),
         ("pareto", ['budgets=["macs=0.5", "macs=0.5"]'], "given twice"),
         ("pareto", ["search_budget=macs=3", 'search_settings={"method": "network_slimming"}'], "macs=3"),
         ("compare", ['methods=["pfs", "pfs"]'], "name each method once"),
         ("compare", ["seeds=[]"], "at least one seed"),
-        ("compare", ['method_settings={"pfs": {"epoch": 3}}'], "epoch"),
+        ("compare", ["seeds=[0,1,2,3,4,5,6,7,8,9]"], "50 searches (methods x budgets x seeds) are more than the 45"),
+        ("compare", ['settings_method={"pfs": {"epoch": 3}}'], "epoch"),
         ("compare", ['budgets=["macs=0"]'], "macs=0"),
     ],
 )

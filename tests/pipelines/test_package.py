@@ -12,11 +12,15 @@ from kfp import components as kfp_components
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 from pfs_pipelines.local import run
-from pfs_pipelines.packages import CHOICES, PIPELINES, compile_all, compile_one, write_resources
+from pfs_pipelines.packages import CHOICES, PIPELINES, FormOptions, compile_all, compile_one, write_resources
+from pfs_pipelines.parameters import pool_values
 from pfs_pipelines.pools import CONFIG, RETRIES, USER, Placement
 
+from pfs_core.errors import UserError
 from pfs_core.runtime.environment import SECRETS, in_a_pod
 
+PLAIN = FormOptions()
+LAPTOP = Path(__file__).parents[2] / "manifests" / "overlays" / "laptop" / "pools.yaml"
 GOLDEN = Path(__file__).parent / "golden"
 TRAINS = {"search-gates", "retrain", "retrain-2"}
 MEASURES = {"benchmark-latency", "extract-structure", "extract-structure-2"}
@@ -165,7 +169,7 @@ def test_resources_are_text_parameters_and_requests_equal_limits(spec, container
             parameter = RUN_TIME.match(value)[1]
             kind = spec.root.input_definitions.parameters[parameter].parameter_type
             assert kind == pipeline_spec_pb2.ParameterType.STRING, parameter
-        pool = RUN_TIME.match(resources["resourceCpuLimit"])[1].split("_")[0]
+        pool = RUN_TIME.match(resources["resourceCpuLimit"])[1].split("_")[1]
         assert pool == ("gpu" if name in TRAINS else "latency" if name in MEASURES else "cpu")
 
 
@@ -249,8 +253,8 @@ def test_resources_for_gitops_are_the_packages(tmp_path):
 def test_another_package_is_another_version_for_gitops(tmp_path, monkeypatch):
     monkeypatch.setattr("pfs_pipelines.packages.PIPELINES", {"compress": PIPELINES["compress"]})
     named = []
-    for place, drop_downs in ((Placement(), False), (Placement(), False), (Placement(data_volume="x"), True)):
-        paths = write_resources(tmp_path, "team-a", place, drop_downs)
+    for place, form in ((Placement(), PLAIN), (Placement(), PLAIN), (Placement(data_volume="x"), FormOptions(True))):
+        paths = write_resources(tmp_path, "team-a", place, form)
         versions = [list(yaml.safe_load_all(path.read_text()))[1] for path in paths]
         named.append([version["metadata"]["name"] for version in versions])
     assert named[0] == named[1]
@@ -260,8 +264,44 @@ def test_another_package_is_another_version_for_gitops(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == len(paths)  # nothing else is left there
 
 
+def test_the_form_begins_with_what_everybody_chooses_and_ends_with_the_pools(spec):
+    """Kubeflow sorts it by name."""
+    names = sorted(spec.root.input_definitions.parameters)
+    kinds = ["where" if n.startswith("where_") else "settings" if n.startswith("settings_") else "own" for n in names]
+    late = {"split_seed", "train_job"}  # what few choose
+    assert [kind for name, kind in zip(names, kinds, strict=True) if name not in late] == sorted(
+        (kind for name, kind in zip(names, kinds, strict=True) if name not in late),
+        key=["own", "settings", "where"].index,
+    )
+    assert kinds.count("where") == 17
+
+
+def test_a_file_of_pools_makes_the_defaults_of_the_form(tmp_path):
+    values = pool_values(LAPTOP)
+    (path, *_) = compile_all(tmp_path, form=FormOptions(defaults=values))
+    parsed = json_format.ParseDict(next(yaml.safe_load_all(path.read_text())), pipeline_spec_pb2.PipelineSpec())
+    definitions = parsed.root.input_definitions.parameters
+    found = {name: json_format.MessageToDict(definitions[name])["defaultValue"] for name in values}
+    assert found == values
+    assert definitions["where_gpu_count"].default_value.string_value == "0"
+    assert definitions["where_cpu_memory"].default_value.string_value == "4Gi"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("where_gpu_counts: '1'", "where_gpu_counts"), ("where_gpu_count: 0", "where_gpu_count must be text"),
+     ("budget: macs=0.5", "budget"), ("- a", "must hold an object"),
+     ("where_latency_cores: '0.5'", "a whole number of cores")],
+)  # fmt: skip
+def test_a_file_of_pools_is_checked(tmp_path, content, said):
+    path = tmp_path / "pools.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=said):
+        pool_values(path)
+
+
 def test_drop_downs_are_an_option(tmp_path):
-    for path in compile_all(tmp_path, drop_downs=True):
+    for path in compile_all(tmp_path, form=FormOptions(drop_downs=True)):
         parameters = next(yaml.safe_load_all(path.read_text()))["root"]["inputDefinitions"]["parameters"]
         offered = {name: parameter["literals"] for name, parameter in parameters.items() if "literals" in parameter}
         assert offered == {name: values for name, values in CHOICES.items() if name in parameters}

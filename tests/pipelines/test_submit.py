@@ -14,7 +14,7 @@ from pfs_pipelines.compiled import Package, load_package, parse_package
 from pfs_pipelines.following import PATIENCE
 from pfs_pipelines.packages import PIPELINES
 from pfs_pipelines.parameters import PATTERNS, run_parameters
-from pfs_pipelines.pools import Pools
+from pfs_pipelines.pools import Pools, form_name
 
 import pfs_core
 from pfs_core.errors import UserError
@@ -33,12 +33,12 @@ def submitted(capsys, *argv):
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
-        ("latency_cores", ["2", "16"], ["1500m", "0", "x", "1.5", ""]),
-        ("gpu_cpu", ["4", "500m", "0.5"], ["four", "0", "4 "]),
-        ("gpu_memory", ["16Gi", "1.5G", "500M", "1024"], ["16GB", "0Gi", "16 Gi"]),
-        ("gpu_count", ["0", "1"], ["4", "4.5", "one"]),
-        ("config_map", ["pfs-config", "team.a"], ["", "Team", "a b"]),
-        ("secret", ["pfs-secret"], ["", "-"]),
+        ("where_latency_cores", ["2", "16"], ["1500m", "0", "x", "1.5", ""]),
+        ("where_gpu_cpu", ["4", "500m", "0.5"], ["four", "0", "4 "]),
+        ("where_gpu_memory", ["16Gi", "1.5G", "500M", "1024"], ["16GB", "0Gi", "16 Gi"]),
+        ("where_gpu_count", ["0", "1"], ["4", "4.5", "one"]),
+        ("where_config_map", ["pfs-config", "team.a"], ["", "Team", "a b"]),
+        ("where_secret", ["pfs-secret"], ["", "-"]),
     ],
 )
 def test_sizes_of_steps_are_checked_before_they_are_sent(name, good, bad):
@@ -50,9 +50,21 @@ def test_sizes_of_steps_are_checked_before_they_are_sent(name, good, bad):
             run_parameters(definitions, [f"{name}={value}"], None)
 
 
+def test_the_names_of_the_first_version_are_understood_and_said(caplog, tmp_path):
+    names = {"settings_search": "STRUCT", "where_gpu_count": "STRING", "budget": "STRING"}
+    definitions = {name: {"parameterType": kind, "isOptional": True} for name, kind in names.items()}
+    file = tmp_path / "params.yaml"
+    file.write_text("gpu_count: '0'")
+    with caplog.at_level("INFO"):
+        found = run_parameters(definitions, ['search_settings={"epochs": 1}', "budget=macs=0.5"], file)
+    assert found == {"where_gpu_count": "0", "settings_search": {"epochs": 1}, "budget": "macs=0.5"}
+    assert "the parameter gpu_count is called where_gpu_count now" in caplog.text
+    assert "the parameter search_settings is called settings_search now" in caplog.text
+
+
 def test_the_sizes_that_are_checked_are_those_of_the_pools():
     checked = ("_count", "_retrain", "_cpu", "_cores", "_memory", "config_map", "secret")
-    texts = {f.name: f.default for f in fields(Pools) if f.name.endswith(checked)}
+    texts = {form_name(f.name): f.default for f in fields(Pools) if f.name.endswith(checked)}
     assert set(texts) == set(PATTERNS)
     assert run_parameters({n: {"parameterType": "STRING"} for n in texts}, [f"{n}={v}" for n, v in texts.items()], None)
 

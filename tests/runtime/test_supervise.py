@@ -1,0 +1,165 @@
+"""A step that trains is started again where it is worth it, in a process that has not loaded torch."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pfs_core.runtime.supervise import supervised
+
+HARNESS = """
+import os, signal, sys
+from pathlib import Path
+from pfs_core.errors import UserError
+from pfs_core.runtime.progress import reached, user_errors
+from pfs_core.runtime.supervise import supervised
+
+class OutOfMemoryError(RuntimeError): pass  # named as torch's is
+
+tries = Path(sys.argv[1])
+
+def fail(how, step=0):
+    if step:
+        reached(step)
+    if isinstance(how, int):
+        os.kill(os.getpid(), how)
+    raise how
+
+def work():
+    count = len(tries.read_text()) if tries.exists() else 0
+    tries.write_text("x" * (count + 1))
+    failures = FAILURES
+    if count < len(failures):
+        fail(*failures[count])
+    return {"tries": count + 1}
+
+with user_errors():
+    print("result", supervised(work))
+"""
+
+
+def run(tmp_path, failures):
+    """Exit code, number of tries and output of a step that fails in these ways before it succeeds."""
+    tries = tmp_path / "tries"
+    code = HARNESS.replace("FAILURES", failures)
+    done = subprocess.run([sys.executable, "-c", code, tries], capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, len(tries.read_text()), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("failures", "code", "tries", "said"),
+    [
+        ("[]", 0, 1, "result {'tries': 1}"),
+        ("[(9, 3)]", 0, 2, "after step 3 by SIGKILL, perhaps since it took more memory than it may; it goes on"),
+        ("[(11, 3)]", 0, 2, "after step 3 by SIGSEGV; it goes on from its checkpoint (1 of 3)"),
+        ("[(9,)]", 0, 2, "before its first step by SIGKILL"),
+        ("[(RuntimeError('CUDA error: unspecified launch failure'), 5)]", 0, 2, "CUDA error: unspecified launch"),
+        ("[(OutOfMemoryError('CUDA out of memory. Tried to'), 5)]", 0, 2, "OutOfMemoryError: CUDA out of memory"),
+        ("[(9, 1), (9, 2), (11, 2)]", 0, 4, "(3 of 3)"),
+        ("[(9, 1), (9, 2), (9, 3), (9, 4)]", 1, 4, "ended 4 times, the last time by SIGKILL"),
+        ("[(9, 7), (9, 7)]", 1, 2, "ended again after step 7 by SIGKILL"),
+        ("[(OutOfMemoryError('at'), 7), (9, 8), (OutOfMemoryError('at'), 7)]", 1, 3, "ended again after step 7"),
+        ("[(UserError('the budget is wrong'),)]", 2, 1, "error: the budget is wrong"),
+        ("[(RuntimeError('a bug'),)]", 1, 1, "RuntimeError: a bug"),
+        ("[(SystemExit(143),)]", 143, 1, ""),
+        ("[(15, 3)]", 143, 1, ""),
+    ],
+)
+def test_what_is_worth_another_try_and_what_is_final(tmp_path, failures, code, tries, said):
+    found = run(tmp_path, failures)
+    assert found[:2] == (code, tries), found[2]
+    assert said in found[2]
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from pfs_core.runtime.progress import user_errors
+from pfs_core.runtime.supervise import supervised
+
+def work():
+    print("started", flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        Path(sys.argv[1]).write_text("saved")
+    return {}
+
+with user_errors():
+    supervised(work)
+"""
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["to the supervisor", "to all processes"])
+def test_sigterm_goes_on_to_the_process_and_is_waited_for(tmp_path, group):
+    saved = tmp_path / "saved"
+    command = [sys.executable, "-c", WAITING, saved]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout.readline() == "started\n"
+        (os.killpg if group else os.kill)(process.pid, signal.SIGTERM)
+        assert process.wait(20) == 143
+    assert saved.read_text() == "saved"
+
+
+def test_a_process_that_has_loaded_torch_does_the_work_itself():
+    assert "torch" in sys.modules or __import__("torch")
+    assert supervised(lambda: {"process": os.getpid()}) == {"process": os.getpid()}
+
+
+def test_processes_of_torchrun_are_not_supervised_twice():
+    code = (
+        "import os; os.environ['RANK'] = '0'\nfrom pfs_core.runtime.supervise import supervised\n"
+        "print(supervised(lambda: {'pid': os.getpid()})['pid'] == os.getpid())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+COMPONENT = """
+import os, sys
+from types import SimpleNamespace
+from pfs_components.search_gates import search_gates
+place = lambda path: SimpleNamespace(path=path)
+figures = {}
+metrics = SimpleNamespace(log_metric=figures.__setitem__)
+settings = {"epochs": 3, "batch_size": 32}
+assert "torch" not in sys.modules
+search_gates.python_func("resnet20", place(sys.argv[1]), place(sys.argv[2]), metrics, recipe="demo", settings=settings)
+assert "torch" not in sys.modules, "the step was not in a process of its own"
+print(sorted(figures))
+"""
+
+
+def test_a_killed_trainer_of_a_component_goes_on_and_gives_the_same_bytes(digits, tmp_path):
+    """Killed by signal 9 in its own process, as the kernel kills what takes too much memory."""
+    found = []
+    for name in ("whole", "killed"):
+        out, checkpoints = tmp_path / name, tmp_path / f"{name}-checkpoints"
+        env = {**os.environ, "PFS_CHECKPOINTS": str(checkpoints), "PFS_CHECKPOINT_SECONDS": "0"}
+        command = [sys.executable, "-c", COMPONENT, digits, out]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+            if name == "killed":
+                wait_for(checkpoints, process)
+                (child,) = children(process.pid)
+                os.kill(child, signal.SIGKILL)
+            said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        assert ("it goes on from its checkpoint (1 of 3)" in said) == (name == "killed")
+        found.append((out / "gates.safetensors").read_bytes())
+    assert found[0] == found[1]
+
+
+def wait_for(checkpoints, process):
+    deadline = time.monotonic() + 60
+    while not list(checkpoints.rglob("*.pt")):
+        assert process.poll() is None, "it ended before it was killed"
+        assert time.monotonic() < deadline, "no checkpoint within a minute"
+        time.sleep(0.01)
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
