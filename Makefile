@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: run test slow lint docs containers clean
+.PHONY: run test slow lint docs containers cluster clean
 
 run: $(READY)  ## the main job on embedded data: a smaller network, its accuracy, its CPU latency, a report
 	$(BIN)/pfs run --compare dense,uniform
@@ -32,6 +32,9 @@ $(READY): requirements.txt requirements-dev.txt pyproject.toml
 
 containers: $(READY)  ## the image, and the pipeline in it, a container a step; needs Docker or podman
 	tests/containers.sh
+
+cluster: $(READY)  ## the packages on the Kubeflow Pipelines that PFS_TEST_KFP_ENDPOINT names
+	$(BIN)/python -m pytest -v -rs tests/cluster
 
 clean:  ## remove the environment, not the runs
 	rm -rf .venv build

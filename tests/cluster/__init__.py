@@ -1,0 +1,1 @@
+"""The packages on a real Kubeflow Pipelines, which the environment names."""
