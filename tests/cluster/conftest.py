@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def backend():
     """The server; what was started on it and still runs at the end is ended."""
-    found = Backend(Client(os.environ[NEEDED], os.environ.get("PFS_TEST_NAMESPACE", "")), [])
+    found = Backend(Client(os.environ[NEEDED], os.environ.get("PFS_TEST_NAMESPACE", "")))
     yield found
     for run in found.started:
         with contextlib.suppress(UserError, ServerError):
