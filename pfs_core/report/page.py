@@ -51,6 +51,7 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
         lost=[cells.lost_cells(row) for row in lost_most(results)],
         balance=balance_words(results.split.rows_per_class),
         commands=commands(results),
+        refuted=_refuted(results),
         doubts=[line for found in results.latency.measurements for line in _doubts(found)],
         mlflow_page=mlflow_page,
         registered=registered,
@@ -115,6 +116,15 @@ def _drawings(results: Results) -> dict[str, list[_Drawing]]:
         ],
         "Data": [_Drawing("Images of each class", balance_words(split.rows_per_class), classes, True)],
     }
+
+
+def _refuted(results: Results) -> dict[str, dict[str, str]]:
+    """What the proof of the channel graph has left alone: sentences that end with groups, and these with reasons."""
+    found = {
+        "The proof on this network found groups that must keep their width:": results.search.frozen,
+        "It found groups that may lose channels and not get more:": results.search.no_wider,
+    }
+    return {what: groups for what, groups in found.items() if groups}
 
 
 def _doubts(found: Measurement) -> list[str]:

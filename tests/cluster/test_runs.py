@@ -16,7 +16,6 @@ from pfs_pipelines.following import last_word, own_lines
 from tests.cluster.backend import EXPERIMENT, SMALL, optional
 
 ONE = {"networks": ["pruned"]}
-DONE = ("done", "cached")
 
 
 def options():
