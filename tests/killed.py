@@ -1,0 +1,42 @@
+"""Run in a container: a trainer that is killed by signal 9 goes on from its checkpoint, in the step that it is part of."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+STEP = """
+import sys
+from types import SimpleNamespace
+from pfs_components.search_gates import search_gates
+place = lambda path: SimpleNamespace(path=path)
+metrics = SimpleNamespace(log_metric=lambda name, value: None)
+search_gates.python_func(
+    "resnet20", place("split"), place("gates"), metrics, recipe="demo", settings={"epochs": 3}, model_settings={"width": 4}
+)
+"""
+
+
+def main() -> None:
+    """Search, kill the process that searches once it has a checkpoint, and see the step succeed."""
+    subprocess.run(["pfs", "split", "digits", "split"], check=True)
+    env = {**os.environ, "PFS_CHECKPOINTS": "checkpoints", "PFS_CHECKPOINT_SECONDS": "0"}
+    with subprocess.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, text=True, env=env) as step:
+        deadline = time.monotonic() + 120
+        while not list(Path("checkpoints").rglob("*.pt")):
+            assert step.poll() is None, "the step ended before it was killed"
+            assert time.monotonic() < deadline, "no checkpoint in two minutes"
+            time.sleep(0.01)
+        (child,) = Path(f"/proc/{step.pid}/task/{step.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+        said, _ = step.communicate(timeout=300)
+    assert step.returncode == 0, said
+    assert "by SIGKILL" in said and "it goes on from its checkpoint (1 of 3)" in said, said  # noqa: PT018
+    assert Path("gates/complete.json").exists()
+    print("a killed trainer went on in its container")
+
+
+if __name__ == "__main__":
+    main()
