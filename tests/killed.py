@@ -1,4 +1,4 @@
-"""Run in a container: a trainer that is killed by signal 9 goes on from its checkpoint, in the step that it is part of."""
+"""Run in a container: a trainer that is killed by signal 9 goes on from its checkpoint, within its step."""
 
 import os
 import signal
@@ -13,8 +13,9 @@ from types import SimpleNamespace
 from pfs_components.search_gates import search_gates
 place = lambda path: SimpleNamespace(path=path)
 metrics = SimpleNamespace(log_metric=lambda name, value: None)
+settings, model = {"epochs": 3}, {"width": 4}
 search_gates.python_func(
-    "resnet20", place("split"), place("gates"), metrics, recipe="demo", settings={"epochs": 3}, model_settings={"width": 4}
+    "resnet20", place("split"), place("gates"), metrics, recipe="demo", settings=settings, model_settings=model
 )
 """
 
@@ -35,7 +36,7 @@ def main() -> None:
     assert step.returncode == 0, said
     assert "by SIGKILL" in said and "it goes on from its checkpoint (1 of 3)" in said, said  # noqa: PT018
     assert Path("gates/complete.json").exists()
-    print("a killed trainer went on in its container")
+    sys.stdout.write("a killed trainer went on in its container\n")
 
 
 if __name__ == "__main__":
