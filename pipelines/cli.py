@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--compare", metavar="NETWORKS", help=also)
     sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
     sub.add_argument("--out", type=Path, default=Path("pfs-runs"), metavar="DIR", help="runs folder (default pfs-runs)")
+    sub.add_argument("--fresh", action="store_true", help="do every step anew, whatever earlier runs have done")
     sub = command("ui", ui, "show the local runs in MLflow")
     sub.add_argument("--out", type=Path, default=Path("pfs-runs"), metavar="DIR", help="runs folder (default pfs-runs)")
     sub.add_argument("--port", type=int, default=5000)
@@ -89,7 +90,7 @@ def run(a: argparse.Namespace) -> int:
         "registered_model": a.register,
         **{f"{stage}_settings": values for stage, values in settings.items()},
     }
-    return run_pipeline(CompressRequest.parse(asked, "request"), a.out)
+    return run_pipeline(CompressRequest.parse(asked, "request"), a.out, a.fresh)
 
 
 def _networks(compare: str | None, fine_tuned: bool) -> list[str]:

@@ -1,6 +1,7 @@
 """``pfs run``: the whole pipeline on this machine, with its progress and the summary on the terminal."""
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -8,27 +9,31 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from pfs_core.config.request import DEFAULT_METHOD, CompressRequest
 from pfs_core.errors import UserError
 from pfs_core.runtime.logs import MARK, MARK_LINES
-from pfs_core.storage.artifacts import check_parents, plain_name, read_json, write_json
+from pfs_core.steps.kept import FRESH, RUNS
+from pfs_core.storage.artifacts import COMPLETE, check_parents, plain_name, read_json, write_json
 
-STORE, CHECKPOINTS = "mlflow.db", "PFS_CHECKPOINTS"
+STORE, LOG, CHECKPOINTS = "mlflow.db", "run.log", "PFS_CHECKPOINTS"
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # the colours of kfp's own messages
 
 
-def run_pipeline(request: CompressRequest, store: Path) -> int:
-    """Run the pipeline ``compress`` and write its results to a new folder in ``store``.
+def run_pipeline(request: CompressRequest, store: Path, fresh: bool = False) -> int:
+    """Run the pipeline ``compress`` and write its results to a folder in ``store``.
 
     The folder gets the results once all steps are done; a run that is killed leaves only ``run.json``, ``run.log`` and
-    ``steps/`` in it.
+    ``steps/`` in it. The same request goes on in that folder then. Steps that another run has done on the same inputs
+    are taken from there (:mod:`pfs_core.steps.kept`).
 
     Args:
         request: what to compress, to a single budget.
         store: the folder of all runs, which also holds the MLflow store and the checkpoints.
+        fresh: do every step anew, in a new folder.
 
     Returns:
         0, or 1 if a step failed.
@@ -36,8 +41,12 @@ def run_pipeline(request: CompressRequest, store: Path) -> int:
     Raises:
         UserError: the request cannot be carried out, or ``store`` is a file or cannot be written.
     """
-    folder = new_folder(store, request)
-    log_path = folder / "run.log"
+    with claimed(store, request, fresh) as folder:
+        return _run(request, folder, store, fresh)
+
+
+def _run(request: CompressRequest, folder: Path, store: Path, fresh: bool) -> int:
+    log_path = folder / LOG
     run = {
         "arguments": request.arguments(),
         "root": str(folder / "steps"),
@@ -45,10 +54,11 @@ def run_pipeline(request: CompressRequest, store: Path) -> int:
         "log": os.path.relpath(log_path),
     }
     write_json(folder / "run.json", run)
-    with log_path.open("w", encoding="utf-8") as log:
-        code, error = follow(folder / "run.json", environment(store, folder.name), log)
+    new = not (folder / "steps").exists()
+    with log_path.open("a", encoding="utf-8") as log:
+        code, error = follow(folder / "run.json", environment(store, folder.name, fresh), log)
     if error:
-        if not (folder / "steps").exists():  # refused before anything was started
+        if new and not (folder / "steps").exists():  # refused before anything was started
             shutil.rmtree(folder)
             with contextlib.suppress(OSError):
                 store.rmdir()
@@ -59,6 +69,76 @@ def run_pipeline(request: CompressRequest, store: Path) -> int:
     collect(folder)
     print_paths(folder, store)
     return 0
+
+
+@contextlib.contextmanager
+def claimed(store: Path, request: CompressRequest, fresh: bool) -> Iterator[Path]:
+    """Yield the folder of a run, which no other process may use meanwhile.
+
+    Args:
+        store: the folder of all runs.
+        request: what the run is asked for.
+        fresh: make a new folder, even if the same request was not finished in an earlier one.
+
+    Raises:
+        UserError: ``store`` is a file or cannot be written.
+    """
+    for folder in [] if fresh else unfinished(store, request):
+        if (lock := _locked(folder)) is not None:
+            print(
+                f"going on in {os.path.relpath(folder)}, where this run was stopped (--fresh starts anew)", flush=True
+            )
+            with lock:
+                yield folder
+            return
+    folder = new_folder(store, request)
+    lock = _locked(folder)
+    assert lock is not None, "nobody else knows of a new folder"
+    with lock:
+        yield folder
+
+
+def _locked(folder: Path) -> TextIO | None:
+    """Return the log of a run, which is locked as long as it is open; None if another process has it."""
+    log = (folder / LOG).open("a", encoding="utf-8")
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.close()
+        return None
+    return log
+
+
+def unfinished(store: Path, request: CompressRequest) -> list[Path]:
+    """Return the folders in ``store`` in which the same request was begun and not finished, the latest first."""
+    arguments, found = request.arguments(), []
+    for path in sorted(store.glob("*/run.json"), key=lambda path: -path.stat().st_mtime):
+        with contextlib.suppress(UserError):
+            same = read_json(path).get("arguments") == arguments
+            if same and (path.parent / "steps").is_dir():
+                found.append(path.parent)
+    return found
+
+
+def states(store: Path) -> list[dict[str, Any]]:
+    """Return a row for every run in ``store``, the latest first: its name, state, results and size in MiB.
+
+    The state is ``finished``, ``running`` or ``stopped``; of a run that is not finished, the results are those that it
+    would not make again.
+    """
+    rows = []
+    for path in sorted(store.glob("*/run.json"), key=lambda path: -path.stat().st_mtime):
+        folder = path.parent
+        state = "finished"
+        if (folder / "steps").is_dir() or not (folder / "report").is_dir():
+            lock = _locked(folder)
+            state = "stopped" if lock else "running"
+            if lock:
+                lock.close()
+        results = sorted({found.parent.name for found in folder.rglob(COMPLETE)})
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
+        rows.append({"name": folder.name, "state": state, "results": results, "mib": round(size, 1)})
+    return rows
 
 
 def new_folder(store: Path, request: CompressRequest) -> Path:
@@ -83,7 +163,7 @@ def new_folder(store: Path, request: CompressRequest) -> Path:
     raise RuntimeError(f"no free name in {store}")
 
 
-def environment(store: Path, run_id: str) -> dict[str, str]:
+def environment(store: Path, run_id: str, fresh: bool = False) -> dict[str, str]:
     """Return the environment variables of the pipeline's process, which name the MLflow store and the checkpoints.
 
     A user's own ``MLFLOW_TRACKING_URI`` and ``PFS_CHECKPOINTS`` stay as they are.
@@ -91,6 +171,7 @@ def environment(store: Path, run_id: str) -> dict[str, str]:
     Args:
         store: the folder of all runs.
         run_id: the name of the run's folder, by which its steps find their run in MLflow.
+        fresh: whether no step may be taken from another run.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(store)
     ours = {
@@ -98,6 +179,8 @@ def environment(store: Path, run_id: str) -> dict[str, str]:
         "KFP_RUN_ID": run_id,
         "PYTHONUNBUFFERED": "1",
         MARK_LINES: "1",
+        RUNS: str(store.absolute()),
+        **({FRESH: "1"} if fresh else {}),
     }
     return {CHECKPOINTS: str(store.absolute() / ".checkpoints"), **os.environ, **ours}
 

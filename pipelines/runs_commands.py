@@ -1,8 +1,10 @@
-"""``pfs runs close``: end the runs in MLflow whose pipelines on Kubeflow have ended without a word."""
+"""``pfs runs``: the runs on this machine; and those in MLflow whose pipelines on Kubeflow have ended without a word."""
 
 import argparse
+import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pfs_core.errors import NotFoundError, UserError
@@ -22,13 +24,28 @@ def add_runs_commands(
         connection: adds the options of where Kubeflow Pipelines is.
         served: makes one line of an error of the server.
     """
-    actions = command("runs", None, "the runs in MLflow").add_subparsers(
-        title="actions", required=True, metavar="ACTION"
-    )
+    top = command("runs", list_, "the runs on this machine: state, results, size", "json")
+    top.add_argument("--out", type=Path, default=Path("pfs-runs"), metavar="DIR", help="runs folder (default pfs-runs)")
+    actions = top.add_subparsers(title="actions", metavar="ACTION")
     text = "end the runs in MLFLOW_TRACKING_URI whose runs on Kubeflow have ended, or are gone"
     sub = actions.add_parser("close", help=text, description=text)
     sub.set_defaults(handler=served(close))
     connection(sub)
+
+
+def list_(a: argparse.Namespace) -> None:
+    """Run ``pfs runs``."""
+    from pfs_pipelines.run import states
+
+    if not a.out.is_dir():
+        raise UserError(f"{a.out} holds no runs; make one with pfs run")
+    rows = states(a.out)
+    if a.json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        again = f"; pfs run goes on after {', '.join(row['results']) or 'nothing'}" if row["state"] == "stopped" else ""
+        print(f"{row['name']}  {row['state']}, {row['mib']:,.1f} MiB{again}")
 
 
 def close(a: argparse.Namespace) -> None:

@@ -3,7 +3,8 @@
 Each takes plain values, as a pipeline passes them, and returns the few numbers that stand for its result.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from pfs_core.config.overrides import Settings, prefixed, recipe_for, whole_numbers
 from pfs_core.errors import UserError
 from pfs_core.steps.folders import about, split_info
+from pfs_core.steps.kept import keep, known_inputs, taken
 from pfs_core.tracking import StepRun, finite, step_run
 
 
@@ -19,9 +21,13 @@ def split(
 ) -> dict[str, Any]:
     """Write the ``split`` folder of ``dataset``; returns the number of rows per part."""
     from pfs_core.data import split_dataset
+    from pfs_core.data.open import content_of
 
     config = recipe_for(recipe_name, dataset).stage("split", settings or {})
     params = prefixed("split", {"dataset": dataset, "seed": seed, **config.model_dump()})
+    inputs = known_inputs({**params, "content": content_of(dataset)})
+    if (figures := taken("split", inputs, out)) is not None:
+        return figures
     with step_run("split", params, dataset.rstrip("/").rpartition("/")[2], {"dataset": dataset, "seed": seed}) as run:
         info = split_dataset(dataset, out, config, seed)
         result = {f"{part}_rows": rows for part, rows in info.rows.items()} | {"classes": len(info.class_names)}
@@ -29,7 +35,7 @@ def split(
         run.dataset(info.dataset, info.fingerprint, "split")
         for name in ("split.json", "dataset.html"):
             run.artifact(Path(out) / name, "split")
-    return finite(result)
+    return kept("split", inputs, out, result)
 
 
 def search(
@@ -65,11 +71,14 @@ def search(
         return profile_search(spec, split_dir, out, goal, config, seed)
     inputs = {"model": model, "model_settings": spec.kwargs, "split": data.fingerprint, "budget": str(goal)}
     params = prefixed("search", {**inputs, "seed": seed, **config.model_dump()})
+    known = known_inputs(params, spec)
+    if (figures := taken("search", known, out)) is not None:
+        return figures
     tags = {"model": model, "budget": goal, "seed": seed, "dataset": data.dataset, "method": config.method}
     with step_run("search", params, f"{model} {goal}", tags, watch=True) as run:
         info = run_search(spec, split_dir, out, goal, config, seed, partial(_record, run, config.history_axis))
-        known = {"validation_accuracy", "pretrained_accuracy", "nonzero", "kept_epoch", "steps", "seconds"}
-        result = info.model_dump(include=known, exclude_none=True)
+        fields = {"validation_accuracy", "pretrained_accuracy", "nonzero", "kept_epoch", "steps", "seconds"}
+        result = info.model_dump(include=fields, exclude_none=True)
         result |= prefixed("peak_memory_mib", info.peak_memory_mib)
         costs: dict[str, Any] = {}
         for stage, cost in info.cost.items():
@@ -78,7 +87,14 @@ def search(
         if "search" in info.cost and info.cost["search"].forward_images:
             run.dataset(data.dataset, data.fingerprint, "search")
         run.artifact(out, "gates")
-    return finite(result)
+    return kept("search", known, out, result)
+
+
+def kept(step: str, inputs: Mapping[str, Any] | None, out: str | Path, result: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers of a step's result, which a later run may take with its folder."""
+    figures = finite(result)
+    keep(step, inputs, out, figures)
+    return figures
 
 
 def _record(run: StepRun, axis: str, row: dict[str, Any]) -> None:
@@ -105,6 +121,9 @@ def extract(
     goal = Budget.from_text(budget)
     gates = file_digest(Path(gates_dir) / "gates.safetensors")
     params = prefixed("extract", {"gates": gates, "budget": str(goal), **config.model_dump()})
+    known = known_inputs(params, info.model)
+    if (figures := taken("extract", known, out)) is not None:
+        return figures
     with step_run("extract", params, str(goal), {"budget": goal, "method": info.method}) as run:
         pruned = extract_structures(gates_dir, out, goal, config)["pruned"]
         result = {
@@ -116,7 +135,7 @@ def extract(
         }
         run.metrics(result)
         run.artifact(out, "structures")
-    return finite(result)
+    return kept("extract", known, out, result)
 
 
 def retrain(
@@ -147,8 +166,12 @@ def retrain(
     inputs: dict[str, Any] = {"network": loaded.network, "structure": file_digest(structure), "split": data.fingerprint}
     inputs |= {"initial": file_digest(initial)} if initial else {}
     params = prefixed("retrain", {**inputs, "seed": seed, **config.model_dump()})
+    known = known_inputs(params, loaded.model)
+    step = f"retrain/{loaded.network}"
+    if (figures := taken(step, known, out)) is not None:
+        return figures
     tags = {**about(loaded), "seed": seed, "dataset": data.dataset}
-    with step_run(f"retrain/{loaded.network}", params, loaded.title, tags, watch=not train_job) as run:
+    with step_run(step, params, loaded.title, tags, watch=not train_job) as run:
         if train_job:
             job = TrainJob.parse(whole_numbers(dict(train_job)), "train_job")
             inputs = {"recipe": recipe_name, "settings": dict(settings or {}), "seed": seed}
@@ -161,7 +184,7 @@ def retrain(
         run.metrics(result)
         run.dataset(data.dataset, data.fingerprint, "training")
         run.artifact(out, "model")
-    return finite(result)
+    return kept(step, known, out, result)
 
 
 def benchmark(
@@ -180,6 +203,10 @@ def benchmark(
     config = recipe_for(recipe_name, loaded[0].dataset).stage("latency", settings or {})
     inputs = {"structures": [file_digest(path) for path in structures]}
     params = prefixed("latency", {**inputs, "seed": seed, **config.model_dump()})
+    # Measured in every run, but not twice in a run that is started again.
+    known = known_inputs({**params, "run": os.environ.get("KFP_RUN_ID", "")}, loaded[0].model)
+    if (figures := taken("latency", known, out)) is not None:
+        return figures
     with step_run("latency", params, loaded[0].title, about(loaded[0])) as run:
         info = measure(loaded, out, config, seed)
         result: dict[str, float] = {}
@@ -189,4 +216,4 @@ def benchmark(
             result |= {f"{name}_{runtime}ratio": ratio.ratio for name, ratio in found.ratios_to_dense.items()}
         run.metrics(result)
         run.artifact(out, "latency")
-    return finite(result)
+    return kept("latency", known, out, result)

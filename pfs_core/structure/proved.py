@@ -1,6 +1,5 @@
 """The proof of a network's channel graph, made once for the same code on a machine."""
 
-import inspect
 import logging
 
 import torch
@@ -10,7 +9,7 @@ import pfs_core
 from pfs_core.channels import ChannelGraph, Refuted, refuted_groups
 from pfs_core.config.made_once import cache_file, made_once
 from pfs_core.config.spec import Config
-from pfs_core.storage.digests import file_digest
+from pfs_core.models.sources import source_digests
 
 logger = logging.getLogger(__package__)
 
@@ -33,13 +32,11 @@ def refuted_once(model: nn.Module, graph: ChannelGraph) -> Refuted:
         refuted = refuted_groups(model, graph)
         return Proof(frozen=dict(refuted.frozen), no_wider=dict(refuted.no_wider))
 
-    try:
-        files = {inspect.getfile(refuted_groups), *(inspect.getfile(type(module)) for module in model.modules())}
-        sources = {path: file_digest(path) for path in sorted(files)}
-    except (TypeError, OSError):  # classes that were typed in somewhere
+    sources = source_digests(model, refuted_groups)
+    if sources is None:
         return _told(find())
     versions = [pfs_core.__version__, torch.__version__]
-    path = cache_file("proof", versions, repr(graph), repr(model), list(sources.values()))
+    path = cache_file("proof", versions, repr(graph), repr(model), sources)
     return _told(made_once(path, Proof, find))
 
 

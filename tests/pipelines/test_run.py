@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
-from pfs_pipelines.run import print_paths
+from pfs_pipelines.cli import main
+from pfs_pipelines.run import claimed, print_paths, states
 
+from pfs_core.config.request import CompressRequest
 from pfs_core.data import load_split
 from pfs_core.export.deployable import Deployable
 from pfs_core.report.card import FILES
@@ -247,11 +250,54 @@ def test_the_next_run_goes_on_where_a_killed_one_was(tmp_path):
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert next(line for line in process.stdout if line.startswith("search epoch 3/"))
         process.send_signal(signal.SIGKILL)
+    before = {path.name for path in (tmp_path / "pfs-runs").glob("resnet20-*")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert {path.name for path in (tmp_path / "pfs-runs").glob("resnet20-*")} == before
+    assert "split: taken from" in done.stdout
     assert "going on from checkpoint" in done.stdout
     assert "search epoch 1/30" not in done.stdout
     assert "search epoch 30/30" in done.stdout
     assert list((tmp_path / "pfs-runs" / ".checkpoints").rglob("*.pt")) == []
+
+
+def begun(store, name, arguments, steps=True):
+    folder = store / name
+    (folder / "steps" if steps else folder).mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"arguments": arguments}))
+    return folder
+
+
+def test_the_same_request_goes_on_in_the_folder_of_a_run_that_was_stopped(tmp_path, capsys):
+    request = CompressRequest(model="resnet20", dataset="digits", budgets=["macs=0.5"])
+    same = begun(tmp_path, "same", request.arguments())
+    begun(tmp_path, "other", {**request.arguments(), "seed": 1})
+    begun(tmp_path, "finished", request.arguments(), steps=False)
+    begun(tmp_path, "broken", request.arguments())
+    (tmp_path / "broken" / "run.json").write_text("{")
+    with claimed(tmp_path, request, fresh=False) as folder:
+        assert folder == same
+        assert "going on in" in capsys.readouterr().out
+        assert {row["name"]: row["state"] for row in states(tmp_path)}["same"] == "running"
+        with claimed(tmp_path, request, fresh=False) as meanwhile:  # another process uses that one
+            assert meanwhile.name.startswith("resnet20-digits-macs0.5-seed0")
+    with claimed(tmp_path, request, fresh=True) as folder:
+        assert folder != same
+    assert {row["name"]: row["state"] for row in states(tmp_path)}["same"] == "stopped"
+
+
+def test_runs_are_listed_with_what_would_not_be_made_again(tmp_path, capsys, digits):
+    folder = begun(tmp_path, "stopped", {})
+    shutil.copytree(digits, folder / "steps" / "split")
+    begun(tmp_path, "whole", {}, steps=False)
+    (tmp_path / "whole" / "report").mkdir()
+    assert not main(["runs", "--out", str(tmp_path)])
+    lines = sorted(capsys.readouterr().out.splitlines())
+    assert lines[0].startswith("stopped  stopped, ")
+    assert lines[0].endswith(" MiB; pfs run goes on after split")
+    assert lines[1] == "whole  finished, 0.0 MiB"
+    assert not main(["runs", "--out", str(tmp_path), "--json"])
+    assert {row["name"] for row in json.loads(capsys.readouterr().out)} == {"stopped", "whole"}
+    assert main(["runs", "--out", str(tmp_path / "none")]) == 2
 
 
 @pytest.mark.slow

@@ -1,0 +1,95 @@
+"""A step of ``pfs run`` takes the result of an earlier run, if nothing that it depends on has changed."""
+
+import json
+import sys
+
+import pytest
+
+from pfs_core import steps
+from pfs_core.config.spec import ModelSpec
+from pfs_core.steps.kept import FRESH, RUNS, STEPS, keep, known_inputs, taken
+from pfs_core.storage.artifacts import publish, write_json
+
+INPUTS = {"seed": 0, "versions": ["1"]}
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A folder of runs, one of which has made a result."""
+    monkeypatch.setenv(RUNS, str(tmp_path / "runs"))
+    monkeypatch.setenv("KFP_RUN_ID", "first")
+    monkeypatch.delenv(FRESH, raising=False)
+    with publish(tmp_path / "runs" / "first" / "steps" / "x" / "gates", "search") as folder:
+        write_json(folder / "search.json", {"seed": 0})
+    keep("search", INPUTS, tmp_path / "runs" / "first" / "steps" / "x" / "gates", {"loss": 0.5})
+    return tmp_path / "runs"
+
+
+def test_the_same_inputs_take_the_result_and_its_figures(store, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        assert taken("search", INPUTS, tmp_path / "out") == {"loss": 0.5}
+    assert json.loads((tmp_path / "out" / "search.json").read_text()) == {"seed": 0}
+    assert "search: taken from first" in caplog.text
+    assert (tmp_path / "out" / "search.json").stat().st_nlink == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "out"}
+
+
+def test_a_result_that_was_moved_within_its_run_is_found(store, tmp_path):
+    (store / "first" / "steps" / "x" / "gates").rename(store / "first" / "gates")
+    assert taken("search", INPUTS, tmp_path / "out") == {"loss": 0.5}
+
+
+@pytest.mark.parametrize("what", ["inputs", "step", "fresh", "changed", "lost", "gone", "elsewhere", "unreadable"])
+def test_anything_else_is_made_anew(store, tmp_path, monkeypatch, what):
+    step, inputs = "search", INPUTS
+    gates = store / "first" / "steps" / "x" / "gates"
+    if what == "inputs":
+        inputs = {**INPUTS, "seed": 1}
+    elif what == "step":
+        step = "retrain/pruned"
+    elif what == "fresh":
+        monkeypatch.setenv(FRESH, "1")
+    elif what == "changed":
+        (gates / "search.json").write_text("{}")
+    elif what == "lost":
+        (gates / "search.json").unlink()
+    elif what == "gone":
+        (store / "first").rename(tmp_path / "away")
+    elif what == "elsewhere":
+        monkeypatch.delenv(RUNS)
+    else:
+        (entry,) = (store / STEPS).iterdir()
+        entry.write_text("{")
+    assert taken(step, inputs, tmp_path / "out") is None
+    assert not (tmp_path / "out").exists()
+
+
+NET = (
+    "from torch import nn\nclass Net(nn.Sequential): pass\ndef build(num_classes=10): return Net(nn.Conv2d(1, {}, 3))\n"
+)
+
+
+def test_a_users_own_code_counts(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for width in (8, 8, 9):
+        (tmp_path / "kept_net.py").write_text(NET.format(width))
+        sys.modules.pop("kept_net", None)
+        found.append(known_inputs({}, ModelSpec(name="kept_net:build")))
+    assert found[0] == found[1] != found[2]
+
+
+def test_without_a_folder_of_runs_nothing_is_known(monkeypatch):
+    monkeypatch.delenv(RUNS, raising=False)
+    assert known_inputs({"seed": 0}) is None
+
+
+def test_a_step_that_is_taken_computes_nothing(store, tmp_path, monkeypatch):
+    first = steps.split("digits", store / "first" / "split")
+    monkeypatch.setattr("pfs_core.data.split_dataset", lambda *_: pytest.fail("it was split again"))
+    monkeypatch.setenv("KFP_RUN_ID", "second")
+    assert steps.split("digits", store / "second" / "split") == first
+    names = [{path.name for path in (store / run / "split").iterdir()} for run in ("first", "second")]
+    assert names[0] == names[1]
+    with pytest.raises(pytest.fail.Exception):
+        steps.split("digits", store / "third" / "split", seed=1)
