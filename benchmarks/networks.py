@@ -1,10 +1,12 @@
 """What the channel graph finds in the convolutional networks of torchvision and timm, beside Torch-Pruning.
 
     python benchmarks/networks.py measure --results benchmarks/results/networks.jsonl [--timm] [--only NAME ...]
+    python benchmarks/networks.py times --results benchmarks/results/networks.jsonl [--only NAME ...]
     python benchmarks/networks.py page --results benchmarks/results/networks.jsonl --docs docs/networks.md
         --list pfs_core/models/timm.json
 
 One line a network goes to the results file as soon as it is measured; started again, those in the file are left out.
+``times`` measures the times of those in the file again, for which the machine should have nothing else to do.
 The times are those of one trace and one proof of a built network, nothing shared with those before it.
 """
 
@@ -104,6 +106,14 @@ def measure(name: str) -> dict[str, Any]:
     }
 
 
+def times(name: str) -> dict[str, float]:
+    """Return the seconds that one trace of a network and one proof of it take."""
+    model, shape = build(name)
+    seconds, traced = timed(lambda: trace(model, shape, "all"))
+    proof, _ = timed(lambda: refuted_groups(model, traced))
+    return {"trace_s": round(seconds, 2), "proof_s": round(proof, 1)}
+
+
 def timed(function: Callable[[], T]) -> tuple[float, T]:
     """Return the seconds that a call takes, and what it returns."""
     started = time.perf_counter()
@@ -186,7 +196,7 @@ def listed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure networks, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("measure", "page"))
+    parser.add_argument("what", choices=("measure", "times", "page"))
     parser.add_argument("--results", type=Path, required=True, metavar="FILE")
     parser.add_argument("--timm", action="store_true", help="networks of timm as well")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks, such as timm:resnet18")
@@ -197,6 +207,13 @@ def main() -> None:
     if a.what == "page":
         write_page(rows, a.docs)
         a.list.write_text(json.dumps(listed(rows), indent=1) + "\n")
+        return
+    if a.what == "times":
+        for row in rows:
+            if "refused" not in row and row["network"] in (a.only or [row["network"]]):
+                row.update(times(row["network"]))
+                print(f"{row['network']:<40} trace {row['trace_s']} s, proof {row['proof_s']} s", flush=True)
+                a.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return
     names = [f"torchvision:{name}" for name in TORCHVISION] + [f"timm:{name}" for name in TIMM] * a.timm
     done = {row["network"] for row in rows}

@@ -5,7 +5,7 @@ import copy
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,18 +52,55 @@ def export(model: nn.Module, images: Tensor) -> Exported:
 
 
 def count_macs(model: nn.Module, images: Tensor) -> int:
-    """Return the multiply-accumulates of a forward pass as PyTorch counts them (two FLOPs each)."""
-    flops = FlopCounterMode(display=False)
-    with flops:
-        run_without_values(model, images)
-    return flops.get_total_flops() // 2
+    """Return the multiply-accumulates of a forward pass as PyTorch counts them (two FLOPs each).
+
+    A model on the meta device, which its images say, runs there.
+    """
+    if images.is_meta:
+        return _counted(_as_it_is, model, images)
+    try:
+        return _counted(_on_meta, model, images)
+    except Exception:  # as below
+        return _counted(_as_fake, model, images)
 
 
 def run_without_values(model: nn.Module, images: Tensor) -> object:
     """Run a model on the shapes of its tensors; returns what it returns, without values."""
+    try:
+        return _on_meta(model, images)
+    except Exception:  # its code makes tensors of its own, which are on another device
+        return _as_fake(model, images)
+
+
+def _counted(run: Callable[[nn.Module, Tensor], object], model: nn.Module, images: Tensor) -> int:
+    flops = FlopCounterMode(display=False)
+    with flops:
+        run(model, images)
+    return flops.get_total_flops() // 2
+
+
+def _on_meta(model: nn.Module, images: Tensor) -> object:
+    """Run a copy of a model whose tensors have no values: a few times as quick as :func:`_as_fake`."""
+    return _as_it_is(on_meta(model), images.to("meta"))
+
+
+def _as_it_is(model: nn.Module, images: Tensor) -> object:
+    with torch.no_grad(), quiet(), _attention_in_full():
+        return model(images)
+
+
+def _as_fake(model: nn.Module, images: Tensor) -> object:
+    """Run a model with tensors that stand for those of any device."""
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.no_grad(), fake, quiet(), _attention_in_full():
         return model(fake.from_tensor(images))
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """Return a copy of ``model`` whose parameters and buffers have shapes and no values."""
+    memo: dict[int, Tensor] = {id(b): b.detach().to("meta") for b in model.buffers()}
+    memo |= {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, memo)
 
 
 def without_weights(model: nn.Module) -> nn.Module:

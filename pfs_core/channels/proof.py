@@ -11,13 +11,13 @@ import copy
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
-from pfs_core.channels.export import count_macs, in_a_line, named, quiet
+from pfs_core.channels.export import count_macs, in_a_line, named, on_meta, quiet
 from pfs_core.channels.graph import ChannelGraph, Cost
 from pfs_core.channels.resizing import slice_weights, with_widths
 from pfs_core.errors import UserError
@@ -101,22 +101,39 @@ def _halved(groups: list[str], trial: Trial, least: int) -> Reasons:
     return found or dict.fromkeys(groups, wrong)
 
 
+_StandIn = tuple[nn.Module, contextlib.AbstractContextManager[Any], str]
+"""A model to try resizes on, the context to do so in, and the device of its images."""
+
+
+def _meta(model: nn.Module) -> _StandIn:
+    return on_meta(model), contextlib.nullcontext(), "meta"
+
+
+def _fake(model: nn.Module) -> _StandIn:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
+        memo: dict[int, Tensor] = {id(t): fake.from_tensor(t.detach()) for t in (*model.parameters(), *model.buffers())}
+        memo |= {id(p): nn.Parameter(memo[id(p)], p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, memo), fake, "cpu"
+
+
+def _real(model: nn.Module) -> _StandIn:
+    return model, contextlib.nullcontext(), "cpu"
+
+
 class _Resizing:
     """Tries resizes, without values where that goes: narrower in training mode, narrower and wider against the cost."""
 
     def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
         self._graph = graph
         self._dtype = next((p.dtype for p in model.parameters()), torch.float32)
-        self._fake: FakeTensorMode | None = FakeTensorMode(allow_non_fake_inputs=True)
-        with self._fake:
-            tensors = [*model.parameters(), *model.buffers()]
-            memo: dict[int, Tensor] = {id(t): self._fake.from_tensor(t.detach()) for t in tensors}
-            memo |= {id(p): nn.Parameter(memo[id(p)], p.requires_grad) for p in model.parameters()}
-        self._model = copy.deepcopy(model, memo)
-        if self._attempt(self._train, {}, []):  # it needs values, such as a BatchNorm that counts batches
-            self._model, self._fake = model, None
-            if wrong := self._attempt(self._train, {}, []):
-                raise UserError(f"{type(model).__name__} cannot be trained: {wrong}")
+        # A model may make tensors of its own, which are on no meta device, or need values, as one that counts batches.
+        for stand_in in (_meta, _fake, _real):
+            self._model, self._context, self._device = stand_in(model)
+            if not (wrong := self._attempt(self._train, {}, [])):
+                break
+        else:
+            raise UserError(f"{type(model).__name__} cannot be trained: {wrong}")
         narrow, wide = self._unlike(0), self._unlike(1)  # an expansion makes networks wider
         self.count_narrow: Trial = functools.partial(self._attempt, self._count, narrow)
         self.train_narrow: Trial = functools.partial(self._attempt, self._train, narrow)
@@ -138,21 +155,22 @@ class _Resizing:
     def _attempt(self, run: Callable[[Mapping[str, int]], str], drawn: Mapping[str, int], groups: list[str]) -> str:
         widths = self._graph.widths() | {name: drawn[name] for name in groups}
         try:
-            with self._fake or contextlib.nullcontext(), quiet():
+            with self._context, quiet():
                 return run(widths)
         except Exception as e:  # whatever a user's model raises
             return in_a_line(e)
 
     def _count(self, widths: Mapping[str, int]) -> str:
         resized = with_widths(self._model, self._graph, widths).eval()
-        macs = count_macs(resized, torch.empty(1, *self._graph.input_shape, dtype=self._dtype))
+        macs = count_macs(resized, torch.empty(1, *self._graph.input_shape, dtype=self._dtype, device=self._device))
         counted = Cost(macs, sum(p.numel() for p in resized.parameters()))
         expected = self._graph.cost(widths)
         return "" if counted == expected else f"it costs {counted} and not {expected}"
 
     def _train(self, widths: Mapping[str, int]) -> str:
         resized = with_widths(self._model, self._graph, widths).train()
-        outputs = _tensors(resized(torch.zeros(BATCH, *self._graph.input_shape, dtype=self._dtype)))
+        images = torch.zeros(BATCH, *self._graph.input_shape, dtype=self._dtype, device=self._device)
+        outputs = _tensors(resized(images))
         if not (learned := [output.sum() for output in outputs if output.requires_grad]):
             return "what it returns has no gradient"
         torch.stack(learned).sum().backward()
