@@ -22,6 +22,7 @@ logger = logging.getLogger(__package__)
 
 RESTARTS = 3
 """How often a process is started again at most."""
+_LOOK_SECONDS = 0.5
 _WRONG = 2
 _PASSING = 75  # what sysexits.h calls a temporary failure
 _DEVICE_ERRORS = ("OutOfMemoryError", "AcceleratorError", "DistBackendError")
@@ -82,24 +83,19 @@ def _attempt(work: Callable[[], dict[str, Any]]) -> tuple[int, str, int]:
     process.start()
     sender.close()
     try:
-        said = receiver.recv_bytes().decode()
+        # Whether it lives is asked, too: processes that it has started may keep the pipe open when it is killed.
+        while not receiver.poll(_LOOK_SECONDS) and process.is_alive():
+            pass
+        said = receiver.recv_bytes().decode() if receiver.poll() else ""
+        process.join()
     except EOFError:  # it ended without a word
         said = ""
-    except BaseException:
-        _stop(process)
-        raise
-    try:
         process.join()
     except BaseException:
-        _stop(process)
+        process.terminate()
+        process.join()  # until it has written its checkpoint
         raise
     return process.exitcode or 0, said, step.value
-
-
-def _stop(process: Any) -> None:
-    """Pass SIGTERM on, and wait until the process has written its checkpoint."""
-    process.terminate()
-    process.join()
 
 
 def _work(work: Callable[[], dict[str, Any]], sender: Connection, step: Any) -> None:

@@ -46,8 +46,11 @@ def run(tmp_path, failures):
     """Exit code, number of tries and output of a step that fails in these ways before it succeeds."""
     tries = tmp_path / "tries"
     code = HARNESS.replace("FAILURES", failures)
-    done = subprocess.run([sys.executable, "-c", code, tries], capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, len(tries.read_text()), done.stdout + done.stderr
+    output = tmp_path / "output"  # and no pipe, which an orphan would keep open
+    with output.open("w") as file:
+        command = [sys.executable, "-c", code, tries]
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=60, check=False)
+    return done.returncode, len(tries.read_text()), output.read_text()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,15 @@ def test_what_is_worth_another_try_and_what_is_final(tmp_path, failures, code, t
     found = run(tmp_path, failures)
     assert found[:2] == (code, tries), found[2]
     assert said in found[2]
+
+
+def test_what_it_has_started_does_not_hide_that_it_was_killed(tmp_path):
+    """A data loader's workers outlive it for a while, with its end of the pipe."""
+    orphan = "(os.fork() == 0 and (__import__('time').sleep(20), os._exit(0)), 9)[1]"
+    started = time.monotonic()
+    code, tries, said = run(tmp_path, f"[({orphan}, 3)] if count == 0 else []")
+    assert (code, tries) == (0, 2), said
+    assert time.monotonic() - started < 20
 
 
 WAITING = """
