@@ -62,9 +62,9 @@ def write_page(rows: list[Row], docs: Path) -> None:
     tables = {source: "\n".join([HEADER, *map(_line, found)]) for source, found in by_source.items()}
     machines = ", ".join(sorted({f"{row['cpu']} with torch {row['torch']}" for row in rows}))
     command = (
-        "`python benchmarks/networks.py measure --timm --results benchmarks/results/networks.jsonl`, then `page`; on "
-        f"{machines}, two networks at a time and other work beside them, one trace and one proof each at the "
-        "network's published images."
+        "`python benchmarks/networks.py measure --timm --results benchmarks/results/networks.jsonl`, then `times` with "
+        f"nothing else to do, then `page`; on {machines}, one trace and one proof each at the network's published "
+        "images."
     )
     page = PAGE.format(
         command=textwrap.fill(command, 120, break_on_hyphens=False),

@@ -28,7 +28,7 @@ def check_parameters(package: Package, given: Mapping[str, Any]) -> None:
     values = {**defaults, **given}
     if package.name.replace("-", "_") not in PIPELINES or "model" not in values:
         return
-    if "methods" in values:
+    if "methods" in values and form_name("method_settings") in values:
         check_comparison(
             values["dataset"],
             values["budgets"],

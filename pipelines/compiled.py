@@ -88,6 +88,8 @@ def load_package(pipeline: str, place: Placement = Placement(), form: FormOption
     if Path(pipeline).suffix not in (".yaml", ".yml"):
         hint = did_you_mean(pipeline, PIPELINES)
         raise UserError(f"no pipeline {pipeline!r}{hint}; known: {', '.join(PIPELINES)}, or a compiled .yaml file")
+    if form != FormOptions():
+        raise UserError(f"--pools and --drop-downs are for pfs compile and for {', '.join(PIPELINES)}; give --params")
     try:
         data = Path(pipeline).read_bytes()
     except OSError as e:

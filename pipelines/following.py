@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from pfs_pipelines.client import Client, ServerError
@@ -108,19 +109,20 @@ class Progress:
 
     def look(self, run: Any) -> None:
         """Show what has changed since the last look."""
-        terminated = was_terminated(run)
+        terminated = terminated_at(run)
         for step in steps_of(self._client, run, self._spec):
             news = (step.state, len(step.pods), step.reason if step.state == "waiting" else "")
-            if news != self._shown.get(step.path) and not self._is_early(step):
+            new = news != self._shown.get(step.path)
+            if self._live and (new or step.state == "running"):
+                self._tail(step)
+            if new and not self._is_early(step):
                 self._shown[step.path] = news
                 line = described(self._client, self._run_id, step, terminated)
                 self._show(line)
-                if step.state == "failed" and not terminated:
+                if step.state == "failed" and not ended_with(step, terminated):
                     self.failed.append(line)
             if step.path[-1:] == (REPORT,) and step.state in ("done", "cached"):
                 self.report = step
-            if self._live and step.state == "running" and step.pods:
-                self._tail(step)
 
     def _is_early(self, step: Step) -> bool:
         """Whether a step waits, and not yet for long enough or without a known reason."""
@@ -131,22 +133,22 @@ class Progress:
         return not step.reason or time.monotonic() - since < UNEXPLAINED
 
     def _tail(self, step: Step) -> None:
-        """Show what a running step has logged since the last look."""
-        pod = step.pods[-1]
-        lines = own_lines(self._client.log(self._run_id, pod))
-        for line in lines[self._logged.get(pod, 0) :]:
-            self._show(f"  {step.title} | {line}")
-        self._logged[pod] = len(lines)
+        """Show what a step has logged since the last look, in the pod that runs and in those that have ended since."""
+        for pod in step.pods[-2:]:
+            lines = own_lines(self._client.log(self._run_id, pod))
+            for line in lines[self._logged.get(pod, 0) :]:
+                self._show(f"  {step.title} | {line}")
+            self._logged[pod] = max(len(lines), self._logged.get(pod, 0))
 
 
-def described(client: Client, run_id: str, step: Step, terminated: bool = False) -> str:
+def described(client: Client, run_id: str, step: Step, terminated: datetime | None = None) -> str:
     """Return a line about a step; for one that failed, with what its log says.
 
     Args:
         client: the client of the server.
         run_id: the run.
         step: the step.
-        terminated: whether somebody has ended the run.
+        terminated: when somebody has ended the run, if somebody has.
     """
     if step.state == "cached":
         return f"{step.title}: from the cache"
@@ -154,7 +156,7 @@ def described(client: Client, run_id: str, step: Step, terminated: bool = False)
         return f"{step.title}: done" + (f" in {duration(step.seconds)}" if step.seconds is not None else "")
     if step.state == "waiting":
         return f"{step.title}: waiting{_because(step.reason)}"
-    if step.state == "failed" and terminated:
+    if step.state == "failed" and ended_with(step, terminated):
         return f"{step.title}: ended with the run"
     if step.state in ("failed", "again"):
         word = last_word(client.log(run_id, step.pods[-1])) if step.pods and not step.driver else ""
@@ -196,9 +198,14 @@ def _lasted(task: Any) -> float | None:
     return (task.end_time - task.start_time).total_seconds() if task.end_time else None
 
 
-def was_terminated(run: Any) -> bool:
-    """Return whether somebody has ended a run: Kubeflow then calls it failed."""
-    return any(entry.state == "CANCELING" for entry in run.state_history or [])
+def terminated_at(run: Any) -> datetime | None:
+    """Return when somebody has ended a run, which Kubeflow then calls failed; None if nobody has."""
+    return next((entry.update_time for entry in run.state_history or [] if entry.state == "CANCELING"), None)
+
+
+def ended_with(step: Step, terminated: datetime | None) -> bool:
+    """Return whether a step that failed did so because its run was ended."""
+    return terminated is not None and (not step.ended or datetime.fromisoformat(step.ended) >= terminated)
 
 
 def follow(
@@ -251,7 +258,7 @@ def ending(run: Any) -> str:
     text = str(run.state)
     if run.state in ENDED and run.created_at and run.finished_at and run.finished_at > run.created_at:
         text += f" after {duration((run.finished_at - run.created_at).total_seconds())}"
-    if run.state == "FAILED" and was_terminated(run):
+    if run.state == "FAILED" and terminated_at(run):
         text += " (it was terminated)"
     if run.error and run.error.message:
         text += f" ({' '.join(run.error.message.split())})"

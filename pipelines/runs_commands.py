@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pfs_core.errors import NotFoundError, UserError
+from pfs_core.errors import AccessDeniedError, NotFoundError, UserError
 
 _STATUS = {"SUCCEEDED": "FINISHED", "SKIPPED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED"}
 
@@ -74,11 +74,13 @@ def status_of(client: Any, pipeline: str, hours: float) -> str:
         pipeline: Kubeflow's id of the run.
         hours: how long ago it began.
     """
-    from pfs_pipelines.following import was_terminated
+    from pfs_pipelines.following import terminated_at
     from pfs_pipelines.pools import LONGEST_HOURS
 
     try:
         run = client.get_run(pipeline)
     except NotFoundError:
         return "KILLED" if hours > LONGEST_HOURS else ""
-    return "KILLED" if run.state == "FAILED" and was_terminated(run) else _STATUS.get(run.state or "", "")
+    except AccessDeniedError:  # another namespace's, which logs to the same MLflow
+        return ""
+    return "KILLED" if run.state == "FAILED" and terminated_at(run) else _STATUS.get(run.state or "", "")

@@ -30,7 +30,7 @@ def add_status_commands(
 def status(a: argparse.Namespace) -> int:
     """Run ``pfs status``; the exit code is 1 if the run has failed."""
     from pfs_pipelines.client import Client
-    from pfs_pipelines.following import described, ending, steps_of, was_terminated
+    from pfs_pipelines.following import described, ending, steps_of, terminated_at
 
     client = Client(a.endpoint, a.namespace)
     run = client.has(client.get_run(a.run), "run_id")
@@ -41,7 +41,7 @@ def status(a: argparse.Namespace) -> int:
     else:
         print(f"{run.display_name}\n{client.link(f'runs/details/{run.run_id}')}")
         for step in steps:
-            print(described(client, run.run_id, step, was_terminated(run)))
+            print(described(client, run.run_id, step, terminated_at(run)))
         print(f"run: {ending(run)}")
     return 1 if run.state in ("FAILED", "CANCELED") else 0
 

@@ -40,6 +40,8 @@ class Step:
     """From the start of its first pod to the end of its last one; None while it runs."""
     pods: tuple[str, ...]
     """The nodes of its pods, the latest last, whose logs can be read."""
+    ended: str = ""
+    """When its last pod ended, as the workflow writes times; empty while it runs."""
     driver: bool = False
     """Whether it is Kubeflow's own preparation that waits or failed, and not the step."""
 
@@ -56,12 +58,14 @@ def steps(status: Mapping[str, Any], spec: Spec, parameters: Mapping[str, Any]) 
     found: dict[tuple[str, ...], list[Node]] = {}
     for node in sorted(nodes.values(), key=lambda node: (node.get("startedAt") or "~", node["id"])):
         name = plain(node["displayName"])
-        if name == EXECUTOR or (name.endswith(DRIVER) and node["type"] == "Pod" and _matters(node)):
+        if name == EXECUTOR or (name.endswith(DRIVER) and node["type"] == "Pod"):
             found.setdefault(_path(node, nodes), []).append(node)
     result = []
     for path, group in found.items():
         executors = [node for node in group if plain(node["displayName"]) == EXECUTOR]
         own = executors or group
+        if not executors and not _matters(own[-1]):
+            continue
         if step := _step(path, own, bool(executors), _again(own[-1], nodes), title(path, spec, parameters)):
             result.append(step)
     return result
@@ -118,7 +122,8 @@ def _again(node: Node, nodes: Mapping[str, Node]) -> bool:
 
 def _is_step(node: Node) -> bool:
     """Whether a node is a step, or within one, and not a pipeline or a loop, which go on after a failure too."""
-    return node["displayName"] == EXECUTOR or "executor" in (node.get("templateName") or "")
+    template = node.get("templateName") or ""
+    return node["displayName"] == EXECUTOR or "executor" in template or template.endswith(DRIVER)
 
 
 def _step(path: tuple[str, ...], group: Sequence[Node], own: bool, again: bool, text: str) -> Step | None:
@@ -135,7 +140,8 @@ def _step(path: tuple[str, ...], group: Sequence[Node], own: bool, again: bool, 
         state = {"Pending": "waiting", "Succeeded": "done"}.get(phase, "running")
         reason = reason if state == "waiting" else ""
     ended = _seconds(pods[0]["startedAt"], last.get("finishedAt")) if pods and state in ("done", "failed") else None
-    return Step(path, text, state, reason, ended, tuple(node["id"] for node in pods), not own)
+    ids = tuple(node["id"] for node in pods)
+    return Step(path, text, state, reason, ended, ids, last.get("finishedAt") or "", not own)
 
 
 def _seconds(start: str, end: str | None) -> float | None:

@@ -5,6 +5,8 @@ so that together they read each row once without talking to each other, and a re
 """
 
 import itertools
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -158,11 +160,27 @@ class Streamed:
         pinned = self.device.type == "cuda"
         # The loader draws a seed for its workers. From the global generator, it would change what dropout draws.
         unused = torch.Generator()
-        loader = DataLoader(dataset, batch_size=None, num_workers=self.workers, pin_memory=pinned, generator=unused)
+        loader = DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=pinned,
+            generator=unused,
+            worker_init_fn=_end_quietly,
+        )
         for images, labels, fault in loader:
             if fault:
                 raise UserError(fault)
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
+def _end_quietly(worker: int) -> None:
+    """Let SIGTERM end a worker as if its work were done.
+
+    It reaches all processes of a step. One that it kills would be an error of the training, which could not write its
+    last checkpoint.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
 
 
 def _turns(batches: list[int], skip: int) -> tuple[list[int], int]:

@@ -24,7 +24,7 @@ from pfs_core.latency.protocol import loaded_and_interleaved, quiet
 from pfs_core.latency.results import Disturbance, LatencyResult, Machine, Measurement, NetworkSize
 from pfs_core.latency.runtimes import RUNTIMES, missing, run_eager
 from pfs_core.latency.statistics import paired_ratio, summary
-from pfs_core.runtime.device import usable_cores
+from pfs_core.runtime.device import core_count
 from pfs_core.storage.artifacts import check_out, publish
 from pfs_core.structure import Structure
 from pfs_core.structure.references import dense, expanded
@@ -66,7 +66,7 @@ def benchmark(
     started, clock = processor_seconds(), time.perf_counter()
     measurements: list[Measurement] = []
     tables = []
-    settings = measured_settings(config, structures, len(usable_cores()))
+    settings = measured_settings(config, structures, core_count())
     skipped: dict[str, str] = {runtime: reason for runtime, *_ in settings if (reason := missing(runtime))}
     with tempfile.TemporaryDirectory() as scratch:
         folders = {name: Path(scratch) / name for name in networks}

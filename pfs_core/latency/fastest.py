@@ -20,7 +20,7 @@ from pfs_core.latency.runtimes import Run, missing
 from pfs_core.latency.sampling import prepared
 from pfs_core.models import build_model
 from pfs_core.nn.fuse import fuse_batchnorm
-from pfs_core.runtime.device import usable_cores
+from pfs_core.runtime.device import core_count
 
 logger = logging.getLogger(__package__)
 
@@ -67,7 +67,7 @@ def fastest(spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int | s
         return runtime, int(threads)
     runtimes = [name for name in CANDIDATES if not missing(name)] if runtime == "auto" else [runtime]
     # All cores come first: OpenVINO never uses more of them than it found at first.
-    counts = sorted({1, len(usable_cores())}, reverse=True) if threads == "auto" else [int(threads)]
+    counts = sorted({1, core_count()}, reverse=True) if threads == "auto" else [int(threads)]
     path = cache_file("dense", machine(), *network_key(spec, graph), runtimes, counts)
     times = made_once(path, DenseTimes, lambda: _measure(spec, runtimes, counts)).times
     best, *others = sorted(times, key=lambda found: found.milliseconds)

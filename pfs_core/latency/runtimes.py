@@ -19,7 +19,7 @@ from pfs_core.errors import UserError
 from pfs_core.export.onnx_file import INPUT, OUTPUT, onnx_session, write_onnx
 from pfs_core.latency.networks import input_shape, read_network
 from pfs_core.nn.fuse import fuse_batchnorm
-from pfs_core.runtime.device import usable_cores
+from pfs_core.runtime.device import core_count
 
 Run = Callable[[], Any]
 """A function that computes logits, in a form that numpy can read."""
@@ -121,4 +121,4 @@ def usable_threads(runtime: str, threads: int, what: str) -> int:
     """
     if reason := missing(runtime):
         raise UserError(f"{what} cannot be measured in {runtime} here: {reason}; or choose another extract.runtime")
-    return min(threads, len(usable_cores()))
+    return min(threads, core_count())

@@ -60,6 +60,8 @@ def _settings(results: Results) -> dict[str, Any]:
     """All settings that a pruned network and its accuracy follow from, but for the seed."""
     chosen_by, provenance = results.structure.chosen_by, results.structure.provenance
     extract = provenance.get("settings") or {key: chosen_by.get(key) for key in ("channel_multiple", "floor")}
+    if asked := provenance.get("latency_model"):  # where a latency was asked for, whatever the settings left open
+        extract = {**extract, "runtime": asked["runtime"], "threads": asked["threads"]}
     stages = {
         "search": results.search.config.model_dump(mode="json"),
         "retrain": results.pruned.config.model_dump(mode="json"),

@@ -3,11 +3,13 @@
 import contextlib
 import ctypes
 import logging
+import math
 import os
 import resource
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +35,23 @@ def usable_cores() -> set[int]:
     Where the system does not restrict processes to cores (macOS), these are all cores of the machine.
     """
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def core_count() -> int:
+    """Return how many cores this process may use: those of :func:`usable_cores`, as far as a container's limit goes.
+
+    The limit is read from the files of control groups, version 2 and 1.
+    """
+    cores = len(usable_cores())
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    with contextlib.suppress(OSError, ValueError):
+        folder = Path("/sys/fs/cgroup/cpu")
+        quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        if int(quota) > 0:
+            return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    return cores
 
 
 def native_bf16(device: torch.device) -> bool:

@@ -31,7 +31,7 @@ SECRETS = (
 
 OURS = "PFS_"
 """Stands before the names of MLflow's variables in the pods of a package (:func:`in_a_pod`)."""
-_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_AUTH")
+MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_AUTH")
 
 
 def in_a_pod(name: str) -> str:
@@ -48,16 +48,24 @@ def in_a_pod(name: str) -> str:
 def adopt_mlflow() -> None:
     """Give MLflow's variables their own names, as far as nobody else has set them.
 
-    What Kubeflow's plugin has set wins. Address and login belong together: ours is left out where the plugin names
-    another address, or brings a login.
+    What Kubeflow's plugin has set wins. What belongs to our server is left out where the plugin names another address,
+    and our login where it brings one.
     """
     ours = {n: os.environ[in_a_pod(n)] for n in (*SERVERS, *SECRETS) if in_a_pod(n) != n and in_a_pod(n) in os.environ}
-    address = ours.get("MLFLOW_TRACKING_URI", "")
-    elsewhere = os.environ.get("MLFLOW_TRACKING_URI", address).rstrip("/") != address.rstrip("/")
-    if elsewhere or any(name in os.environ for name in _LOGIN):
-        ours = {name: value for name, value in ours.items() if name not in _LOGIN}
+    not_theirs: set[str] = set()
+    if not mlflow_is_ours():
+        not_theirs |= {*MLFLOW_LOGIN, "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_UI_URL"}
+    if any(name in os.environ for name in MLFLOW_LOGIN):
+        not_theirs |= set(MLFLOW_LOGIN)
+    ours = {name: value for name, value in ours.items() if name not in not_theirs}
     for name, value in ours.items():
         os.environ.setdefault(name, value)
+
+
+def mlflow_is_ours() -> bool:
+    """Return whether the MLflow in use is the one that the package names, or the package names none."""
+    ours = os.environ.get(in_a_pod("MLFLOW_TRACKING_URI"))
+    return ours is None or os.environ.get("MLFLOW_TRACKING_URI", ours).rstrip("/") == ours.rstrip("/")
 
 
 def cache_folder(variable: str) -> Path:

@@ -58,6 +58,8 @@ def stoppable() -> Iterator[None]:
 
 
 def _stop(number: int, frame: Any) -> None:
+    # It may come twice, to all processes of a step and from the one that started this one; once is enough.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(STOPPED)
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import traceback
@@ -25,6 +26,7 @@ RESTARTS = 3
 _LOOK_SECONDS = 0.5
 _WRONG = 2
 _PASSING = 75  # what sysexits.h calls a temporary failure
+_KILLED_WORKER = re.compile(r"DataLoader worker .* is killed by signal: (Killed|Segmentation fault)")
 _DEVICE_ERRORS = ("OutOfMemoryError", "AcceleratorError", "DistBackendError")
 
 
@@ -115,11 +117,13 @@ def _work(work: Callable[[], dict[str, Any]], sender: Connection, step: Any) -> 
 
 
 def _device_error(error: Exception) -> str:
-    """Return what failed if it was the device and may not fail again; else an empty text."""
+    """Return what failed if it was the device or a loader's worker and may not fail again; else an empty text."""
     first_line = str(error).partition("\n")[0]
     names = {kind.__name__ for kind in type(error).__mro__}
     if names.intersection(_DEVICE_ERRORS) or first_line.startswith(("CUDA error", "CUDA out of memory", "HIP error")):
         return f"an error of the device ({type(error).__name__}: {first_line})"
+    if _KILLED_WORKER.search(first_line):
+        return f"the end of a process that reads images ({first_line})"
     return ""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pfs_core.tracking.outbox import brief_requests
-from pfs_core.tracking.runs import EXPERIMENT, PIPELINE_TAG, STEP_TAG, end_all, milliseconds
+from pfs_core.tracking.runs import PIPELINE_TAG, STEP_TAG, end_all, milliseconds
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def leftovers() -> list[Leftover]:
 
     with brief_requests():
         client = MlflowClient()
-        ids = [e.experiment_id for e in client.search_experiments() if e.name.startswith(EXPERIMENT)]
+        ids = [experiment.experiment_id for experiment in client.search_experiments()]
         condition = f"tags.`{STEP_TAG}` = 'pipeline' and attributes.status = 'RUNNING'"
         order = ["attributes.start_time ASC"]
         runs = client.search_runs(ids, condition, order_by=order) if ids else []

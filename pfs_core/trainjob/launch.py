@@ -203,6 +203,7 @@ def _deleted_on_stop(cluster: Cluster, name: str) -> Iterator[None]:
     """Delete the job on SIGTERM and Ctrl-C: without this process nobody would collect its result."""
 
     def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not keep the job from being deleted
         raise SystemExit(128 + number)
 
     handler = signal.signal(signal.SIGTERM, stop)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pfs_core.config.spec import Config
 from pfs_core.errors import UserError
-from pfs_core.runtime.environment import SECRETS, SERVERS
+from pfs_core.runtime.environment import MLFLOW_LOGIN, SECRETS, SERVERS, mlflow_is_ours
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 MANAGER = "pfs.kubeflow.org/launcher"
@@ -61,7 +61,8 @@ def manifest(job: TrainJob, name: str, address: str, run_id: str = "") -> dict[s
     if run_id:
         env.append({"name": "MLFLOW_RUN_ID", "value": run_id})
     if job.secret:
-        for key in SECRETS:
+        # Our login goes to no other server, such as that of Kubeflow's MLflow plugin.
+        for key in (key for key in SECRETS if key not in MLFLOW_LOGIN or mlflow_is_ours()):
             reference = {"name": job.secret, "key": key, "optional": True}
             env.append({"name": key, "valueFrom": {"secretKeyRef": reference}})
     resources = {key: value for key, value in (("cpu", job.cpu), ("memory", job.memory)) if value}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pfs_pipelines.client import Client
 from pfs_pipelines.compiled import load_package
-from pfs_pipelines.following import ENDED, described, steps_of, was_terminated
+from pfs_pipelines.following import ENDED, described, steps_of, terminated_at
 from pfs_pipelines.submit import experiment_id, start, start_uncached, upload
 
 EVERY = 5.0
@@ -65,7 +65,7 @@ class Backend:
     def told(self, run_id):
         """What ``pfs status`` says of a run, for the message of a wait that took too long."""
         run = self.run(run_id)
-        lines = [described(self.client, run_id, s, was_terminated(run)) for s in self.steps(run_id).values()]
+        lines = [described(self.client, run_id, s, terminated_at(run)) for s in self.steps(run_id).values()]
         return "\n".join([f"run {run_id}: {run.state}", *lines])
 
     def wait(self, run_id, until, what, minutes):

@@ -84,7 +84,7 @@ def test_all_cores_are_measured_before_one_of_them_and_told_in_the_order_asked(s
         return measure(runtime, folders, images, 1, recipe, seed)  # several threads only wait for each other here
 
     monkeypatch.setattr(module, "_measured", noted)
-    monkeypatch.setattr(module, "usable_cores", lambda: {0, 1})
+    monkeypatch.setattr(module, "core_count", lambda: 2)
     recipe = BRIEF.model_copy(update={"threads": (1, 0), "batches": (1,)})
     result = benchmark(load(structures, "structure"), tmp_path / "latency", recipe)
     assert order == [2, 1]

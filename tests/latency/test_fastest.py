@@ -32,7 +32,7 @@ def planted(monkeypatch, tmp_path):
         calls.append(threads)
 
     monkeypatch.setenv("PFS_CACHE", str(tmp_path))
-    monkeypatch.setattr(chosen, "usable_cores", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(chosen, "core_count", lambda: 4)
     monkeypatch.setattr(chosen, "missing", lambda runtime: "")
     monkeypatch.setattr(chosen, "prepared", prepared)
     monkeypatch.setattr(chosen, "interleaved", interleaved)

@@ -136,6 +136,31 @@ def test_steps_are_told_where_the_workflow_keeps_its_nodes_elsewhere(replayed, s
     assert lines[0] == "Check the request: failed"
 
 
+def test_a_step_that_failed_before_the_run_was_ended_has_failed(api, replayed, spec):
+    """Ended by hand after three tries had failed; only what ended after that ended with the run."""
+    later = [{"state": "CANCELING", "update_time": "2026-11-28T09:28:08Z"}]
+    nodes = recording("retry-always-terminated")["status"]["nodes"]
+    last = next(n for n in nodes.values() if n["displayName"] == "executor(2)" and n["startedAt"] > "2026-11-28T09:28")
+    key = replayed("retry-always-terminated", state_history=later)
+    assert any(line.endswith("ended with the run") for line in shown(spec, key)[0])
+    api.workflows[key] = {"nodes": {k: n for k, n in nodes.items() if k != last["id"]}}
+    assert any(line.startswith("Check the request: failed") for line in shown(spec, key)[0])
+
+
+def test_a_driver_that_was_lost_and_tried_again_has_not_failed(spec):
+    content = recording("succeeded")
+    nodes = content["status"]["nodes"]
+    driver = next(n for n in nodes.values() if n["displayName"] == "find-structure-driver(0)")
+    again = {**driver, "id": f"{driver['id']}x", "displayName": "find-structure-driver(1)"}
+    again["startedAt"] = driver["finishedAt"]
+    lost = {**driver, "phase": "Error", "message": "pod deleted"}
+    status = {"nodes": {**nodes, driver["id"]: lost, again["id"]: again}}
+    parameters = content["run"]["runtime_config"]["parameters"]
+    assert steps(status, spec, parameters) == steps(content["status"], spec, parameters)
+    lost_alone = {"nodes": {**nodes, driver["id"]: lost}}
+    assert [step.reason for step in steps(lost_alone, spec, parameters) if step.driver] == ["pod deleted"]
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "plugin-injects-refused"])
 def test_packed_nodes_are_the_same_nodes(name, spec):
     content = recording(name)
@@ -242,8 +267,12 @@ def test_running_steps_show_what_they_log(api, replayed, spec):
     progress.look(client.get_run(key))
     api.logs[pod["id"]] += "search epoch 2/10\n"
     progress.look(client.get_run(key))
+    api.logs[pod["id"]] += "search epoch 3/10\n"
+    status["nodes"][pod["id"]] = {**pod, "phase": "Failed"}
+    progress.look(client.get_run(key))
+    progress.look(client.get_run(key))
     live = [line for line in lines if " | " in line]
-    assert live == ["  Search gates | search epoch 1/10", "  Search gates | search epoch 2/10"]
+    assert live == [f"  Search gates | search epoch {epoch}/10" for epoch in (1, 2, 3)]
 
 
 def test_status_tells_of_a_run_that_somebody_else_started(capsys, api, replayed):
@@ -257,6 +286,12 @@ def test_status_tells_of_a_run_that_somebody_else_started(capsys, api, replayed)
     assert main(["status", key, "--json"]) == 1
     facts = json.loads(capsys.readouterr().out)
     assert {step["title"]: step["state"] for step in facts["steps"]}["Split data"] == "cached"
+
+
+def test_pools_are_not_for_a_package_that_is_compiled(capsys, api, package, tmp_path):
+    (tmp_path / "pools.yaml").write_text("where_gpu_count: '0'")
+    assert main(["submit", str(package), "--param", "text=x", "--pools", str(tmp_path / "pools.yaml")]) == 2
+    assert "--pools and --drop-downs are for pfs compile" in capsys.readouterr().err
 
 
 def test_logs_are_those_of_the_steps(capsys, api, replayed, spec):

@@ -72,9 +72,18 @@ def test_a_local_run_is_not_kubeflows(store):
 
 def test_a_kubeflow_that_fails_closes_nothing(capsys, api, store):
     runs = left_open(store, str(uuid.uuid4()))
-    api.faults = [("GET /apis/v2beta1/runs/", 403)]
+    api.faults = [("GET /apis/v2beta1/runs/", 400)]
     assert main(["runs", "close"]) == 2
     assert statuses(store, runs) == ["RUNNING", "RUNNING"]
+
+
+def test_a_run_of_another_namespace_holds_up_nothing(api, store):
+    run = json.loads((RECORDED / "wrong-budget.json").read_text())["run"]
+    api.recorded[run["run_id"]] = run
+    foreign, ours = left_open(store, str(uuid.uuid4()), 2), left_open(store, run["run_id"], 1)
+    api.faults = [("GET /apis/v2beta1/runs/", 403)]
+    assert not main(["runs", "close"])
+    assert statuses(store, (*foreign, *ours)) == ["RUNNING", "RUNNING", "FAILED", "FAILED"]
 
 
 def test_without_an_mlflow_there_is_nothing_to_close(capsys, api, monkeypatch):

@@ -49,7 +49,16 @@ def test_our_login_goes_to_our_address_where_the_plugin_brings_none():
 
 def test_what_is_no_login_is_kept_beside_the_plugins():
     page = {in_a_pod("MLFLOW_UI_URL"): "https://mlflow.example.org"}
-    assert adopted({**OURS, **page, URI: "http://plugin"})["MLFLOW_UI_URL"] == "https://mlflow.example.org"
+    assert adopted({**OURS, **page, URI: "http://ours:5000"})["MLFLOW_UI_URL"] == "https://mlflow.example.org"
+
+
+def test_what_belongs_to_our_server_is_not_adopted_for_another():
+    ours = {in_a_pod(name): "ours" for name in ("MLFLOW_UI_URL", "MLFLOW_TRACKING_SERVER_CERT_PATH")}
+    name = {in_a_pod("MLFLOW_EXPERIMENT_NAME"): "team"}
+    assert adopted({**OURS, **ours, **name, URI: "http://plugin"}) == {
+        URI: "http://plugin",
+        "MLFLOW_EXPERIMENT_NAME": "team",
+    }
 
 
 @given(st.sets(st.sampled_from(NAMES)), st.sets(st.sampled_from(NAMES)))

@@ -6,6 +6,7 @@ import psutil
 import pytest
 import torch
 
+from pfs_core.runtime import device
 from pfs_core.runtime.device import autocast, compiled, memory_text, native_bf16, peak_memory, resolve_precision
 
 CPU = torch.device("cpu")
@@ -59,3 +60,24 @@ def test_the_peak_memory_keeps_what_was_used_once():
 def test_the_peak_memory_as_words():
     assert memory_text({"host": 1234}) == "peak memory 1,234 MiB host"
     assert memory_text({"host": 1, "device": 20}) == "peak memory 1 MiB host, 20 MiB device"
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"), [("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("9900000 100000", 64)]
+)
+def test_cores_are_no_more_than_the_limit_of_the_container(monkeypatch, content, cores):
+    monkeypatch.setattr(device, "usable_cores", lambda: set(range(64)))
+    monkeypatch.setattr(device.Path, "read_text", lambda path: content)
+    assert device.core_count() == cores
+
+
+@pytest.mark.parametrize("content", [None, "max 100000"])
+def test_without_a_limit_all_cores_count(monkeypatch, content):
+    def read(path):
+        if content is None or path.name != "cpu.max":
+            raise FileNotFoundError(path)
+        return content
+
+    monkeypatch.setattr(device, "usable_cores", lambda: set(range(64)))
+    monkeypatch.setattr(device.Path, "read_text", read)
+    assert device.core_count() == 64

@@ -62,6 +62,7 @@ def run(tmp_path, failures):
         ("[(9,)]", 0, 2, "before its first step by SIGKILL"),
         ("[(RuntimeError('CUDA error: unspecified launch failure'), 5)]", 0, 2, "CUDA error: unspecified launch"),
         ("[(OutOfMemoryError('CUDA out of memory. Tried to'), 5)]", 0, 2, "OutOfMemoryError: CUDA out of memory"),
+        ("[(RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. '), 5)]", 0, 2, "reads images"),
         ("[(9, 1), (9, 2), (11, 2)]", 0, 4, "(3 of 3)"),
         ("[(9, 1), (9, 2), (9, 3), (9, 4)]", 1, 4, "ended 4 times, the last time by SIGKILL"),
         ("[(9, 7), (9, 7)]", 1, 2, "ended again after step 7 by SIGKILL"),
