@@ -95,8 +95,8 @@ from pfs_core.runtime.progress import user_errors
 from pfs_core.runtime.supervise import supervised
 
 def work():
-    print("started", flush=True)
     try:
+        print("started", flush=True)
         time.sleep(60)
     finally:
         Path(sys.argv[1]).write_text("saved")
