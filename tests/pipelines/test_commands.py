@@ -199,6 +199,6 @@ def test_an_image_is_told_by_its_tag_or_digest():
 )
 def test_the_dense_network_is_trained_too_unless_the_pruned_one_is_fine_tuned(given, networks, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("pfs_pipelines.run.run_pipeline", lambda request, store: asked.append(request.networks) or 0)
+    monkeypatch.setattr("pfs_pipelines.run.run_pipeline", lambda request, *_: asked.append(request.networks) or 0)
     assert main(["run", "--out", str(tmp_path), *given]) == 0
     assert asked == [networks]
