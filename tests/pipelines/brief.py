@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 SETTINGS = {
-    "settings_model": {"width": 4},
-    "settings_search": {"epochs": 1},
-    "settings_retrain": {"epochs": 1, "scratch_b": False},
-    "settings_latency": {
+    "model_settings": {"width": 4},
+    "search_settings": {"epochs": 1},
+    "retrain_settings": {"epochs": 1, "scratch_b": False},
+    "latency_settings": {
         "patience_seconds": 0,
         "max_seconds": 0.1,
         "min_rounds": 64,
@@ -21,10 +21,10 @@ CODE = """
 import importlib, json, sys
 from kfp import local
 from pfs_pipelines.packages import PIPELINES
-from pfs_pipelines.pools import Placement
+from pfs_pipelines.pools import Placement, for_form
 name, root, arguments = sys.argv[1:]
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root)
-PIPELINES[name](Placement(local=True))(**json.loads(arguments))
+PIPELINES[name](Placement(local=True))(**for_form(json.loads(arguments)))
 """
 
 

@@ -11,7 +11,7 @@ from pfs_core.errors import UserError
 from tests.pipelines.brief import SETTINGS, run_pipeline
 
 METHODS, SEEDS, BUDGETS = ["uniform", "network_slimming"], [0, 3], ["macs=0.5", "macs=0.4"]
-BRIEF = {name: settings for name, settings in SETTINGS.items() if name != "settings_search"}
+BRIEF = {name: settings for name, settings in SETTINGS.items() if name != "search_settings"}
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def finished(tmp_path_factory):
     work = tmp_path_factory.mktemp("compare")
     store = f"sqlite:///{work / 'mlflow.db'}"
     slimming = {"network_slimming": {"epochs": 1, "batch_size": 256}}
-    arguments = {"methods": METHODS, "budgets": BUDGETS, "seeds": SEEDS, "settings_method": slimming, **BRIEF}
+    arguments = {"methods": METHODS, "budgets": BUDGETS, "seeds": SEEDS, "method_settings": slimming, **BRIEF}
     done = run_pipeline("compare", work / "steps", store, "compare-1", **arguments)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     mlflow.set_tracking_uri(store)

@@ -18,7 +18,7 @@ from tests.data.folders import images, png, write
 from tests.pipelines.brief import CODE, SETTINGS, run_pipeline
 from tests.servers import mlflow_server
 
-BRIEF = {key: value for key, value in SETTINGS.items() if key != "settings_model"}
+BRIEF = {key: value for key, value in SETTINGS.items() if key != "model_settings"}
 
 
 @pytest.fixture
