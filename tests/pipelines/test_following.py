@@ -326,13 +326,17 @@ def test_logs_are_those_of_the_steps(capsys, api, replayed, spec):
         ("compare", ['budgets=["macs=0"]'], "macs=0"),
     ],
 )
-@pytest.mark.parametrize("command", ["submit", "schedule"])
-def test_what_needs_no_data_is_refused_before_anything_is_sent(capsys, api, command, pipeline, parameters, said):
-    more = ["--name", "n", "--cron", "0 2 * * *"] if command == "schedule" else []
-    argv = ["schedule", "create", pipeline] if command == "schedule" else ["submit", pipeline]
+def test_what_needs_no_data_is_refused_before_anything_is_sent(capsys, api, pipeline, parameters, said):
     options = [option for parameter in parameters for option in ("--param", parameter)]
-    assert main([*argv, *options, *more]) == 2
+    assert main(["submit", pipeline, *options]) == 2
     line = capsys.readouterr().err
     assert said in line
     assert line.count("\n") == 1
+    assert api.calls == []
+
+
+def test_a_schedule_is_checked_as_a_run_is(capsys, api):
+    when = ["--name", "n", "--cron", "0 2 * * *"]
+    assert main(["schedule", "create", "compress", "--param", "budget=macs=2", *when]) == 2
+    assert "must be a fraction in (0, 1]" in capsys.readouterr().err
     assert api.calls == []

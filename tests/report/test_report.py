@@ -307,11 +307,10 @@ def results_method(method):
     return {"network_slimming": "Network Slimming", "amc": "AMC", "random": "random widths"}[method]
 
 
-def test_what_the_proof_left_alone_is_said_with_its_reason(results, tmp_path):
-    write_report(results, tmp_path / "none")
-    assert "The proof on this network" not in (tmp_path / "none" / "report.html").read_text()
+def test_what_the_proof_left_alone_is_said_with_its_reason(results, page, tmp_path):
+    assert "The proof on this network" not in (page / "report.html").read_text()
     frozen = {"layer1.0.conv1": "masked & removed differ by 0.23"}
     search = results.search.model_copy(update={"frozen": frozen})
     write_report(dataclasses.replace(results, search=search), tmp_path / "some")
-    page = (tmp_path / "some" / "report.html").read_text()
-    assert "must keep their width: layer1.0.conv1 (masked &amp; removed differ by 0.23)." in page
+    text = (tmp_path / "some" / "report.html").read_text()
+    assert "must keep their width: layer1.0.conv1 (masked &amp; removed differ by 0.23)." in text

@@ -139,9 +139,10 @@ from pfs_components.search_gates import search_gates
 place = lambda path: SimpleNamespace(path=path)
 figures = {}
 metrics = SimpleNamespace(log_metric=figures.__setitem__)
-settings = {"epochs": 3, "batch_size": 32}
+settings, model = {"epochs": 2, "batch_size": 128}, {"width": 4}
 assert "torch" not in sys.modules
-search_gates.python_func("resnet20", place(sys.argv[1]), place(sys.argv[2]), metrics, recipe="demo", settings=settings)
+split, gates = place(sys.argv[1]), place(sys.argv[2])
+search_gates.python_func("resnet20", split, gates, metrics, recipe="demo", settings=settings, model_settings=model)
 assert "torch" not in sys.modules, "the step was not in a process of its own"
 print(sorted(figures))
 """
