@@ -63,7 +63,7 @@ def write_page(rows: list[Row], docs: Path) -> None:
     machines = ", ".join(sorted({f"{row['cpu']} with torch {row['torch']}" for row in rows}))
     command = (
         "`python benchmarks/networks.py measure --timm --results benchmarks/results/networks.jsonl`, then `times` with "
-        f"nothing else to do, then `page`; on {machines}, one trace and one proof each at the network's published "
+        f"little else to do, then `page`; on {machines}, one trace and one proof each at the network's published "
         "images."
     )
     page = PAGE.format(

@@ -148,7 +148,7 @@ def submit(a: argparse.Namespace) -> int:
     from pfs_pipelines.checks import check_parameters
     from pfs_pipelines.client import Client
     from pfs_pipelines.compiled import load_package
-    from pfs_pipelines.following import follow
+    from pfs_pipelines.following import Progress
     from pfs_pipelines.parameters import run_name, run_parameters
 
     package = load_package(a.pipeline, *placed)
@@ -170,7 +170,7 @@ def submit(a: argparse.Namespace) -> int:
             print(f"run {run}\n{facts['link']}", flush=True)
         if a.wait or a.follow:
             show = functools.partial(print, flush=True)
-            facts["state"] = follow(client, run, package.documents[0], show, a.follow)
+            facts["state"] = Progress(client, run, package.documents[0], show, a.follow).follow()
     if a.json:
         print(json.dumps(facts, indent=1))
     return 0 if facts.get("state", "SUCCEEDED") == "SUCCEEDED" else 1

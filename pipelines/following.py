@@ -91,10 +91,6 @@ class Progress:
         spec: the specification of its pipeline.
         show: shows a line.
         live: whether to show what running steps log, too.
-
-    Attributes:
-        failed: a line for each step that has failed.
-        report: the step whose log ends with the result, once it is done.
     """
 
     def __init__(
@@ -104,8 +100,48 @@ class Progress:
         self._shown: dict[tuple[str, ...], tuple[Any, ...]] = {}
         self._waits: dict[tuple[str, ...], float] = {}
         self._logged: dict[str, int] = {}
-        self.failed: list[str] = []
-        self.report: Step | None = None
+        self._failed: list[str] = []  # a line for each step that has failed
+        self._report: Step | None = None  # the step whose log ends with the result, once it is done
+
+    def follow(self) -> str:
+        """Wait for the run and show what happens in it; returns its last state.
+
+        A server that fails or does not answer is asked again.
+
+        Raises:
+            AccessDeniedError: the credentials are no longer valid.
+            NotFoundError: the run is gone.
+            ServerError: the server failed ``PATIENCE`` times in a row.
+        """
+        state, failed = "", 0
+        while True:
+            try:
+                run = self._client.has(self._client.get_run(self._run_id), "run_id")
+                self.look(run)
+                failed = 0
+            except (ServerError, UnreachableError) as e:
+                failed += 1
+                if failed == PATIENCE:
+                    raise ServerError(f"{e}; the run goes on") from None
+                if failed == 1:
+                    self._show(f"{e}; still waiting")
+                time.sleep(EVERY)
+                continue
+            except UserError as e:
+                raise type(e)(f"{e}; the run goes on") from None
+            if run.state and run.state != state:
+                state = run.state
+                self._show(f"run: {ending(run)}")
+            if state in ENDED:
+                for line in self._last_lines() if state == "SUCCEEDED" else self._failed:
+                    self._show(line)
+                return state
+            time.sleep(EVERY)
+
+    def _last_lines(self) -> list[str]:
+        """Return the lines of the report, where the server still has its log."""
+        pods = self._report.pods if self._report else ()
+        return own_lines(self._client.log(self._run_id, pods[-1])) if pods else []
 
     def look(self, run: Any) -> None:
         """Show what has changed since the last look."""
@@ -120,9 +156,9 @@ class Progress:
                 line = described(self._client, self._run_id, step, terminated)
                 self._show(line)
                 if step.state == "failed" and not ended_with(step, terminated):
-                    self.failed.append(line)
+                    self._failed.append(line)
             if step.path[-1:] == (REPORT,) and step.state in ("done", "cached"):
-                self.report = step
+                self._report = step
 
     def _is_early(self, step: Step) -> bool:
         """Whether a step waits, and not yet for long enough or without a known reason."""
@@ -208,51 +244,6 @@ def ended_with(step: Step, terminated: datetime | None) -> bool:
     return terminated is not None and (not step.ended or datetime.fromisoformat(step.ended) >= terminated)
 
 
-def follow(
-    client: Client, run_id: str, spec: Mapping[str, Any], show: Callable[[str], None], live: bool = False
-) -> str:
-    """Wait for a run and show what happens in it; returns its last state.
-
-    A server that fails or does not answer is asked again.
-
-    Args:
-        client: the client of the server.
-        run_id: the run.
-        spec: the specification of its pipeline.
-        show: shows a line.
-        live: whether to show what running steps log, too.
-
-    Raises:
-        AccessDeniedError: the credentials are no longer valid.
-        NotFoundError: the run is gone.
-        ServerError: the server failed ``PATIENCE`` times in a row.
-    """
-    progress, state, failed = Progress(client, run_id, spec, show, live), "", 0
-    while True:
-        try:
-            run = client.has(client.get_run(run_id), "run_id")
-            progress.look(run)
-            failed = 0
-        except (ServerError, UnreachableError) as e:
-            failed += 1
-            if failed == PATIENCE:
-                raise ServerError(f"{e}; the run goes on") from None
-            if failed == 1:
-                show(f"{e}; still waiting")
-            time.sleep(EVERY)
-            continue
-        except UserError as e:
-            raise type(e)(f"{e}; the run goes on") from None
-        if run.state and run.state != state:
-            state = run.state
-            show(f"run: {ending(run)}")
-        if state in ENDED:
-            for line in result(client, run_id, progress) if state == "SUCCEEDED" else progress.failed:
-                show(line)
-            return state
-        time.sleep(EVERY)
-
-
 def ending(run: Any) -> str:
     """Return the state of a run, with the duration of one that has ended and with what Kubeflow says of its error."""
     text = str(run.state)
@@ -263,10 +254,3 @@ def ending(run: Any) -> str:
     if run.error and run.error.message:
         text += f" ({' '.join(run.error.message.split())})"
     return text
-
-
-def result(client: Client, run_id: str, progress: Progress) -> list[str]:
-    """Return the lines of the report at the end of a run, where the server still has its log."""
-    if not progress.report or not progress.report.pods:
-        return []
-    return own_lines(client.log(run_id, progress.report.pods[-1]))

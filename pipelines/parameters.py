@@ -85,9 +85,10 @@ def pool_values(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is malformed, or names something else, or a value has the wrong type.
     """
-    texts = {form_name(f.name): isinstance(getattr(Pools(), f.name), str) for f in fields(Pools)}
-    kinds = {name: "STRING" if is_text else "LIST" if "tol" in name else "STRUCT" for name, is_text in texts.items()}
-    return run_parameters({name: {"parameterType": kind, "isOptional": True} for name, kind in kinds.items()}, (), file)
+    kinds: dict[type, str] = {str: "STRING", list: "LIST", dict: "STRUCT"}
+    defaults = {form_name(f.name): getattr(Pools(), f.name) for f in fields(Pools)}
+    definitions = {n: {"parameterType": kinds[type(value)], "isOptional": True} for n, value in defaults.items()}
+    return run_parameters(definitions, (), file)
 
 
 def _today(values: Mapping[str, Any], definitions: Definitions) -> dict[str, Any]:

@@ -34,11 +34,11 @@ class Kept(Config):
     """The name of the run's folder."""
     complete: str
     """Digest of the result's ``complete.json``, which has the digests of its files."""
-    figures: dict[str, Any]
+    figures: dict[str, float]
     """What the step has returned."""
 
 
-def taken(step: str, inputs: Mapping[str, Any] | None, out: str | Path) -> dict[str, Any] | None:
+def taken(step: str, inputs: Mapping[str, Any] | None, out: str | Path) -> dict[str, float] | None:
     """Put the result of an earlier run at ``out`` if it is that of the same step on the same inputs.
 
     Its files are links to those of that run, where the file system can have them.
@@ -62,7 +62,9 @@ def taken(step: str, inputs: Mapping[str, Any] | None, out: str | Path) -> dict[
     if found is None:
         return None
     out = Path(out).absolute()
-    if out.is_dir() and not any(out.iterdir()):
+    if out.exists():
+        if any(out.iterdir()):
+            return None
         out.rmdir()
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
@@ -75,17 +77,17 @@ def taken(step: str, inputs: Mapping[str, Any] | None, out: str | Path) -> dict[
     return kept.figures
 
 
-def keep(step: str, inputs: Mapping[str, Any] | None, out: str | Path, figures: Mapping[str, Any]) -> None:
-    """Note where the result of a step is; arguments as for :func:`taken`.
+def keep(step: str, inputs: Mapping[str, Any] | None, out: str | Path, figures: dict[str, float]) -> dict[str, float]:
+    """Note where the result of a step is, which has returned ``figures``, and return these.
 
-    Nothing is noted outside of ``pfs run``.
+    Nothing is noted outside of ``pfs run``. The other arguments are those of :func:`taken`.
     """
     entry, run = _entry(step, inputs), os.environ.get("KFP_RUN_ID")
-    if entry is None or not run:
-        return
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    kept = Kept(run=run, complete=file_digest(Path(out) / COMPLETE), figures=dict(figures))
-    write_json(entry, kept.model_dump(mode="json"))
+    if entry is not None and run:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        kept = Kept(run=run, complete=file_digest(Path(out) / COMPLETE), figures=figures)
+        write_json(entry, kept.model_dump(mode="json"))
+    return figures
 
 
 def known_inputs(params: Mapping[str, Any], spec: ModelSpec | None = None) -> dict[str, Any] | None:
@@ -99,12 +101,12 @@ def known_inputs(params: Mapping[str, Any], spec: ModelSpec | None = None) -> di
         return None
     import torch
 
-    inputs = {**params, "versions": [pfs_core.__version__, torch.__version__]}
-    if spec and ":" in spec.name and spec.name.partition(":")[0] not in ("torchvision", "timm"):
-        from pfs_core.models import build_model
-        from pfs_core.models.from_module import from_module
-        from pfs_core.models.sources import source_digests
+    from pfs_core.models import build_model, is_users_own
+    from pfs_core.models.from_module import from_module
+    from pfs_core.models.sources import source_digests
 
+    inputs = {**params, "versions": [pfs_core.__version__, torch.__version__]}
+    if spec and is_users_own(spec.name):
         with torch.random.fork_rng(devices=[]):
             model = build_model(spec)
         sources = source_digests(model, from_module(spec.name))

@@ -4,7 +4,7 @@ Each takes plain values, as a pipeline passes them, and returns the few numbers 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def split(
         run.dataset(info.dataset, info.fingerprint, "split")
         for name in ("split.json", "dataset.html"):
             run.artifact(Path(out) / name, "split")
-    return kept("split", inputs, out, result)
+    return keep("split", inputs, out, finite(result))
 
 
 def search(
@@ -87,14 +87,7 @@ def search(
         if "search" in info.cost and info.cost["search"].forward_images:
             run.dataset(data.dataset, data.fingerprint, "search")
         run.artifact(out, "gates")
-    return kept("search", known, out, result)
-
-
-def kept(step: str, inputs: Mapping[str, Any] | None, out: str | Path, result: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of a step's result, which a later run may take with its folder."""
-    figures = finite(result)
-    keep(step, inputs, out, figures)
-    return figures
+    return keep("search", known, out, finite(result))
 
 
 def _record(run: StepRun, axis: str, row: dict[str, Any]) -> None:
@@ -135,7 +128,7 @@ def extract(
         }
         run.metrics(result)
         run.artifact(out, "structures")
-    return kept("extract", known, out, result)
+    return keep("extract", known, out, finite(result))
 
 
 def retrain(
@@ -184,7 +177,7 @@ def retrain(
         run.metrics(result)
         run.dataset(data.dataset, data.fingerprint, "training")
         run.artifact(out, "model")
-    return kept(step, known, out, result)
+    return keep(step, known, out, finite(result))
 
 
 def benchmark(
@@ -216,4 +209,4 @@ def benchmark(
             result |= {f"{name}_{runtime}ratio": ratio.ratio for name, ratio in found.ratios_to_dense.items()}
         run.metrics(result)
         run.artifact(out, "latency")
-    return kept("latency", known, out, result)
+    return keep("latency", known, out, finite(result))

@@ -269,10 +269,10 @@ def close_pipeline(succeeded: bool | None) -> None:
     """
 
     def end(parent: Any) -> None:
-
+        pipeline = os.environ["KFP_RUN_ID"]
         done = FINISHED_TAG in parent.data.tags if succeeded is None else succeeded
-        stopped = with_status(parent, os.environ["KFP_RUN_ID"], "KILLED")
-        end_all(parent, os.environ["KFP_RUN_ID"], "FINISHED" if done else "KILLED" if stopped else "FAILED")
+        stopped = with_status(parent, pipeline, "KILLED")
+        end_all(parent, pipeline, "FINISHED" if done else "KILLED" if stopped else "FAILED")
 
     _to_pipeline("how the pipeline ended", end)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pfs_pipelines import following
 from pfs_pipelines.cli import main
 from pfs_pipelines.client import Client
-from pfs_pipelines.following import follow, last_word, own_lines, remedy
+from pfs_pipelines.following import Progress, last_word, own_lines, remedy
 from pfs_pipelines.packages import compile_one
 from pfs_pipelines.workflow import steps, title
 
@@ -53,7 +53,7 @@ def replayed(api, spec):
 def shown(spec, run):
     """The lines of a run that is waited for, and its last state."""
     lines = []
-    return lines, follow(Client(), run, spec, lines.append)
+    return lines, Progress(Client(), run, spec, lines.append).follow()
 
 
 def of(name, spec):
@@ -201,9 +201,8 @@ def test_a_pod_that_waits_says_why_after_a_while_and_what_helps(api, replayed, s
     api.workflows[key] = waiting(recording("pending-then-terminated"), "search-gates", PENDING)
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr(following.time, "monotonic", lambda: next(clock))
-    lines, progress = [], None
-    client = Client()
-    progress = following.Progress(client, key, spec, lines.append)
+    lines, client = [], Client()
+    progress = Progress(client, key, spec, lines.append)
     run = client.get_run(key)
     progress.look(run)
     assert not any("waiting" in line for line in lines)
@@ -263,7 +262,7 @@ def test_running_steps_show_what_they_log(api, replayed, spec):
     api.workflows[key] = status
     api.logs[pod["id"]] = "I1128 09:15:39.868245 1 x]\nsearch epoch 1/10\n"
     client, lines = Client(), []
-    progress = following.Progress(client, key, spec, lines.append, live=True)
+    progress = Progress(client, key, spec, lines.append, live=True)
     progress.look(client.get_run(key))
     api.logs[pod["id"]] += "search epoch 2/10\n"
     progress.look(client.get_run(key))
