@@ -39,7 +39,6 @@ def check(request: CompressRequest, opens_run: bool = True) -> str:
     """
     from pfs_core.data.open import content_of
     from pfs_core.steps.preflight import check as check_request
-    from pfs_core.tracking import open_pipeline
 
     check_request(request)
     content = content_of(request.dataset)
@@ -53,8 +52,17 @@ def check(request: CompressRequest, opens_run: bool = True) -> str:
             "method": request.method,
         }
         unused = {"registered_model"} if request.one_search else {"registered_model", "one_search", "search_budget"}
-        open_pipeline(_title(request), {**request.model_dump(exclude=unused), "budgets": budgets}, tags)
+        _open(_title(request), {**request.model_dump(exclude=unused), "budgets": budgets}, tags)
     return content
+
+
+def _open(name: str, params: Mapping[str, Any], about: Mapping[str, Any] = {}) -> None:
+    """Open the pipeline's run in MLflow, and close what earlier ones have left open."""
+    from pfs_core.tracking import open_pipeline
+    from pfs_core.tracking.leftover import close_earlier
+
+    open_pipeline(name, params, about)
+    close_earlier()
 
 
 def _title(request: CompressRequest) -> str:
@@ -91,13 +99,11 @@ def plan_comparison(
     Raises:
         UserError: a method or seed is missing, unknown or named twice, or a method has no such settings.
     """
-    from pfs_core.tracking import open_pipeline
-
     settings = settings or {}
     changes = check_comparison(dataset, budgets, methods, seeds, recipe_name, settings)
     tags = {"model": model, "dataset": dataset, "budget": " ".join(budgets), "method": " ".join(methods)}
     more = {"recipe": recipe_name, "seeds": " ".join(map(str, seeds)), "method_settings": settings}
-    open_pipeline(f"compare {model} {tags['budget']}", {**tags, **more}, tags)
+    _open(f"compare {model} {tags['budget']}", {**tags, **more}, tags)
     return [
         {"method": method, "budget": budget, "seed": seed, "settings": changes[method]}
         for method, budget, seed in product(methods, budgets, seeds)
@@ -161,9 +167,8 @@ def find_requests(limit: int, claim_hours: float, files: str = "") -> list[dict[
 
     from pfs_core.registry.specs import register_files
     from pfs_core.registry.work import find
-    from pfs_core.tracking import open_pipeline
 
-    open_pipeline("compress new models", {"limit": limit, "claim_hours": claim_hours, "request_files": files})
+    _open("compress new models", {"limit": limit, "claim_hours": claim_hours, "request_files": files})
     if files:
         register_files(files, os.environ.get("KFP_RUN_ID", ""))
     found = find(limit, claim_hours, check_waiting)

@@ -1,4 +1,4 @@
-"""The program of every process of a TrainJob: ``torchrun -m pfs_core.steps.node ADDRESS``.
+"""The program of every process of a TrainJob: ``torchrun --max-restarts 3 -m pfs_core.steps.node ADDRESS``.
 
 The inputs are read from below ADDRESS; the checkpoints and the model are written there.
 """

@@ -1,11 +1,19 @@
 """Runs in MLflow that were left open, because what would have ended them was itself ended."""
 
+import logging
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pfs_core.tracking.outbox import brief_requests
 from pfs_core.tracking.runs import PIPELINE_TAG, STEP_TAG, end_all, milliseconds
+
+logger = logging.getLogger(__package__)
+
+_LONGEST_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,27 @@ def close_leftovers(ended: Callable[[Leftover], str]) -> list[tuple[Leftover, st
                 end_all(MlflowClient().get_run(found.run_id), found.pipeline, status)
             closed.append((found, status))
     return closed
+
+
+def close_earlier() -> None:
+    """End what earlier pipelines on Kubeflow have left open in MLflow, if this one runs there.
+
+    A process of its own asks Kubeflow, with ``pfs runs close``: in a running component kfp has no client. No result
+    depends on it, so one line says what it has done, or why it could not.
+    """
+    if not _is_kubeflows(os.environ.get("KFP_RUN_ID", "")) or not os.environ.get("MLFLOW_TRACKING_URI"):
+        return
+    command = [sys.executable, "-m", "pfs_pipelines.cli", "runs", "close"]
+    env = {name: value for name, value in os.environ.items() if name != "_KFP_RUNTIME"}
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module
+            command, env=env, capture_output=True, text=True, timeout=_LONGEST_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        logger.info(f"runs that were left open in MLflow: no answer within {_LONGEST_SECONDS} s; see pfs runs close")
+        return
+    lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    logger.info(f"runs that were left open in MLflow: {'; '.join(lines[-1:] if done.returncode else lines)}")
 
 
 def _is_kubeflows(pipeline: str) -> bool:

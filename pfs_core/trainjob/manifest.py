@@ -9,6 +9,7 @@ from pydantic import Field
 from pfs_core.config.spec import Config
 from pfs_core.errors import UserError
 from pfs_core.runtime.environment import MLFLOW_LOGIN, SECRETS, SERVERS, mlflow_is_ours
+from pfs_core.runtime.supervise import RESTARTS
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 MANAGER = "pfs.kubeflow.org/launcher"
@@ -69,7 +70,7 @@ def manifest(job: TrainJob, name: str, address: str, run_id: str = "") -> dict[s
     resources |= {job.gpu: str(job.processes)} if job.gpu else {}
     trainer: dict[str, Any] = {
         "image": job.image,
-        "command": ["torchrun", "-m", "pfs_core.steps.node", address],
+        "command": ["torchrun", f"--max-restarts={RESTARTS}", "-m", "pfs_core.steps.node", address],
         "numNodes": job.nodes,
         "numProcPerNode": job.processes,
         "env": env,

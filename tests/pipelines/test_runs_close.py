@@ -11,6 +11,8 @@ from mlflow import MlflowClient
 from pfs_pipelines.cli import main
 from pfs_pipelines.pools import LONGEST_HOURS
 
+from pfs_core import steps
+from pfs_core.config.request import CompressRequest
 from pfs_core.tracking.leftover import leftovers
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -90,3 +92,27 @@ def test_without_an_mlflow_there_is_nothing_to_close(capsys, api, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert main(["runs", "close"]) == 2
     assert "set MLFLOW_TRACKING_URI" in capsys.readouterr().err
+
+
+REQUEST = CompressRequest.parse({"model": "resnet20", "dataset": "digits", "budgets": ["macs=0.5"]}, "request")
+
+
+def test_the_first_step_closes_what_earlier_runs_have_left_open(api, store, monkeypatch, caplog):
+    earlier = json.loads((RECORDED / "terminated-not-closed.json").read_text())["run"]
+    runs, mine = left_open(store, earlier["run_id"]), str(uuid.uuid4())
+    api.recorded |= {earlier["run_id"]: earlier, mine: earlier | {"run_id": mine, "state": "RUNNING"}}
+    monkeypatch.setenv("KFP_RUN_ID", mine)
+    monkeypatch.setenv("_KFP_RUNTIME", "true")  # as in a component
+    steps.check(REQUEST)
+    assert statuses(store, runs) == ["KILLED", "KILLED"]
+    assert f"resnet20: KILLED (Kubeflow's run {earlier['run_id']})" in caplog.text
+    assert [found.pipeline for found in leftovers()] == [mine]
+
+
+def test_a_first_step_that_cannot_ask_kubeflow_goes_on(api, store, monkeypatch, caplog):
+    left_open(store, str(uuid.uuid4()))
+    api.faults = [("GET /apis/v2beta1/healthz", 403)]
+    monkeypatch.setenv("KFP_RUN_ID", str(uuid.uuid4()))
+    steps.check(REQUEST)
+    assert "runs that were left open in MLflow: pfs: " in caplog.text
+

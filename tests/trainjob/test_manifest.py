@@ -40,7 +40,7 @@ def test_it_says_what_was_asked_for(job):
     body = manifest(job, "pfs-retrain-1", "s3://bucket/jobs/1")
     trainer = body["spec"]["trainer"]
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (job.nodes, job.processes)
-    assert trainer["command"] == ["torchrun", "-m", "pfs_core.steps.node", "s3://bucket/jobs/1"]
+    assert trainer["command"] == ["torchrun", "--max-restarts=3", "-m", "pfs_core.steps.node", "s3://bucket/jobs/1"]
     assert trainer.get("resourcesPerNode", {"limits": {}})["limits"].get(job.gpu) == (
         str(job.processes) if job.gpu else None
     )
