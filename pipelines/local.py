@@ -4,15 +4,15 @@ Run as ``python -m pfs_pipelines.local REQUEST.json`` in a process of its own, w
 :mod:`pfs_pipelines.run` for what the user sees.
 """
 
-import json
 import logging
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from pfs_pipelines import forked
+
 from pfs_core.config.request import CompressRequest
-from pfs_core.errors import UserError
 from pfs_core.runtime.progress import user_errors
 from pfs_core.storage.artifacts import COMPLETE, read_json, write_json
 
@@ -22,12 +22,10 @@ RESULTS = {"split": "split", "gates": "search", "structures": "structure", "late
 """The name of each result, and what kind of folder it is (:func:`pfs_core.storage.artifacts.require_result`)."""
 
 
-def check(arguments: dict[str, Any], root: Path) -> None:
+def check(arguments: dict[str, Any]) -> None:
     """Check the pipeline's arguments before anything is started; raises UserError for what is wrong."""
     from pfs_core.steps import preflight
 
-    if "python3" in json.dumps([arguments, str(root)]):
-        raise UserError("kfp's local runner rewrites the word python3 in settings and paths; use others without it")
     preflight.check(CompressRequest.from_arguments(arguments))
 
 
@@ -43,6 +41,9 @@ def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
     try:
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
         define(Placement(local=True))(**for_form(arguments))
+    except SystemExit:
+        tracking.close_pipeline(succeeded=False, stopped=True)
+        raise
     finally:
         tracking.close_pipeline(succeeded=False)  # only does something if the pipeline could not
     write_json(root / "outputs.json", results(root))
@@ -62,8 +63,9 @@ def main() -> None:
     """Read the request, check it and run it; SIGTERM ends it with its runs in MLflow closed."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     request = read_json(sys.argv[1])
+    forked.start()
     with user_errors():
-        check(request["arguments"], Path(request["root"]))
+        check(request["arguments"])
         arguments = request["arguments"]
         logger.info("compress {model} on {dataset} to {budget}, recipe {recipe}, seed {seed}".format_map(arguments))
         logger.info(f"full log: {request['log']}")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -205,25 +205,41 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     command = [sys.executable, "-m", "pfs_pipelines.local", str(run)]
-    error = ""
     with subprocess.Popen(  # noqa: S603 - our own interpreter and module
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                before, mark, text = _ESCAPES.sub("", line).partition(MARK)
-                log.write(before + text)
-                log.flush()
-                if mark and text.startswith("error: "):
-                    error = text.removeprefix("error: ").rstrip()
-                elif mark:
-                    print(text.rstrip(), flush=True)
+            error = _copy(process.stdout, log)
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
+            print("stopping: the step that runs writes a checkpoint (once more stops it at once)", flush=True)
+            process.terminate()
+            try:
+                _copy(process.stdout, log)  # until all of its processes have ended
+            except BaseException:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            print("stopped; the same command goes on from there", flush=True)
             raise
     return process.returncode, error
+
+
+def _copy(output: Iterable[str], log: TextIO) -> str:
+    """Write the lines of the pipeline's process to the log, those that are marked to the terminal as well.
+
+    Returns:
+        The message of a UserError; empty if there was none.
+    """
+    error = ""
+    for line in output:
+        before, mark, text = _ESCAPES.sub("", line).partition(MARK)
+        log.write(before + text)
+        log.flush()
+        if mark and text.startswith("error: "):
+            error = text.removeprefix("error: ").rstrip()
+        elif mark:
+            print(text.rstrip(), flush=True)
+    return error
 
 
 def collect(folder: Path) -> None:

@@ -72,7 +72,7 @@ def fastest(spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int | s
     times = made_once(path, DenseTimes, lambda: _measure(spec, runtimes, counts)).times
     best, *others = sorted(times, key=lambda found: found.milliseconds)
     beside = f", before {', '.join(map(str, others))}" if others else ""
-    logger.info(f"the latency is that in {best}, the fastest for the dense network{beside} ({path})")
+    logger.info(f"latency in {best}, the fastest for the dense network{beside}")
     return best.runtime, best.threads
 
 

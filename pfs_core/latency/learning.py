@@ -60,7 +60,7 @@ def latency_model(
     path = cache_file("latency", here, *network_key(spec, graph), runtime, threads, channel_multiple, block, seed)
 
     def measure() -> LatencyModel:
-        logger.info(f"latency model of {spec.name} in {runtime}: measuring structures for {SECONDS:.0f} s, once here")
+        logger.info(f"latency model of {spec.name} in {runtime}: measured for {SECONDS:.0f} s, once here")
         with pair_timer(spec, graph, runtime, threads) as timer:
             measured = _measure(spec, graph, timer, channel_multiple, block, seed)
         about = {"machine": here, "runtime": runtime, "threads": threads, "channel_multiple": channel_multiple}
@@ -68,8 +68,8 @@ def latency_model(
 
     model = made_once(path, LatencyModel, measure)
     logger.info(
-        f"latency model  dense {model.dense_ms:.3f} ms, error {model.error_median:.1%} (median) and "
-        f"{model.error_p90:.1%} (p90) on {len(model.tested)} structures that it was not fitted to ({path})"
+        f"latency model  dense {model.dense_ms:.3f} ms, error {model.error_median:.1%} (p90 {model.error_p90:.1%}) on "
+        f"{len(model.tested)} other structures"
     )
     return model
 

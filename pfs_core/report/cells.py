@@ -11,6 +11,8 @@ from pfs_core.runtime.cost import StageCost
 _TRAINED = ("network", "MACs", "parameters", "test accuracy [95%]", "epochs")
 _RATIO = "ratio to dense [95%]"
 HEADER = (*_TRAINED, "p50 latency", _RATIO)
+TERMINAL_HEADER = ("network", "MACs", "params", "accuracy, % [95%]", "p50, ms", "to dense [95%]")
+"""A table of at most 80 columns."""
 PAGE_HEADER = (*_TRAINED, "p50 latency, ms [95%]", _RATIO, "file, MiB")
 """A page has room for more than a terminal."""
 MEASUREMENT_HEADER = (
@@ -28,6 +30,34 @@ def table_cells(table: Sequence[NetworkRow]) -> list[Cells]:
         (*_trained_cells(row), f"{row.p50_ms:.3f} ms" if row.p50_ms else "not measured", _ratio_cell(row))
         for row in table
     ]
+
+
+def terminal_cells(table: Sequence[NetworkRow]) -> list[Cells]:
+    """The columns of ``TERMINAL_HEADER``."""
+    return [
+        (
+            row.network,
+            short(row.macs),
+            short(row.params),
+            _percent(row) or "not trained",
+            f"{row.p50_ms:.3f}" if row.p50_ms else "-",
+            _ratio_cell(row),
+        )
+        for row in table
+    ]
+
+
+def short(count: float) -> str:
+    """Return a number with three digits.
+
+    >>> short(2_532_992), short(272_186), short(4_089_184_256), short(64)
+    ('2.53M', '272k', '4.09G', '64')
+    """
+    for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit * 0.9995:
+            value = count / unit
+            return f"{value:.{max(0, 2 - (value >= 9.995) - (value >= 99.95))}f}{sign}"
+    return f"{count:.0f}"
 
 
 def page_cells(table: Sequence[NetworkRow]) -> list[Cells]:
@@ -99,6 +129,14 @@ def lost_cells(row: LostClass) -> Cells:
 def _trained_cells(row: NetworkRow) -> tuple[str, str, str, str, str]:
     accuracy = _with_interval(row.test_accuracy, row.test_accuracy_interval, ".2%") or "not trained"
     return row.network, f"{row.macs:,}", f"{row.params:,}", accuracy, str(row.epochs or "-")
+
+
+def _percent(row: NetworkRow) -> str:
+    """The test accuracy in percent, without the sign."""
+    if row.test_accuracy is None or row.test_accuracy_interval is None:
+        return ""
+    low, high = row.test_accuracy_interval
+    return f"{100 * row.test_accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
 def _ratio_cell(row: NetworkRow) -> str:

@@ -65,9 +65,9 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
 
 
 def markdown(results: Results, summary: ReportSummary, mlflow_page: str = "") -> str:
-    """The verdict, the table and a link."""
+    """The verdict as a list, the table and a link."""
     table = markdown_table(cells.HEADER, cells.table_cells(summary.table))
-    lines = [f"# {results.title}", "", summary.verdict, "", *table]
+    lines = [f"# {results.title}", "", *(f"- {line}" for line in summary.verdict), "", *table]
     if mlflow_page:
         lines += ["", f"[This run in MLflow]({mlflow_page})"]
     return "\n".join(lines) + "\n"

@@ -15,9 +15,9 @@ class ReportSummary(ResultFile):
 
     made_again_by: ClassVar[str] = "write the report again"
 
-    schema_: Literal["pfs.report/1"] = Field(default="pfs.report/1", alias="schema")
-    verdict: str
-    """The run in one sentence."""
+    schema_: Literal["pfs.report/2"] = Field(default="pfs.report/2", alias="schema")
+    verdict: list[str]
+    """The run in a few lines."""
     table: list[NetworkRow]
     figures: dict[str, int | float]
     """The final figures by a flat name."""

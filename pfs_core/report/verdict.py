@@ -1,58 +1,62 @@
-"""A run in a few sentences: what became of time, size and accuracy, and what to try where little did."""
+"""A run in a few lines: what became of time, size and accuracy, and what to try where little did."""
 
 import math
 
+from pfs_core.latency.aiming import WITHIN
 from pfs_core.latency.results import Interval, Ratio
 from pfs_core.report.results import RUNTIME_NAMES, Results
+from pfs_core.report.search_doubts import search_doubts
 from pfs_core.structure import Structure
 from pfs_core.training.metrics import TrainingMetrics
 
 
-def verdict(results: Results) -> str:
-    """Return the run in a few sentences.
+def verdict(results: Results) -> list[str]:
+    """Return the run in a few lines.
 
-    The first one is about time, size and accuracy against the dense network. The second one says how and at which cost
-    the network was pruned. Where the network is not faster, or its latency in doubt, there is one more.
+    The first ones are about time and size against the dense network, accuracy, and whether the budget was met. Where
+    the network is not faster, its latency in doubt, or nothing can be said of the search, there are more.
     """
-    sentences = [_gain(results), _cost(results)]
+    lines = [_gain(results), _accuracy(results), _met(results.structure), _how(results)]
     ratio = results.quoted.ratios_to_dense["pruned"]
     if ratio.verdict != "faster":
         usual = 16 if "avx512f" in results.latency.machine.flags else 8
-        sentences.append(remedy(results.structure, RUNTIME_NAMES[results.quoted.runtime], usual))
+        lines.append(remedy(results.structure, RUNTIME_NAMES[results.quoted.runtime], usual))
+    lines += search_doubts(results)
     if results.latency.noisy:
-        sentences.append(f"The machine was noisy while latency was measured: {'; '.join(results.latency.noisy)}.")
-    return " ".join(sentences)
+        lines.append(f"The machine was noisy while latency was measured: {'; '.join(results.latency.noisy)}.")
+    return lines
 
 
 def _gain(results: Results) -> str:
-    """Time, size and accuracy against the dense network's, e.g. "1.61x faster [1.58, 1.63], 54% smaller"."""
+    """Time and size against the dense network's, e.g. "1.61x faster [1.58, 1.63] in ONNX Runtime, 54% smaller"."""
     ratio = results.quoted.ratios_to_dense["pruned"]
-    cost, dense = results.structure.cost, results.structures["dense"].cost
-    smaller = 1 - cost.params / dense.params
-    parts = [
-        f"{speed_text(ratio)} in {RUNTIME_NAMES[results.quoted.runtime]}",
-        f"{abs(smaller):.0%} {'smaller' if smaller >= 0 else 'larger'}",
-    ]
+    smaller = 1 - results.structure.cost.params / results.structures["dense"].cost.params
+    size = f"{abs(smaller):.0%} {'smaller' if smaller >= 0 else 'larger'}"
+    return f"{speed_text(ratio)} in {RUNTIME_NAMES[results.quoted.runtime]}, {size}"
+
+
+def _accuracy(results: Results) -> str:
+    """The accuracy against that of the dense network, or by itself where that was not trained."""
     if results.dense:
         change, (low, high) = accuracy_difference(results.pruned, results.dense)
-        parts.append(f"accuracy {100 * change:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]")
-    return f"{', '.join(parts)} against the dense network."
+        return f"accuracy {100 * change:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] against the dense network"
+    low, high = results.pruned.test_accuracy_interval
+    return f"accuracy {results.pruned.test_accuracy:.2%} [{low:.2%}, {high:.2%}]; the dense network was not trained"
 
 
-def _cost(results: Results) -> str:
-    cost, dense, budget = results.structure.cost, results.structures["dense"].cost, results.structure.budget
-    others = [name for name in ("dense", "uniform") if name in results.metrics]
-    block = results.structure.block
+def _met(structure: Structure) -> str:
+    """What was asked for and what came out, e.g. "asked for macs=0.5, got 0.454: met"."""
+    budget = structure.budget
     got = f"{budget.achieved:.3f}" if budget.target <= 1 else f"{budget.achieved:,.0f}"
-    parts = [
-        f"{results.spec.name} pruned by {results.method} to {cost.macs:,} MACs, "
-        f"{cost.macs / dense.macs:.1%} of the dense network's {dense.macs:,} "
-        f"(asked for {results.structure.target_budget}, got {got})",
-        f"test accuracy {_accuracy(results.pruned)} on {results.pruned.test_rows:,} images"
-        + "".join(f", {name} {_accuracy(results.metrics[name])}" for name in others),
-        f"cut in blocks of {block} channels" if block > 1 else "cut as in the paper, to any width",
-    ]
-    return "; ".join(parts) + "."
+    over = budget.achieved / budget.target - 1
+    met = "met" if over <= (WITHIN if budget.metric == "latency" else 0) else f"missed by {over:.1%}"
+    return f"asked for {structure.target_budget}, got {got}: {met}"
+
+
+def _how(results: Results) -> str:
+    cost, dense, block = results.structure.cost, results.structures["dense"].cost, results.structure.block
+    cut = f"in blocks of {block} channels" if block > 1 else "as in the paper, to any width"
+    return f"{cost.macs / dense.macs:.1%} of the MACs, by {results.method}, cut {cut}"
 
 
 def speed_text(ratio: Ratio) -> str:
@@ -114,8 +118,3 @@ def _blocks_used(structure: Structure, block: int) -> str:
     emptiest = sorted(widths, key=lambda name: widths[name] / computed[name])[:2]
     examples = ", ".join(f"{name} {widths[name]} of {computed[name]}" for name in emptiest)
     return f"{sum(widths.values()) / sum(computed.values()):.0%} of the channels computed are used ({examples})"
-
-
-def _accuracy(trained: TrainingMetrics) -> str:
-    low, high = trained.test_accuracy_interval
-    return f"{trained.test_accuracy:.2%} [{low:.2%}, {high:.2%}]"

@@ -13,6 +13,8 @@ import os
 import sys
 
 MARK_LINES, MARK = "PFS_MARK_LINES", "[pfs] "
+COLUMNS = 80
+"""The width of a terminal that lines are made for."""
 PACKAGES = ("pfs_core", "pfs_components", "pfs_pipelines")
 
 

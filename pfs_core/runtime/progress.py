@@ -75,6 +75,7 @@ class TimeLeft:
         self.before = before
 
     def __call__(self, done: int, total: int) -> str:
-        """As ``m:ss``."""
-        left = (time.monotonic() - self.start) * (total - done) / (done - self.before)
-        return f"{int(left) // 60}:{int(left) % 60:02d}"
+        """As ``m:ss``, or ``h:mm:ss`` from an hour on."""
+        left = int((time.monotonic() - self.start) * (total - done) / (done - self.before))
+        hours = f"{left // 3600}:" if left >= 3600 else ""
+        return f"{hours}{left // 60 % 60:{'02' if hours else ''}}:{left % 60:02d}"

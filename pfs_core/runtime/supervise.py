@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from pfs_core.errors import UserError
@@ -36,7 +37,7 @@ def supervised(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     It goes on from its checkpoint, at most :data:`RESTARTS` times. What is the user's to put right is final at once,
     and so is a failure that comes back at the same step. SIGTERM goes on to the process.
 
-    A process that has loaded torch may have threads, which a fork would lose: it does the work itself, and so do the
+    A process whose torch may have started threads, which a fork would lose, does the work itself, and so do the
     processes of ``torchrun``, which has its own supervision.
 
     Args:
@@ -46,10 +47,16 @@ def supervised(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         UserError: the work has raised one.
         SystemExit: the work has failed in another way, and said how.
     """
-    if "torch" in sys.modules or "RANK" in os.environ or not hasattr(os, "fork"):
+    if "RANK" in os.environ or not hasattr(os, "fork") or ("torch" in sys.modules and not _has_one_thread()):
         return work()
     with stoppable():
         return _restarted(work)
+
+
+def _has_one_thread() -> bool:
+    """Whether this process has a single thread, as far as the system tells."""
+    threads = Path("/proc/self/task")
+    return threads.is_dir() and len(list(threads.iterdir())) == 1
 
 
 def _restarted(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

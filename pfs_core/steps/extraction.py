@@ -82,7 +82,7 @@ def extract_structures(
         cost = structure.cost
         logger.info(
             f"extract {name:<8} {cost.macs:>13,} MACs  {cost.params:>11,} parameters  "
-            f"{structure.budget.achieved:.4f} of {structure.budget.metric} ({FILES[name]})"
+            f"{structure.budget.metric} {structure.budget.achieved:.3f}"
         )
     return structures
 

@@ -1,11 +1,13 @@
 """The steps that show what came out: the report of one network, and comparisons of several."""
 
 import logging
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pfs_core.config.overrides import prefixed
+from pfs_core.runtime.logs import COLUMNS
 from pfs_core.steps.folders import about
 from pfs_core.tracking import StepRun, finite, mark_finished, step_run
 
@@ -31,7 +33,7 @@ def report(
     """
     from pfs_core.rendering.tables import text_table
     from pfs_core.report import load_results, write_report
-    from pfs_core.report.cells import HEADER, table_cells
+    from pfs_core.report.cells import TERMINAL_HEADER, terminal_cells
     from pfs_core.storage.artifacts import COMPLETE, plain_name
     from pfs_core.storage.digests import file_digest
 
@@ -51,7 +53,8 @@ def report(
             run.params({"report.registered_model": version})
     mark_finished()
     where = [f"registered as {version}"] * bool(version) + [f"in MLflow: {run.url}"] * bool(run.url)
-    for line in [*text_table(HEADER, table_cells(summary.table)), "", summary.verdict, *where]:
+    verdict = [line for text in summary.verdict for line in textwrap.wrap(text, COLUMNS)]
+    for line in [*text_table(TERMINAL_HEADER, terminal_cells(summary.table)), "", *verdict, *where]:
         logger.info(line)
     return finite(figures)
 

@@ -257,7 +257,7 @@ def mark_finished() -> None:
     _to_pipeline("that the last step is done", mark)
 
 
-def close_pipeline(succeeded: bool | None) -> None:
+def close_pipeline(succeeded: bool | None, stopped: bool = False) -> None:
     """End the parent run with its true status, and with it the steps whose end the server has not heard of.
 
     Nothing happens without tracking, where the run has ended already, and under KFP's plugin, which does it itself. A
@@ -266,13 +266,14 @@ def close_pipeline(succeeded: bool | None) -> None:
     Args:
         succeeded: whether the pipeline has; None where that is not known, and its last step decides
             (:func:`mark_finished`).
+        stopped: whether somebody has stopped the pipeline, perhaps between two steps.
     """
 
     def end(parent: Any) -> None:
         pipeline = os.environ["KFP_RUN_ID"]
         done = FINISHED_TAG in parent.data.tags if succeeded is None else succeeded
-        stopped = with_status(parent, pipeline, "KILLED")
-        end_all(parent, pipeline, "FINISHED" if done else "KILLED" if stopped else "FAILED")
+        killed = stopped or with_status(parent, pipeline, "KILLED")
+        end_all(parent, pipeline, "FINISHED" if done else "KILLED" if killed else "FAILED")
 
     _to_pipeline("how the pipeline ended", end)
 

@@ -235,8 +235,8 @@ def backward(
 
 
 def _line(name: str, row: dict[str, Any], epochs: int, time_left: TimeLeft) -> str:
-    validation = f"  validation accuracy {row['val_accuracy']:.4f}" if row.get("val_accuracy") is not None else ""
+    validation = f"  val {row['val_accuracy']:.1%}" if row.get("val_accuracy") is not None else ""
     return (
-        f"{name} epoch {row['epoch']}/{epochs}  loss {row['loss']:.4f}  "
-        f"train accuracy {row['train_accuracy']:.4f}{validation}  left {time_left(row['epoch'], epochs)}"
+        f"{name} epoch {row['epoch']}/{epochs}  loss {row['loss']:.3f}  train {row['train_accuracy']:.1%}{validation}  "
+        f"left {time_left(row['epoch'], epochs)}"
     )

@@ -51,7 +51,7 @@ def planted(monkeypatch, tmp_path):
 def test_the_fastest_is_taken_and_said(planted, caplog, runtime, threads, right):
     with caplog.at_level(logging.INFO):
         assert fastest(SPEC, GRAPH, runtime, threads) == right
-    assert f"the latency is that in {right[0]} on {right[1]} thread(s)" in caplog.text
+    assert f"latency in {right[0]} on {right[1]} thread(s)" in caplog.text
 
 
 def test_all_cores_are_measured_before_one(planted):

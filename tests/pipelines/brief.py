@@ -20,9 +20,11 @@ SETTINGS = {
 CODE = """
 import importlib, json, sys
 from kfp import local
+from pfs_pipelines import forked
 from pfs_pipelines.packages import PIPELINES
 from pfs_pipelines.pools import Placement, for_form
 name, root, arguments = sys.argv[1:]
+forked.start()
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root)
 PIPELINES[name](Placement(local=True))(**for_form(json.loads(arguments)))
 """

@@ -115,4 +115,3 @@ def test_a_first_step_that_cannot_ask_kubeflow_goes_on(api, store, monkeypatch, 
     monkeypatch.setenv("KFP_RUN_ID", str(uuid.uuid4()))
     steps.check(REQUEST)
     assert "runs that were left open in MLflow: pfs: " in caplog.text
-

@@ -21,8 +21,8 @@ def with_ratio(results, ratio, low, high, said):
 
 def test_a_faster_network_leads_with_its_speed_and_gets_no_advice(results):
     said = verdict(with_ratio(results, 0.5, 0.4, 0.625, "faster"))
-    assert said.startswith("2.00x faster [1.60, 2.50] in ONNX Runtime, ")
-    assert "extract.blocks" not in said
+    assert said[0].startswith("2.00x faster [1.60, 2.50] in ONNX Runtime, ")
+    assert "extract.blocks" not in " ".join(said)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def test_a_faster_network_leads_with_its_speed_and_gets_no_advice(results):
 )
 def test_a_network_that_is_not_faster_gets_a_setting_to_try(results, ratio, words, start):
     said = verdict(with_ratio(results, *ratio, words))
-    assert said.startswith(start)
-    assert "try --set extract.blocks=auto" in said
+    assert said[0].startswith(start)
+    assert any("try --set extract.blocks=auto" in line for line in said)
 
 
 def test_in_blocks_it_is_the_stream_or_the_budget_that_helps(results):

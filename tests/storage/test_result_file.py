@@ -177,8 +177,8 @@ LATENCY = {
     "seed": 0,
 }
 REPORT = {
-    "schema": "pfs.report/1",
-    "verdict": "resnet20 is faster.",
+    "schema": "pfs.report/2",
+    "verdict": ["resnet20 is faster."],
     "table": [
         {
             "network": "dense",

@@ -54,7 +54,7 @@ def run(context: SearchContext) -> MethodResult:
     cost = {"pretrain": pretrained.cost} if pretrained else {}
     before = pretrained.elapsed if pretrained else None
     cost["search"] = stage_cost(data.device, checkpoints.elapsed(), images + evaluated, images, before)
-    logger.info(f"search {best['nonzero']:.1%} of the gates of step {best['step']:,} are above 0")
+    logger.info(f"search takes the gates of step {best['step']:,}, of which {best['nonzero']:.1%} are above 0")
     return MethodResult(
         gates=best["gates"],
         history=history.rows,
@@ -169,6 +169,6 @@ def evaluate(network: GatedNetwork, loop: LoopState, normalise: Normalise, valid
 def _line(row: dict[str, Any], steps: int, config: PfsConfig) -> str:
     epochs = f"{row['step'] / steps:.1f}" if config.evaluate_every else str(row["epoch"])
     return (
-        f"epoch {epochs}/{config.epochs}  loss {row['loss']:.4f}  mean gate {row['mean_gate']:.3f}  "
-        f"non-zero {row['nonzero']:.3f}  moved {row['moved']:.3f}  validation accuracy {row['val_accuracy']:.4f}"
+        f"epoch {epochs}/{config.epochs}  loss {row['loss']:.3f}  open {row['nonzero']:.1%}  "
+        f"moved {row['moved']:.1%}  val {row['val_accuracy']:.1%}"
     )

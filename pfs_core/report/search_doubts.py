@@ -1,0 +1,37 @@
+"""Where a run says nothing of its search: the search chose nothing of its own, or the networks learned nothing."""
+
+from pfs_core.report.results import Results
+from pfs_core.structure import Structure
+
+_MOSTLY = 0.6
+
+
+def search_doubts(results: Results) -> list[str]:
+    """Return a line for each reason why the run says nothing of its search."""
+    lines = []
+    pruned, uniform = results.structures["pruned"], results.structures["uniform"]
+    if pruned.widths == uniform.widths:
+        lines.append(
+            "The search did nothing: its widths are those of the uniform network. More epochs of it may help: "
+            "--set search.epochs=N."
+        )
+    if (fixed := not_searched(pruned)) > _MOSTLY:
+        lines.append(
+            f"{fixed:.0%} of the MACs left are in layers that were not searched, so it had little to choose from: "
+            "try a larger budget, or --set search.policy=all, which prunes residual streams too."
+        )
+    chance = max(results.split.rows_per_class.get("test", [0])) / max(1, results.split.rows["test"])
+    if results.dense and results.dense.test_accuracy_interval[0] <= chance:
+        lines.append(
+            f"The dense network has learned nothing (accuracy {results.dense.test_accuracy:.1%}, and {chance:.1%} by "
+            "always naming the most frequent class), so accuracies do not compare: train for longer, "
+            "--set retrain.epochs=N."
+        )
+    return lines
+
+
+def not_searched(structure: Structure) -> float:
+    """Return the share of the MACs that would remain if every group that was searched had its fewest channels."""
+    graph = structure.graph()
+    widths = {group.name: group.blocks if group.prunable else structure.widths[group.name] for group in graph.groups}
+    return graph.cost(widths).macs / structure.cost.macs

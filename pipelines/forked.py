@@ -1,0 +1,71 @@
+"""The steps of a local run, each in a process forked from one that has already imported what steps need.
+
+``kfp.local`` starts a new interpreter a step, and every one of them imports torch, MLflow and kfp again. What a step
+does is the same here: kfp's program for components runs its source on its inputs.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from multiprocessing import forkserver
+from pathlib import Path
+
+from kfp.local import status
+from kfp.local.subprocess_task_handler import SubprocessTaskHandler
+
+PRELOAD = ("kfp.dsl.executor_main", "torch", "torchvision", "mlflow", "mlflow.store.tracking.sqlalchemy_store")
+"""What most steps import, which takes seconds; a module that is missing is left out."""
+_RUNTIME = "_KFP_RUNTIME"
+"""A variable that is set where kfp runs a component; kfp then imports a small part of itself."""
+
+
+def start() -> None:
+    """Start the process that the steps are forked from, and let kfp's runner fork them.
+
+    It imports its modules while the caller goes on.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOAD))
+    os.environ[_RUNTIME] = "true"
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ[_RUNTIME]
+    SubprocessTaskHandler.run = run
+
+
+def run(task: SubprocessTaskHandler) -> status.Status:
+    """Run a step to its end, as kfp's method of this name does; what it prints goes to this process's own output."""
+    _, _, _, source, *arguments = task.full_command
+    environment = {**os.environ, **task.env_vars, _RUNTIME: "true"}
+    process = multiprocessing.get_context("forkserver").Process(target=_step, args=(source, arguments, environment))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    process.start()
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        process.join()
+    except BaseException:
+        process.terminate()
+        process.join()  # until it has written its checkpoint
+        raise
+    return status.Status.SUCCESS if process.exitcode == 0 else status.Status.FAILURE
+
+
+def _step(source: str, arguments: list[str], environment: dict[str, str]) -> None:
+    """What the process of a step does.
+
+    Args:
+        source: that of the component, with its imports.
+        arguments: of kfp's program for components.
+        environment: the environment variables.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    from kfp.dsl.executor_main import executor_main
+
+    with tempfile.TemporaryDirectory() as folder:
+        component = Path(folder) / "component.py"
+        component.write_text(source, encoding="utf-8")
+        sys.argv = ["executor_main", "--component_module_path", str(component), *arguments]
+        executor_main()

@@ -1,0 +1,35 @@
+"""Where a run says nothing of its search, a line says why."""
+
+import dataclasses
+
+from pfs_core.report.search_doubts import not_searched, search_doubts
+
+
+def with_pruned(results, **changes):
+    pruned = results.structure.model_copy(update=changes)
+    return dataclasses.replace(results, structures={**results.structures, "pruned": pruned})
+
+
+def test_the_widths_of_the_uniform_network_are_nothing_of_its_own(results):
+    said = search_doubts(with_pruned(results, widths=results.structures["uniform"].widths))
+    assert any(line.startswith("The search did nothing") for line in said)
+
+
+def test_what_was_not_searched_is_what_remains_at_the_fewest_channels(results):
+    structure = results.structure
+    graph = structure.graph()
+    fewest = {g.name: g.blocks if g.prunable else structure.widths[g.name] for g in graph.groups}
+    cut = structure.model_copy(update={"widths": fewest, "cost": graph.cost(fewest)})
+    assert not_searched(cut) == 1
+    assert 0 < not_searched(structure) < 1
+    said = search_doubts(with_pruned(results, widths=fewest, cost=cut.cost))
+    assert any(line.startswith("100% of the MACs left") for line in said)
+
+
+def test_a_dense_network_at_chance_compares_with_nothing(results):
+    dense = results.metrics["dense"].model_copy(update={"test_accuracy_interval": (0.05, 0.15)})
+    said = search_doubts(dataclasses.replace(results, metrics={**results.metrics, "dense": dense}))
+    assert any(line.startswith("The dense network has learned nothing") for line in said)
+    able = dense.model_copy(update={"test_accuracy_interval": (0.9, 0.95)})
+    said = search_doubts(dataclasses.replace(results, metrics={**results.metrics, "dense": able}))
+    assert not any(line.startswith("The dense network has learned nothing") for line in said)
