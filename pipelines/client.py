@@ -27,6 +27,8 @@ from pfs_core.storage.retry import retried
 ATTEMPTS = 4
 """How often a GET request is made that the server fails to answer; requests that change something are made once."""
 _FIRST_WAIT = 0.5
+_NO_LOG = ("{'error_message':", '{"error_message":')
+"""What the server answers, as if all were well, where a log is gone."""
 _TIMEOUT = (10, 60)  # seconds to connect, to answer
 
 
@@ -106,7 +108,7 @@ class Client(kfp.client.Client):
             text: str = self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log", "str") or ""
         except (UserError, ServerError):
             return ""
-        return text
+        return "" if text.startswith(_NO_LOG) else text
 
     def _get(self, path: str, kind: str) -> Any:
         """Return what the server answers to a request that kfp has no method for."""

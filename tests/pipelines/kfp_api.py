@@ -108,7 +108,8 @@ class KfpApi:
             manifest = {"status": self.found(self.workflows, found[1])}
             return {"run": {"id": found[1]}, "pipeline_runtime": {"workflow_manifest": json.dumps(manifest)}}
         if found := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
-            return self.found(self.logs, found[2])
+            gone = {"error_message": "BadRequestError: Failed to read logs for run", "error_details": "NoSuchKey"}
+            return self.logs.get(found[2], gone)
         if not path.startswith(PREFIX):
             raise RefusedError(404, "Not Found")
         kind, *rest = path.removeprefix(PREFIX).strip("/").replace(":", "/").split("/")
