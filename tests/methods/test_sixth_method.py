@@ -42,7 +42,7 @@ def test_a_sixth_method_is_one_package_and_one_row(toy, no_memory, digits, tmp_p
     steps.report(digits, gates, structures, [model], latency, page)
     text = (page / "report.html").read_text()
     assert "Toy: the first channels, no questions asked" in text
-    assert "pruned by Toy" in text
+    assert "by Toy, cut" in text
 
 
 def test_its_settings_are_checked(toy):
