@@ -211,7 +211,7 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
         assert process.stdout is not None
         try:
             error = _copy(process.stdout, log)
-        except BaseException:
+        except BaseException as stop:
             print("stopping: the step that runs writes a checkpoint (once more stops it at once)", flush=True)
             process.terminate()
             try:
@@ -220,6 +220,8 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             print("stopped; the same command goes on from there", flush=True)
+            if isinstance(stop, KeyboardInterrupt):
+                raise SystemExit(128 + signal.SIGINT) from None
             raise
     return process.returncode, error
 

@@ -1,0 +1,106 @@
+"""Ctrl-C at a terminal: a run writes its checkpoint and says how to go on; once more ends it at once."""
+
+import os
+import pty
+import subprocess
+import sys
+import time
+
+import mlflow
+from mlflow import MlflowClient
+
+from pfs_core.runtime.logs import COLUMNS
+from tests.pipelines.test_run import RUN
+
+COMMAND = (*RUN, "--set", "search.epochs=2000")
+CTRL_C = b"\x03"
+
+
+class Terminal:
+    """A process that a person has started at a terminal of 80 columns."""
+
+    def __init__(self, command, cwd):
+        self.text = b""
+        pid, self.master = pty.fork()
+        if pid == 0:
+            os.chdir(cwd)
+            os.execve(command[0], command, {**os.environ, "COLUMNS": str(COLUMNS)})
+        self.pid = pid
+
+    def read(self):
+        """Read on; returns whether there may be more."""
+        try:
+            self.text += os.read(self.master, 4096)
+        except OSError:  # nobody has the other end any more
+            return False
+        return True
+
+    def until(self, words):
+        while words not in self.text:
+            assert self.read(), self.text.decode()
+
+    def press(self, key):
+        os.write(self.master, key)
+
+    def ended(self):
+        """Read to the end; returns the exit code."""
+        while self.read():
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def in_mlflow(work):
+    """The status of every run in the store, by its step."""
+    mlflow.set_tracking_uri(f"sqlite:///{work / 'pfs-runs' / 'mlflow.db'}")
+    found = MlflowClient().search_runs([mlflow.get_experiment_by_name("pfs-resnet20").experiment_id])
+    return {run.data.tags["pfs.step"]: run.info.status for run in found}
+
+
+def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path):
+    terminal = Terminal(COMMAND, tmp_path)
+    terminal.until(b"search epoch 3/")
+    terminal.press(CTRL_C)
+    assert terminal.ended() == 130
+    said = terminal.text.decode()
+    assert "stopping: the step that runs writes a checkpoint (once more stops it at once)" in said
+    assert "; start again to go on" in said
+    assert said.rstrip().endswith("stopped; the same command goes on from there")
+    assert "retrain" not in said
+    assert "Traceback" not in said
+    assert in_mlflow(tmp_path) == {"pipeline": "KILLED", "split": "FINISHED", "search": "KILLED"}
+    assert max(len(line) for line in said.splitlines() if not line.startswith("full log: ")) <= COLUMNS
+    again = Terminal(COMMAND, tmp_path)
+    again.until(b"search epoch ")
+    again.press(CTRL_C)
+    again.ended()
+    assert b"going on in pfs-runs/resnet20-digits-macs0.5-seed0-" in again.text
+    assert b"going on from checkpoint" in again.text
+    assert b"search epoch 1/" not in again.text
+
+
+def test_a_second_ctrl_c_leaves_no_process(tmp_path):
+    terminal = Terminal(COMMAND, tmp_path)
+    terminal.until(b"search epoch 2/")
+    terminal.press(CTRL_C)
+    terminal.until(b"stopping")
+    terminal.press(CTRL_C)
+    assert terminal.ended() == 130
+    while of_this_run(tmp_path):
+        time.sleep(0.05)
+
+
+def of_this_run(folder):
+    """The processes that work in a folder."""
+    done = subprocess.run([sys.executable, "-c", SEARCH, str(folder)], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+SEARCH = """
+import os, sys
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        if os.readlink(f"/proc/{pid}/cwd") == sys.argv[1]:
+            print(pid)
+    except OSError:
+        pass
+"""
