@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pfs_pipelines.arguments import OPTIONS, named_model, with_method
 from pfs_pipelines.cluster_commands import add_cluster_commands
@@ -52,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
 
     options = ("model", "dataset", "budget", "method", "recipe", "set", "seed")
     sub = command("run", run, "run the whole pipeline on this machine", *options)
+    sub.set_defaults(model=None, dataset=None, budget=None, seed=None)  # what is not given is that of --again
+    again = "ask for what an earlier run was asked for, but for the options that are given"
+    sub.add_argument("--again", type=Path, metavar="FOLDER", help=again)
     also = "networks to train as well: dense (default), uniform, dense,uniform or none"
     sub.add_argument("--compare", metavar="NETWORKS", help=also)
     sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
@@ -78,18 +82,22 @@ def run(a: argparse.Namespace) -> int:
 
     settings = parse_settings(a.settings, ("model", *STAGES))
     settings["search"] = with_method(a.method, settings["search"])
-    name, settings["model"] = named_model(a.model, settings["model"])
-    local = a.dataset if a.dataset == "digits" or not Path(a.dataset).exists() else str(Path(a.dataset).absolute())
-    asked = {
-        "model": name,
-        "dataset": local,
-        "budgets": [a.budget],
-        "recipe": a.recipe or default_recipe(a.dataset),
-        "seed": a.seed,
-        "networks": _networks(a.compare, settings["retrain"].get("start") == "inherited"),
-        "registered_model": a.register,
-        **{f"{stage}_settings": values for stage, values in settings.items()},
-    }
+    asked: dict[str, Any] = {"model": "resnet20", "dataset": "digits", "budgets": ["macs=0.5"]}
+    if a.again:
+        asked = CompressRequest.load(a.again / "run.json").model_dump()
+    if a.model:
+        asked["model"], asked["model_settings"] = named_model(a.model, {})
+    if a.dataset:
+        asked["dataset"] = a.dataset
+        if a.dataset != "digits" and Path(a.dataset).exists():
+            asked["dataset"] = str(Path(a.dataset).absolute())
+    given = {"budgets": [a.budget], "recipe": a.recipe, "seed": a.seed, "registered_model": a.register}
+    asked |= {name: value for name, value in given.items() if value not in ("", None, [None])}
+    asked["recipe"] = asked.get("recipe") or default_recipe(asked["dataset"])
+    for stage, values in settings.items():
+        asked[f"{stage}_settings"] = {**asked.get(f"{stage}_settings", {}), **values}
+    if a.compare is not None or not a.again:
+        asked["networks"] = _networks(a.compare, asked["retrain_settings"].get("start") == "inherited")
     return run_pipeline(CompressRequest.parse(asked, "request"), a.out, a.fresh)
 
 

@@ -60,6 +60,30 @@ def test_the_run_json_has_the_arguments_of_the_pipeline(run):
     }
 
 
+def test_a_run_asks_again_for_what_another_was_asked_for(run, tmp_path):
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    (earlier / "run.json").write_text(json.dumps({"arguments": ASKED.arguments()}))
+    changes = ("--set=search.epochs=7", "--set=extract.floor=0.1", "--budget", "macs=0.3", "--seed", "0")
+    folder = run("--again", str(earlier), *changes)
+    settings = {"search_settings": {**ASKED.search_settings, "epochs": 7}, "extract_settings": {"floor": 0.1}}
+    assert CompressRequest.load(folder / "run.json") == ASKED.model_copy(
+        update={"budgets": ["macs=0.3"], "seed": 0, **settings}
+    )
+
+
+def test_nothing_changed_is_the_same_request(run, tmp_path):
+    earlier = run("--recipe", "demo", "--seed", "3", "--compare", "none", "--set", "model.width=4")
+    before = CompressRequest.load(earlier / "run.json")
+    (tmp_path / "runs").rename(tmp_path / "earlier")
+    assert CompressRequest.load(run("--again", str(tmp_path / "earlier" / earlier.name)) / "run.json") == before
+
+
+def test_a_folder_without_a_run_cannot_be_asked_for_again(tmp_path, capsys):
+    assert main(["run", "--again", str(tmp_path)]) == 2
+    assert "run.json" in capsys.readouterr().err
+
+
 def test_a_request_survives_its_arguments():
     assert CompressRequest.from_arguments(ASKED.arguments()) == ASKED
 
