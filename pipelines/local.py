@@ -5,6 +5,8 @@ Run as ``python -m pfs_pipelines.local REQUEST.json`` in a process of its own, w
 """
 
 import logging
+import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -13,20 +15,56 @@ from typing import Any
 from pfs_pipelines import forked
 
 from pfs_core.config.request import CompressRequest
+from pfs_core.errors import UserError
 from pfs_core.runtime.progress import user_errors
 from pfs_core.storage.artifacts import COMPLETE, read_json, write_json
 
 logger = logging.getLogger(__package__)
 
+_LEAST_FREE = 2**30  # bytes
+_ANSWER_SECONDS = 5
 RESULTS = {"split": "split", "gates": "search", "structures": "structure", "latency": "latency", "report": "report"}
 """The name of each result, and what kind of folder it is (:func:`pfs_core.storage.artifacts.require_result`)."""
 
 
-def check(arguments: dict[str, Any]) -> None:
-    """Check the pipeline's arguments before anything is started; raises UserError for what is wrong."""
+def check(arguments: dict[str, Any], root: Path) -> None:
+    """Check what can be checked before anything is started; raises UserError for what is wrong."""
     from pfs_core.steps import preflight
 
+    check_disk(root)
+    check_mlflow(os.environ.get("MLFLOW_TRACKING_URI", ""))
     preflight.check(CompressRequest.from_arguments(arguments))
+
+
+def check_disk(root: Path) -> None:
+    """Raise UserError unless there is room for the results of a run."""
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    if (free := shutil.disk_usage(place).free) < _LEAST_FREE:
+        raise UserError(
+            f"{place} has {free / 2**30:.1f} GiB left on its disk, and a run may need {_LEAST_FREE / 2**30:.0f} GiB; "
+            "make room, or name another folder with --out"
+        )
+
+
+def check_mlflow(uri: str) -> None:
+    """Raise UserError if ``uri`` is of a server that does not answer; later on, a run gets by without it."""
+    from urllib.error import HTTPError, URLError
+    from urllib.parse import urlsplit
+    from urllib.request import urlopen
+
+    address = urlsplit(uri)
+    if address.scheme not in ("http", "https"):
+        return
+    shown = address._replace(netloc=address.netloc.rpartition("@")[2])
+    try:
+        urlopen(shown._replace(path=f"{address.path.rstrip('/')}/health").geturl(), timeout=_ANSWER_SECONDS).close()  # noqa: S310
+    except HTTPError:
+        pass  # it answers, and says later what it does not like
+    except (URLError, OSError) as e:
+        raise UserError(
+            f"MLflow at {shown.geturl()} does not answer ({getattr(e, 'reason', e)}); start it, or unset "
+            "MLFLOW_TRACKING_URI to keep the runs here"
+        ) from None
 
 
 def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
@@ -65,7 +103,7 @@ def main() -> None:
     request = read_json(sys.argv[1])
     forked.start()
     with user_errors():
-        check(request["arguments"])
+        check(request["arguments"], Path(request["root"]))
         arguments = request["arguments"]
         logger.info("compress {model} on {dataset} to {budget}, recipe {recipe}, seed {seed}".format_map(arguments))
         logger.info(f"full log: {request['log']}")

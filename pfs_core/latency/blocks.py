@@ -69,7 +69,7 @@ def runtime_block(runtime: str, threads: int = 1) -> int:
         )
 
     times = made_once(path, WidthTimes, measure)
-    logger.info(f"{runtime} computes {times.block} channels at once ({path})")
+    logger.info(f"{runtime} computes {times.block} channels at once")
     return times.block
 
 

@@ -7,11 +7,12 @@ from pfs_core.data.open import check_dataset
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.methods.registry import METHODS, Method, method_config
 from pfs_core.models import build_model
+from pfs_core.steps.foreseen import check_foreseen
 from pfs_core.structure import FILES
 
 
 def check(request: CompressRequest) -> None:
-    """Check that a request can be carried out, in a second or two and without reading images.
+    """Check that a request can be carried out, in some seconds and without reading images.
 
     Raises:
         UserError: something is wrong with it.
@@ -19,6 +20,7 @@ def check(request: CompressRequest) -> None:
     check_settings(request)
     build_model(ModelSpec.parse({"name": request.model, "kwargs": request.model_settings}, "model"))
     check_dataset(request.dataset)
+    check_foreseen(request)
 
 
 def check_settings(request: CompressRequest) -> None:

@@ -1,0 +1,70 @@
+"""What would be found out hours later: budgets that no cut reaches, and runtimes that are not there."""
+
+from pfs_core.config.overrides import recipe_for
+from pfs_core.config.request import CompressRequest
+from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import ExtractConfig, LatencyConfig
+from pfs_core.errors import UserError
+from pfs_core.methods.registry import method_config
+from pfs_core.models import build_model, published_fields
+
+_MARGIN = 1.1
+"""How much more a cut may cost by images of another size than a network was published for."""
+_DIGITS = {"input_shape": (1, 8, 8), "num_classes": 10}
+
+
+def check_foreseen(request: CompressRequest) -> None:
+    """Check what the request's later steps would refuse, as far as it is known without the images.
+
+    Raises:
+        UserError: no cut reaches a budget, or a runtime is not installed.
+    """
+    recipe = recipe_for(request.recipe, request.dataset)
+    extract: ExtractConfig = recipe.stage("extract", request.extract_settings)
+    latency: LatencyConfig = recipe.stage("latency", request.latency_settings)
+    budgets = [Budget.from_text(text) for text in request.budgets]
+    _check_runtimes(extract, latency, any(budget.metric == "latency" for budget in budgets))
+    _check_budgets(request, extract, [budget for budget in budgets if budget.metric != "latency"])
+
+
+def _check_runtimes(extract: ExtractConfig, latency: LatencyConfig, in_time: bool) -> None:
+    from pfs_core.latency.runtimes import missing
+
+    why = {name: reason for name in latency.runtimes if (reason := missing(name))}
+    if len(why) == len(set(latency.runtimes)):
+        raise UserError(f"latency.runtimes: {'; '.join(f'{name}: {reason}' for name, reason in why.items())}")
+    if extract.runtime != "auto" and (in_time or extract.blocks == "auto") and (reason := missing(extract.runtime)):
+        raise UserError(f"extract.runtime={extract.runtime}: {reason}")
+
+
+def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: list[Budget]) -> None:
+    """Raise UserError for a budget below the smallest structure.
+
+    Images other than the digits are not known yet. The network is then taken as it was published, and a budget refused
+    that is out of reach by more than what their size and their classes may change.
+    """
+    from pfs_core.channels import trace
+    from pfs_core.structure.budget_cut import check_reachable, min_widths
+
+    search = method_config(recipe_for(request.recipe, request.dataset), request.search_settings)
+    known = request.dataset == "digits"
+    fields = _DIGITS if known else published_fields(request.model)
+    spec = ModelSpec.parse({**fields, "name": request.model, "kwargs": request.model_settings}, "model")
+    try:
+        graph = trace(build_model(spec), spec.input_shape, search.policy, search.placement)
+    except UserError:
+        if known:
+            raise
+        return  # images of another size may be right
+    widths = graph.expanded(search.expand, search.expand_stream)
+    smallest, dense = graph.cost(min_widths(graph, widths, extract.channel_multiple, extract.floor)), graph.cost()
+    for budget in budgets:
+        if known:
+            check_reachable(graph, widths, budget, extract.channel_multiple, extract.floor)
+            continue
+        share = getattr(smallest, budget.metric) / getattr(dense, budget.metric)
+        if budget.target <= 1 and share > _MARGIN * budget.target:
+            raise UserError(
+                f"budget {budget} cannot be reached: the smallest structure has some {share:.0%} of the "
+                f"{budget.metric}; ask for more, or lower extract.channel_multiple or extract.floor"
+            )

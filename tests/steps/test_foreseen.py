@@ -1,0 +1,53 @@
+"""What later steps would refuse is refused before the first one."""
+
+import pytest
+
+from pfs_core.config.request import CompressRequest
+from pfs_core.errors import UserError
+from pfs_core.steps.preflight import check
+from tests.data.folders import images, png, write
+
+
+def request(**changes):
+    values = {"model": "resnet20", "dataset": "digits", "budgets": ["macs=0.5"], **changes}
+    return CompressRequest.parse(values, "request")
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """A dataset of which nothing is known before it is read."""
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train.parquet", [png(image) for image in images(4)], [0, 1, 0, 1])
+    return str(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"budgets": ["macs=0.05"], "extract_settings": {"channel_multiple": 16}}, "so ask for macs=0.5998 or more"),
+        ({"budgets": ["params=0.3"], "extract_settings": {"floor": 0.9}}, "budget params=0.3 cannot be reached"),
+        ({"budgets": ["macs=0.5", "macs=9G"]}, "is over the dense network's"),
+        ({"latency_settings": {"runtimes": ["openvino"]}}, "latency.runtimes: openvino: not installed"),
+        ({"extract_settings": {"runtime": "openvino"}}, "extract.runtime=openvino: not installed"),
+        ({"budgets": ["latency=0.5"], "extract_settings": {"runtime": "openvino", "blocks": 1}}, "not installed"),
+    ],
+)
+def test_what_no_cut_reaches_and_what_is_not_installed_is_known_first(monkeypatch, changes, says):
+    found = "pfs_core.latency.runtimes.importlib.util.find_spec"
+    monkeypatch.setattr(found, lambda name: None if name == "openvino" else object())
+    with pytest.raises(UserError, match=says):
+        check(request(**changes))
+
+
+def test_a_runtime_that_is_not_used_need_not_be_there(monkeypatch):
+    monkeypatch.setattr("pfs_core.latency.runtimes.missing", lambda name: "absent" if name == "openvino" else "")
+    check(request(extract_settings={"runtime": "openvino", "blocks": 1}))
+    check(request(latency_settings={"runtimes": ["openvino", "eager"]}))
+
+
+def test_by_images_that_are_not_known_only_what_is_far_out_of_reach_is_refused(colours):
+    near = {"dataset": colours, "extract_settings": {"channel_multiple": 16}}
+    with pytest.raises(UserError, match="the smallest structure has some"):
+        check(request(budgets=["macs=0.05"], **near))
+    check(request(budgets=["macs=0.59"], **near))
+    check(request(budgets=["macs=1000"], **near))  # what that is in images of their size is not known
