@@ -15,11 +15,13 @@ from typing import Any, TextIO
 
 from pfs_core.config.request import DEFAULT_METHOD, CompressRequest
 from pfs_core.errors import UserError
-from pfs_core.runtime.logs import MARK, MARK_LINES
+from pfs_core.runtime.logs import COLUMNS, MARK, MARK_LINES, PASSING_MARK, TERMINAL
 from pfs_core.steps.kept import FRESH, RUNS
 from pfs_core.storage.artifacts import COMPLETE, check_parents, plain_name, read_json, write_json
 
 STORE, LOG, CHECKPOINTS = "mlflow.db", "run.log", "PFS_CHECKPOINTS"
+_CLEAR = "\r\x1b[K"
+"""Takes the terminal back to the start of a line, and the line away."""
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # the colours of kfp's own messages
 
 
@@ -178,7 +180,7 @@ def environment(store: Path, run_id: str, fresh: bool = False) -> dict[str, str]
         "MLFLOW_TRACKING_URI": uri,
         "KFP_RUN_ID": run_id,
         "PYTHONUNBUFFERED": "1",
-        MARK_LINES: "1",
+        MARK_LINES: TERMINAL if sys.stdout.isatty() else "1",
         RUNS: str(store.absolute()),
         **({FRESH: "1"} if fresh else {}),
     }
@@ -212,7 +214,8 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
         try:
             error = _copy(process.stdout, log)
         except BaseException as stop:
-            print("stopping: the step that runs writes a checkpoint (once more stops it at once)", flush=True)
+            clear = _CLEAR if sys.stdout.isatty() else ""
+            print(f"{clear}stopping: the step that runs writes a checkpoint (once more stops it at once)", flush=True)
             process.terminate()
             try:
                 _copy(process.stdout, log)  # until all of its processes have ended
@@ -232,15 +235,23 @@ def _copy(output: Iterable[str], log: TextIO) -> str:
     Returns:
         The message of a UserError; empty if there was none.
     """
-    error = ""
+    error, clear = "", ""
     for line in output:
-        before, mark, text = _ESCAPES.sub("", line).partition(MARK)
+        plain = _ESCAPES.sub("", line)
+        before, mark, text = plain.partition(PASSING_MARK)
+        if mark and not before:
+            print(f"{_CLEAR}{text.rstrip()[: COLUMNS - 1]}", end="", flush=True)
+            clear = _CLEAR
+            continue
+        before, mark, text = plain.partition(MARK)
         log.write(before + text)
         log.flush()
         if mark and text.startswith("error: "):
             error = text.removeprefix("error: ").rstrip()
         elif mark:
-            print(text.rstrip(), flush=True)
+            print(f"{clear}{text.rstrip()}", flush=True)
+            clear = ""
+    print(clear, end="", flush=True)
     return error
 
 

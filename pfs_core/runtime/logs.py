@@ -5,14 +5,19 @@ Every module that has something to tell logs it to the logger of its package. A 
 ``logging.basicConfig`` has been called.
 
 ``pfs run`` sets ``PFS_MARK_LINES`` for its steps, and they put a mark before these lines so that it can tell them from
-everything else that their processes print. Elsewhere, as in a pod's log, they are plain lines.
+everything else that their processes print. Elsewhere, as in a pod's log, they are plain lines. How far a loop is inside
+an epoch is a line a minute; at a terminal (``PFS_MARK_LINES=terminal``) the next line takes the place of such a line.
 """
 
 import logging
 import os
 import sys
 
-MARK_LINES, MARK = "PFS_MARK_LINES", "[pfs] "
+MARK_LINES, MARK, PASSING_MARK = "PFS_MARK_LINES", "[pfs] ", "[pfs~] "
+TERMINAL = "terminal"
+"""The value of ``MARK_LINES`` where somebody reads along at a terminal."""
+PASSING = {"passing": True}
+"""``extra`` of a record whose line the next one may take the place of."""
 COLUMNS = 80
 """The width of a terminal that lines are made for."""
 PACKAGES = ("pfs_core", "pfs_components", "pfs_pipelines")
@@ -23,9 +28,16 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def marked(line: str) -> str:
+def marked(line: str, passing: bool = False) -> str:
     """The line as the terminal gets it: with the mark in front where ``pfs run`` reads along."""
-    return f"{MARK}{line}" if MARK_LINES in os.environ else line
+    if MARK_LINES not in os.environ:
+        return line
+    return f"{PASSING_MARK if passing and at_terminal() else MARK}{line}"
+
+
+def at_terminal() -> bool:
+    """Whether ``pfs run`` reads along for somebody at a terminal."""
+    return os.environ.get(MARK_LINES) == TERMINAL
 
 
 class TerminalHandler(logging.Handler):
@@ -34,7 +46,7 @@ class TerminalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line to what ``sys.stdout`` is now, since it may be redirected after the handler was made."""
         if first_process():
-            sys.stdout.write(f"{marked(self.format(record))}\n")
+            sys.stdout.write(f"{marked(self.format(record), getattr(record, 'passing', False))}\n")
             sys.stdout.flush()
 
 

@@ -1,6 +1,7 @@
 """How far a step is, and how a step in a process of its own tells the user what is wrong."""
 
 import contextlib
+import logging
 import signal
 import threading
 import time
@@ -9,7 +10,9 @@ from typing import Any
 
 from pfs_core.errors import UserError
 from pfs_core.runtime.environment import adopt_mlflow
-from pfs_core.runtime.logs import log_to_terminal, marked
+from pfs_core.runtime.logs import PASSING, at_terminal, log_to_terminal, marked
+
+logger = logging.getLogger(__package__)
 
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a process that SIGTERM has ended."""
@@ -79,3 +82,42 @@ class TimeLeft:
         left = int((time.monotonic() - self.start) * (total - done) / (done - self.before))
         hours = f"{left // 3600}:" if left >= 3600 else ""
         return f"{hours}{left // 60 % 60:{'02' if hours else ''}}:{left % 60:02d}"
+
+
+class EpochProgress:
+    """Says now and then how far a loop is inside an epoch: every two seconds at a terminal, else once a minute.
+
+    Args:
+        name: of the loop.
+        epochs: that it has.
+        steps: of each epoch.
+        step: steps that were done before.
+    """
+
+    def __init__(self, name: str, epochs: int, steps: int, step: int) -> None:
+        self._name, self._epochs, self._steps = name, epochs, steps
+        self._left = TimeLeft(step)
+        self._every = 2.0 if at_terminal() else 60.0
+        self._last, self._images = time.monotonic(), -1
+
+    def __call__(self, epoch: int, step: int, images: int) -> None:
+        """Log a line if it is time for one.
+
+        Args:
+            epoch: the epoch, counted from 1.
+            step: steps done, in all epochs.
+            images: images done, in all epochs.
+        """
+        seconds = time.monotonic() - self._last
+        if self._images < 0:
+            self._images = images
+        if seconds < self._every:
+            return
+        rate = (images - self._images) / seconds
+        self._last, self._images = time.monotonic(), images
+        share = (step - (epoch - 1) * self._steps) / self._steps
+        left = self._left(step, self._epochs * self._steps)
+        logger.info(
+            f"{self._name} epoch {epoch}/{self._epochs}  {share:.0%} of it  {rate:,.0f} images/s  left {left}",
+            extra=PASSING,
+        )

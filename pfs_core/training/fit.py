@@ -22,7 +22,7 @@ from pfs_core.nn.subsampled_conv import subsample_first
 from pfs_core.nn.weights import weights_of
 from pfs_core.runtime.device import autocast, resolve_precision, reuse_memory
 from pfs_core.runtime.distributed import ALONE, Ranks
-from pfs_core.runtime.progress import Record, TimeLeft
+from pfs_core.runtime.progress import EpochProgress, Record, TimeLeft
 from pfs_core.training.checkpoints import Checkpoints, CheckpointStage
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.loop_state import LoopState
@@ -101,6 +101,7 @@ def fit(
         for row in history:
             record(row)
     time_left = TimeLeft(loop.epoch - 1)
+    progress = EpochProgress(name, epochs, training.steps(config.batch_size), loop.step)
     for epoch in range(loop.epoch, epochs + 1):
         done = loop.begin(epoch)
         lr = lr if done else optimisation.lr
@@ -110,6 +111,7 @@ def fit(
                 before_step()
             optimisation.step()
             loop.add(sums, len(target))
+            progress(epoch, loop.step, loop.images * ranks.world)
             if checkpoints and checkpoints.due(loop.step):
                 # A checkpoint with weights that are not finite could not be resumed from. The check waits for the
                 # device, so it is made here and after each epoch, and not in every step.

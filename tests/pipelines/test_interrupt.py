@@ -24,7 +24,8 @@ class Terminal:
         pid, self.master = pty.fork()
         if pid == 0:
             os.chdir(cwd)
-            os.execve(command[0], command, {**os.environ, "COLUMNS": str(COLUMNS)})
+            kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+            os.execve(command[0], command, {**kept, "COLUMNS": str(COLUMNS)})
         self.pid = pid
 
     def read(self):

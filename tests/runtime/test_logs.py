@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pfs_core.runtime.logs import log_to_terminal
+from pfs_core.runtime.logs import PASSING, log_to_terminal
 from pfs_core.runtime.progress import user_errors
 
 SPEAK = """
@@ -51,6 +51,15 @@ def test_lines_are_marked_for_the_command_that_reads_along(capsys, monkeypatch):
     monkeypatch.setenv("PFS_MARK_LINES", "1")
     logging.getLogger("pfs_core").info("line")
     assert capsys.readouterr().out == "[pfs] line\n"
+
+
+@pytest.mark.parametrize(("marks", "shown"), [(None, "line\n"), ("1", "[pfs] line\n"), ("terminal", "[pfs~] line\n")])
+def test_a_line_that_passes_is_marked_so_at_a_terminal_only(capsys, monkeypatch, marks, shown):
+    monkeypatch.delenv("PFS_MARK_LINES", raising=False)
+    if marks:
+        monkeypatch.setenv("PFS_MARK_LINES", marks)
+    logging.getLogger("pfs_core").info("line", extra=PASSING)
+    assert capsys.readouterr().out == shown
 
 
 @pytest.mark.parametrize(("rank", "shown"), [("0", "line\n"), ("1", "")])

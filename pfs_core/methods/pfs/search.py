@@ -21,7 +21,7 @@ from pfs_core.methods.pfs.network import GatedNetwork
 from pfs_core.methods.result import MethodResult
 from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.device import resolve_precision
-from pfs_core.runtime.progress import Record, TimeLeft
+from pfs_core.runtime.progress import EpochProgress, Record, TimeLeft
 from pfs_core.training.checkpoints import Checkpoints, CheckpointStage
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.loop_state import LoopState
@@ -122,12 +122,14 @@ def learn_gates(
         for row in history.rows:
             record(row)
     time_left = TimeLeft(loop.step)
+    progress = EpochProgress("search", config.epochs, steps, loop.step)
     for epoch in range(loop.epoch, config.epochs + 1):
         for images, labels in training.epoch(config.batch_size, random, loop.begin(epoch)):
             cross_entropy = F.cross_entropy(network(normalise(images)), labels)
             regulariser = config.gamma * (network.mean() - target) ** 2
             network.step(cross_entropy + regulariser)
             loop.add(torch.stack([cross_entropy.detach(), regulariser.detach()]) * len(labels), len(labels))
+            progress(epoch, loop.step, loop.images)
             if loop.step % evaluate_every == 0 or loop.step % steps == 0:
                 row = history.add(evaluate(network, loop, normalise, validation), network.by_group())
                 record(row)
