@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfs_pipelines.arguments import fields_of
 
+import pfs_core
 from pfs_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ def add_model_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def models(a: argparse.Namespace) -> None:
     """Run ``pfs models``."""
-    from pfs_core.models.from_timm import proved_networks
-
-    rows = proved_networks() if a.timm else _zoo()
+    rows = listed("timm" if a.timm else "zoo")
     if a.json:
         print(json.dumps(rows, indent=1))
         return
@@ -55,29 +54,22 @@ def models(a: argparse.Namespace) -> None:
         print(f"{row['model']:<{longest}} {size} on {row['input']:<9}  {row['description']}")
 
 
-def _zoo() -> list[dict[str, Any]]:
-    """Return what is printed of the networks that come with pfs."""
-    import torch
+def listed(name: str) -> list[dict[str, Any]]:
+    """Return the networks of a list that is written down, since importing torch takes longer than reading it.
 
-    from pfs_core.channels.export import count_macs
-    from pfs_core.config.spec import ModelSpec
-    from pfs_core.models import MODELS, build_model
-
-    rows = []
-    for name, entry in MODELS.items():
-        spec = ModelSpec(name=name, input_shape=entry.input_shape, num_classes=entry.num_classes)
-        with torch.device("meta"):
-            model = build_model(spec).eval()
-            macs = count_macs(model, torch.empty(1, *spec.input_shape))
-        params = sum(parameter.numel() for parameter in model.parameters())
-        text = (entry.load().__doc__ or "").splitlines()[0]
-        shape = "x".join(map(str, entry.input_shape))
-        rows.append({"model": name, "input": shape, "params": params, "macs": macs, "description": text})
+    Args:
+        name: ``zoo``, the networks that come with pfs, or ``timm``, those that ``benchmarks/networks.py`` has proved.
+    """
+    rows: list[dict[str, Any]] = json.loads((Path(pfs_core.__file__).parent / "models" / f"{name}.json").read_text())
     return rows
 
 
 def cost(a: argparse.Namespace) -> None:
     """Run ``pfs cost``."""
+    as_published = not (a.settings or a.input or a.expand or a.widths)
+    if as_published and (known := next((row for row in listed("zoo") if row["model"] == a.model), None)):
+        _print_cost(a.model, known["input"], 1.0, known["macs"], known["params"], a.json)
+        return
     from pfs_core.storage.artifacts import read_json
     from pfs_core.structure import unexpanded_graph
 
@@ -93,10 +85,14 @@ def cost(a: argparse.Namespace) -> None:
             raise UserError(f"{a.widths}: 'widths' must be a JSON object with the channels per group")
     macs, params = graph.cost(widths)
     shape = "x".join(map(str, spec.input_shape))
-    if a.json:
-        print(json.dumps({"model": spec.name, "input": shape, "expand": spec.expand, "macs": macs, "params": params}))
+    _print_cost(spec.name, shape, spec.expand, macs, params, a.json)
+
+
+def _print_cost(model: str, shape: str, expand: float, macs: int, params: int, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"model": model, "input": shape, "expand": expand, "macs": macs, "params": params}))
     else:
-        print(f"{spec.name} on {shape}: {macs:,} MACs, {params:,} parameters")
+        print(f"{model} on {shape}: {macs:,} MACs, {params:,} parameters")
 
 
 def inspect(a: argparse.Namespace) -> None:

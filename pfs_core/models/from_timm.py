@@ -1,23 +1,15 @@
 """The classification networks of timm, untrained, by ``timm:NAME``; timm is an extra, ``pip install pfs[timm]``."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from pfs_core.errors import UserError, did_you_mean
-from pfs_core.storage.artifacts import read_json
 
 PREFIX = "timm:"
 _WEIGHTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path")
 """Arguments of ``timm.create_model`` that load trained weights."""
-
-
-def proved_networks() -> list[dict[str, Any]]:
-    """Return the networks of timm that ``benchmarks/networks.py`` has proved: name, size and what can be pruned."""
-    rows: list[dict[str, Any]] = read_json(Path(__file__).with_name("timm.json"))
-    return rows
 
 
 def from_timm(name: str) -> Callable[..., nn.Module]:

@@ -6,16 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from pfs_components.base import check_image
 from pfs_pipelines.cli import main
+from pfs_pipelines.model_commands import listed
 from pfs_pipelines.packages import PIPELINES
 from PIL import Image
 
+from pfs_core.channels.export import count_macs
 from pfs_core.config.recipes import RECIPES
 from pfs_core.config.request import DEFAULT_METHOD
 from pfs_core.errors import UserError
 from pfs_core.methods.registry import METHODS
-from pfs_core.models import MODELS
+from pfs_core.models import MODELS, build_model
 from pfs_core.structure import Structure
 
 
@@ -108,6 +111,31 @@ def test_cost_of_a_structure_file_is_the_one_it_states(capsys, structures):
     flags = ("--input", "1x8x8", "--set", "model.width=4", "--widths", structures / "structure.json", "--json")
     cost = json.loads(printed(capsys, "cost", "resnet20", *flags))
     assert (cost["macs"], cost["params"]) == (structure.cost.macs, structure.cost.params)
+
+
+def test_what_is_written_down_of_the_zoo_is_so():
+    rows = []
+    for name, entry in MODELS.items():
+        with torch.device("meta"):
+            model = build_model(name).eval()
+            macs = count_macs(model, torch.empty(1, *entry.input_shape))
+        shape, text = "x".join(map(str, entry.input_shape)), entry.load().__doc__.splitlines()[0]
+        params = sum(parameter.numel() for parameter in model.parameters())
+        rows.append({"model": name, "input": shape, "params": params, "macs": macs, "description": text})
+    assert listed("zoo") == rows
+
+
+@pytest.mark.parametrize("command", [("models",), ("cost", "resnet20"), ("--help",), ("run", "--help")])
+def test_what_needs_no_torch_does_not_import_it(command):
+    code = "import sys; from pfs_pipelines.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'mlflow', 'kfp', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_published_cost_is_what_the_graph_counts(capsys):
+    said = printed(capsys, "cost", "resnet20")
+    assert said == printed(capsys, "cost", "resnet20", "--input", "3x32x32")
 
 
 def test_models_lists_the_zoo(capsys):
