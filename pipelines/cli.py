@@ -1,19 +1,21 @@
 """The ``pfs`` command. Its help is quick, since whatever takes long to import is imported by the subcommands."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pfs_pipelines.arguments import OPTIONS, named_model, with_method
 from pfs_pipelines.cluster_commands import add_cluster_commands
 from pfs_pipelines.data_commands import add_data_commands
 from pfs_pipelines.model_commands import add_model_commands
+from pfs_pipelines.settings_commands import add_settings_commands
 from pfs_pipelines.step_commands import add_step_commands
 
 import pfs_core
-from pfs_core.errors import UserError
+from pfs_core.errors import UserError, did_you_mean
 from pfs_core.runtime.logs import log_to_terminal
 
 
@@ -37,9 +39,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says which command was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2 and a line that says what is wrong."""
+        if found := re.fullmatch(r"argument \w+: invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            known = re.findall(r"'(.*?)'", found[2])
+            hint = did_you_mean(found[1], known)
+            self.exit(2, f"{self.prog}: unknown command {found[1]!r}{hint}; known: {', '.join(known)}\n")
+        super().error(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser(prog="pfs", description="Pruning from Scratch: a smaller network in one run.")
+    top = _Parser(prog="pfs", description="Pruning from Scratch: a smaller network in one run.")
     top.add_argument("--version", action="version", version=f"pfs {pfs_core.__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -66,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--port", type=int, default=5000)
 
     add_model_commands(command)
+    add_settings_commands(command)
     add_data_commands(command)
     add_step_commands(command)
     add_cluster_commands(command)

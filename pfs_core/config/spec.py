@@ -12,7 +12,7 @@ from pfs_core.errors import UserError
 class Config(BaseModel):
     """A frozen pydantic model that refuses unknown keys and reports errors to users in one line."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     @classmethod
     def parse(cls, values: Any, what: str) -> Self:

@@ -138,6 +138,20 @@ def test_a_published_cost_is_what_the_graph_counts(capsys):
     assert said == printed(capsys, "cost", "resnet20", "--input", "3x32x32")
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("rnu",), "pfs: unknown command 'rnu' (did you mean run?); known: run, ui, "),
+        (("runs", "clsoe"), "pfs runs: unknown command 'clsoe' (did you mean close?); known: close\n"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_told_from_those_that_do(capsys, given, says):
+    with pytest.raises(SystemExit) as ended:
+        main(given)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(says)
+
+
 def test_models_lists_the_zoo(capsys):
     rows = json.loads(printed(capsys, "models", "--json"))
     sizes = {row["model"]: (row["input"], row["params"], row["macs"]) for row in rows}
