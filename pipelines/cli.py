@@ -129,11 +129,18 @@ def _networks(compare: str | None, fine_tuned: bool) -> list[str]:
 def ui(a: argparse.Namespace) -> int:
     """Run ``pfs ui``."""
     import os
+    import socket
 
     from pfs_pipelines.run import STORE, tracking_uri
 
     if not (a.out / STORE).is_file():
         raise UserError(f"{a.out} holds no runs yet; make one with pfs run")
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("127.0.0.1", a.port))
+        except OSError as e:
+            raise UserError(f"port {a.port} cannot be used ({e.strerror}); name another with --port") from None
     command = ["-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(a.out), "--port", str(a.port)]
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - our own interpreter, no shell
 

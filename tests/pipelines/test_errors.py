@@ -1,6 +1,7 @@
 """Wrong input gets one clear line, exit code 2, and leaves nothing behind."""
 
 import json
+import socket
 
 import pytest
 from pfs_pipelines.cli import main
@@ -162,6 +163,14 @@ def test_unknown_settings_are_refused(capsys, digits, tmp_path):
     assert "search.epochs" in refused(capsys, *search, "search.epochs=0")
     assert "serch.epochs=1" in refused(capsys, *search, "serch.epochs=1")
     assert "unknown recipe 'cifar'" in refused(capsys, "split", "digits", tmp_path / "out", "--recipe", "cifar")
+
+
+def test_a_port_that_is_taken_is_refused(capsys, tmp_path):
+    (tmp_path / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        line = refused(capsys, "ui", "--out", tmp_path, "--port", port)
+    assert f"port {port} cannot be used (Address already in use); name another with --port" in line
 
 
 def test_step_without_the_step_before_is_refused(capsys, structures, tmp_path):

@@ -23,6 +23,7 @@ from pfs_core.config.request import CompressRequest
 from pfs_core.data import load_split
 from pfs_core.export.deployable import Deployable
 from pfs_core.report.card import FILES
+from pfs_core.runtime.logs import COLUMNS
 from pfs_core.storage.artifacts import COMPLETE
 from pfs_core.structure import Structure
 from pfs_core.training.retrain import load_model
@@ -108,6 +109,11 @@ def test_the_terminal_shows_progress_and_the_log_everything(finished):
     assert "search epoch 1/1" in log
     said = text.rpartition("\n\n")[0]  # the paths come after it
     assert {line.strip() for line in said.splitlines()} <= {line.strip() for line in log.splitlines()}
+
+
+def test_lines_without_a_path_fit_80_columns(finished):
+    lines = [line for line in finished[2].splitlines() if "pfs-runs/" not in line and "pfs ui" not in line]
+    assert [line for line in lines if len(line) > COLUMNS] == []
 
 
 def test_the_log_is_plain_text(finished):
