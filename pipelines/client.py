@@ -7,10 +7,12 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import kfp.client
 from kfp_server_api.exceptions import ApiException
 from pfs_pipelines.credentials import COOKIES, IN_CLUSTER, TOKEN, UI, credentials, endpoint_of, secrets
+from pfs_pipelines.workflow import Pod
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -27,8 +29,8 @@ from pfs_core.storage.retry import retried
 ATTEMPTS = 4
 """How often a GET request is made that the server fails to answer; requests that change something are made once."""
 _FIRST_WAIT = 0.5
-_NO_LOG = ("{'error_message':", '{"error_message":')
-"""What the server answers, as if all were well, where a log is gone."""
+_NO_LOG = ("{'error_message':", '{"error_message":', "<!doctype", "<html")
+"""What a server answers, as if all were well, where a log is gone."""
 _TIMEOUT = (10, 60)  # seconds to connect, to answer
 
 
@@ -102,13 +104,22 @@ class Client(kfp.client.Client):
             return {}
         return status
 
-    def log(self, run_id: str, node: str) -> str:
-        """Return the log of a node of a run's workflow; empty where the server has none."""
-        try:
-            text: str = self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{node}/log", "str") or ""
-        except (UserError, ServerError):
-            return ""
-        return "" if text.startswith(_NO_LOG) else text
+    def log(self, run_id: str, pod: Pod) -> str:
+        """Return the log of a pod of a run; empty where the server has none.
+
+        The API reads what the workflow has archived, by the node's id, and the pod itself, by its name, only where it
+        serves many users. The server of the UI, which passes on what is for the API, reads the pod.
+        """
+        paths = [f"/apis/v1alpha1/runs/{run_id}/nodes/{name}/log" for name in dict.fromkeys(pod)]
+        query = {"podname": pod.name, "runid": run_id}
+        if self.namespace:
+            query["podnamespace"] = self.namespace
+        for path in [*paths, f"/k8s/pod/logs?{urlencode(query)}"]:
+            with contextlib.suppress(UserError, ServerError):
+                text: str = self._get(path, "str") or ""
+                if text and not text.lower().startswith(_NO_LOG):
+                    return text
+        return ""
 
     def _get(self, path: str, kind: str) -> Any:
         """Return what the server answers to a request that kfp has no method for."""

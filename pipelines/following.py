@@ -7,12 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from pfs_pipelines.client import Client, ServerError
-from pfs_pipelines.workflow import Step, plain, step_titles, steps
+from pfs_pipelines.workflow import Pod, Step, plain, step_titles, steps
 
 from pfs_core.errors import UnreachableError, UserError
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 EVERY = 5.0
+LOG_LOOKS = 4
+"""How often the last logs of a run are looked for."""
 """Seconds between two requests for the state of a run."""
 PATIENCE = 20
 """How many of them in a row may fail."""
@@ -99,8 +101,8 @@ class Progress:
         self._client, self._run_id, self._spec, self._show, self._live = client, run_id, spec, show, live
         self._shown: dict[tuple[str, ...], tuple[Any, ...]] = {}
         self._waits: dict[tuple[str, ...], float] = {}
-        self._logged: dict[str, int] = {}
-        self._failed: list[str] = []  # a line for each step that has failed
+        self._logged: dict[Pod, int] = {}
+        self._failed: list[Step] = []
         self._report: Step | None = None  # the step whose log ends with the result, once it is done
 
     def follow(self) -> str:
@@ -133,13 +135,23 @@ class Progress:
                 state = run.state
                 self._show(f"run: {ending(run)}")
             if state in ENDED:
-                for line in self._last_lines() if state == "SUCCEEDED" else self._failed:
+                for line in self._last_lines(state):
                     self._show(line)
                 return state
             time.sleep(EVERY)
 
-    def _last_lines(self) -> list[str]:
-        """Return the lines of the report, where the server still has its log."""
+    def _last_lines(self, state: str) -> list[str]:
+        """Return the lines of the report, or a line for each step that has failed.
+
+        The server may take some seconds to store the last logs.
+        """
+        wanted = [self._report] if self._report and state == "SUCCEEDED" else self._failed
+        for _ in range(LOG_LOOKS):
+            if all(self._client.log(self._run_id, step.pods[-1]) for step in wanted if step.pods and not step.driver):
+                break
+            time.sleep(EVERY)
+        if state != "SUCCEEDED":
+            return [described(self._client, self._run_id, step) for step in wanted]
         pods = self._report.pods if self._report else ()
         return own_lines(self._client.log(self._run_id, pods[-1])) if pods else []
 
@@ -156,7 +168,7 @@ class Progress:
                 line = described(self._client, self._run_id, step, terminated)
                 self._show(line)
                 if step.state == "failed" and not ended_with(step, terminated):
-                    self._failed.append(line)
+                    self._failed.append(step)
             if step.path[-1:] == (REPORT,) and step.state in ("done", "cached"):
                 self._report = step
 

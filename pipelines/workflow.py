@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 Node = Mapping[str, Any]
 Spec = Mapping[str, Any]
@@ -22,6 +22,15 @@ EXECUTOR, DRIVER = "executor", "-driver"
 _TRY = re.compile(r"\(\d+\)$")
 _ROUND = re.compile(r"^iteration-iterations\((\d+):\d+\)")
 _SCAFFOLDING = ("iteration-iterations", "iteration-item", "iteration", "root", "entrypoint")
+
+
+class Pod(NamedTuple):
+    """A pod of a step."""
+
+    node: str
+    """The id of its node in the workflow."""
+    name: str
+    """What Kubernetes calls it."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +47,8 @@ class Step:
     """Why its pod waits, or why its last try failed; empty where the workflow does not say."""
     seconds: float | None
     """From the start of its first pod to the end of its last one; None while it runs."""
-    pods: tuple[str, ...]
-    """The nodes of its pods, the latest last, whose logs can be read."""
+    pods: tuple[Pod, ...]
+    """Its pods, the latest last, whose logs can be read."""
     ended: str = ""
     """When its last pod ended, as the workflow writes times; empty while it runs."""
     driver: bool = False
@@ -140,8 +149,18 @@ def _step(path: tuple[str, ...], group: Sequence[Node], own: bool, again: bool, 
         state = {"Pending": "waiting", "Succeeded": "done"}.get(phase, "running")
         reason = reason if state == "waiting" else ""
     ended = _seconds(pods[0]["startedAt"], last.get("finishedAt")) if pods and state in ("done", "failed") else None
-    ids = tuple(node["id"] for node in pods)
-    return Step(path, text, state, reason, ended, ids, last.get("finishedAt") or "", not own)
+    names = tuple(Pod(node["id"], pod_name(node)) for node in pods)
+    return Step(path, text, state, reason, ended, names, last.get("finishedAt") or "", not own)
+
+
+def pod_name(node: Node) -> str:
+    """Return the name of a node's pod, which Argo makes of the node's id and of its template.
+
+    >>> pod_name({"id": "compress-hlhgd-4118817222", "templateName": "system-container-impl"})
+    'compress-hlhgd-system-container-impl-4118817222'
+    """
+    workflow, _, number = node["id"].rpartition("-")
+    return "-".join([workflow, node.get("templateName") or "", number])
 
 
 def _seconds(start: str, end: str | None) -> float | None:

@@ -38,7 +38,8 @@ class KfpApi:
             is lost although the request was carried out. Each happens once, at the first request that it fits.
         token: what must come as bearer, if anything.
         recorded: runs, by id, as a live server has answered; they do not change.
-        workflows: the status of the workflow of a run, by its id; logs: of nodes.
+        workflows: the status of the workflow of a run, by its id; logs: archived, of nodes.
+        pod_logs: of pods by their names, as the server of the UI reads them; None where the endpoint is the API's own.
         calls: "METHOD PATH" of every request; headers: the last one's.
     """
 
@@ -46,7 +47,7 @@ class KfpApi:
         self.namespaces, self.token = namespaces, token
         self.pipelines, self.versions, self.experiments, self.runs, self.schedules = {}, {}, {}, {}, {}
         self.packages, self.calls, self.faults, self.headers, self.looks = {}, [], [], {}, {}
-        self.recorded, self.workflows, self.logs = {}, {}, {}
+        self.recorded, self.workflows, self.logs, self.pod_logs = {}, {}, {}, None
         self.course, self.task_course = ["PENDING", "RUNNING", "SUCCEEDED"], []
         self.enabled_at_once = 0
         self.page = 2  # entries at most, so that pages are turned
@@ -110,6 +111,8 @@ class KfpApi:
         if found := re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path):
             gone = {"error_message": "BadRequestError: Failed to read logs for run", "error_details": "NoSuchKey"}
             return self.logs.get(found[2], gone)
+        if path == "/k8s/pod/logs" and self.pod_logs is not None:
+            return self.found(self.pod_logs, query["podname"])
         if not path.startswith(PREFIX):
             raise RefusedError(404, "Not Found")
         kind, *rest = path.removeprefix(PREFIX).strip("/").replace(":", "/").split("/")

@@ -81,8 +81,22 @@ def test_a_run_is_told_by_the_names_of_its_steps_and_their_durations(replayed, s
 def test_a_run_ends_with_what_the_report_says(api, replayed, spec):
     key = replayed("succeeded")
     (pod,) = of("succeeded", spec)["Report"].pods
-    api.logs[pod] = "I1128 09:15:39.868245 1 main.go:67] level\n1.61x faster [1.58, 1.63] in ONNX Runtime\npage: x\n"
+    api.logs[pod.node] = (
+        "I1128 09:15:39.868245 1 main.go:67] level\n1.61x faster [1.58, 1.63] in ONNX Runtime\npage: x\n"
+    )
     assert shown(spec, key)[0][-2:] == ["1.61x faster [1.58, 1.63] in ONNX Runtime", "page: x"]
+
+
+def test_the_ui_reads_the_log_of_a_pod_that_the_api_has_not_archived(api, replayed, spec):
+    key = replayed("succeeded")
+    (pod,) = of("succeeded", spec)["Report"].pods
+    workflow, _, number = pod.node.rpartition("-")
+    assert pod.name == f"{workflow}-system-container-impl-{number}"
+    assert Client().log(key, pod) == ""
+    api.pod_logs = {pod.name: "of the pod\n"}
+    assert Client().log(key, pod) == "of the pod\n"
+    api.logs[pod.node] = "archived\n"
+    assert Client().log(key, pod) == "archived\n"
 
 
 def test_what_came_from_the_cache_is_said(spec):
@@ -95,7 +109,7 @@ def test_what_came_from_the_cache_is_said(spec):
 def test_a_failed_step_is_told_by_its_own_last_line(api, replayed, spec):
     key = replayed("wrong-budget")
     (pod,) = of("wrong-budget", spec)["Check the request"].pods
-    api.logs[pod] = (RECORDED / "wrong-budget.log").read_text()
+    api.logs[pod.node] = (RECORDED / "wrong-budget.log").read_text()
     lines, state = shown(spec, key)
     said = "budget 'macs=2'.target: must be a fraction in (0, 1] or a count such as 20M (got 2.0)"
     failed = f"Check the request: failed (main: Error (exit code 1)): {said}"
@@ -296,7 +310,7 @@ def test_pools_are_not_for_a_package_that_is_compiled(capsys, api, package, tmp_
 def test_logs_are_those_of_the_steps(capsys, api, replayed, spec):
     key = replayed("killed-then-failed")
     for number, pod in enumerate(of("killed-then-failed", spec)["Retrain from scratch (pruned)"].pods):
-        api.logs[pod] = f"I1128 09:15:39.868245 1 x]\nepoch {number}\n"
+        api.logs[pod.node] = f"I1128 09:15:39.868245 1 x]\nepoch {number}\n"
     assert not main(["logs", key, "retrain"])
     title_ = "== Retrain from scratch (pruned), try"
     assert capsys.readouterr().out.splitlines() == [f"{title_} 1", "epoch 0", f"{title_} 2", "epoch 1"]
