@@ -81,6 +81,7 @@ def test_page_shows_the_table_and_every_figure_with_a_text(page, results):
     found = dict(re.findall(figure, html))
     assert list(found) == FIGURES
     assert all(re.search(r"\d", words) for words in found.values())
+    assert f"On {results.split.dataset}, {results.split.rows['test']:,} test images of 10 classes; seed 0." in html
     for row in page_cells(results.table()):
         assert all(f">{cell}<" in html for cell in row)
     assert [row[-1] for row in page_cells(results.table())] == [
