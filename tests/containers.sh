@@ -9,7 +9,8 @@ image=${IMAGE:-localhost/pfs-python:$version}
 [ -n "${IMAGE:-}" ] || "$docker" build --build-arg "VERSION=$version" --build-arg "REVISION=$(git rev-parse HEAD)" -t "$image" .
 "$docker" run --rm --read-only --tmpfs /tmp --workdir /tmp "$image" \
   pfs run --set model.width=4 --set search.epochs=1 --set retrain.epochs=1 --set latency.max_seconds=1
-"$docker" run --rm --read-only --tmpfs /tmp --workdir /tmp -i "$image" python - < tests/killed.py
+"$docker" run --rm --read-only --tmpfs /tmp --workdir /tmp --volume "$PWD/tests:/mounted/tests:ro" --env PYTHONPATH=/mounted "$image" \
+  python -m tests.killed
 folder=$(mktemp -d)
 chmod 755 "$folder"
 .venv/bin/python -m tests.containers "$image" "$folder/pfs"

@@ -1,11 +1,14 @@
-"""Run in a container: a trainer that is killed by signal 9 goes on from its checkpoint, within its step."""
+"""Run in a container: a trainer that is killed goes on from its checkpoint, within its step; other failures end it."""
 
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+from tests.failing import CASES, run
 
 STEP = """
 import sys
@@ -21,6 +24,17 @@ search_gates.python_func(
 
 
 def main() -> None:
+    """Try every way to fail, and then kill a real search."""
+    for failures, code, tries, words in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            found = run(Path(folder), failures)
+        assert found[:2] == (code, tries), (failures, found)
+        assert words in found[2], (failures, found)
+    sys.stdout.write(f"{len(CASES)} ways to fail are told apart in a container\n")
+    kill_a_search()
+
+
+def kill_a_search() -> None:
     """Search, kill the process that searches once it has a checkpoint, and see the step succeed."""
     subprocess.run(["pfs", "split", "digits", "split"], check=True)
     env = {**os.environ, "PFS_CHECKPOINTS": "checkpoints", "PFS_CHECKPOINT_SECONDS": "0"}
