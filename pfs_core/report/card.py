@@ -62,3 +62,15 @@ def model_card(results: Results, name: str) -> str:
 def model_files(results: Results) -> list[Path]:
     """What goes with the registered network."""
     return [path for name in FILES if (path := results.model_dir / name).exists()]
+
+
+def version_tags(results: Results) -> dict[str, str]:
+    """What versions of a registered network are told apart by."""
+    ratio = results.quoted.ratios_to_dense["pruned"].ratio
+    return {
+        "dataset": results.split.dataset,
+        "budget": str(results.structure.target_budget),
+        "method": results.search.method,
+        "test_accuracy": f"{results.pruned.test_accuracy:.4f}",
+        "latency_ratio": f"{ratio:.3f}",
+    }

@@ -34,6 +34,7 @@ def report(
     from pfs_core.rendering.tables import text_table
     from pfs_core.report import load_results, write_report
     from pfs_core.report.cells import TERMINAL_HEADER, terminal_cells
+    from pfs_core.report.page import markdown
     from pfs_core.storage.artifacts import COMPLETE, plain_name
     from pfs_core.storage.digests import file_digest
 
@@ -46,6 +47,9 @@ def report(
         summary = write_report(results, out, run.url, version)
         run.dataset(results.split.dataset, results.split.fingerprint, "report")
         run.artifact(out, "report")
+        below = f"{plain_name(label)}/" if label else ""
+        files = {"report": out, "structure": Path(structures_dir) / "structure.json"}
+        run.present(markdown(results, summary), {f"{below}{folder}": path for folder, path in files.items()})
         figures = summary.figures
         run.metrics(figures)
         run.summary(prefixed(label, figures) if label else figures)
@@ -125,9 +129,10 @@ def compare_methods(
 def _registered(run: StepRun, results: "Results", name: str) -> str:
     """Log and register the pruned network of a run with what is known of it; returns ``name/version``."""
     from pfs_core.export.deployable import deployable, example_images
-    from pfs_core.report.card import model_card, model_files
+    from pfs_core.report.card import model_card, model_files, version_tags
     from pfs_core.training.retrain import load_model
 
     network, _ = load_model(results.model_dir)
     card, files = model_card(results, name), model_files(results)
-    return run.model(deployable(network, results.split), example_images(results.spec.input_shape), name, card, files)
+    example, tags = example_images(results.spec.input_shape), version_tags(results)
+    return run.model(deployable(network, results.split), example, name, card, files, tags)

@@ -1,8 +1,9 @@
 """A network in the registry: MLflow's safe ``pt2`` format, which loads without this package."""
 
 import json
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,26 @@ def log_model(
     return str(info.registered_model_version)
 
 
-def describe(name: str, version: str, card: str) -> None:
-    """Give a registered version its description, of which MLflow keeps 5,000 characters, and the alias ``newest``."""
+def describe(name: str, version: str, card: str, tags: Mapping[str, Any]) -> None:
+    """Give a registered version its description, of which MLflow keeps 5,000 characters, its tags and aliases.
+
+    The aliases are ``newest`` and the budget among the tags, e.g. ``macs-0-5``; each moves to the last version.
+    """
     from mlflow import MlflowClient
 
-    MlflowClient().update_model_version(name, version, description=card[:5000])
-    MlflowClient().set_registered_model_alias(name, NEWEST, version)
+    client = MlflowClient()
+    client.update_model_version(name, version, description=card[:5000])
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, f"pfs.{key}", str(value))
+    for alias in (NEWEST, alias_of(str(tags.get("budget", "")))):
+        if alias:
+            client.set_registered_model_alias(name, alias, version)
+
+
+def alias_of(budget: str) -> str:
+    """Return the alias of the last version that was cut to a budget.
+
+    >>> alias_of("macs=0.5")
+    'macs-0-5'
+    """
+    return re.sub(r"\W+", "-", budget)

@@ -33,6 +33,8 @@ from pfs_core.tracking.runs import (
 )
 from pfs_core.tracking.system import SystemMetrics
 
+_NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description."""
 FAILED_EFFORT_SECONDS = 10.0
 """How long waiting calls are tried after a step failed: a pod has 30 seconds to stop, and a checkpoint to write."""
 
@@ -64,8 +66,19 @@ class StepRun:
     def dataset(self, uri: str, fingerprint: str, context: str) -> None:
         """Log a dataset as an input of the run and of the pipeline's run, so that MLflow's run table names it."""
 
-    def model(self, model: Any, example: Any, name: str, card: str = "", files: Sequence[str | Path] = ()) -> str:
-        """Log and register a network (:func:`pfs_core.tracking.model.log_model`).
+    def present(self, description: str, files: Mapping[str, str | Path]) -> None:
+        """Give the pipeline's run a description, in Markdown, and files or folders by their folder there."""
+
+    def model(
+        self,
+        model: Any,
+        example: Any,
+        name: str,
+        card: str = "",
+        files: Sequence[str | Path] = (),
+        tags: Mapping[str, Any] = {},
+    ) -> str:
+        """Log and register a network (:func:`pfs_core.tracking.model.log_model`), with tags on its version.
 
         Returns:
             ``name/version``, or "" without tracking and where the server does not answer within a minute.
@@ -206,7 +219,30 @@ class _MlflowRun(StepRun):
 
         self._post("the dataset", send)
 
-    def model(self, model: Any, example: Any, name: str, card: str = "", files: Sequence[str | Path] = ()) -> str:
+    def present(self, description: str, files: Mapping[str, str | Path]) -> None:
+        from mlflow import MlflowClient
+
+        def send() -> None:
+            if not self._parent:
+                return
+            client = MlflowClient()
+            client.set_tag(self._parent, _NOTE, description)
+            with mail.storing(client.get_run(self._parent).info.artifact_uri):
+                for folder, path in files.items():
+                    log = client.log_artifacts if Path(path).is_dir() else client.log_artifact
+                    log(self._parent, str(path), folder)
+
+        self._post("the report on the pipeline's run", send)
+
+    def model(
+        self,
+        model: Any,
+        example: Any,
+        name: str,
+        card: str = "",
+        files: Sequence[str | Path] = (),
+        tags: Mapping[str, Any] = {},
+    ) -> str:
         from mlflow import MlflowClient
 
         from pfs_core.tracking.model import describe, log_model
@@ -217,7 +253,7 @@ class _MlflowRun(StepRun):
             if not versions:
                 with mail.storing(MlflowClient().get_run(self.id).info.artifact_uri):
                     versions.append(log_model(self.id, self._experiment, model, example, name, card, files))
-            describe(name, versions[0], card)
+            describe(name, versions[0], card, tags)
 
         self._post(f"the network {name}", send)
         self._outbox.flush(mail.LAST_EFFORT_SECONDS)

@@ -185,6 +185,28 @@ def test_registered_model_has_its_card_and_its_files(runs):
     assert (Path(folder) / "extra_files" / "README.md").read_text() == version.description
 
 
+def test_versions_are_told_apart_by_tags_and_by_the_alias_of_their_budget(finished, runs):
+    version = MlflowClient().get_model_version_by_alias("pfs-resnet20", "macs-0-5")
+    figures = json.loads((finished[1] / "report" / "report.json").read_text())["figures"]
+    assert int(version.version) == 1
+    assert version.tags == {
+        "pfs.dataset": "digits",
+        "pfs.budget": "macs=0.5",
+        "pfs.method": "pfs",
+        "pfs.test_accuracy": f"{figures['pruned_test_accuracy']:.4f}",
+        "pfs.latency_ratio": f"{figures['pruned_latency_ratio']:.3f}",
+    }
+
+
+def test_the_pipelines_own_run_has_report_structure_and_description(finished, runs):
+    run = runs["pipeline"].info.run_id
+    pairs = {"report/report.html": "report/report.html", "structure/structure.json": "structures/structure.json"}
+    for name, path in pairs.items():
+        stored = mlflow.artifacts.download_artifacts(run_id=run, artifact_path=name)
+        assert Path(stored).read_bytes() == (finished[1] / path).read_bytes()
+    assert runs["pipeline"].data.tags["mlflow.note.content"] == (finished[1] / "report" / "summary.md").read_text()
+
+
 def test_registered_model_computes_what_ours_does(finished, runs):
     assert runs["report"].data.params["report.registered_model"] == "pfs-resnet20/1"
     theirs = mlflow.pytorch.load_model("models:/pfs-resnet20/1")
