@@ -53,7 +53,7 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f" (did you mean {prefix}{nearest}?)" if likeness(nearest) >= 0.6 else ""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The type and the first line of what somebody else's code raised.
 
     >>> one_line(KeyError("width"))

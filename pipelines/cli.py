@@ -47,8 +47,8 @@ class _Parser(argparse.ArgumentParser):
         if found := re.fullmatch(r"argument \w+: invalid choice: '(.*?)' \(choose from (.*)\)", message):
             known = re.findall(r"'(.*?)'", found[2])
             hint = did_you_mean(found[1], known)
-            self.exit(2, f"{self.prog}: unknown command {found[1]!r}{hint}; known: {', '.join(known)}\n")
-        super().error(message)
+            message = f"unknown command {found[1]!r}{hint}; known: {', '.join(known)}"
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,6 +1,7 @@
 """The subcommands for the steps of a run, one by one, and ``pfs compare``, which puts finished runs side by side."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,12 +103,17 @@ def report(a: argparse.Namespace) -> None:
 
 def compare(a: argparse.Namespace) -> None:
     """Run ``pfs compare``."""
-    from pfs_core.rendering.tables import text_table
     from pfs_core.report.comparison import write_comparison
-    from pfs_core.report.runs import load_runs
+    from pfs_core.report.runs import finished, load_runs
     from pfs_core.storage.artifacts import check_out
 
     check_out(a.out, "comparison")
-    comparison = write_comparison(load_runs(a.runs), a.out)
-    print("\n".join(text_table(comparison.header, comparison.cells)))
+    done = [folder for folder in a.runs if finished(folder)]
+    for folder in a.runs:
+        if folder not in done:
+            print(f"{folder} is left out: it is no finished run", file=sys.stderr)
+    if not done:
+        raise UserError("none of the folders is a finished run; name folders that pfs runs calls finished")
+    comparison = write_comparison(load_runs(done), a.out)
+    print("\n".join(comparison.lines()))
     print(f"\ncomparison  {a.out / 'comparison.html'}")

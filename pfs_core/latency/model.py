@@ -13,6 +13,7 @@ wider; the cut at a budget relies on that.
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from scipy.optimize import nnls
 from pfs_core.channels import ChannelGraph
 from pfs_core.channels.graph import Term, features
 from pfs_core.config.spec import Config
+from pfs_core.structure.budget_cut import CostModel
 
 BLOCKS = (1, 4, 8, 16)
 """Sizes of block that a fit chooses from, in channels."""
@@ -78,6 +80,10 @@ class LatencyModel(Config):
         """Predict the latency of ``widths`` in milliseconds; ``graph`` is that of the unexpanded network."""
         macs = macs_by_kind(graph, widths, self.block).values()
         return self.constant_ms + sum(kind.ns_per_mac * n for kind, n in zip(self.kinds, macs, strict=True)) / 1e6
+
+    def cost_model(self, graph: ChannelGraph, advice: str = "") -> CostModel:
+        """Return the cost of widths in milliseconds; ``advice`` is for messages."""
+        return CostModel(partial(self.milliseconds, graph), self.dense_ms, lambda ms: f"{ms:.3f} ms", advice)
 
 
 def fit(graph: ChannelGraph, measured: Sequence[MeasuredNetwork], dense_ms: float) -> dict[str, Any]:

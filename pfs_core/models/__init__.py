@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -46,6 +47,8 @@ def factory_of(name: str) -> Callable[..., nn.Module]:
         return LIBRARIES[source](rest)
     if colon:
         return from_module(name)
+    if Path(f"{name}.py").is_file():
+        raise UserError(f"model {name!r} is a module of yours; name the function in it that builds it: {name}:FUNCTION")
     known = ", ".join([*MODELS, *(f"{library}:NAME" for library in LIBRARIES), "package.module:factory"])
     raise UserError(f"unknown model {name!r}{did_you_mean(name, MODELS)}; known: {known}")
 
@@ -95,7 +98,7 @@ def build_model(model: ModelSpec | str, **kwargs: Any) -> nn.Module:
         network = factory(**arguments)
     except UserError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise UserError(f"model {model.name}: {one_line(e)}") from e
     network = getattr(network, "_orig_mod", network)  # what torch.compile was given
     if not isinstance(network, nn.Module):

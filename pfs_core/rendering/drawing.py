@@ -1,10 +1,11 @@
 """The style of pages and figures, and the rendering of both."""
 
 import io
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FunctionLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 INK = "#101112"
@@ -41,7 +42,8 @@ def svg_text(figure: Figure) -> str:
 def render_page(package: str, template: str, **values: Any) -> str:
     """Render a page from a Jinja template.
 
-    The template can insert the shared style with ``{{ style | safe }}`` and import the macros of ``parts.html``.
+    The template can insert the shared style with ``{{ style | safe }}``, and import and include other files of its own
+    package and the macros of ``parts.html``.
 
     Args:
         package: the package that the template is in.
@@ -49,15 +51,20 @@ def render_page(package: str, template: str, **values: Any) -> str:
         values: the variables of the template; a variable that is missing is an error.
     """
     environment = Environment(
-        loader=FunctionLoader(lambda name: _text(__package__, name)),
+        loader=ChoiceLoader([FunctionLoader(partial(_found, place)) for place in (package, __package__)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.from_string(_text(package, template)).render(style=_text(__package__, "page.css"), **values)
+    return environment.get_template(template).render(style=_text(__package__, "page.css"), **values)
 
 
 def _text(package: str, name: str) -> str:
     """Return the content of a file in a package."""
     return files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def _found(package: str, name: str) -> str | None:
+    """Return the content of a file in a package, None if there is none."""
+    return _text(package, name) if files(package).joinpath(name).is_file() else None

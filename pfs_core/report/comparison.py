@@ -3,19 +3,22 @@
 import csv
 import io
 import logging
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pfs_core.rendering.drawing import render_page
-from pfs_core.rendering.tables import latex_table, markdown_table
-from pfs_core.report.cells import PAGE_HEADER, page_cells
+from pfs_core.rendering.tables import latex_table, markdown_table, text_table
+from pfs_core.report.cells import PAGE_HEADER, TERMINAL_HEADER, page_cells, terminal_cells
 from pfs_core.report.comparison_figure import drawing, words
 from pfs_core.report.comparison_groups import grouped, quoting_alike
-from pfs_core.report.comparison_rows import ComparisonRow, dense_row, pareto_front, pooled, pruned_row
+from pfs_core.report.comparison_rows import ComparisonRow, dense_row, pareto_front, pooled, pruned_row, uniform_row
+from pfs_core.report.comparison_verdict import comparison_verdict
 from pfs_core.report.page import write_report
 from pfs_core.report.results import RUNTIME_NAMES, Results
+from pfs_core.runtime.logs import COLUMNS
 from pfs_core.storage.artifacts import plain_name, publish, write_json
 
 logger = logging.getLogger(__package__)
@@ -32,6 +35,9 @@ _EFFORT = {
 }
 """The choice of a structure is the search and the training before it; devices are GPUs or processors."""
 
+_SHOWN = [PAGE_HEADER.index(name) for name in PAGE_HEADER[1:] if name not in ("epochs", "file, MiB")]
+"""The columns of a report's table that the first table has too; with all of them it would not fit a page."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -39,38 +45,64 @@ class Comparison:
 
     Attributes:
         model: the network that was pruned.
+        dataset: that they were trained on.
         kind: what the rows differ in: ``budget``, ``method`` or ``network``.
         rows: the dense network first, if it was trained.
     """
 
     model: str
+    dataset: str
     kind: str
     rows: list[ComparisonRow]
 
     @property
     def title(self) -> str:
         """The heading of the page."""
-        return f"{self.model} by {self.kind}"
+        return f"{self.model} on {self.dataset} by {self.kind}"
+
+    @property
+    def verdict(self) -> list[str]:
+        """What came out, in a few lines."""
+        return comparison_verdict(self.rows)
 
     @property
     def header(self) -> list[str]:
         """The columns of ``cells``."""
-        return [self.kind, *PAGE_HEADER[1:], "lost to dense", "seeds", *_EFFORT.values()]
+        return [self.kind, *(PAGE_HEADER[i] for i in _SHOWN), "lost to dense", "seeds"]
 
     @property
     def cells(self) -> list[list[str]]:
         """The rows as text."""
         texts = page_cells([row.network for row in self.rows])
         return [
-            [
-                row.label,
-                *cells[1:],
-                _points(row.accuracy_drop),
-                str(row.seeds),
-                *(_amount(getattr(row.effort, key)) for key in _EFFORT),
-            ]
+            [row.label, *(cells[i] for i in _SHOWN), _points(row.accuracy_drop), str(row.seeds)]
             for row, cells in zip(self.rows, texts, strict=True)
         ]
+
+    @property
+    def effort_header(self) -> list[str]:
+        """The columns of ``effort_cells``."""
+        return [self.kind, "file, MiB", "epochs", *_EFFORT.values()]
+
+    @property
+    def effort_cells(self) -> list[list[str]]:
+        """How large every network's file is and what it took, as text."""
+        return [
+            [
+                row.label,
+                f"{row.network.file_mib:.2f}" if row.network.file_mib else "-",
+                _amount(row.network.epochs),
+                *(_amount(getattr(row.effort, key)) for key in _EFFORT),
+            ]
+            for row in self.rows
+        ]
+
+    def lines(self) -> list[str]:
+        """The table of a terminal and the verdict."""
+        texts = terminal_cells([row.network for row in self.rows])
+        cells = [[row.label, *text[1:]] for row, text in zip(self.rows, texts, strict=True)]
+        verdict = [line for text in self.verdict for line in textwrap.wrap(text, COLUMNS)]
+        return [*text_table([self.kind, *TERMINAL_HEADER[1:]], cells), "", *verdict]
 
 
 def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str = "") -> Comparison:
@@ -88,32 +120,36 @@ def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str 
     """
     runs = quoting_alike(runs)
     kind, groups = grouped(runs)
-    comparison = Comparison(runs[0].spec.name, kind, _rows(runs, groups))
-    header, cells, flat = comparison.header, comparison.cells, [row.flat() for row in comparison.rows]
-    lines = [f"# {comparison.title}", "", *markdown_table(header, cells)]
+    comparison = Comparison(runs[0].spec.name, runs[0].split.dataset, kind, _rows(runs, groups))
+    rows, flat = comparison.rows, [row.flat() for row in comparison.rows]
+    tables = [(comparison.header, comparison.cells), (comparison.effort_header, comparison.effort_cells)]
+    lines = [f"# {comparison.title}", "", *(f"- {line}" for line in comparison.verdict)]
+    for header, cells in tables:
+        lines += ["", *markdown_table(header, cells)]
     if mlflow_page:
         lines += ["", f"[This run in MLflow]({mlflow_page})"]
     with publish(out, "comparison") as folder:
+        reports = {}
         for name, group in groups.items():
             for results in group:
                 seed = f"-seed{results.pruned.seed}" if len(group) > 1 else ""
-                write_report(results, folder / f"{plain_name(name)}{seed}")
+                below = f"{plain_name(name)}{seed}"
+                write_report(results, folder / below)
+                reports[f"{name}, seed {results.pruned.seed}" if seed else name] = f"{below}/report.html"
         page = render_page(
             __package__,
             "comparison.html",
-            title=comparison.title,
-            header=header,
-            cells=cells,
-            svg=drawing(comparison.rows),
-            words=words(comparison.rows),
-            notes=_notes(runs, comparison.rows),
-            kind=kind,
+            c=comparison,
+            reports=reports,
+            svg=drawing(rows),
+            words=words(rows),
+            notes=_notes(runs, rows),
             first=runs[0],
             runtime=RUNTIME_NAMES[runs[0].quoted.runtime],
         )
         (folder / "comparison.html").write_text(page, encoding="utf-8")
         (folder / "comparison.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (folder / "comparison.tex").write_text(latex_table(header, cells), encoding="utf-8")
+        (folder / "comparison.tex").write_text("\n".join(latex_table(*table) for table in tables), encoding="utf-8")
         (folder / "comparison.csv").write_text(_csv(flat), encoding="utf-8")
         write_json(folder / "comparison.json", {"schema": SCHEMA, "model": comparison.model, "rows": flat})
     return comparison
@@ -131,8 +167,12 @@ def figures_of(rows: Sequence[ComparisonRow]) -> dict[str, Any]:
 
 
 def _rows(runs: Sequence[Results], groups: dict[str, list[Results]]) -> list[ComparisonRow]:
-    """One row per group, below the dense networks of all seeds as one."""
-    rows = [pooled([pruned_row(results, name) for results in group]) for name, group in groups.items()]
+    """One row per group, and one of its uniform widths where they were trained, below the dense networks as one."""
+    rows = []
+    for name, group in groups.items():
+        rows.append(pooled([pruned_row(results, name) for results in group]))
+        if all("uniform" in results.metrics for results in group):
+            rows.append(pooled([uniform_row(results, name) for results in group]))
     dense: dict[int, ComparisonRow] = {}
     for results in runs:
         if results.dense:

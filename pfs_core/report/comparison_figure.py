@@ -1,5 +1,6 @@
 """The figure of a comparison: test accuracy against every cost, and the networks that no other beats."""
 
+import math
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -13,17 +14,20 @@ from pfs_core.report.comparison_rows import ComparisonRow, pareto_front
 from pfs_core.report.figures import COLOURS
 
 _COSTS = {"macs": "MACs", "params": "parameters", "p50_ms": "milliseconds per image, median"}
+_MARKERS = "osD^v<>P*Xph"
+"""With the ten colours they tell sixty networks apart, where labels beside the points would cover each other."""
 
 
 def drawing(rows: Sequence[ComparisonRow]) -> str:
     """The figure as SVG."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+        figure = Figure(figsize=(9.6, 3.6 + 0.22 * math.ceil(len(rows) / 4)), layout="constrained")
         axes = figure.subplots(1, len(_COSTS), sharey=True)
         for ax, (cost, label) in zip(axes, _COSTS.items(), strict=True):
             _scatter(ax, rows, cost, label)
         axes[0].set_ylabel("test accuracy [95%]")
-        axes[0].legend(loc="lower right")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
         return svg_text(figure)
 
 
@@ -40,21 +44,21 @@ def words(rows: Sequence[ComparisonRow]) -> str:
 
 def _scatter(ax: Axes, rows: Sequence[ComparisonRow], cost: str, label: str) -> None:
     best = sorted(pareto_front(rows, cost), key=lambda row: getattr(row.network, cost))
-    for row in rows:
+    for number, row in enumerate(rows):
         place, value = getattr(row.network, cost), row.network.test_accuracy or 0.0
         ax.errorbar(
             place,
             value,
             xerr=_away(place, row.network.p50_interval_ms) if cost == "p50_ms" else None,
             yerr=_away(value, row.network.test_accuracy_interval),
-            fmt="o",
+            fmt=_MARKERS[number % len(_MARKERS)],
             fillstyle="full" if row in best else "none",
-            color=COLOURS["pruned" if row.name else "dense"],
+            color=f"C{number % 10}" if row.name else COLOURS["dense"],
             capsize=3,
+            label=row.label,
         )
-        ax.annotate(row.label, (place, value), xytext=(6, 4), textcoords="offset points", fontsize=7)
     places, values = [getattr(row.network, cost) for row in best], [row.network.test_accuracy or 0.0 for row in best]
-    ax.plot(places, values, color="#999999", lw=1, label="front")
+    ax.plot(places, values, color="#999999", lw=1)
     ax.set_xlabel(label)
     ax.set_xlim(0, 1.15 * max(getattr(row.network, cost) for row in rows))
     ax.xaxis.set_major_locator(MaxNLocator(4))

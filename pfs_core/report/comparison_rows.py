@@ -92,6 +92,15 @@ def pruned_row(results: Results, name: str) -> ComparisonRow:
     return ComparisonRow(name, budget, method, effort, results.accuracy_drop, results.row("pruned"))
 
 
+def uniform_row(results: Results, name: str) -> ComparisonRow:
+    """The network with uniform widths of a run, which was trained, called after the pruned one beside it."""
+    trained = results.metrics["uniform"]
+    drop = results.dense.test_accuracy - trained.test_accuracy if results.dense else None
+    budget = str(results.structure.target_budget)
+    effort = Effort(retrain_seconds=trained.seconds)
+    return ComparisonRow(f"{name}, uniform widths", budget, "uniform", effort, drop, results.row("uniform"))
+
+
 def dense_row(results: Results) -> ComparisonRow:
     """The dense network of a run, which was trained."""
     assert results.dense is not None

@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 
 from pfs_core.data.split_info import SplitInfo
 from pfs_core.errors import UserError
+from pfs_core.latency.model import LatencyModel
 from pfs_core.latency.results import LatencyResult
 from pfs_core.methods.gates_folder import PRETRAINING, load_gates
 from pfs_core.report.results import Results
 from pfs_core.runtime.cost import seconds_of
-from pfs_core.storage.artifacts import require_result
+from pfs_core.storage.artifacts import read_json, require_result
 from pfs_core.structure import FILES, Structure
 from pfs_core.training.metrics import TrainingMetrics
 
@@ -57,6 +58,7 @@ def load_results(
         gates=gates,
         structures=structures,
         extract_seconds=seconds_of(structures_dir),
+        latency_model=_latency_model(structures_dir / "latency_model.json"),
         metrics=metrics,
         histories=histories,
         latency=latency,
@@ -73,6 +75,10 @@ def _load_latency(folder: Path, structures: dict[str, Structure]) -> LatencyResu
         if cost and (size.macs, size.params) != (cost.macs, cost.params):
             raise UserError(f"{folder} was measured on another {network} structure; benchmark it again")
     return latency
+
+
+def _latency_model(path: Path) -> LatencyModel | None:
+    return LatencyModel.parse(read_json(path), str(path)) if path.exists() else None
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from pfs_core.methods.search_info import SearchInfo
 from pfs_core.rendering.drawing import STYLE, render_page, svg_text
 from pfs_core.rendering.tables import markdown_table
 from pfs_core.report import cells, figures
+from pfs_core.report.explorer import explorer
 from pfs_core.report.lost_classes import lost_most
 from pfs_core.report.reproduce import commands
 from pfs_core.report.results import RUNTIME_NAMES, Results
@@ -51,6 +52,7 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
         lost=[cells.lost_cells(row) for row in lost_most(results)],
         balance=balance_words(results.split.rows_per_class),
         commands=commands(results),
+        explorer_data=explorer(results),
         refuted=_refuted(results),
         doubts=[line for found in results.latency.measurements for line in _doubts(found)],
         mlflow_page=mlflow_page,

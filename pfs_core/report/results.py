@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pfs_core.config.spec import ModelSpec
 from pfs_core.data.split_info import SplitInfo
+from pfs_core.latency.model import LatencyModel
 from pfs_core.latency.results import LatencyResult, Measurement
 from pfs_core.methods.registry import METHODS
 from pfs_core.methods.search_info import SearchInfo
@@ -40,6 +41,7 @@ class Results:
         gates: float32 [gates] of each channel group.
         structures: all three.
         extract_seconds: of the extraction.
+        latency_model: that the widths were chosen with; None where the budget is no latency.
         metrics: of the networks that were trained; the pruned one always is.
         histories: one row per epoch, of the networks that were trained.
         latency: of the benchmark.
@@ -55,6 +57,7 @@ class Results:
     gates: dict[str, Tensor]
     structures: dict[str, Structure]
     extract_seconds: float | None
+    latency_model: LatencyModel | None
     metrics: dict[str, TrainingMetrics]
     histories: dict[str, pd.DataFrame]
     latency: LatencyResult

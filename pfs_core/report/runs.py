@@ -8,7 +8,7 @@ from pfs_core.latency.results import LatencyResult
 from pfs_core.methods.gates_folder import load_gates
 from pfs_core.report.loading import load_results
 from pfs_core.report.results import Results
-from pfs_core.storage.artifacts import require_result
+from pfs_core.storage.artifacts import COMPLETE, require_result
 from pfs_core.structure import Structure
 from pfs_core.training.metrics import TrainingMetrics
 
@@ -78,6 +78,12 @@ def _measured(latency_dir: str | Path) -> tuple[int, int]:
     """MACs and parameters of the pruned network of a ``latency`` folder."""
     pruned = LatencyResult.load(Path(latency_dir) / "latency.json").models["pruned"]
     return pruned.macs, pruned.params
+
+
+def finished(folder: str | Path) -> bool:
+    """Whether the folder of a run has all results, the trained pruned network and the latencies among them."""
+    needed = ("split", "gates", "structures", "model-pruned", "latency")
+    return all((Path(folder) / name / COMPLETE).is_file() for name in needed)
 
 
 def load_runs(folders: Sequence[str | Path]) -> list[Results]:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,4 +165,4 @@ def in_milliseconds(model: LatencyModel, spec: ModelSpec, graph: ChannelGraph) -
         advice = "; search.policy=all prunes the residual streams too"
         if spec.expand > 1 and graph.widen_stream and spec.expand_stream is None:
             advice = "; search.expand_stream=1 leaves the residual stream as narrow as it was"
-    return CostModel(partial(model.milliseconds, graph), model.dense_ms, lambda ms: f"{ms:.3f} ms", advice)
+    return model.cost_model(graph, advice)

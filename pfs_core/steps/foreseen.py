@@ -7,6 +7,7 @@ from pfs_core.config.stages import ExtractConfig, LatencyConfig
 from pfs_core.errors import UserError
 from pfs_core.methods.registry import method_config
 from pfs_core.models import build_model, published_fields
+from pfs_core.models.outputs import check_network
 
 _MARGIN = 1.1
 """How much more a cut may cost by images of another size than a network was published for."""
@@ -51,7 +52,10 @@ def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: li
     fields = _DIGITS if known else published_fields(request.model)
     spec = ModelSpec.parse({**fields, "name": request.model, "kwargs": request.model_settings}, "model")
     try:
-        graph = trace(build_model(spec), spec.input_shape, search.policy, search.placement)
+        model = build_model(spec)
+        if known:
+            check_network(model, spec)
+        graph = trace(model, spec.input_shape, search.policy, search.placement)
     except UserError:
         if known:
             raise

@@ -93,28 +93,65 @@ def prune_to_budget(
     """
     cost_model = cost_model or closed_form(graph, budget.metric)
     check_reachable(graph, expanded, budget, channel_multiple, floor, cost_model, block)
-    groups = graph.prunable()
-    values, owners = ranked_channels({group.name: gates[group.name] for group in groups})
-    limit = budget.limit(cost_model.dense)
-    least = min_widths(graph, expanded, channel_multiple, floor, block)
-    tables = [
-        _width_by_count(group, expanded[group.name], least[group.name], channel_multiple, block) for group in groups
-    ]
+    ranking = Ranking(graph, gates, expanded, channel_multiple, floor, block)
+    kept = ranking.longest(cost_model.cost, budget.limit(cost_model.dense))
+    return ranking.widths(kept), float(ranking.values[kept - 1]) if kept else 1.0
 
-    def widths_at(kept: int) -> dict[str, int]:
-        counts = np.bincount(owners[:kept], minlength=len(groups)).tolist()
-        return least | {group.name: table[n] for group, table, n in zip(groups, tables, counts, strict=True)}
 
-    # Bisection over the length of the prefix is exact: a longer prefix makes no group narrower, and the cost does not
-    # fall when a width grows, so the prefixes within the budget are all those up to some length.
-    low, high = 0, len(owners)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if cost_model.cost(widths_at(middle)) <= limit:
-            low = middle
-        else:
-            high = middle - 1
-    return widths_at(low), float(values[low - 1]) if low else 1.0
+class Ranking:
+    """All gates of a network in falling order, and the widths that each prefix of them leads to.
+
+    Args:
+        graph: as for :func:`prune_to_budget`, like the others.
+        gates: the gates of every prunable group, float [expanded gates].
+        expanded: the width of every group before the cut.
+        channel_multiple: kept widths are multiples of this.
+        floor: the fraction of its unexpanded width that every prunable group keeps at least.
+        block: the number of channels that the runtime computes at once.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        gates: Mapping[str, Tensor],
+        expanded: Mapping[str, int],
+        channel_multiple: int = 1,
+        floor: float = 0.0,
+        block: int = 1,
+    ) -> None:
+        groups = graph.prunable()
+        self.values, self._owners = ranked_channels({group.name: gates[group.name] for group in groups})
+        self._least = min_widths(graph, expanded, channel_multiple, floor, block)
+        self._tables = {
+            group.name: _width_by_count(group, expanded[group.name], self._least[group.name], channel_multiple, block)
+            for group in groups
+        }
+
+    def widths(self, kept: int) -> dict[str, int]:
+        """Return the width of every group where the ``kept`` largest gates are kept."""
+        counts = np.bincount(self._owners[:kept], minlength=len(self._tables)).tolist()
+        tables = self._tables.items()
+        return self._least | {name: table[n] for (name, table), n in zip(tables, counts, strict=True)}
+
+    def longest(self, cost: Callable[[Mapping[str, int]], float], limit: float, low: int = 0) -> int:
+        """Return the number of gates of the longest prefix that costs at most ``limit``.
+
+        Bisection is exact: a longer prefix makes no group narrower, and the cost does not fall when a width grows, so
+        the prefixes within the limit are all those up to some length.
+
+        Args:
+            cost: the cost of widths.
+            limit: the cost that is allowed.
+            low: the length of a prefix that is known to be within the limit.
+        """
+        high = len(self.values)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if cost(self.widths(middle)) <= limit:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
 
 def min_widths(

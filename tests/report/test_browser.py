@@ -1,13 +1,16 @@
 """The pages in a real browser: nothing is asked of the network, nothing is hidden, nothing sticks out."""
 
 import re
+import shlex
 
 import pytest
 from mlflow import MlflowClient
+from pfs_pipelines.cli import main
 
 from pfs_core.report import write_report
 from pfs_core.report.comparison import write_comparison
 from pfs_core.report.graph import write_picture
+from pfs_core.structure import Structure
 from tests.report.colours import contrast
 from tests.report.opened import Opened, check_whole
 from tests.report.test_report import FIGURES
@@ -72,6 +75,32 @@ def test_letters_stand_out(browser, pages, name, scheme):
     assert [found for found in texts if contrast(rgb(found[1]), rgb(found[2])) < 4.5] == []
 
 
+def test_the_explorer_shows_what_the_extraction_cuts(browser, pages, gates, tmp_path):
+    """At three budgets, chosen by keyboard in the Kubeflow UI's frame; the command it shows is run."""
+    opened = Opened(browser, 1280)
+    section = opened.framed(pages["report"]).locator("#explorer")
+    for metric, presses in (("macs", 0), ("macs", 17), ("params", 30)):
+        section.locator("select").select_option(metric)
+        section.locator("input").focus()
+        for _ in range(presses):
+            opened.page.keyboard.press("ArrowLeft")
+        budget = section.locator("output").inner_text()
+        command = shlex.split(section.locator("pre").inner_text().splitlines()[0])
+        assert command[:4] == ["pfs", "extract", "--gates", "gates"]
+        assert (command[4:6], command[6]) == (["--budget", budget], f"structures-{budget}")
+        out = tmp_path / f"{budget}-{presses}"
+        assert main(["extract", "--gates", str(gates), "--budget", budget, str(out), *command[7:]]) == 0
+        found = Structure.load(out / "structure.json")
+        shown = dict(re.findall(r"(\S+) (\d+) of \d+", section.locator(".widths").text_content()))
+        assert {name: int(width) for name, width in shown.items()} == {name: found.widths[name] for name in shown}
+        assert len(shown) == len(found.graph().prunable())
+        costs = section.locator(".costs").inner_text()
+        assert costs.startswith(f"{found.cost.macs:,} MACs (")
+        assert f" {found.cost.params:,} parameters (" in costs
+    assert budget.startswith("params=0.")
+    assert opened.said == []
+
+
 def test_what_scrolls_can_be_reached_by_keyboard(browser, pages):
     for name in pages:
         opened = Opened(browser, 400)
@@ -83,6 +112,13 @@ def test_what_scrolls_can_be_reached_by_keyboard(browser, pages):
         found = opened.page.evaluate(scrolling)
         assert found
         assert all(place == 0 and label for place, label in found)
+
+
+def test_a_comparison_is_read_without_scrolling(browser, pages):
+    opened = Opened(browser, 1280)
+    opened.page.goto(pages["comparison"].as_uri())
+    for box in opened.page.locator(".scroll").all():
+        assert box.evaluate("e => e.scrollWidth <= e.clientWidth"), box.get_attribute("aria-label")
 
 
 def test_it_prints(browser, pages):

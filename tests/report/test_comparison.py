@@ -20,6 +20,7 @@ from pfs_core.report import runs
 from pfs_core.report.comparison import figures_of, write_comparison
 from pfs_core.report.comparison_groups import quoting_alike
 from pfs_core.report.comparison_rows import ComparisonRow, Effort, pareto_front
+from pfs_core.report.comparison_verdict import comparison_verdict
 from pfs_core.report.network_row import NetworkRow
 from pfs_core.report.runs import load_runs
 from pfs_core.runtime.cost import StageCost
@@ -47,16 +48,20 @@ def no_figures(folder, monkeypatch):
 
 def test_latex_says_what_the_table_says(folder):
     lines = (folder / "comparison.tex").read_text().splitlines()
-    assert lines[:2] == [r"\begin{tabular}{lrrrrrrrrrrrrrrrr}", r"\toprule"]
-    assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
+    second = lines.index(r"\begin{tabular}{lrrrrrrrrr}")
+    lines, effort = lines[: second - 1], lines[second:]
+    assert lines[:2] == [r"\begin{tabular}{lrrrrrrr}", r"\toprule"]
+    assert lines[-2:] == effort[-2:] == [r"\bottomrule", r"\end{tabular}"]
     rows = [[text.strip() for text in line.removesuffix(r" \\").split(" & ")] for line in lines if line.endswith(r"\\")]
-    assert {len(row) for row in rows} == {17}
+    assert {len(row) for row in rows} == {8}
     assert [row[0] for row in rows] == ["budget", "dense", "macs=0.5", "macs=0.6"]
     stated = json.loads((folder / "comparison.json").read_text())["rows"]
     for row, texts in zip(stated, rows[1:], strict=True):
         assert texts[1] == f"{row['macs']:,}"
         assert texts[3].startswith(f"{row['test_accuracy']:.2%}".replace("%", r"\%"))
-        assert texts[7] == f"{row['file_mib']:.2f}"
+        assert texts[6] == ("-" if row["accuracy_drop"] is None else f"{row['accuracy_drop']:.2%}".replace("%", r"\%"))
+    sizes = [line.split(" & ")[1].strip() for line in effort if " & " in line]
+    assert sizes == ["file, MiB", *(f"{row['file_mib']:.2f}" for row in stated)]
 
 
 def test_csv_has_a_column_a_number(folder):
@@ -86,7 +91,7 @@ def test_the_figure_says_its_numbers_and_fronts_in_words(folder):
         assert f"{row['macs']:,} MACs, {row['params']:,} parameters, {row['p50_ms']:.3f} ms" in words
     best = ", ".join(row["budget"] or "dense" for row in rows if row["on_front"])
     assert f"by MACs: {best};" in words
-    assert html.count('<th scope="row">') == len(rows)
+    assert html.count('<th scope="row">') == 2 * len(rows)  # what came out, and what it took
 
 
 def a_run(results, method="pfs", seed=0, accuracy=0.5):
@@ -120,7 +125,7 @@ def test_seeds_of_a_method_are_one_row_with_students_interval(results, tmp_path)
     assert (pfs["accuracy_drop"], dense["accuracy_drop"]) == (pytest.approx(0.1), None)
     assert figures_of(rows)["pfs.accuracy_drop"] == pfs["accuracy_drop"]
     html = (tmp_path / "out" / "comparison.html").read_text()
-    assert "<h1>resnet20 by method</h1>" in html
+    assert "<h1>resnet20 on digits by method</h1>" in html
     assert "those of several seeds are Student&#39;s over the seeds" in html
     folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert folders == ["pfs-seed0", "pfs-seed1", "pfs-seed2", "random"]
@@ -246,11 +251,76 @@ def run_folder(digits, gates, structures, models, latency, tmp_path):
 def test_run_folders_are_compared_by_a_command(run_folder, tmp_path, capsys):
     assert main(["compare", str(run_folder), str(tmp_path / "out")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:3] == ["budget", "MACs", "parameters"]
+    assert lines[0].split()[:3] == ["budget", "MACs", "params"]
     assert [line.split()[0] for line in lines[1:3]] == ["dense", "macs=0.5"]
+    assert max(map(len, lines[:-1])) <= 80
+    assert lines[4].startswith("Most accurate: macs=0.5, ")
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"][1]["seeds"] == 1
     assert main(["compare", str(tmp_path), str(tmp_path / "new")]) == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_did_not_finish_is_named_and_left_out(run_folder, tmp_path, capsys):
+    half = tmp_path / "half"
+    shutil.copytree(run_folder, half)
+    (half / "latency" / "complete.json").unlink()
+    assert main(["compare", str(half), str(run_folder), str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert said.err == f"{half} is left out: it is no finished run\n"
+    assert [line.split()[0] for line in said.out.splitlines()[1:3]] == ["dense", "macs=0.5"]
+    assert main(["compare", str(half), str(tmp_path / "new")]) == 2
+    assert "none of the folders is a finished run" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_trained_uniform_network_is_a_row(results, tmp_path):
+    runs = []
+    for seed, accuracy in ((0, 0.5), (1, 0.6)):
+        run = a_run(results, "pfs", seed, accuracy)
+        tested = {"test_accuracy": accuracy - 0.1, "test_accuracy_interval": (accuracy - 0.2, accuracy)}
+        uniform = run.pruned.model_copy(update={**tested, "network": "uniform"})
+        runs.append(dataclasses.replace(run, metrics={**run.metrics, "uniform": uniform}))
+    rows = write_comparison(runs, tmp_path / "out").rows
+    assert [row.label for row in rows] == ["dense", "macs=0.5", "macs=0.5, uniform widths"]
+    assert (rows[2].network.test_accuracy, rows[2].seeds) == (pytest.approx(0.45), 2)
+    assert rows[2].network.macs == results.structures["uniform"].cost.macs
+    assert rows[2].accuracy_drop == pytest.approx(0.2)
+    assert rows[2].effort.search_seconds is None
+
+
+def test_links_lead_to_the_reports(folder):
+    html = (folder / "comparison.html").read_text()
+    links = re.findall(r'<a href="([^"]+)">([^<]+)</a>', html)
+    assert [name for _, name in links] == ["macs=0.5", "macs=0.6"]
+    assert all((folder / link).is_file() for link, _ in links)
+
+
+def row(name, accuracy, macs, ratio=None, drop=None):
+    """A row as a comparison has it; its intervals are 0.02 wide."""
+    said = "" if ratio is None else "faster" if ratio < 0.99 else "no measurable difference"
+    network = NetworkRow(
+        "pruned",
+        macs,
+        10,
+        test_accuracy=accuracy,
+        test_accuracy_interval=(accuracy - 0.01, accuracy + 0.01),
+        latency_ratio=ratio,
+        latency_ratio_interval=ratio and (ratio - 0.01, ratio + 0.01),
+        latency_verdict=said,
+    )
+    return ComparisonRow(name, name, "pfs", Effort(), drop, network)
+
+
+def test_the_verdict_names_the_most_accurate_the_fastest_and_the_smallest_that_is_good_enough():
+    dense = row("", 0.95, 1000)
+    rows = [dense, row("a", 0.945, 800, 0.8, 0.005), row("b", 0.941, 500, 0.5, 0.009), row("c", 0.9, 300, 0.4, 0.05)]
+    assert comparison_verdict(rows) == [
+        "Most accurate: a, 94.50%; its interval does not tell it apart from b.",
+        "Fastest: c, 2.50x faster [2.44, 2.56], accuracy 90.00%.",
+        "Smallest within a point of the dense network: b, 500 MACs.",
+    ]
+    assert comparison_verdict([dense, rows[3]])[-1] == "None is within a point of the dense network's accuracy."
+    assert len(comparison_verdict([row("a", 0.9, 800)])) == 1
 
 
 def test_runs_of_two_datasets_are_not_compared(run_folder, tmp_path):

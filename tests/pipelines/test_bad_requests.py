@@ -1,0 +1,120 @@
+"""A request that cannot be carried out is refused in one line before the split, whoever would have found out later."""
+
+import pytest
+from pfs_pipelines.cli import main
+
+from pfs_core.steps import preflight
+from tests.data.folders import images, png, write
+
+ENDING = "import sys; sys.exit(0)\n"
+SCRIPT = """
+import argparse
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", required=True)
+parser.parse_args()
+"""
+NETS = """
+from torch import nn
+
+def build(num_classes=10, depth=1):
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, num_classes))
+
+def dense_only(num_classes=10):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+def two_outputs(num_classes=10):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = build(num_classes)
+
+        def forward(self, images):
+            return self.net(images), images
+
+    return Two()
+
+number = 3
+"""
+
+BAD = {
+    "budget: no number": (["--budget", "macs=half"], "budget 'macs=half' is not understood"),
+    "budget: another metric": (["--budget", "flops=0.5"], "macs"),
+    "budget: over the dense network": (["--budget", "macs=9G"], "is over the dense network's"),
+    "budget: below the smallest": (["--budget", "macs=0.001"], "cannot be reached"),
+    "budget: a latency in milliseconds": (["--budget", "latency=5000"], "fraction of the dense network's latency"),
+    "budget against channel_multiple": (
+        ["--budget", "macs=0.05", "--set", "extract.channel_multiple=16"],
+        "ask for macs=0.5998 or more",
+    ),
+    "budget against floor": (["--budget", "params=0.3", "--set", "extract.floor=0.9"], "cannot be reached"),
+    "model: misspelt": (["--model", "resnet21"], "did you mean resnet20?"),
+    "model: of torchvision, misspelt": (["--model", "torchvision:resnet19"], "did you mean torchvision:resnet18?"),
+    "model: unknown argument": (["--set", "model.depth=3"], "'depth'"),
+    "model: a module that ends the interpreter": (["--model", "ending:build"], "it ends with SystemExit"),
+    "model: a script": (["--model", "script:build"], "it ends with SystemExit"),
+    "model: no such factory": (["--model", "own_nets:bulid"], "did you mean build?"),
+    "model: a file": (["--model", "./own_nets.py:build"], "write own_nets:build"),
+    "model: a module": (["--model", "own_nets"], "own_nets:FUNCTION"),
+    "model: no factory": (["--model", "own_nets:number"], "number"),
+    "model: nothing to prune": (["--model", "own_nets:dense_only"], "can be pruned"),
+    "model: two outputs": (["--model", "own_nets:two_outputs"], "tuple"),
+    "model: too large for the images": (["--model", "vgg16"], "cannot process 1x8x8 images"),
+    "dataset: misspelt": (["--dataset", "digit"], "'digit' does not exist"),
+    "dataset: an empty folder": (["--dataset", "empty"], "is an empty folder"),
+    "dataset: a file": (["--dataset", "own_nets.py"], "is a file; name the folder"),
+    "recipe: misspelt": (["--recipe", "cifar"], "unknown recipe 'cifar'"),
+    "recipe against settings": (
+        ["--set", "retrain.keep=best", "--set", "retrain.train_on_validation=true"],
+        "best needs",
+    ),
+    "setting: misspelt": (["--set", "search.epoch=3"], "search.epoch is not a setting"),
+    "setting: out of range": (["--set", "retrain.lr=-1"], "retrain.lr"),
+    "setting: of the wrong type": (["--set", "retrain.epochs=many"], "retrain.epochs"),
+    "stage: misspelt": (["--set", "serch.epochs=3"], "serch"),
+    "method: misspelt": (["--method", "slimming"], "slimming"),
+    "networks: misspelt": (["--compare", "unifrom"], "did you mean uniform?"),
+    "networks: beside a fine-tuned one": (
+        ["--method", "network_slimming", "--set", "retrain.start=inherited", "--compare", "dense"],
+        "networks must be",
+    ),
+    "fine-tuning what was never trained": (["--set", "retrain.start=inherited"], "starts from trained weights"),
+    "registered name": (["--register", "team/resnet20"], "takes no name with / or :"),
+    "seed: negative": (["--seed", "-1"], "seed"),
+    "runtime: unknown": (["--set", "latency.runtimes=tensorrt"], "latency.runtimes"),
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with networks of a user's own and an empty dataset; requests are checked in this process."""
+    for name, source in {"ending": ENDING, "script": SCRIPT, "own_nets": NETS}.items():
+        (tmp_path / f"{name}.py").write_text(source)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("pfs_pipelines.run.run_pipeline", lambda request, store, fresh: preflight.check(request))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD.values(), ids=list(BAD))
+def test_a_bad_request_is_one_line_before_anything_starts(here, capsys, arguments, says):
+    before = sorted(path.name for path in here.iterdir() if path.name != "__pycache__")
+    try:
+        code = main(["run", *arguments])
+    except SystemExit as stop:  # of argparse, which knows the names of methods
+        code = stop.code
+    said = capsys.readouterr()
+    assert code == 2
+    assert says in said.err
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    assert len(said.err.splitlines()) == 1
+    assert sorted(path.name for path in here.iterdir() if path.name != "__pycache__") == before
+
+
+def test_a_right_request_passes_the_same_check(here, capsys):
+    write(here / "empty" / "train.parquet", [png(image) for image in images(40)], [i % 2 for i in range(40)])
+    assert main(["run"]) == 0
+    assert main(["run", "--model", "own_nets:build", "--dataset", "empty", "--budget", "macs=0.5"]) == 0
+    assert capsys.readouterr().err == ""
