@@ -161,7 +161,7 @@ def run(side: str, data: ImageSplit, config: RetrainConfig, seed: int, workers: 
         for _ in usual(model, data, config, config.epochs, workers):
             pass
     minutes = (time.perf_counter() - started) / 60
-    return {"test_accuracy": results_on_test(model, data).test_accuracy, "minutes": minutes}
+    return {"test_accuracy": results_on_test(model, data)[0].test_accuracy, "minutes": minutes}
 
 
 def accuracy(data: ImageSplit, config: RetrainConfig, workers: int, seeds: int, out: Path) -> None:

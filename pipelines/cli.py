@@ -1,6 +1,7 @@
 """The ``pfs`` command. Its help is quick, since whatever takes long to import is imported by the subcommands."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any, NoReturn
 
 from pfs_pipelines.arguments import OPTIONS, named_model, with_method
 from pfs_pipelines.cluster_commands import add_cluster_commands
+from pfs_pipelines.completion import COMPLETING, complete
 from pfs_pipelines.data_commands import add_data_commands
 from pfs_pipelines.model_commands import add_model_commands
 from pfs_pipelines.settings_commands import add_settings_commands
@@ -25,7 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 when done, 1 if a run or a server failed, 2 if the user's input is wrong, 130 if interrupted.
     """
-    arguments = parser().parse_args(argv)
+    known = parser()
+    if COMPLETING in os.environ:
+        complete(known)
+    arguments = known.parse_args(argv)
     log_to_terminal()
     try:
         return arguments.handler(arguments) or 0

@@ -1,20 +1,17 @@
 """A page that shows a dataset: some images of each class, how many there are, and their sizes."""
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from pfs_core.data.split_info import CLASSES, EACH
 from pfs_core.rendering.drawing import STYLE, render_page, svg_text
+from pfs_core.rendering.pictures import png_text
 
-_SIDE = 96
 _COLOURS = {"train": "#1f6fb4", "validation": "#d1810f", "test": "#7a7a7a"}
 
 
@@ -44,7 +41,7 @@ def dataset_page(
         if label in shown or len(shown) < CLASSES:
             row = shown.setdefault(label, [])
             if len(row) < EACH:
-                row.append(_png(image))
+                row.append(png_text(image))
     with mpl.rc_context(STYLE):
         drawings = [
             ("Rows of each class", balance_words(rows_per_class), svg_text(balance(class_names, rows_per_class)), True)
@@ -63,16 +60,6 @@ def dataset_page(
         samples=[(class_names[label], images) for label, images in sorted(shown.items())],
         drawings=drawings,
     )
-
-
-def _png(image: Tensor) -> str:
-    """Encode an image as a PNG of at most ``_SIDE`` pixels per side, in base64."""
-    array = image.permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-    picture.thumbnail((_SIDE, _SIDE))
-    out = io.BytesIO()
-    picture.save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()
 
 
 def balance(class_names: Sequence[str], rows_per_class: Mapping[str, Sequence[int]]) -> Figure:

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from pfs_core.latency.results import Measurement
 from pfs_core.methods.amc.config import AmcConfig
 from pfs_core.rendering.drawing import INK, STYLE, svg_text
+from pfs_core.report.network_row import NetworkRow
 from pfs_core.report.results import NETWORKS, Results
 
 COLOURS = {"dense": "#808080", "expanded": "#9a79c6", "uniform": "#d1810f", "pruned": "#2f7fc4"}
@@ -243,6 +244,34 @@ def latency(ax: Axes, results: Results, measurement: Measurement) -> str:
     parts = [f"{name} {s.p50_ms:.3f} and {s.p90_ms:.3f} ms" for name, s in measurement.models.items()]
     beyond = np.concatenate(list(samples.values())) > last
     return f"Median and 90% quantile: {', '.join(parts)}. Of all rounds {beyond.mean():.1%} took longer than is shown."
+
+
+def accuracy_and_latency(ax: Axes, results: Results) -> str:
+    """Test accuracy against median latency, with the intervals of both."""
+    words = []
+    for row in _trained_and_measured(results):
+        accuracy, milliseconds = 100 * (row.test_accuracy or 0.0), row.p50_ms or 0.0
+        (low, high), (fast, slow) = row.test_accuracy_interval or (0.0, 1.0), row.p50_interval_ms or (0.0, 0.0)
+        ax.errorbar(
+            milliseconds,
+            accuracy,
+            xerr=[[max(milliseconds - fast, 0)], [max(slow - milliseconds, 0)]],
+            yerr=[[accuracy - 100 * low], [100 * high - accuracy]],
+            fmt="o",
+            capsize=3,
+            color=COLOURS[row.network],
+            label=row.network,
+        )
+        words.append(f"{row.network} {accuracy:.1f}% at {milliseconds:.3f} ms")
+    ax.set_xlim(left=0)
+    ax.set_xlabel("milliseconds per image, median")
+    ax.set_ylabel("test accuracy, %")
+    ax.legend()
+    return f"Test accuracy against latency: {'; '.join(words)}."
+
+
+def _trained_and_measured(results: Results) -> list[NetworkRow]:
+    return [row for row in results.table() if row.test_accuracy is not None and row.p50_ms]
 
 
 def confusion(ax: Axes, results: Results) -> str:

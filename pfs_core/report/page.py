@@ -13,6 +13,7 @@ from pfs_core.latency.results import Measurement
 from pfs_core.methods.registry import METHODS
 from pfs_core.methods.search_info import SearchInfo
 from pfs_core.rendering.drawing import STYLE, render_page, svg_text
+from pfs_core.rendering.pictures import png_text
 from pfs_core.rendering.tables import markdown_table
 from pfs_core.report import cells, figures
 from pfs_core.report.explorer import explorer
@@ -49,6 +50,7 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
         step_header=cells.STEP_HEADER,
         steps=cells.step_cells(results),
         search=_search_words(results),
+        mistakes=[(png_text(image), f"{label} taken for {found}") for image, label, found in results.mistakes],
         lost=[cells.lost_cells(row) for row in lost_most(results)],
         balance=balance_words(results.split.rows_per_class),
         commands=commands(results),
@@ -112,6 +114,7 @@ def _drawings(results: Results) -> dict[str, list[_Drawing]]:
             for found in (results.quoted, *results.latency.beside_quoted)
         ],
         "Accuracy": [
+            drawn("Accuracy against latency", figures.accuracy_and_latency),
             drawn("The retraining", figures.training_curves),
             drawn("The loss of the retraining", figures.training_losses),
             drawn("Mistakes of the pruned network", figures.confusion, matrix_size),

@@ -16,6 +16,7 @@ from pfs_core.methods.search_info import SearchInfo
 from pfs_core.report.network_row import NetworkRow
 from pfs_core.structure import Structure
 from pfs_core.training.metrics import TrainingMetrics
+from pfs_core.training.mistakes import load_mistakes
 
 NETWORKS = ("dense", "uniform", "pruned")
 """Order of the table's rows."""
@@ -63,6 +64,12 @@ class Results:
     latency: LatencyResult
     samples_table: pd.DataFrame
     model_dir: Path
+
+    @property
+    def mistakes(self) -> list[tuple[Tensor, str, str]]:
+        """Some test images of the pruned network, uint8 [C, H, W], with what they are and what they were taken for."""
+        names = self.pruned.class_names
+        return [(image, names[label], names[found]) for image, label, found in load_mistakes(self.model_dir)]
 
     @property
     def structure(self) -> Structure:

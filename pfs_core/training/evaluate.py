@@ -34,11 +34,16 @@ def predict(model: nn.Module, forward: Forward, images: Images, ranks: Ranks = A
     training = model.training
     model.eval()
     predictions = torch.zeros_like(images.labels)
-    own = predictions.split(_BATCH)[ranks.rank :: ranks.world]  # views, which the loop fills
-    for part, batch in zip(own, images.in_order(_BATCH), strict=True):
+    # The batches are views, which the loop fills.
+    for part, batch in zip(own_batches(predictions, ranks), images.in_order(_BATCH), strict=True):
         part.copy_(forward(batch).argmax(1))
     model.train(training)
     return ranks.sum(predictions)  # every other process has left 0 where this one predicted
+
+
+def own_batches(values: Tensor, ranks: Ranks = ALONE) -> list[Tensor]:
+    """Return the parts of ``values``, [N] for all images, that are of the batches which this process predicts."""
+    return list(values.split(_BATCH)[ranks.rank :: ranks.world])
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> float:

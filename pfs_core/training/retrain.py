@@ -26,9 +26,10 @@ from pfs_core.storage.artifacts import check_out, publish, require_result
 from pfs_core.storage.digests import file_digest
 from pfs_core.structure import Structure
 from pfs_core.training.checkpoints import Checkpoints
-from pfs_core.training.evaluate import predict
+from pfs_core.training.evaluate import own_batches, predict
 from pfs_core.training.fit import fit, training_parts
 from pfs_core.training.metrics import BestValidation, Evaluation, TrainingMetrics
+from pfs_core.training.mistakes import MistakeSample
 from pfs_core.training.schedule import planned_epochs
 
 logger = logging.getLogger(__package__)
@@ -52,6 +53,7 @@ def retrain(
     it, ``structure.json`` what they fit, ``metrics.json`` the accuracy
     (:class:`~pfs_core.training.metrics.TrainingMetrics`), ``history.parquet`` one row per epoch. Where the training
     was validated, the other weights are beside them as ``best.safetensors`` or ``last.safetensors``.
+    ``mistakes.safetensors`` has some test images that it takes for something else.
 
     Args:
         structure: what to train.
@@ -116,7 +118,8 @@ def _retrain(
     if fitted.best:
         weights["best"] = fitted.best.pop("weights")
     model.load_state_dict(weights[config.keep])
-    found: dict[str, Any] = {**code(), **results_on_test(model, data, ranks).model_dump()}
+    evaluation, mistakes = results_on_test(model, data, ranks)
+    found: dict[str, Any] = {**code(), **evaluation.model_dump()}
     metrics = TrainingMetrics(
         network=structure.network,
         trained=True,
@@ -146,6 +149,7 @@ def _retrain(
             if why := try_onnx(model, data.info, folder / "model.onnx"):
                 logger.warning(f"retrain {structure.network}  no model.onnx: {why}")
             pq.write_table(pa.Table.from_pylist(fitted.history), folder / "history.parquet")
+            mistakes.save(folder)
             metrics.save(folder / "metrics.json")
     checkpoints.clear()
     ranks.wait()
@@ -165,21 +169,29 @@ def load_initial(model: nn.Module, path: Path) -> None:
         raise UserError(f"{path} has the weights of another structure; extract it again") from None
 
 
-def results_on_test(model: nn.Module, data: ImageSplit, ranks: Ranks = ALONE) -> Evaluation:
-    """Test accuracy in float32, its 95% Wilson interval, the number of images and the confusion matrix."""
+def results_on_test(model: nn.Module, data: ImageSplit, ranks: Ranks = ALONE) -> tuple[Evaluation, MistakeSample]:
+    """Test accuracy in float32, its 95% Wilson interval, images and confusion matrix; and some of the mistakes."""
     model.to(memory_format=torch.contiguous_format)
     normalise = Normalise(data.info, data.device, torch.contiguous_format)
     images = data.part("test", rank=ranks.rank, world=ranks.world)
     labels = images.labels
-    predictions = predict(model, lambda batch: model(normalise(batch)), images, ranks)
+    mistakes = MistakeSample(own_batches(labels, ranks))
+
+    def forward(batch: Tensor) -> Tensor:
+        logits: Tensor = model(normalise(batch))
+        mistakes.add(batch, logits.argmax(1))
+        return logits
+
+    predictions = predict(model, forward, images, ranks)
     correct = int((predictions == labels).sum())
     interval = binomtest(correct, len(labels)).proportion_ci(method="wilson")
-    return Evaluation(
+    evaluation = Evaluation(
         test_accuracy=correct / len(labels),
         test_accuracy_interval=(float(interval.low), float(interval.high)),
         test_rows=len(labels),
         confusion_matrix=confusion(predictions, labels, data.num_classes),
     )
+    return evaluation, mistakes
 
 
 def confusion(predictions: Tensor, labels: Tensor, classes: int) -> list[list[int]]:

@@ -22,12 +22,19 @@ from pfs_core.report.reproduce import commands
 from pfs_core.report.verdict import verdict
 from pfs_core.runtime.cost import StageCost
 from pfs_core.structure import FILES, Structure
+from pfs_core.training.mistakes import SHOWN
 from tests.report.colours import contrast
 
 FIGURES = [
     *("Channels of every group: dense, expanded and kept", "Latency in ONNX Runtime", "Latency in PyTorch"),
     *("Gates after the search", "How the gates part", "The search", "The loss of the search"),
-    *("The retraining", "The loss of the retraining", "Mistakes of the pruned network", "Images of each class"),
+    *(
+        "Accuracy against latency",
+        "The retraining",
+        "The loss of the retraining",
+        "Mistakes of the pruned network",
+        "Images of each class",
+    ),
 ]
 
 
@@ -55,6 +62,18 @@ def test_network_that_was_not_trained_is_called_so(results):
     assert cells["uniform"][HEADER.index("test accuracy [95%]")] == "not trained"
 
 
+def test_some_mistakes_are_shown(page, results):
+    html = (page / "report.html").read_text()
+    shown = re.findall(r'<li><img alt="([^"]+)" src="data:image/png;base64,[^"]+">([^<]+)</li>', html)
+    assert len(shown) == SHOWN
+    counts, names = results.pruned.confusion_matrix, results.pruned.class_names
+    for alternative, words in shown:
+        label, found = words.split(" taken for ")
+        assert alternative == words
+        assert counts[names.index(label)][names.index(found)] > 0
+        assert label != found
+
+
 def test_verdict_says_what_the_interval_allows(results):
     ratio = results.quoted.ratios_to_dense["pruned"]
     low, high = ratio.interval
@@ -69,7 +88,7 @@ def test_verdict_says_what_the_interval_allows(results):
 def test_page_needs_no_network_and_but_for_the_explorer_no_script(page):
     html = (page / "report.html").read_text()
     links = set(re.findall(r"(?:href|src|url\()\s*=?\s*[\"']?([^\"')\s>]+)", html))
-    assert all(link.startswith("#") for link in links)
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
     outside = re.sub(r'<section id="explorer" hidden>.*</section>\s*(<script.*</script>\s*){2}', "", html, flags=re.S)
     assert "<script" not in outside
     assert "</section>" not in outside
@@ -112,7 +131,8 @@ def test_a_class_that_lost_says_how_many_images_that_is(results, tmp_path):
     }
     rows = {"train": [4, 9], "test": [4, 9]}
     split = results.split.model_copy(update={"class_names": names, "rows_per_class": rows})
-    write_report(dataclasses.replace(results, metrics=metrics, split=split), tmp_path / "two")
+    changed = {"metrics": metrics, "split": split, "model_dir": tmp_path}
+    write_report(dataclasses.replace(results, **changed), tmp_path / "two")
     html = (tmp_path / "two/report.html").read_text()
     row = '<th scope="row">cat</th><td>4</td><td>75.0%</td><td>25.0%</td><td>50.0 points (2 images)</td>'
     assert row in html
