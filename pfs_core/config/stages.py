@@ -31,8 +31,25 @@ class SplitConfig(Config):
     """Side of the random crops to train on, streamed from the files; None keeps images of one size in memory."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Smallest and largest area of a random crop, as a fraction of its image."""
+    background: str = "white"
+    """Colour behind transparent pixels, as a name or ``#rrggbb``."""
+    image_column: str | None = None
+    """Column of the images in Parquet and Arrow files, or of their paths in a list; None takes the usual names."""
+    label_column: str | None = None
+    """Column of the labels, such as ``fine_label``; None takes ``label``."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do if an image cannot be read: stop the split, or skip the image and list it in split.json."""
+
+    @field_validator("background")
+    @classmethod
+    def _colour(cls, colour: str) -> str:
+        from PIL import ImageColor
+
+        try:
+            ImageColor.getrgb(colour)
+        except ValueError:
+            raise ValueError("must be a colour such as white or #ffffff") from None
+        return colour
 
     @field_validator("crop_scale")
     @classmethod

@@ -27,12 +27,13 @@ class Findings:
     """The findings of a check.
 
     Attributes:
-        rows_per_class: ``{part: number of rows of each class}`` for the parts ``train`` and ``test``.
+        rows_per_class: ``{part: number of rows of each class}`` for the parts ``train``, ``test`` and, if it is given,
+            ``validation``.
         bad: (place, reason) of every image that cannot be decoded.
         sizes: number of images of each (width, height).
         channels: number of images of each number of channels.
         repeated: number of images whose bytes occur more than once in the same part, not counting the first.
-        leaked: (training place, test place) of images that occur in both parts.
+        leaked: (place, place) of images that occur in two parts, the training part first, the test part last.
         samples: labels and images, uint8 [C, H, W], for the page; of large images only every n-th pixel.
     """
 
@@ -48,8 +49,13 @@ class Findings:
 def check(source: Source) -> Findings:
     """Decode every image of ``source``, and find those whose bytes occur more than once."""
     classes = len(source.class_names)
-    parts = {"train": ~source.is_test, "test": source.is_test}
-    findings = Findings({p: np.bincount(source.labels[rows], minlength=classes).tolist() for p, rows in parts.items()})
+    part = source.is_test * 2
+    names = {0: "train", 2: "test"}
+    if source.is_validation is not None:
+        part, names = part + source.is_validation, {0: "train", 1: "validation", 2: "test"}
+    findings = Findings(
+        {name: np.bincount(source.labels[part == i], minlength=classes).tolist() for i, name in names.items()}
+    )
     first_rows: dict[bytes, int] = {}
     samples_of: Counter[int] = Counter()
     for i, digest, image in _decoded(source):
@@ -59,11 +65,11 @@ def check(source: Source) -> Findings:
         findings.sizes[image.shape[2], image.shape[1]] += 1
         findings.channels[image.shape[0]] += 1
         first = first_rows.setdefault(digest, i)
-        if first != i and source.is_test[first] == source.is_test[i]:
+        if first != i and part[first] == part[i]:
             findings.repeated += 1
         elif first != i:
-            training, test = (i, first) if source.is_test[first] else (first, i)
-            findings.leaked.append((source.place(training), source.place(test)))
+            one, other = sorted((first, i), key=lambda row: int(part[row]))
+            findings.leaked.append((source.place(one), source.place(other)))
         label = int(source.labels[i])
         if label < CLASSES and samples_of[label] < EACH:
             samples_of[label] += 1

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
+from pfs_core.config.stages import SplitConfig
+from pfs_core.data.left_out import LeftOut
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage
 from pfs_core.storage.digests import file_digest
@@ -30,11 +32,15 @@ class Source:
         row: int64 [N], the number of each row in its file.
         labels: int64 [N], the position in ``class_names`` of the class of each row.
         is_test: bool [N], whether the dataset itself assigns the row to its test set.
+        is_validation: the same for its validation set; None if it has none.
         names: N texts, the name of each row, which stays the same when a dataset is packed; None if rows have no names.
         class_names: the names of the classes; a class may have no rows.
         flip: whether a mirrored image still belongs to its class.
         fingerprint: hex SHA-256 of the content of the dataset, or of what stands for it (see :func:`fingerprint`).
         images: uint8 [N, C, H, W] if ``kind`` is ``arrays``, else None.
+        notes: sentences that say how the dataset was understood.
+        left_out: the files that are no part of the dataset.
+        image_column: the name of the column of images if ``kind`` is ``parquet``.
     """
 
     uri: str
@@ -50,6 +56,10 @@ class Source:
     flip: bool
     fingerprint: str
     images: Tensor | None = None
+    is_validation: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    image_column: str = "image"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,6 +87,12 @@ def fingerprint(storage: Storage, files: Listing) -> str:
         lines = pc.binary_join_element_wise(chunk.paths, pa.array(chunk.sizes).cast(pa.string()), ends, " ")
         digest.update(lines.buffers()[2])
     return digest.hexdigest()
+
+
+def column_fingerprint(digest: str, config: SplitConfig) -> str:
+    """Return the fingerprint of a table of which other columns than the usual ones are read."""
+    named = [config.image_column, config.label_column]
+    return hashlib.sha256(f"{digest} {named}".encode()).hexdigest() if any(named) else digest
 
 
 def checked_classes(names: list[str], uri: str) -> list[str]:

@@ -116,6 +116,7 @@ def _source(info: SplitInfo, index: pa.Table, files: pa.Table) -> Source:
         class_names=info.class_names,
         flip=info.augmentation.flip,
         fingerprint=info.source_fingerprint,
+        image_column=info.image_column,
     )
 
 

@@ -2,45 +2,75 @@
 
 from dataclasses import replace
 
+import numpy as np
+
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data.dataset import Source, fingerprint
 from pfs_core.data.formats.cifar import load_cifar
 from pfs_core.data.formats.digits import load_digits
 from pfs_core.data.formats.downloads import PREFIX, check_name, downloaded
 from pfs_core.data.formats.idx import IDX, load_idx
-from pfs_core.data.formats.parquet import PARQUET, open_parquet
+from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.tree import IMAGES, open_tree
+from pfs_core.data.left_out import left_out, summary
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage, open_storage
+from pfs_core.storage.listing import Listing
 
 
-def open_source(uri: str) -> Source:
+def open_source(uri: str, config: SplitConfig = SplitConfig()) -> Source:
     """Index the rows of the dataset at ``uri``.
 
     Args:
         uri: ``digits``, or a folder, ``file://`` or ``s3://`` address with files in one of the formats of
             :mod:`pfs_core.data.formats`: Parquet files, one folder of images per class, IDX files or CIFAR's Python
             files; or ``torchvision:NAME``, which is downloaded first.
+        config: its settings say which columns have the images and the labels.
 
     Raises:
         UserError: there is no such dataset, its format is not known, or it is broken.
     """
+    source = _opened(uri, config)
+    return replace(source, notes=(*source.notes, *_classes_without_images(source)))
+
+
+def _opened(uri: str, config: SplitConfig) -> Source:
     if uri == "digits":
         return load_digits()
     if uri.startswith(PREFIX):
-        return replace(open_source(str(downloaded(uri.removeprefix(PREFIX)))), uri=uri)
+        return replace(_opened(str(downloaded(uri.removeprefix(PREFIX))), config), uri=uri)
     storage = _storage(uri)
-    files = storage.files()
-    if files.matching(PARQUET):
-        return open_parquet(storage, files)
+    return _from_files(storage, storage.files(), config)
+
+
+def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source:
+    """Find out which format the files of a dataset are of, and index their rows."""
+    if files.matching(AT_ROOT):
+        return open_parquet(storage, files, config)
     if files.matching(IDX):
         return load_idx(storage, files)
     if files.named("data_batch_1", "train") and files.named("batches.meta", "meta"):
         return load_cifar(storage, files)
-    if files := files.matching(IMAGES):
+    if files.matching(IMAGES):
         return open_tree(storage, files)
+    if files.matching(PARQUET):
+        return open_parquet(storage, files, config)
+    beside = f"; {summary(left_out(files, []))}" if files else ""
     raise UserError(
-        f"dataset {uri} holds no *.parquet file, no class folders with images, no IDX and no CIFAR Python files"
+        f"dataset {storage.uri} holds no *.parquet file, no class folders with images, no IDX and no CIFAR Python "
+        f"files{beside}"
     )
+
+
+def _classes_without_images(source: Source) -> list[str]:
+    """Say which classes no training image has."""
+    training = ~source.is_test if source.is_validation is None else ~(source.is_test | source.is_validation)
+    counts = np.bincount(source.labels[training], minlength=len(source.class_names))
+    missing = [source.class_names[i] for i in np.flatnonzero(counts == 0)]
+    if not missing:
+        return []
+    more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+    return [f"{len(missing)} of {len(counts)} classes have no training images: {', '.join(missing[:8])}{more}"]
 
 
 def check_dataset(uri: str) -> None:

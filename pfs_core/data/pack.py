@@ -38,9 +38,9 @@ def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4) -> No
     """Pack the image tree at ``dataset`` into Parquet files of about ``shard_mib`` MiB at ``out``.
 
     The columns are ``image`` (the bytes of a file), ``label`` and ``name`` (the path of the file); class names are in
-    the schema metadata. Training rows go to ``train-*.parquet``, held-out rows to ``test-*.parquet``, both in a random
-    order, so that every row group holds a mixture of classes. A stopped pack resumes: shards are written whole or not
-    at all, and ``complete.json`` is written last.
+    the schema metadata. Training rows go to ``train-*.parquet``, held-out rows to ``validation-*.parquet`` and
+    ``test-*.parquet``, all in a random order, so that every row group holds a mixture of classes. A stopped pack
+    resumes: shards are written whole or not at all, and ``complete.json`` is written last.
 
     Args:
         dataset: path, ``file://`` or ``s3://`` address of an image tree.
@@ -84,7 +84,7 @@ def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4) -> No
 
 
 def _shards(source: Source, size: float) -> Iterator[_Shard]:
-    """Yield the shards of both parts.
+    """Yield the shards of all parts.
 
     The order of the rows is drawn with a fixed seed, so that a resumed pack finds the same rows in each shard.
 
@@ -92,8 +92,10 @@ def _shards(source: Source, size: float) -> Iterator[_Shard]:
         source: the tree.
         size: bytes of a shard.
     """
-    for part, held_out in (("train", False), ("test", True)):
-        rows = np.flatnonzero(source.is_test == held_out)
+    validates = np.zeros(len(source), dtype=bool) if source.is_validation is None else source.is_validation
+    parts = {"train": ~(source.is_test | validates), "validation": validates, "test": source.is_test}
+    for part, chosen in parts.items():
+        rows = np.flatnonzero(chosen)
         if not len(rows):
             continue
         rows = np.random.default_rng(0).permutation(rows)

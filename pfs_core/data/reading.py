@@ -50,7 +50,7 @@ class Reader:
             return list(self._pool.map(lambda i: self.storage.read(files[i]), self.source.file[rows].tolist()))
         file, group = int(self.source.file[rows[0]]), int(self.source.group[rows[0]])
         opened, starts = self._parquet(file)
-        images = encoded_images(self.storage, files[file], opened, group)
+        images = encoded_images(self.storage, files[file], opened, group, self.source.image_column)
         return [images[i] for i in (self.source.row[rows] - starts[group]).tolist()]
 
 

@@ -18,9 +18,10 @@ from pfs_core.config.stages import SplitConfig
 from pfs_core.data.crop import Crop
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError
+from pfs_core.data.left_out import LeftOut, summary
 from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader, decoded, load_images, row_groups
-from pfs_core.data.split_info import CLASSES, EACH, PARTS, Augmentation, SkippedImage, SplitInfo
+from pfs_core.data.split_info import CLASSES, EACH, PARTS, Augmentation, LeftOutFiles, SkippedImage, SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.runtime.cost import StepTimer
 from pfs_core.storage.artifacts import check_out, publish
@@ -61,7 +62,8 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
     """
     check_out(out, "split")
     timer = StepTimer()
-    source = open_source(dataset)
+    source = open_source(dataset, config)
+    notes = [*source.notes, *_unused_settings(source, config)]
     images, skipped = _read(source, config)
     usable = np.ones(len(source), dtype=bool)
     usable[list(skipped)] = False
@@ -96,6 +98,10 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
             for i, part in enumerate(PARTS)
         },
         test_is_given=bool(source.is_test.any()),
+        validation_is_given=source.is_validation is not None,
+        notes=notes,
+        left_out=[LeftOutFiles(**files._asdict()) for files in source.left_out],
+        image_column=source.image_column,
         skipped=[SkippedImage(image=source.place(i), reason=reason) for i, reason in skipped.items()],
         mean=mean,
         std=std,
@@ -108,10 +114,13 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
             save_file({"images": images[torch.from_numpy(usable)]}, folder / "images.safetensors")
         info.save(folder / "split.json")
         timer.write(folder)
-        (folder / "dataset.html").write_text(_page(info, labels, samples), encoding="utf-8")
+        (folder / "dataset.html").write_text(_page(info, labels, samples, source.left_out), encoding="utf-8")
     rows = ", ".join(f"{count:,} {part}" for part, count in info.rows.items())
-    left_out = f"; {len(skipped):,} left out (see split.json)" if skipped else ""
-    logger.info(f"split {dataset}: {rows} images of {len(source.class_names)} classes{left_out}")
+    bad = f"; {len(skipped):,} images left out that cannot be used (see split.json)" if skipped else ""
+    beside = f"; {summary(source.left_out)}" if source.left_out else ""
+    for note in notes:
+        logger.info(f"split {note}")
+    logger.info(f"split {dataset}: {rows} images of {len(source.class_names)} classes{bad}{beside}")
     return info
 
 
@@ -134,6 +143,15 @@ def _read(source: Source, config: SplitConfig) -> tuple[Tensor | None, dict[int,
         return None, {}
     faults = ((i, image) for i, image in decoded(source) if isinstance(image, BadImageError))
     return None, {i: str(fault) for i, fault in faults}
+
+
+def _unused_settings(source: Source, config: SplitConfig) -> list[str]:
+    """Say which settings of the validation part do nothing, as the dataset has one."""
+    drawn = {"split.validation_per_class": config.validation_per_class, "split.stratified": config.stratified}
+    unused = [name for name, value in drawn.items() if value]
+    return [
+        f"{name} is not used: the dataset has a validation part" for name in unused if source.is_validation is not None
+    ]
 
 
 def _with_channels(images: Tensor, channels: int | None) -> Tensor:
@@ -159,8 +177,11 @@ def choose_rows(source: Source, config: SplitConfig, seed: int, usable: np.ndarr
     if not source.is_test.any():
         rows = random.permutation(order[usable[order]])
         parts[rows[: round(config.test_fraction * len(rows))]] = TEST
-    rows = random.permutation(order[parts[order] == TRAIN])
-    parts[_validation(source, config, rows)] = VALIDATION
+    if source.is_validation is not None:
+        parts[source.is_validation & usable] = VALIDATION
+    else:
+        rows = random.permutation(order[parts[order] == TRAIN])
+        parts[_validation(source, config, rows)] = VALIDATION
     for i, part in enumerate(PARTS):
         if not (parts == i).any():
             raise UserError(f"the dataset's {len(parts)} rows are too few: none is left for {part}")
@@ -235,16 +256,20 @@ def _kept(
         yield image
 
 
-def _page(info: SplitInfo, labels: np.ndarray, samples: Sequence[tuple[int, Tensor]]) -> str:
+def _page(
+    info: SplitInfo, labels: np.ndarray, samples: Sequence[tuple[int, Tensor]], left_out: Sequence[LeftOut]
+) -> str:
     from pfs_core.data.page import dataset_page  # loads matplotlib, which training needs not
 
     rows = ", ".join(f"{count:,} {part}" for part, count in info.rows.items())
     facts = [
         f"{rows} images of {len(info.class_names)} classes",
+        *info.notes,
         f"{'x'.join(map(str, info.input_shape))} to the network; mean {info.mean}, deviation {info.std}",
         f"fingerprint {info.fingerprint}, seed {info.seed}",
     ]
-    faults = [f"{image.image} was left out: {image.reason}" for image in info.skipped]
+    faults = [f"{files} were left out, such as {files.example}" for files in left_out]
+    faults += [f"{image.image} was left out: {image.reason}" for image in info.skipped]
     shown = [(int(labels[i]), image) for i, image in samples]
     return dataset_page(info.dataset, facts, info.class_names, info.rows_per_class, shown, faults=faults)
 

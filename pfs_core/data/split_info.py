@@ -21,6 +21,19 @@ class SkippedImage(Result):
     """Reason why it cannot be used."""
 
 
+class LeftOutFiles(Result):
+    """Files of the dataset that are no part of it."""
+
+    suffix: str
+    """End of their names, in lower case."""
+    reason: str
+    """Reason why they are not read."""
+    files: int
+    """Number of files."""
+    example: str
+    """Path of one of them."""
+
+
 class Augmentation(Result):
     """Random changes of training images: small ones are padded and cropped, streamed ones cropped and resized."""
 
@@ -60,6 +73,14 @@ class SplitInfo(ResultFile):
     """Number of rows of each class, by part."""
     test_is_given: bool
     """Whether the dataset itself says which rows are its test set."""
+    validation_is_given: bool = False
+    """Whether the dataset itself says which rows are its validation set."""
+    notes: list[str] = Field(default_factory=list)
+    """Sentences that say how the dataset was understood."""
+    left_out: list[LeftOutFiles] = Field(default_factory=list)
+    """Files beside the images that are not read, by suffix."""
+    image_column: str = "image"
+    """Column of the images, if the format is ``parquet`` or ``arrow``."""
     skipped: list[SkippedImage] = Field(default_factory=list)
     """Images that were left out because they cannot be used."""
     mean: list[float]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pfs_core.data import dataset as source
 from pfs_core.data.dataset import fingerprint
 from pfs_core.data.formats.idx import IDX
-from pfs_core.data.formats.parquet import PARQUET
+from pfs_core.data.formats.parquet import AT_ROOT, PARQUET
 from pfs_core.data.formats.tree import IMAGES
 from pfs_core.storage import LocalStorage, S3Storage
 from pfs_core.storage.listing import Entry, Listing
@@ -43,7 +43,7 @@ def test_a_folders_is_of_the_content_where_that_is_not_too_much(tmp_path, monkey
 
 
 ENDS = ["train.parquet", "x-ubyte", "x-ubyte.gz", "1.JPEG", "1.jpg", "1.Tif", "1.tiff", "1.gif", "parquet", "1.jpg.gz"]
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".gif")
 
 
 @given(
@@ -53,6 +53,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 )
 def test_kinds_are_told_by_the_ends_of_names(path):
     files = Listing.of([Entry(path, 1, "")])
-    assert bool(files.matching(PARQUET)) == (path.endswith(".parquet") and "/" not in path)
+    assert bool(files.matching(PARQUET)) == path.endswith(".parquet")
+    assert bool(files.matching(AT_ROOT)) == (path.endswith(".parquet") and "/" not in path)
     assert bool(files.matching(IDX)) == path.removesuffix(".gz").endswith("-ubyte")
     assert bool(files.matching(IMAGES)) == path.lower().endswith(SUFFIXES)

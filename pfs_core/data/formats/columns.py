@@ -1,0 +1,157 @@
+"""Columns of images and labels in Arrow tables, as the usual tools write them.
+
+Images are encoded bytes, or Hugging Face's ``struct<bytes, path>``. Labels are integers, or texts that name the class.
+Names of classes are in the schema metadata: Hugging Face's ``ClassLabel`` or a JSON list ``classes``.
+"""
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pfs_core.config.stages import SplitConfig
+from pfs_core.data.classes import Labels
+from pfs_core.errors import UserError
+
+_IMAGES = ("image", "img")
+
+
+class Columns(NamedTuple):
+    """The names of the columns of images, of labels and, if there is one, of the rows' names."""
+
+    image: str
+    label: str
+    name: str | None
+
+
+def find_columns(place: str, schema: pa.Schema, config: SplitConfig) -> Columns:
+    """Find the columns of a file.
+
+    Args:
+        place: address of the file, for messages.
+        schema: its columns.
+        config: its ``image_column`` and ``label_column``, if they are set.
+
+    Raises:
+        UserError: a column is missing, or holds something else.
+    """
+    features = _features(schema)
+    image = _chosen(place, schema, "image", config.image_column, [*_IMAGES, *_of_type(features, "Image")])
+    label = _chosen(place, schema, "label", config.label_column, ["label", *_of_type(features, "ClassLabel")])
+    kind = schema.field(label).type
+    if not (pa.types.is_integer(_value_type(kind)) or _is_text(_value_type(kind))):
+        raise UserError(f"{place}: column {label!r} must hold integers or names of classes, not {kind}")
+    kind = _value_type(schema.field(image).type)
+    if not (_is_bytes(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)):
+        raise UserError(f"{place}: column {image!r} must hold PNG or JPEG bytes, not {schema.field(image).type}")
+    has_names = schema.get_field_index("name") >= 0 and "name" not in (image, label)
+    name = "name" if has_names and _is_text(_value_type(schema.field("name").type)) else None
+    return Columns(image, label, name)
+
+
+def encoded(column: pa.ChunkedArray) -> list[bytes | None]:
+    """Return the encoded images of a column."""
+    values = _plain(column).to_pylist()
+    if pa.types.is_struct(column.type):
+        return [value and value["bytes"] for value in values]
+    return values  # type: ignore[no-any-return]
+
+
+def labels_of(place: str, schema: pa.Schema, name: str, column: pa.ChunkedArray, held_out: bool) -> Labels:
+    """Return the labels of a file.
+
+    Args:
+        place: address of the file, for messages.
+        schema: its columns.
+        name: the name of the column of labels.
+        column: the values of that column.
+        held_out: whether the file is of a part that is not trained on.
+
+    Raises:
+        UserError: a label is missing, or is not among the names of the classes.
+    """
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        raise UserError(f"{place}, row {row}: the label is missing")
+    names = class_names(place, schema, name)
+    column = _plain(column)
+    if not _is_text(column.type):
+        return Labels(place, column.to_numpy().astype(np.int64), names, held_out)
+    texts = column.cast(pa.string())
+    names = names or sorted(texts.unique().to_pylist())
+    codes = pc.index_in(texts, value_set=pa.array(names, pa.string()))
+    if codes.null_count:
+        row = codes.is_null().to_pylist().index(True)
+        raise UserError(f"{place}, row {row}: class {texts[row].as_py()!r} is not named in its schema")
+    return Labels(place, codes.to_numpy().astype(np.int64), names, held_out, is_text=True)
+
+
+def class_names(place: str, schema: pa.Schema, label: str) -> list[str] | None:
+    """Return the names of the classes that the schema metadata has for a column of labels; None if it has none."""
+    feature = _features(schema).get(label)
+    if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list):
+        return [str(name) for name in feature["names"]]
+    text = (schema.metadata or {}).get(b"classes", b"")
+    if not text:
+        return None
+    try:
+        names = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        names = None
+    if not isinstance(names, list):
+        raise UserError(f"{place}: 'classes' in the schema metadata must be a JSON list of names")
+    return [str(name) for name in names]
+
+
+def row_names(column: pa.ChunkedArray) -> pa.Array:
+    """Return the column of rows' names as one array of strings."""
+    plain = _plain(column).cast(pa.string()).combine_chunks()
+    return plain.combine_chunks() if isinstance(plain, pa.ChunkedArray) else plain
+
+
+def _chosen(place: str, schema: pa.Schema, what: str, setting: str | None, usual: list[str]) -> str:
+    """Return the column that is set, else the first of the usual ones that exists."""
+    known = [setting] if setting else list(dict.fromkeys(usual))
+    found = [name for name in known if name in schema.names]
+    if found and (setting or found[0] in (*_IMAGES, "label") or len(found) == 1):
+        return found[0]
+    meaning = "PNG or JPEG bytes" if what == "image" else "integers from 0, or names"
+    problem = f"has several columns of {what}s" if found else f"has no column {known[0]!r}"
+    raise UserError(
+        f"{place} {problem} ({meaning}); its columns: {', '.join(schema.names)}; name one with split.{what}_column"
+    )
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """Return Hugging Face's description of the columns; empty if there is none."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _of_type(features: dict[str, Any], kind: str) -> list[str]:
+    return [name for name, value in features.items() if isinstance(value, dict) and value.get("_type") == kind]
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a dictionary column as one of its values."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))

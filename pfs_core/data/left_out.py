@@ -1,0 +1,77 @@
+"""Files beside a dataset that are no part of it: counted by suffix, with the reason."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pfs_core.storage.listing import Listing
+
+_UNREAD = "images of this format are not read; convert them to PNG or JPEG"
+_FORMATS = (  # noqa: SIM905
+    "heic heif hif jxl jp2 j2k jpx j2c tga psd psb svg svgz eps ico icns exr hdr dcm dicom nii raw dng cr2 cr3 nef arw "
+    "orf rw2 raf pcx xbm xpm dds sgi rgb xcf ai pdf npy npz mat apng"
+).split()
+_REASONS = {
+    **{f".{suffix}": _UNREAD for suffix in _FORMATS},
+    **{f".{suffix}": "archives are not read; unpack them" for suffix in ("zip", "gz", "tgz", "bz2", "xz", "zst", "7z")},
+    **{f".{suffix}": "videos are not read" for suffix in ("mp4", "avi", "mov", "mkv", "webm")},
+}
+
+
+class LeftOut(NamedTuple):
+    """Files that are left out for one reason.
+
+    Attributes:
+        suffix: the end of their names in lower case, with the dot; empty for names without one.
+        reason: why they are not read.
+        files: how many they are.
+        example: the path of one of them.
+    """
+
+    suffix: str
+    reason: str
+    files: int
+    example: str
+
+    def __str__(self) -> str:
+        return f"{self.files:,} {self.suffix or 'without a suffix'} ({self.reason})"
+
+
+def left_out(files: Listing, used: Iterable[str], reason: str = "not an image") -> tuple[LeftOut, ...]:
+    """Count the files that are not used, by suffix.
+
+    Args:
+        files: all files of a dataset.
+        used: the paths of those that are used.
+        reason: why files of suffixes that say nothing are left out.
+    """
+    paths = used if isinstance(used, pa.Array) else pa.array(used, pa.string())
+    others = files.paths.filter(pc.invert(pc.is_in(files.paths, value_set=paths)))
+    if not len(others):
+        return ()
+    suffixes = pc.struct_field(pc.extract_regex(others, r"(?P<suffix>\.[^./]*)$"), "suffix")
+    suffixes = pc.utf8_lower(pc.fill_null(suffixes, "")).dictionary_encode()
+    codes = suffixes.indices.to_numpy()
+    counts, firsts = np.bincount(codes), np.unique(codes, return_index=True)[1]
+    found = [
+        LeftOut(suffix, _REASONS.get(suffix, reason), int(count), others[int(first)].as_py())
+        for suffix, count, first in zip(suffixes.dictionary.to_pylist(), counts, firsts, strict=True)
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.files, one.suffix)))
+
+
+def summary(files: Iterable[LeftOut], most: int = 5) -> str:
+    """Describe in one line what is left out; empty if that is nothing.
+
+    >>> summary([LeftOut(".heic", "not read", 3, "a/1.heic"), LeftOut("", "not an image", 1, "b")])
+    'left out: 3 .heic (not read), 1 without a suffix (not an image)'
+    """
+    found = list(files)
+    if not found:
+        return ""
+    rest = sum(one.files for one in found[most:])
+    texts = [*map(str, found[:most]), *([f"{rest:,} of other suffixes"] if rest else [])]
+    return f"left out: {', '.join(texts)}"
