@@ -9,6 +9,9 @@ from pathlib import Path
 
 from pfs_core.errors import UserError
 
+_PRINTED = 20
+"""The most faults that are printed; a page has all."""
+
 
 def add_data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add both subcommands to the command line.
@@ -21,7 +24,7 @@ def add_data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("out", metavar="OUT", help="folder or s3:// prefix to write")
     sub.add_argument("--shard-mib", type=int, default=128, metavar="N", help="size of a shard (default 128)")
     sub.add_argument("--workers", type=int, default=4, metavar="N", help="shards written at the same time (default 4)")
-    sub = command("data", check, "check every image of a dataset", "json")
+    sub = command("data", check, "check every image of a dataset", "set", "json")
     sub.add_argument("action", choices=("check",))
     sub.add_argument("dataset", metavar="DATASET", help="as for pfs split")
     sub.add_argument("--html", type=Path, metavar="FILE", help="write a page with images and histograms")
@@ -38,22 +41,31 @@ def pack(a: argparse.Namespace) -> None:
 
 def check(a: argparse.Namespace) -> int:
     """Run ``pfs data check``; returns 0 if every image can be used, else 2."""
+    from pfs_core.config.stages import SplitConfig
     from pfs_core.data.check import check as examine
+    from pfs_core.data.decode import remarks_on
+    from pfs_core.data.left_out import summary
     from pfs_core.data.open import open_source
+    from pfs_core.steps import parse_settings
 
-    source = open_source(a.dataset)
+    config = SplitConfig.parse(parse_settings(a.settings, ("split",))["split"], "split")
+    source = open_source(a.dataset, config)
     with contextlib.redirect_stdout(sys.stderr):  # progress goes to stderr, so that the findings can be piped
         found = examine(source)
     faults = [f"{place}: {reason}" for place, reason in found.bad]
-    faults += [f"the same image is in training and test: {one}, {other}" for one, other in found.leaked]
+    faults += [f"the same image is in two parts: {one}, {other}" for one, other in found.leaked]
     rows = {part: sum(counts) for part, counts in found.rows_per_class.items()}
     shapes = ", ".join(f"{count:,} with {channels} channel(s)" for channels, count in sorted(found.channels.items()))
     sides = [side for size in found.sizes for side in size] or [0]
+    validation = f", {rows['validation']:,} validation" if "validation" in rows else ""
     facts = [
-        f"{rows['train']:,} training and {rows['test']:,} test images of {len(source.class_names)} classes",
+        f"{rows['train']:,} training{validation} and {rows['test']:,} test images of {len(source.class_names)} classes",
+        *source.notes,
         f"{shapes}; sides of {min(sides)} to {max(sides)} pixels",
-        f"{found.repeated:,} repeated within a part, {len(found.leaked):,} in both",
+        *([remarks_on(found.remarks, config.background)] if found.remarks else []),
+        f"{found.repeated:,} repeated within a part, {len(found.leaked):,} in two parts",
         f"{len(found.bad):,} cannot be read",
+        *([summary(source.left_out)] if source.left_out else []),
         f"fingerprint {source.fingerprint}",
     ]
     if a.html:
@@ -76,8 +88,12 @@ def check(a: argparse.Namespace) -> int:
             "repeated": found.repeated,
             "in_training_and_test": found.leaked,
             "bad": found.bad,
+            "remarks": dict(found.remarks),
+            "notes": source.notes,
+            "left_out": [files._asdict() for files in source.left_out],
         }
         print(json.dumps(record, indent=1))
     else:
-        print("\n".join([*facts, *faults]))
+        more = [f"and {len(faults) - _PRINTED:,} more; --html FILE writes a page with all"]
+        print("\n".join([*facts, *faults[:_PRINTED], *(more if len(faults) > _PRINTED else [])]))
     return 2 if found.bad else 0

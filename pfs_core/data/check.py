@@ -1,25 +1,21 @@
 """A check of every image of a dataset, to be made before anything is trained on it."""
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pfs_core.data.dataset import Source
-from pfs_core.data.decode import BadImageError, decode
-from pfs_core.data.reading import Reader, row_groups
+from pfs_core.data.decode import BadImageError, Picture, pixels
+from pfs_core.data.reading import each_image
 from pfs_core.data.split_info import CLASSES, EACH
-from pfs_core.runtime.progress import TimeLeft
-
-logger = logging.getLogger(__package__)
 
 _SIDE = 192
-_THREADS = 8
 
 
 @dataclass
@@ -35,6 +31,7 @@ class Findings:
         repeated: number of images whose bytes occur more than once in the same part, not counting the first.
         leaked: (place, place) of images that occur in two parts, the training part first, the test part last.
         samples: labels and images, uint8 [C, H, W], for the page; of large images only every n-th pixel.
+        remarks: the number of images with each of :data:`pfs_core.data.decode.REMARKS`.
     """
 
     rows_per_class: dict[str, list[int]]
@@ -44,6 +41,16 @@ class Findings:
     repeated: int = 0
     leaked: list[tuple[str, str]] = field(default_factory=list)
     samples: list[tuple[int, Tensor]] = field(default_factory=list)
+    remarks: Counter[str] = field(default_factory=Counter)
+
+
+class _Seen(NamedTuple):
+    """An image: a digest of its bytes, its shape [C, H, W], few of its pixels and its remarks."""
+
+    digest: bytes
+    shape: torch.Size
+    small: Tensor
+    remarks: set[str]
 
 
 def check(source: Source) -> Findings:
@@ -58,13 +65,14 @@ def check(source: Source) -> Findings:
     )
     first_rows: dict[bytes, int] = {}
     samples_of: Counter[int] = Counter()
-    for i, digest, image in _decoded(source):
-        if isinstance(image, BadImageError):
-            findings.bad.append((source.place(i), str(image)))
+    for i, seen in _seen(source):
+        if isinstance(seen, BadImageError):
+            findings.bad.append((source.place(i), str(seen)))
             continue
-        findings.sizes[image.shape[2], image.shape[1]] += 1
-        findings.channels[image.shape[0]] += 1
-        first = first_rows.setdefault(digest, i)
+        findings.sizes[seen.shape[2], seen.shape[1]] += 1
+        findings.channels[seen.shape[0]] += 1
+        findings.remarks.update(seen.remarks)
+        first = first_rows.setdefault(seen.digest, i)
         if first != i and part[first] == part[i]:
             findings.repeated += 1
         elif first != i:
@@ -73,29 +81,25 @@ def check(source: Source) -> Findings:
         label = int(source.labels[i])
         if label < CLASSES and samples_of[label] < EACH:
             samples_of[label] += 1
-            step = max(1, min(image.shape[1:]) // _SIDE)
-            findings.samples.append((label, image[:, ::step, ::step].clone()))
+            findings.samples.append((label, seen.small))
     return findings
 
 
-def _decoded(source: Source) -> Iterator[tuple[int, bytes, Tensor | BadImageError]]:
-    """Yield every row with a digest of its bytes, and its image or the reason why it cannot be decoded."""
-    if source.images is not None:
-        for i, image in enumerate(source.images):
-            yield i, hashlib.sha256(image.numpy().tobytes()).digest(), image
+def _seen(source: Source) -> Iterator[tuple[int, _Seen | BadImageError]]:
+    """Yield what the check needs to know of every row, or the reason why its image cannot be decoded."""
+    if source.images is None:
+        yield from each_image(source, _look_at, "data check")
         return
+    for i, image in enumerate(source.images):
+        yield i, _Seen(hashlib.sha256(image.numpy().tobytes()).digest(), image.shape, _small(image), set())
 
-    def decoded_row(i: int, data: bytes | None) -> tuple[int, bytes, Tensor | BadImageError]:
-        digest = hashlib.sha256(data or b"").digest()
-        try:
-            return i, digest, decode(data)
-        except BadImageError as e:
-            return i, digest, e
 
-    reader, groups, time_left = Reader(source), row_groups(source, np.arange(len(source))), TimeLeft()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for done, rows in enumerate(groups, 1):
-            yield from pool.map(decoded_row, rows.tolist(), reader.read(rows))
-            if done % max(1, len(groups) // 20) == 0:
-                images = f"{int(rows[-1]) + 1:,}/{len(source):,} images"
-                logger.info(f"data check {images}  left {time_left(done, len(groups))}")
+def _look_at(data: bytes | None) -> _Seen:
+    picture = Picture(data)
+    image = pixels(picture.load())
+    return _Seen(hashlib.sha256(data or b"").digest(), image.shape, _small(image), picture.remarks)
+
+
+def _small(image: Tensor) -> Tensor:
+    step = max(1, min(image.shape[1:]) // _SIDE)
+    return image[:, ::step, ::step].clone()

@@ -4,10 +4,11 @@ import math
 from functools import cached_property
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
-from pfs_core.data.decode import load, open_image, pixels
+from pfs_core.data.decode import Picture, pixels
 
 
 class Crop:
@@ -17,12 +18,14 @@ class Crop:
         size: height and width of the result.
         channels: 1 for grey, 3 for RGB.
         scale: smallest and largest area of a random crop, as a share of its image.
+        background: the colour behind transparent pixels.
     """
 
-    def __init__(self, size: int, channels: int, scale: tuple[float, float]) -> None:
+    def __init__(self, size: int, channels: int, scale: tuple[float, float], background: str = "white") -> None:
         self.size = size
         self.channels = channels
         self.scale = scale
+        self.background = background
 
     @cached_property
     def random(self) -> Any:
@@ -37,9 +40,10 @@ class Crop:
         Raises:
             BadImageError: the image is missing or cannot be decoded.
         """
-        image = open_image(data)
-        box = self.random.make_params([image])
-        return self._resized(image, (box["left"], box["top"], box["width"], box["height"]))
+        picture = Picture(data, self.background)
+        width, height = picture.size
+        box = self.random.make_params([torch.empty(1, height, width, device="meta")])
+        return self._resized(picture, (box["left"], box["top"], box["width"], box["height"]))
 
     def evaluation(self, data: bytes | None) -> Tensor:
         """Return the square in the centre whose side is 7/8 of the shorter side of the image.
@@ -49,20 +53,21 @@ class Crop:
         Raises:
             BadImageError: the image is missing or cannot be decoded.
         """
-        image = open_image(data)
-        side = min(image.size) * 7 / 8
-        return self._resized(image, ((image.width - side) / 2, (image.height - side) / 2, side, side))
+        picture = Picture(data, self.background)
+        width, height = picture.size
+        side = min(width, height) * 7 / 8
+        return self._resized(picture, ((width - side) / 2, (height - side) / 2, side, side))
 
-    def _resized(self, image: Image.Image, box: tuple[float, float, float, float]) -> Tensor:
+    def _resized(self, picture: Picture, box: tuple[float, float, float, float]) -> Tensor:
         """Return a part of an image, given as left, top, width and height in pixels, resized to the crop's size."""
         left, top, width, height = box
         shrink = min(width, height) / self.size
-        before = image.width
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, in a fraction of the time. This asks for the smallest
-        # of these at which the part has at least the pixels of the crop, and does nothing for other formats.
-        image.draft(image.mode, (math.ceil(image.width / shrink), math.ceil(image.height / shrink)))
-        ratio = image.width / before
-        right = min((left + width) * ratio, image.width)
-        bottom = min((top + height) * ratio, image.height)
+        before = picture.size[0]
+        # This asks for the smallest scale at which the part has at least the pixels of the crop.
+        picture.draft(math.ceil(before / shrink), math.ceil(picture.size[1] / shrink))
+        ratio = picture.size[0] / before
+        right = min((left + width) * ratio, picture.size[0])
+        bottom = min((top + height) * ratio, picture.size[1])
         area = (left * ratio, top * ratio, right, bottom)
-        return pixels(load(image, self.channels).resize((self.size, self.size), Image.Resampling.BILINEAR, area))
+        image = picture.load(self.channels)
+        return pixels(image.resize((self.size, self.size), Image.Resampling.BILINEAR, area))

@@ -1,47 +1,141 @@
-"""Pixels from encoded images."""
+"""Pixels from encoded images, as a viewer shows them: upright, 8 bits a channel, over a background."""
 
 import contextlib
 import io
-from collections.abc import Iterator
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageColor, UnidentifiedImageError
 from torch import Tensor
+
+TURNED, TRANSPARENT, DEEP, ANIMATED = "turned", "transparent", "deep", "animated"
+"""What may be remarkable about an image that can be used (:attr:`Picture.remarks`)."""
+REMARKS = {
+    TURNED: "{count:,} turned upright by their EXIF orientation",
+    TRANSPARENT: "{count:,} with transparent pixels, laid over {background}",
+    DEEP: "{count:,} scaled from more than 8 bits a channel",
+    ANIMATED: "{count:,} of several frames, of which the first is used",
+}
+"""How so many images with a remark are reported."""
+
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "PPM", "TIFF", "AVIF", "JPEG2000")
+_MOVING = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns of what is odd but can be read, with a line of its own source; what matters here is in the remarks.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class BadImageError(ValueError):
     """An image cannot be used; the message says why."""
 
 
-def open_image(data: bytes | None) -> Image.Image:
-    """Open an image without decoding its pixels; its size is known afterwards.
-
-    Raises:
-        BadImageError: it is empty, of no known format or has more than 8 bits per channel.
-    """
-    if not data:
-        raise BadImageError("the image is empty")
-    with _bad_image_errors():
-        image = Image.open(io.BytesIO(data))
-    if image.mode.startswith(("I", "F")):
-        raise BadImageError("the image cannot be decoded (it has more than 8 bits a channel)")
-    return image
-
-
-def load(image: Image.Image, channels: int | None = None) -> Image.Image:
-    """Decode an image.
+class Picture:
+    """An encoded image that is open: its size is known, and its pixels are decoded when they are asked for.
 
     Args:
-        image: an opened image.
-        channels: 1 for grey, 3 for RGB; None keeps grey images grey and converts all others to RGB.
+        data: the bytes of the image.
+        background: the colour behind transparent pixels.
+
+    Attributes:
+        remarks: what is remarkable about it; whether it is transparent is known after :meth:`load`.
 
     Raises:
-        BadImageError: the image is broken.
+        BadImageError: it is empty, of no known format or broken.
     """
-    stored = 1 if image.mode in ("1", "L") else 3
-    with _bad_image_errors():
-        return image.convert("L" if (channels or stored) == 1 else "RGB")
+
+    def __init__(self, data: bytes | None, background: str = "white") -> None:
+        if not data:
+            raise BadImageError("the image is empty")
+        self.background = background
+        self.remarks: set[str] = set()
+        with _bad_image_errors(data):
+            self._image = image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            if image.format in _MOVING and getattr(image, "is_animated", False):
+                self.remarks.add(ANIMATED)
+            self._levels = 4095 if ";12" in str(image.tile) else 65535
+            if ";16" in str(image.tile) or image.mode.startswith("I;16"):
+                self.remarks.add(DEEP)
+            elif image.mode in ("I", "F"):
+                raise BadImageError("the image cannot be decoded (it has 32 bits a channel, in no known range)")
+            self._orientation = _orientation(image)
+            if self._orientation in _UPRIGHT:
+                self.remarks.add(TURNED)
+            if image.format == "TIFF":  # which Pillow turns by itself
+                self._orientation = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, upright."""
+        width, height = self._image.size
+        return (height, width) if self._orientation >= 5 else (width, height)
+
+    def draft(self, width: int, height: int) -> None:
+        """Decode a JPEG at 1/2, 1/4 or 1/8 of its size, in a fraction of the time, if that is enough.
+
+        The size becomes the smallest of these that is no smaller than asked for. Other formats stay as they are.
+        """
+        size = (height, width) if self._orientation >= 5 else (width, height)
+        self._image.draft(self._image.mode, size)
+
+    def load(self, channels: int | None = None) -> Image.Image:
+        """Decode the pixels.
+
+        Args:
+            channels: 1 for grey, 3 for RGB; None keeps grey images grey and converts all others to RGB.
+
+        Raises:
+            BadImageError: the image is broken.
+        """
+        with _bad_image_errors():
+            image: Image.Image = self._image
+            image.load()
+            if image.mode.startswith("I"):
+                image = self._in_8_bits(image)
+            stored = 1 if image.mode in ("1", "L") else 3
+            image = self._over_background(image)
+            image = image.convert("L" if (channels or stored) == 1 else "RGB")
+            turn = _UPRIGHT.get(self._orientation)
+            return image if turn is None else image.transpose(turn)
+
+    def _in_8_bits(self, image: Image.Image) -> Image.Image:
+        """Scale the levels of a grey image to 0-255."""
+        levels = np.asarray(image).astype(np.int64)
+        grey = Image.fromarray(((levels * 255 + self._levels // 2) // self._levels).clip(0, 255).astype(np.uint8))
+        if isinstance(clear := image.info.get("transparency"), int):
+            alpha = Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8))
+            if clear in levels:
+                self.remarks.add(TRANSPARENT)
+            canvas = Image.new("L", image.size, _grey(self.background))
+            canvas.paste(grey, mask=alpha)
+            return canvas
+        return grey
+
+    def _over_background(self, image: Image.Image) -> Image.Image:
+        """Return an image without transparent pixels."""
+        if image.mode not in ("RGBA", "RGBa", "LA", "La", "PA") and "transparency" not in image.info:
+            return image
+        rgba = image.convert("RGBA")
+        alpha = rgba.getchannel("A")
+        if alpha.getextrema()[0] == 255:
+            return image
+        self.remarks.add(TRANSPARENT)
+        canvas = Image.new("RGB", image.size, self.background)
+        canvas.paste(rgba.convert("RGB"), mask=alpha)
+        return canvas
 
 
 def pixels(image: Image.Image) -> Tensor:
@@ -50,24 +144,60 @@ def pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(array).view(*array.shape[:2], -1).permute(2, 0, 1)
 
 
-def decode(data: bytes | None, channels: int | None = None) -> Tensor:
+def decode(data: bytes | None, channels: int | None = None, background: str = "white") -> Tensor:
     """Decode an image to uint8 [C, H, W].
 
     Args:
         data: the bytes of the image.
-        channels: as for :func:`load`.
+        channels: as for :meth:`Picture.load`.
+        background: the colour behind transparent pixels.
 
     Raises:
         BadImageError: it cannot be decoded.
     """
-    return pixels(load(open_image(data), channels))
+    return pixels(Picture(data, background).load(channels))
+
+
+def remarks_on(counts: Mapping[str, int], background: str) -> str:
+    """Describe how many images have which remarks.
+
+    >>> remarks_on({"animated": 2, "turned": 1}, "white")
+    'images: 1 turned upright by their EXIF orientation, 2 of several frames, of which the first is used'
+    """
+    texts = [text.format(count=counts[key], background=background) for key, text in REMARKS.items() if counts.get(key)]
+    return f"images: {', '.join(texts)}"
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an opened image, 1 to 8; 1 where there is none that can be understood.
+
+    All but JPEGs are decoded by this, as the orientation may come after the pixels.
+    """
+    if image.format not in ("JPEG", "MPO", "TIFF"):
+        image.load()
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow raises anything on EXIF data that is broken; viewers then show the image as it is
+        return 1
+    return value if value in _UPRIGHT else 1
+
+
+def _grey(colour: str) -> int:
+    level = ImageColor.getcolor(colour, "L")
+    return level if isinstance(level, int) else level[0]
 
 
 @contextlib.contextmanager
-def _bad_image_errors() -> Iterator[None]:
-    """Turn the exceptions of Pillow into BadImageError."""
+def _bad_image_errors(data: bytes = b"") -> Iterator[None]:
+    """Turn the exceptions of Pillow, which may be of any kind for a broken image, into BadImageError."""
     try:
         yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        reason = "neither PNG nor JPEG" if isinstance(e, UnidentifiedImageError) else str(e)
+    except BadImageError:
+        raise
+    except Exception as e:
+        text = str(e).strip() or type(e).__name__
+        reason = text.splitlines()[0]
+        if isinstance(e, UnidentifiedImageError):
+            heic = data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
+            reason = "HEIC is not read; convert it to JPEG" if heic else "neither PNG nor JPEG"
         raise BadImageError(f"the image cannot be decoded ({reason})") from None

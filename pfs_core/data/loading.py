@@ -74,7 +74,7 @@ class ImageSplit:
         assert self.source is not None
         assert augmentation.crop_scale is not None
         channels, size, _ = self.input_shape
-        crop = Crop(size, channels, augmentation.crop_scale)
+        crop = Crop(size, channels, augmentation.crop_scale, self.info.config.background)
         return Streamed(self.source, rows, crop, augmentation.flip, self.device, rank=rank, world=world)
 
 

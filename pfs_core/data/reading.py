@@ -1,8 +1,10 @@
 """Reading the encoded images of a dataset, one row group at a time."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,10 +12,14 @@ import torch
 from torch import Tensor
 
 from pfs_core.data.dataset import Source
-from pfs_core.data.decode import BadImageError, decode
+from pfs_core.data.decode import BadImageError, Picture, pixels
 from pfs_core.data.formats.parquet import encoded_images, open_file_of
 from pfs_core.errors import UserError
+from pfs_core.runtime.device import usable_cores
+from pfs_core.runtime.progress import ImageProgress
 from pfs_core.storage import open_storage
+
+T = TypeVar("T")
 
 _THREADS = 8
 
@@ -63,65 +69,136 @@ def row_groups(source: Source, rows: np.ndarray) -> list[np.ndarray]:
     return np.split(rows, np.flatnonzero(np.diff(ids)) + 1) if len(rows) else []
 
 
-def decoded(source: Source, channels: int | None = None) -> Iterator[tuple[int, Tensor | BadImageError]]:
-    """Decode every image of a dataset of encoded images, in the order of the rows.
+class Readings(NamedTuple):
+    """What the images of a dataset are, once all of them have been decoded.
+
+    Attributes:
+        images: uint8 [N, C, H, W], where skipped ones are black; None if they are not kept.
+        skipped: the reason for each row whose image cannot be used.
+        remarks: the number of images with each of :data:`pfs_core.data.decode.REMARKS`.
+    """
+
+    images: Tensor | None
+    skipped: dict[int, str]
+    remarks: Counter[str]
+
+
+def each_image(source: Source, make: Callable[[bytes | None], T], name: str) -> Iterator[tuple[int, T | BadImageError]]:
+    """Make something of every image of a dataset of encoded images, in several threads and with progress.
 
     Args:
         source: the dataset.
-        channels: as for :func:`pfs_core.data.decode.load`.
+        make: is called with the bytes of an image; it may raise BadImageError.
+        name: what is done, for the progress.
 
     Yields:
-        The row, and its image as uint8 [C, H, W] or the reason why it cannot be decoded.
+        The row, in the order of the rows, with what was made of it or the reason why it cannot be used.
     """
-    reader = Reader(source)
 
-    def decoded_row(row: int, data: bytes | None) -> tuple[int, Tensor | BadImageError]:
+    def made(row: int, data: bytes | None) -> tuple[int, T | BadImageError]:
         try:
-            return row, decode(data, channels)
+            return row, make(data)
         except BadImageError as e:
             return row, e
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for rows in row_groups(source, np.arange(len(source))):
-            yield from pool.map(decoded_row, rows.tolist(), reader.read(rows))
+    reader, groups = Reader(source), row_groups(source, np.arange(len(source)))
+    progress = ImageProgress(name, len(source))
+    threads = max(_THREADS, min(32, len(usable_cores())))
+    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(threads) as pool:
+        reading = [ahead.submit(reader.read, rows) for rows in groups[:1]]
+        for i, rows in enumerate(groups):
+            data = reading.pop().result()
+            reading += [ahead.submit(reader.read, following) for following in groups[i + 1 : i + 2]]
+            yield from pool.map(made, rows.tolist(), data)
+            progress(len(rows))
 
 
-def load_images(source: Source, channels: int | None, skip: bool) -> tuple[Tensor, dict[int, str]]:
+def load_images(source: Source, channels: int | None, skip: bool, background: str = "white") -> Readings:
     """Decode all images of a dataset whose images have one size.
 
     Args:
         source: the dataset, of encoded images.
-        channels: as for :func:`pfs_core.data.decode.load`.
+        channels: as for :meth:`pfs_core.data.decode.Picture.load`.
         skip: whether to skip images that cannot be used, instead of stopping at the first one.
-
-    Returns:
-        The images, uint8 [N, C, H, W], where skipped ones are black; and the reason for each skipped row.
+        background: the colour behind transparent pixels.
 
     Raises:
         UserError: an image cannot be decoded or differs in size, and ``skip`` is not set; or no image can be decoded.
             The message names file and row.
     """
+
+    def decoded(data: bytes | None) -> tuple[Tensor, set[str]]:
+        picture = Picture(data, background)
+        return pixels(picture.load(channels)), picture.remarks
+
     out: Tensor | None = None
-    skipped: dict[int, str] = {}
-    for i, image in decoded(source, channels):
-        if isinstance(image, BadImageError):
-            reason = str(image)
-        else:
-            if out is None:
-                out = torch.zeros(len(source), *image.shape, dtype=torch.uint8)
-            if image.shape == out.shape[1:]:
-                out[i] = image
-                continue
-            reason = (
-                f"the image is {_size(image.shape)}, the first one {_size(out.shape[1:])}; "
-                "set split.image_size to train on crops of one size"
-            )
-        if not skip:
-            raise UserError(f"{source.place(i)}: {reason}")
-        skipped[i] = reason
+    readings = Readings(None, {}, Counter())
+    for i, found in each_image(source, decoded, "split reading"):
+        if isinstance(found, BadImageError):
+            _skip(source, i, str(found), skip, readings)
+            continue
+        image, remarks = found
+        if out is None:
+            out = torch.zeros(len(source), *image.shape, dtype=torch.uint8)
+        if image.shape != out.shape[1:]:
+            _skip(source, i, _difference(image.shape, out.shape[1:]), skip, readings)
+            continue
+        out[i] = image
+        readings.remarks.update(remarks)
     if out is None:
         raise UserError(f"dataset {source.uri} has no image that can be decoded")
-    return out, skipped
+    return readings._replace(images=out)
+
+
+def check_images(source: Source, skip: bool) -> Readings:
+    """Decode all images of a dataset, of any size, and keep none.
+
+    JPEGs are decoded at an eighth of their size, for which all of their bytes are read as well.
+
+    Args:
+        source: the dataset, of encoded images.
+        skip: whether to go on after an image that cannot be used, instead of stopping at the first one.
+
+    Raises:
+        UserError: an image cannot be decoded, and ``skip`` is not set. The message names file and row.
+    """
+
+    def remarks_of(data: bytes | None) -> set[str]:
+        picture = Picture(data)
+        picture.draft(1, 1)
+        picture.load()
+        return picture.remarks
+
+    readings = Readings(None, {}, Counter())
+    for i, found in each_image(source, remarks_of, "split reading"):
+        if isinstance(found, BadImageError):
+            _skip(source, i, str(found), skip, readings)
+        else:
+            readings.remarks.update(found)
+    return readings
+
+
+def _skip(source: Source, row: int, reason: str, skip: bool, readings: Readings) -> None:
+    """Note that an image cannot be used, or raise UserError if none may be left out."""
+    if not skip:
+        hint = "" if "set split." in reason else "; split.on_bad=skip leaves such images out"
+        raise UserError(f"{source.place(row)}: {reason}{hint}")
+    readings.skipped[row] = reason
+
+
+def _difference(shape: torch.Size, first: torch.Size) -> str:
+    """Say how the shape [C, H, W] of an image differs from that of the first one, and which setting helps."""
+    colour = {1: "grey", 3: "RGB"}
+    if shape[1:] == first[1:]:
+        return (
+            f"the image is {colour[shape[0]]}, the first one {colour[first[0]]}; "
+            "set split.channels=3 (or 1 for grey) to read all alike"
+        )
+    also = " and split.channels=3" if shape[0] != first[0] else ""
+    return (
+        f"the image is {_size(shape)}, the first one {_size(first)}; "
+        f"set split.image_size{also} to train on crops of one size"
+    )
 
 
 def _size(shape: torch.Size) -> str:

@@ -17,10 +17,10 @@ from torch import Tensor
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.crop import Crop
 from pfs_core.data.dataset import Source
-from pfs_core.data.decode import BadImageError
+from pfs_core.data.decode import BadImageError, remarks_on
 from pfs_core.data.left_out import LeftOut, summary
 from pfs_core.data.open import open_source
-from pfs_core.data.reading import Reader, decoded, load_images, row_groups
+from pfs_core.data.reading import Reader, Readings, check_images, load_images, row_groups
 from pfs_core.data.split_info import CLASSES, EACH, PARTS, Augmentation, LeftOutFiles, SkippedImage, SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.runtime.cost import StepTimer
@@ -64,7 +64,9 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
     timer = StepTimer()
     source = open_source(dataset, config)
     notes = [*source.notes, *_unused_settings(source, config)]
-    images, skipped = _read(source, config)
+    images, skipped, remarks = _read(source, config)
+    if remarks:
+        notes.append(remarks_on(remarks, config.background))
     usable = np.ones(len(source), dtype=bool)
     usable[list(skipped)] = False
     parts = choose_rows(source, config, seed, usable)
@@ -74,7 +76,8 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
         assert config.image_size is not None
         shape: tuple[int, int, int] = (config.channels or 3, config.image_size, config.image_size)
         samples: list[tuple[int, Tensor]] = []
-        mean, std = pixel_statistics(_kept(_samples(source, parts, shape, seed), labels, samples))
+        crop = Crop(shape[1], shape[0], (1.0, 1.0), config.background)
+        mean, std = pixel_statistics(_kept(_samples(source, parts, crop, seed), labels, samples))
         augmentation = Augmentation(crop_scale=config.crop_scale, flip=flip)
     else:
         training = np.flatnonzero(parts == TRAIN)
@@ -124,25 +127,22 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
     return info
 
 
-def _read(source: Source, config: SplitConfig) -> tuple[Tensor | None, dict[int, str]]:
-    """The images, if they are to be kept in memory, and the rows that are left out with the reason."""
+def _read(source: Source, config: SplitConfig) -> Readings:
+    """Decode all images, and keep them if they are to be in memory."""
     skip = config.on_bad == "skip"
     if source.images is not None:
         if config.image_size:
             raise UserError(f"split.image_size: {source.uri} is a set of small images that is kept in memory as it is")
-        return _with_channels(source.images, config.channels), {}
-    if config.image_size is None:
-        stored = int(source.files.sizes.sum())
-        if stored > _IN_MEMORY:
-            raise UserError(
-                f"dataset {source.uri} holds {stored / 2**30:.0f} GiB, too much to keep in memory; "
-                "set split.image_size (224 for ImageNet) to read images from where they are"
-            )
-        return load_images(source, config.channels, skip)
-    if not skip:
-        return None, {}
-    faults = ((i, image) for i, image in decoded(source) if isinstance(image, BadImageError))
-    return None, {i: str(fault) for i, fault in faults}
+        return Readings(_with_channels(source.images, config.channels), {}, Counter())
+    if config.image_size:
+        return check_images(source, skip)
+    stored = int(source.files.sizes.sum())
+    if stored > _IN_MEMORY:
+        raise UserError(
+            f"dataset {source.uri} holds {stored / 2**30:.0f} GiB, too much to keep in memory; "
+            "set split.image_size (224 for ImageNet) to read images from where they are"
+        )
+    return load_images(source, config.channels, skip, config.background)
 
 
 def _unused_settings(source: Source, config: SplitConfig) -> list[str]:
@@ -229,9 +229,8 @@ def pixel_statistics(images: Iterable[Tensor]) -> tuple[list[float], list[float]
     return mean, std
 
 
-def _samples(source: Source, parts: np.ndarray, shape: Sequence[int], seed: int) -> Iterator[tuple[int, Tensor]]:
-    """Training rows of a few row groups at random, with their images cut to ``shape`` as for evaluation."""
-    crop = Crop(shape[1], shape[0], (1.0, 1.0))
+def _samples(source: Source, parts: np.ndarray, crop: Crop, seed: int) -> Iterator[tuple[int, Tensor]]:
+    """Training rows of a few row groups at random, with their images cropped as for evaluation."""
     random = np.random.default_rng(seed)
     groups, reader = row_groups(source, np.flatnonzero(parts == TRAIN)), Reader(source)
     for i in random.permutation(len(groups))[:_SAMPLED_GROUPS]:

@@ -84,6 +84,33 @@ class TimeLeft:
         return f"{hours}{left // 60 % 60:{'02' if hours else ''}}:{left % 60:02d}"
 
 
+class ImageProgress:
+    """Says now and then how many images are done: every two seconds at a terminal, else once a minute.
+
+    Args:
+        name: what is done with them.
+        total: the number of images.
+    """
+
+    def __init__(self, name: str, total: int) -> None:
+        self._name, self._total, self._done = name, total, 0
+        self._left = TimeLeft()
+        self._every = 2.0 if at_terminal() else 60.0
+        self._last = self._left.start
+
+    def __call__(self, images: int) -> None:
+        """Count so many more images, and log a line if it is time for one."""
+        self._done += images
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return
+        self._last = now
+        rate, left = self._done / (now - self._left.start), self._left(self._done, self._total)
+        logger.info(
+            f"{self._name} {self._done:,}/{self._total:,} images  {rate:,.0f} images/s  left {left}", extra=PASSING
+        )
+
+
 class EpochProgress:
     """Says now and then how far a loop is inside an epoch: every two seconds at a terminal, else once a minute.
 

@@ -61,7 +61,7 @@ def tree(root, *paths, kind="PNG", size=(12, 10)):
 def decoded(folder, channels=None):
     """All images of a dataset that is kept in memory."""
     found = open_source(str(folder))
-    return found.images if found.images is not None else load_images(found, channels, skip=False)[0]
+    return found.images if found.images is not None else load_images(found, channels, skip=False).images
 
 
 def source(rows, classes=2, test_rows=0, names=None):

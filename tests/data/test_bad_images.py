@@ -11,7 +11,7 @@ from pfs_core.storage.artifacts import read_json
 from tests.data.folders import encode, images, picture, png, tree, write
 
 BAD = {
-    "sixteen bits": (encode(Image.new("I;16", (12, 10), 0x80FF)), "more than 8 bits a channel"),
+    "floats": (encode(Image.new("F", (12, 10), 0.5), "TIFF"), "it has 32 bits a channel"),
     "truncated": (encode(picture(0, (60, 50)), "JPEG")[:2000], "the image cannot be decoded (image file is truncated"),
     "header only": (encode(picture(0))[:20], "the image cannot be decoded"),
     "empty": (b"", "the image is empty"),

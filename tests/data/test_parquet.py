@@ -9,7 +9,6 @@ from PIL import Image
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.open import open_source
-from pfs_core.errors import UserError
 from tests.data.folders import decoded, encode, images, png, write
 
 
@@ -44,12 +43,12 @@ def test_grey_stays_grey(tmp_path, shape):
     assert torch.equal(decoded(tmp_path), pixels)
 
 
-def test_transparency_is_dropped(tmp_path):
+def test_transparency_is_laid_over_white(tmp_path):
     image = encode(Image.new("RGBA", (5, 6), (10, 20, 30, 128)))
     write(tmp_path / "train.parquet", [image] * 2, [0, 1])
     found = decoded(tmp_path)
     assert found.shape == (2, 3, 6, 5)
-    assert found[0, :, 0, 0].tolist() == [10, 20, 30]
+    assert found[0, :, 0, 0].tolist() == [132, 137, 142]
 
 
 def test_palettes_give_their_colours(tmp_path):
@@ -61,10 +60,9 @@ def test_palettes_give_their_colours(tmp_path):
     assert found[0, :, 0, 0].tolist() == [10, 20, 30]
 
 
-def test_sixteen_bit_images_are_refused(tmp_path):
+def test_sixteen_bit_images_are_scaled(tmp_path):
     write(tmp_path / "train.parquet", [encode(Image.new("I;16", (5, 6), 0x80FF))] * 2, [0, 1])
-    with pytest.raises(UserError, match=r"row 0: .*more than 8 bits a channel"):
-        decoded(tmp_path)
+    assert (decoded(tmp_path) == 128).all()
 
 
 def test_jpeg_is_read(tmp_path):

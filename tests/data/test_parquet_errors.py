@@ -119,7 +119,7 @@ def test_images_of_other_sizes(tmp_path):
 def test_images_of_another_size_in_a_second_file(tmp_path):
     write(tmp_path / "a.parquet", GOOD, [0, 1, 0])
     write(tmp_path / "b.parquet", [png(image) for image in images(2, (1, 6, 5))], [0, 1])
-    refused(tmp_path, "b.parquet, row 0: the image is 1x6x5, the first one 3x6x5", call=decoded)
+    refused(tmp_path, "b.parquet, row 0: the image is grey, the first one RGB; set split.channels=3", call=decoded)
 
 
 def test_a_negative_label(tmp_path):

@@ -13,6 +13,7 @@ from pfs_pipelines.cli import main
 from pfs_core.config.spec import Budget
 from pfs_core.config.stages import RetrainConfig, SplitConfig
 from pfs_core.data import load_split, split_dataset
+from pfs_core.data.crop import Crop
 from pfs_core.data.open import open_source
 from pfs_core.data.split import _samples, choose_rows
 from pfs_core.errors import UserError
@@ -195,7 +196,7 @@ def test_files_that_came_after_the_split_change_nothing(folder, tmp_path):
 def test_samples_are_kept_as_small_as_crops(tmp_path):
     tree(tmp_path / "tree", *PATHS, size=(300, 200))
     source = open_source(str(tmp_path / "tree"))
-    samples = list(_samples(source, choose_rows(source, RECIPE, 0), (3, 32, 32), 0))
+    samples = list(_samples(source, choose_rows(source, RECIPE, 0), Crop(32, 3, (1.0, 1.0)), 0))
     assert len(samples) == 23
     assert {image.shape for _, image in samples} == {(3, 32, 32)}
 
