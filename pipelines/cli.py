@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pfs_pipelines.arguments import OPTIONS, named_model, with_method
 from pfs_pipelines.cluster_commands import add_cluster_commands
@@ -19,6 +19,9 @@ from pfs_pipelines.step_commands import add_step_commands
 import pfs_core
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.runtime.logs import log_to_terminal
+
+if TYPE_CHECKING:
+    from pfs_core.config.request import CompressRequest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--register", default="", metavar="NAME", help="name in the MLflow Model Registry")
     sub.add_argument("--out", type=Path, default=Path("pfs-runs"), metavar="DIR", help="runs folder (default pfs-runs)")
     sub.add_argument("--fresh", action="store_true", help="do every step anew, whatever earlier runs have done")
+    sub.add_argument("--dry-run", action="store_true", help="only say what it will take: steps, time, disk")
     sub = command("ui", ui, "show the local runs in MLflow")
     sub.add_argument("--out", type=Path, default=Path("pfs-runs"), metavar="DIR", help="runs folder (default pfs-runs)")
     sub.add_argument("--port", type=int, default=5000)
@@ -118,7 +122,24 @@ def run(a: argparse.Namespace) -> int:
         asked[f"{stage}_settings"] = {**asked.get(f"{stage}_settings", {}), **values}
     if a.compare is not None or not a.again:
         asked["networks"] = _networks(a.compare, asked["retrain_settings"].get("start") == "inherited")
-    return run_pipeline(CompressRequest.parse(asked, "request"), a.out, a.fresh)
+    request = CompressRequest.parse(asked, "request")
+    if a.dry_run:
+        return dry_run(request, a.out, a.fresh)
+    return run_pipeline(request, a.out, a.fresh)
+
+
+def dry_run(request: "CompressRequest", store: Path, fresh: bool) -> int:
+    """Print what a run will take, and what it would go on from; nothing is written."""
+    from pfs_pipelines.local import check
+    from pfs_pipelines.run import unfinished
+
+    from pfs_core.steps.plan import plan
+
+    check(request.arguments(), store)
+    print("\n".join(plan(request).lines()))
+    for folder in [] if fresh else unfinished(store, request)[:1]:
+        print(f"goes on in {os.path.relpath(folder)}, where this run was stopped")
+    return 0
 
 
 def _networks(compare: str | None, fine_tuned: bool) -> list[str]:

@@ -10,7 +10,7 @@ COMPLETING = "_ARGCOMPLETE"
 def complete(parser: argparse.ArgumentParser) -> None:
     """Print the completions that the shell asks for, and end the process."""
     import argcomplete
-    from argcomplete.completers import ChoicesCompleter, DirectoriesCompleter
+    from argcomplete.completers import DirectoriesCompleter
 
     names: dict[str, Callable[[], Iterable[str]]] = {
         "model": _models,
@@ -21,7 +21,8 @@ def complete(parser: argparse.ArgumentParser) -> None:
     }
     for action in _actions(parser):
         if action.dest in names:
-            action.completer = ChoicesCompleter(sorted(set(names[action.dest]())))  # type: ignore[attr-defined]
+            words = sorted(set(names[action.dest]()))
+            action.completer = lambda words=words, **asked: words  # type: ignore[attr-defined]
         elif action.metavar in ("DIR", "FOLDER", "RUNDIR", "OUT"):
             action.completer = DirectoriesCompleter()  # type: ignore[attr-defined]
     argcomplete.autocomplete(parser, append_space=False)

@@ -36,6 +36,14 @@ def check(arguments: dict[str, Any], root: Path) -> None:
     preflight.check(CompressRequest.from_arguments(arguments))
 
 
+def first_lines(arguments: dict[str, Any]) -> list[str]:
+    """Return what the run will take; of a dataset in object storage, which is listed only once, just what is asked."""
+    from pfs_core.steps.plan import plan, title
+
+    request = CompressRequest.from_arguments(arguments)
+    return [title(request)] if request.dataset.startswith("s3://") else plan(request).lines()
+
+
 def check_disk(root: Path) -> None:
     """Raise UserError unless there is room for the results of a run."""
     place = next(folder for folder in (root, *root.parents) if folder.exists())
@@ -105,7 +113,8 @@ def main() -> None:
     with user_errors():
         check(request["arguments"], Path(request["root"]))
         arguments = request["arguments"]
-        logger.info("compress {model} on {dataset} to {budget}, recipe {recipe}, seed {seed}".format_map(arguments))
+        for line in first_lines(arguments):
+            logger.info(line)
         logger.info(f"full log: {request['log']}")
     run(request["arguments"], Path(request["root"]), Path(request["artifact_root"]))
 

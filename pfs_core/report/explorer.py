@@ -28,7 +28,7 @@ def explorer(results: Results) -> dict[str, Any]:
     groups = [group.name for group in graph.prunable()]
     chosen, expanded = results.structure.chosen_by, graph.expanded(results.spec.expand, results.spec.expand_stream)
     cuts: dict[tuple[int, ...], list[float]] = {}
-    at = {}
+    at: dict[str, tuple[int, list[int]]] = {}
     for metric, model in models.items():
         options = {key: chosen[key] for key in ("channel_multiple", "floor")}
         block = results.structure.block
@@ -36,7 +36,7 @@ def explorer(results: Results) -> dict[str, Any]:
         for widths in found.values():
             cuts.setdefault(_kept(groups, widths), [_rounded(known.cost(widths)) for known in models.values()])
         places = {kept: place for place, kept in enumerate(cuts)}
-        at[metric] = [min(found), [places[_kept(groups, widths)] for widths in found.values()]]
+        at[metric] = min(found), [places[_kept(groups, widths)] for widths in found.values()]
     budget = results.structure.budget
     model = models[budget.metric]
     percent = round(100 * results.structure.target_budget.fraction(model.dense))

@@ -1,0 +1,152 @@
+"""What a run will take, before it is started: its steps, their images and MACs, the time and the disk."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pfs_core.config.overrides import recipe_for
+from pfs_core.config.request import CompressRequest
+from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import LatencyConfig, SplitConfig
+from pfs_core.data.dataset import Source
+from pfs_core.data.decode import decode
+from pfs_core.data.open import open_source
+from pfs_core.data.reading import Reader
+from pfs_core.data.split import choose_rows
+from pfs_core.data.split_info import PARTS
+from pfs_core.methods.registry import method_config
+from pfs_core.models import build_model
+from pfs_core.runtime.device import pick_device
+from pfs_core.structure import unexpanded_graph
+from pfs_core.training.rate import training_rate
+
+_STARTING = 2.0
+"""Seconds of the steps that train nothing, and of what every step does besides."""
+_COPIES = 6
+"""Copies of the weights of a training: two files of weights, ONNX, and a checkpoint with its momentum."""
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step of a run.
+
+    Attributes:
+        name: what it is called.
+        what: what it will do, in words.
+        seconds: about how long it takes.
+    """
+
+    name: str
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a run.
+
+    Attributes:
+        title: network, dataset, budget, recipe and seed.
+        steps: in the order in which they are run.
+        device: what trains.
+        mib: MiB that the results take on the disk, about.
+    """
+
+    title: str
+    steps: list[PlannedStep]
+    device: str
+    mib: float
+
+    def lines(self) -> list[str]:
+        """Return the plan as lines of at most 80 columns."""
+        rows = [f"  {step.name:<9}  {step.what:<52.52}  about {_text(step.seconds)}" for step in self.steps]
+        total = _text(sum(step.seconds for step in self.steps))
+        return [self.title, *rows, f"about {total} in all on this machine ({self.device}), {self.mib:,.0f} MiB of disk"]
+
+
+def plan(request: CompressRequest) -> Plan:
+    """Plan a run to a single budget. Images are listed, not read; a few steps of training are timed.
+
+    Times are those of the dense network's training by the MACs of the others, so that they are right within a factor
+    of two, as long as reading the images does not take longer than training on them.
+
+    Raises:
+        UserError: the dataset cannot be opened, or the network not be built for it.
+    """
+    recipe = recipe_for(request.recipe, request.dataset)
+    split, retrain, latency = (
+        recipe.stage(stage, request.stage_settings(stage)) for stage in ("split", "retrain", "latency")
+    )
+    search = method_config(recipe, request.search_settings)
+    source = open_source(request.dataset, split)
+    rows = _rows(source, split, request.seed)
+    shape, classes = image_shape(source, split), len(source.class_names)
+    fields = {"name": request.model, "kwargs": request.model_settings, "input_shape": shape, "num_classes": classes}
+    spec = ModelSpec.parse({**fields, "expand": search.expand, "expand_stream": search.expand_stream}, "model")
+    graph = unexpanded_graph(spec, search.policy, search.placement)
+    dense, expanded = graph.cost(), graph.cost(graph.expanded(spec.expand, spec.expand_stream))
+    device = pick_device()
+    rate = training_rate(build_model(spec), shape, classes, retrain, device)
+    share = Budget.from_text(request.budgets[0]).fraction(dense.macs)
+    counts = ", ".join(f"{rows[part]:,} {part}" for part in PARTS)
+    epochs = getattr(search, "epochs", 0)
+    searched = rows["train"] * epochs * expanded.macs / dense.macs
+    trained = rows["train"] + (rows["validation"] if retrain.train_on_validation else 0)
+    steps = [
+        PlannedStep("split", f"{counts} of {classes} classes", _STARTING),
+        PlannedStep(
+            "search",
+            f"{search.method}, {epochs} epochs at {expanded.macs / dense.macs:.2f}x the MACs",
+            _STARTING + searched / rate,
+        ),
+        PlannedStep("extract", f"{request.budgets[0]} of {dense.macs:,} MACs", _STARTING),
+    ]
+    for network in request.networks:
+        macs = 1.0 if network == "dense" else share
+        network_epochs = round(retrain.epochs / macs) if retrain.scratch_b else retrain.epochs
+        seconds = trained * network_epochs * macs / rate
+        steps.append(PlannedStep("retrain", f"{network}, {network_epochs} epochs of {trained:,} images", seconds))
+    measured = _measuring_seconds(latency)
+    steps.append(PlannedStep("benchmark", f"latency in {', '.join(latency.runtimes)}", measured))
+    steps.append(PlannedStep("report", "", _STARTING))
+    kept = 0 if split.image_size else sum(rows.values()) * int(np.prod(shape))
+    mib = (kept + 4 * dense.params * _COPIES * len(request.networks)) / 2**20
+    title = (
+        f"{request.model} on {request.dataset} to {request.budgets[0]}, recipe {request.recipe}, seed {request.seed}"
+    )
+    return Plan(title, steps, str(device), max(mib, 1.0))
+
+
+def title(request: CompressRequest) -> str:
+    """Return what is asked for in a line."""
+    budget = ", ".join(request.budgets)
+    return f"{request.model} on {request.dataset} to {budget}, recipe {request.recipe}, seed {request.seed}"
+
+
+def image_shape(source: Source, config: SplitConfig) -> tuple[int, int, int]:
+    """Return channels, height and width of the images that the network will get; of files the first one is read."""
+    if source.images is not None:
+        channels, height, width = source.images.shape[1:]
+        return config.channels or channels, height, width
+    if config.image_size:
+        return config.channels or 3, config.image_size, config.image_size
+    (data,) = Reader(source).read(np.array([0]))
+    channels, height, width = decode(data, config.channels).shape
+    return channels, height, width
+
+
+def _rows(source: Source, config: SplitConfig, seed: int) -> dict[str, int]:
+    parts = choose_rows(source, config, seed)
+    return {part: int((parts == i).sum()) for i, part in enumerate(PARTS)}
+
+
+def _measuring_seconds(latency: LatencyConfig) -> float:
+    """At most so long the benchmark measures, unless it waits for a busy machine."""
+    ways = len(latency.runtimes) * len(latency.threads) * len(latency.batches)
+    return ways * (latency.max_seconds + latency.warmup_seconds)
+
+
+def _text(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,81 @@
+"""What a run is said to take is what it does."""
+
+import json
+
+import pytest
+from pfs_pipelines.cli import main
+
+from pfs_core.config.request import CompressRequest
+from pfs_core.data.split import split_dataset
+from pfs_core.steps.plan import plan
+from pfs_core.structure import unexpanded_graph
+from tests.data.folders import images, png, write
+
+
+def request(**changes):
+    values = {"model": "resnet20", "dataset": "digits", "budgets": ["macs=0.5"], "recipe": "demo", **changes}
+    return CompressRequest.parse(values, "request")
+
+
+@pytest.fixture(autouse=True)
+def rate(monkeypatch):
+    """A thousand images a second."""
+    monkeypatch.setattr("pfs_core.steps.plan.training_rate", lambda *arguments: 1000.0)
+
+
+def test_steps_of_the_digits(tmp_path):
+    planned = plan(request(networks=["pruned", "dense"], retrain_settings={"scratch_b": True}))
+    info = split_dataset("digits", tmp_path / "split")
+    names = [(step.name, step.what.split(",")[0]) for step in planned.steps]
+    assert [name for name, _ in names] == ["split", "search", "extract", "retrain", "retrain", "benchmark", "report"]
+    assert planned.steps[0].what == (
+        f"{info.rows['train']:,} train, {info.rows['validation']} validation, {info.rows['test']} test of 10 classes"
+    )
+    pruned, dense = planned.steps[3:5]
+    assert (pruned.what, dense.what) == (
+        f"pruned, 40 epochs of {info.rows['train']:,} images",  # of half the MACs each
+        f"dense, 20 epochs of {info.rows['train']:,} images",
+    )
+    assert pruned.seconds == dense.seconds == pytest.approx(20 * info.rows["train"] / 1000)
+    assert "pfs, 40 epochs" in planned.steps[1].what
+    assert 40 * info.rows["train"] / 1000 < planned.steps[1].seconds < 70 * info.rows["train"] / 1000
+    assert planned.steps[5].seconds == 3 * 9  # three runtimes on one thread, 8 seconds and 1 of warm-up
+    lines = planned.lines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "resnet20 on digits to macs=0.5, recipe demo, seed 0"
+    assert lines[-1].startswith("about 0:0")
+
+
+def test_images_of_files_are_as_the_split_has_them(tmp_path):
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train.parquet", [png(image) for image in images(40)], [i % 2 for i in range(40)])
+    for number, settings in enumerate(({}, {"channels": 1}, {"image_size": 16})):
+        asked = request(dataset=str(tmp_path / "data"), recipe="fast", split_settings=settings)
+        out = tmp_path / f"split-{number}"
+        assert main(["split", asked.dataset, str(out), *(f"--set=split.{k}={v}" for k, v in settings.items())]) == 0
+        info = json.loads((out / "split.json").read_text())
+        planned = plan(asked)
+        macs = unexpanded_graph_of(asked, info).cost().macs
+        assert planned.steps[2].what == f"macs=0.5 of {macs:,} MACs"
+
+
+def unexpanded_graph_of(asked, info):
+    from pfs_core.config.spec import ModelSpec
+
+    fields = {"name": asked.model, "input_shape": tuple(info["input_shape"]), "num_classes": len(info["class_names"])}
+    return unexpanded_graph(ModelSpec(**fields))
+
+
+def test_a_dry_run_writes_nothing_and_says_what_it_would_go_on_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("resnet20 on digits")
+    assert not any(line.startswith("goes on") for line in lines)
+    assert list(tmp_path.iterdir()) == []
+    begun = tmp_path / "pfs-runs" / "begun"
+    (begun / "steps").mkdir(parents=True)
+    (begun / "run.json").write_text(json.dumps({"arguments": request(networks=["pruned", "dense"]).arguments()}))
+    assert main(["run", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "goes on in pfs-runs/begun, where this run was stopped"
+    assert main(["run", "--dry-run", "--budget", "macs=0.001"]) == 2
