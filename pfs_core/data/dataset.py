@@ -25,11 +25,12 @@ class Source:
 
     Attributes:
         uri: the address of the dataset, or ``torchvision:NAME`` of a downloaded one.
-        kind: ``parquet``, ``tree`` (one file per image) or ``arrays`` (small sets, whose pixels are read at once).
+        kind: ``parquet``, ``tree`` (one file per image), ``tar``, ``arrow`` or ``arrays`` (small sets, whose pixels are
+            read at once).
         files: the files that hold rows.
         file: int32 [N], the position in ``files`` of the file of each row.
-        group: int32 [N], the row group of each row in its file.
-        row: int64 [N], the number of each row in its file.
+        group: int32 [N], the row group of each row in its file; of ``arrow`` the record batch.
+        row: int64 [N], the number of each row in its file; of ``arrow`` in its record batch.
         labels: int64 [N], the position in ``class_names`` of the class of each row.
         is_test: bool [N], whether the dataset itself assigns the row to its test set.
         is_validation: the same for its validation set; None if it has none.
@@ -40,7 +41,10 @@ class Source:
         images: uint8 [N, C, H, W] if ``kind`` is ``arrays``, else None.
         notes: sentences that say how the dataset was understood.
         left_out: the files that are no part of the dataset.
-        image_column: the name of the column of images if ``kind`` is ``parquet``.
+        image_column: the name of the column of images if ``kind`` is ``parquet`` or ``arrow``.
+        offset: int64 [N], where the bytes of each image begin in its file if ``kind`` is ``tar``, and those of its
+            record batch if it is ``arrow``.
+        size: int64 [N], how many bytes these are.
     """
 
     uri: str
@@ -60,6 +64,8 @@ class Source:
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     image_column: str = "image"
+    offset: np.ndarray | None = None
+    size: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,7 +73,8 @@ class Source:
     def place(self, i: int) -> str:
         """Return where row ``i`` is, for a message."""
         name = f"{self.uri}/{self.files[self.file[i]].path}" if self.kind != "arrays" else self.uri
-        return name if self.kind == "tree" else f"{name}, row {self.row[i]}"
+        batch = f", record batch {self.group[i]}" if self.kind == "arrow" else ""
+        return name if self.kind == "tree" else f"{name}{batch}, row {self.row[i]}"
 
 
 def fingerprint(storage: Storage, files: Listing) -> str:

@@ -17,6 +17,7 @@ _FORMATS = (  # noqa: SIM905
 _REASONS = {
     **{f".{suffix}": _UNREAD for suffix in _FORMATS},
     **{f".{suffix}": "archives are not read; unpack them" for suffix in ("zip", "gz", "tgz", "bz2", "xz", "zst", "7z")},
+    ".tar": "tar files are read where no images are beside them",
     **{f".{suffix}": "videos are not read" for suffix in ("mp4", "avi", "mov", "mkv", "webm")},
 }
 
@@ -40,13 +41,16 @@ class LeftOut(NamedTuple):
         return f"{self.files:,} {self.suffix or 'without a suffix'} ({self.reason})"
 
 
-def left_out(files: Listing, used: Iterable[str], reason: str = "not an image") -> tuple[LeftOut, ...]:
+def left_out(
+    files: Listing, used: Iterable[str], reason: str = "not an image", always: bool = False
+) -> tuple[LeftOut, ...]:
     """Count the files that are not used, by suffix.
 
     Args:
         files: all files of a dataset.
         used: the paths of those that are used.
         reason: why files of suffixes that say nothing are left out.
+        always: whether this is the reason for all suffixes.
     """
     paths = used if isinstance(used, pa.Array) else pa.array(used, pa.string())
     others = files.paths.filter(pc.invert(pc.is_in(files.paths, value_set=paths)))
@@ -57,7 +61,7 @@ def left_out(files: Listing, used: Iterable[str], reason: str = "not an image") 
     codes = suffixes.indices.to_numpy()
     counts, firsts = np.bincount(codes), np.unique(codes, return_index=True)[1]
     found = [
-        LeftOut(suffix, _REASONS.get(suffix, reason), int(count), others[int(first)].as_py())
+        LeftOut(suffix, reason if always else _REASONS.get(suffix, reason), int(count), others[int(first)].as_py())
         for suffix, count, first in zip(suffixes.dictionary.to_pylist(), counts, firsts, strict=True)
     ]
     return tuple(sorted(found, key=lambda one: (-one.files, one.suffix)))

@@ -117,6 +117,8 @@ def _source(info: SplitInfo, index: pa.Table, files: pa.Table) -> Source:
         flip=info.augmentation.flip,
         fingerprint=info.source_fingerprint,
         image_column=info.image_column,
+        offset=index.column("offset").to_numpy() if "offset" in index.column_names else None,
+        size=index.column("size").to_numpy() if "size" in index.column_names else None,
     )
 
 

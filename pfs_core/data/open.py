@@ -6,12 +6,15 @@ import numpy as np
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.dataset import Source, fingerprint
+from pfs_core.data.formats.arrow import ARROW, open_arrow
 from pfs_core.data.formats.cifar import load_cifar
 from pfs_core.data.formats.digits import load_digits
 from pfs_core.data.formats.downloads import PREFIX, check_name, downloaded
 from pfs_core.data.formats.idx import IDX, load_idx
+from pfs_core.data.formats.lists import LISTS, open_lists, says_the_same
 from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.tree import IMAGES, open_tree
+from pfs_core.data.formats.webdataset import TARS, open_tars
 from pfs_core.data.left_out import left_out, summary
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage, open_storage
@@ -45,6 +48,8 @@ def _opened(uri: str, config: SplitConfig) -> Source:
 
 def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source:
     """Find out which format the files of a dataset are of, and index their rows."""
+    if files.matching(IMAGES) and files.matching(LISTS) and (listed := open_lists(storage, files, config)):
+        return _list_or_tree(storage, files, listed)
     if files.matching(AT_ROOT):
         return open_parquet(storage, files, config)
     if files.matching(IDX):
@@ -53,13 +58,23 @@ def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source
         return load_cifar(storage, files)
     if files.matching(IMAGES):
         return open_tree(storage, files)
-    if files.matching(PARQUET):
-        return open_parquet(storage, files, config)
+    for pattern, open_format in ((PARQUET, open_parquet), (ARROW, open_arrow), (TARS, open_tars)):
+        if files.matching(pattern):
+            return open_format(storage, files, config)
     beside = f"; {summary(left_out(files, []))}" if files else ""
     raise UserError(
-        f"dataset {storage.uri} holds no *.parquet file, no class folders with images, no IDX and no CIFAR Python "
-        f"files{beside}"
+        f"dataset {storage.uri} holds no *.parquet file, no class folders with images, no tar or Arrow files, no "
+        f"IDX and no CIFAR Python files{beside}"
     )
+
+
+def _list_or_tree(storage: Storage, files: Listing, listed: Source) -> Source:
+    """Return the rows of a list; those of the folders where they say the same, since they have better names."""
+    try:
+        tree = open_tree(storage, files)
+    except UserError:
+        return listed
+    return tree if says_the_same(tree, listed) else listed
 
 
 def _classes_without_images(source: Source) -> list[str]:

@@ -73,6 +73,27 @@ def said_by_files(uri: str, paths: Sequence[str]) -> list[str]:
     return said
 
 
+def is_held_out(part: str) -> bool:
+    """Whether a part that a name says is not trained on."""
+    return part not in ("", TRAINING)
+
+
+def check_folders(uri: str, paths: Sequence[str], what: str) -> None:
+    """Raise UserError if files are in several folders that are not named like parts.
+
+    Args:
+        uri: the address of the dataset.
+        paths: the files.
+        what: what to call them.
+    """
+    folders = sorted({path.rpartition("/")[0] for path in paths})
+    shared = os.path.commonpath(folders)
+    below = [folder[len(shared) :].strip("/") for folder in folders]
+    if len(folders) > 1 and not all(part_named(folder) and "/" not in folder for folder in below):
+        shown = ", ".join(folder or "." for folder in folders[:5])
+        raise UserError(f"dataset {uri} holds {what} in several folders ({shown}); name one of them")
+
+
 class GivenParts(NamedTuple):
     """What a dataset itself says about the parts of its rows.
 

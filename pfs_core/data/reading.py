@@ -13,11 +13,13 @@ from torch import Tensor
 
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, Picture, pixels
+from pfs_core.data.formats.arrow import batch_images, schema_of
 from pfs_core.data.formats.parquet import encoded_images, open_file_of
 from pfs_core.errors import UserError
 from pfs_core.runtime.device import usable_cores
 from pfs_core.runtime.progress import ImageProgress
 from pfs_core.storage import open_storage
+from pfs_core.storage.listing import Entry
 
 T = TypeVar("T")
 
@@ -38,6 +40,7 @@ class Reader:
         self.storage = open_storage(source.uri)
         self._pool = ThreadPoolExecutor(_THREADS)
         self._parquet = lru_cache(maxsize=16)(self._open)
+        self._schema = lru_cache(maxsize=16)(lambda file: schema_of(self.storage, source.files[file]))
 
     def _open(self, file: int) -> tuple[pq.ParquetFile, np.ndarray]:
         """Open a file, and find the first row of each of its row groups."""
@@ -51,13 +54,35 @@ class Reader:
         Raises:
             UserError: a file cannot be read, or has changed since it was listed.
         """
-        files = self.source.files
-        if self.source.kind == "tree":
+        files, kind = self.source.files, self.source.kind
+        if kind == "tree":
             return list(self._pool.map(lambda i: self.storage.read(files[i]), self.source.file[rows].tolist()))
-        file, group = int(self.source.file[rows[0]]), int(self.source.group[rows[0]])
+        file = int(self.source.file[rows[0]])
+        if kind == "tar":
+            return self._from_tar(files[file], rows)
+        if kind == "arrow":
+            return self._from_arrow(file, rows)
+        group = int(self.source.group[rows[0]])
         opened, starts = self._parquet(file)
         images = encoded_images(self.storage, files[file], opened, group, self.source.image_column)
         return [images[i] for i in (self.source.row[rows] - starts[group]).tolist()]
+
+    def _from_tar(self, entry: Entry, rows: np.ndarray) -> list[bytes | None]:
+        """Read the images and what is between them at once."""
+        assert self.source.offset is not None
+        assert self.source.size is not None
+        starts, ends = self.source.offset[rows], self.source.offset[rows] + self.source.size[rows]
+        first = int(starts.min())
+        data = self.storage.read(entry, first, int(ends.max()) - first)
+        return [data[start:end] for start, end in zip((starts - first).tolist(), (ends - first).tolist(), strict=True)]
+
+    def _from_arrow(self, file: int, rows: np.ndarray) -> list[bytes | None]:
+        assert self.source.offset is not None
+        assert self.source.size is not None
+        entry, first = self.source.files[file], rows[0]
+        data = self.storage.read(entry, int(self.source.offset[first]), int(self.source.size[first]))
+        images = batch_images(data, self._schema(file), self.source.image_column)
+        return [images[i] for i in self.source.row[rows].tolist()]
 
 
 def row_groups(source: Source, rows: np.ndarray) -> list[np.ndarray]:

@@ -36,16 +36,17 @@ _WRITTEN = 2**17
 _INDEX = pa.schema(
     {"file": pa.string(), "row_group": pa.int32(), "row": pa.int64(), "label": pa.int64(), "split": pa.string()}
 )
+_SPANS = pa.schema({"offset": pa.int64(), "size": pa.int64()})
 
 
 def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConfig(), seed: int = 0) -> SplitInfo:
     """Split the dataset at random and write the ``split`` folder.
 
-    ``split.parquet`` is an index with one row per image (file, row_group, row, label, split), ``files.parquet`` the
-    files with size and tag, ``split.json`` the rest (:class:`~pfs_core.data.split_info.SplitInfo`). Where
-    ``config.image_size`` is None, ``images.safetensors`` has the decoded images in the order of the index
-    (``images``: uint8 [N, C, H, W]); else they stay where they are. ``dataset.html`` shows some images of each class
-    and how many there are.
+    ``split.parquet`` is an index with one row per image (file, row_group, row, label, split, and of tar and Arrow files
+    also offset and size), ``files.parquet`` the files with size and tag, ``split.json`` the rest
+    (:class:`~pfs_core.data.split_info.SplitInfo`). Every image is decoded once. Where ``config.image_size`` is None,
+    ``images.safetensors`` has the decoded images in the order of the index (``images``: uint8 [N, C, H, W]); else they
+    stay where they are. ``dataset.html`` shows some images of each class and how many there are.
 
     Args:
         dataset: its address, see :func:`~pfs_core.data.open.open_source`.
@@ -283,7 +284,8 @@ def write_index(folder: Path, source: Source, parts: np.ndarray) -> None:
     """Write ``split.parquet`` and ``files.parquet``, one row group at a time."""
     texts = pa.array(PARTS)
     rows = np.flatnonzero(parts != _LEFT_OUT)
-    with pq.ParquetWriter(folder / "split.parquet", _INDEX) as writer:
+    schema = _INDEX if source.offset is None else pa.schema([*_INDEX, *_SPANS])
+    with pq.ParquetWriter(folder / "split.parquet", schema) as writer:
         for some in np.split(rows, range(_WRITTEN, len(rows), _WRITTEN)):
             columns = [
                 source.files.paths.take(pa.array(source.file[some])),
@@ -292,6 +294,8 @@ def write_index(folder: Path, source: Source, parts: np.ndarray) -> None:
                 source.labels[some],
                 texts.take(pa.array(parts[some])),
             ]
-            writer.write_table(pa.table(columns, schema=_INDEX))
+            if source.offset is not None and source.size is not None:
+                columns += [source.offset[some], source.size[some]]
+            writer.write_table(pa.table(columns, schema=schema))
     files = pa.table({"file": source.files.paths, "size": source.files.sizes, "tag": source.files.tags})
     pq.write_table(files, folder / "files.parquet", row_group_size=_WRITTEN)

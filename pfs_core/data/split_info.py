@@ -54,7 +54,7 @@ class SplitInfo(ResultFile):
     dataset: str
     """Address of the dataset."""
     kind: str
-    """Format of the dataset: ``parquet``, ``tree`` or ``arrays``."""
+    """Format of the dataset: ``parquet``, ``tree``, ``tar``, ``arrow`` or ``arrays``."""
     in_memory: bool
     """Whether the folder of the split has the images, to be held in memory."""
     seed: int

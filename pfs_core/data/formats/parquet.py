@@ -4,7 +4,6 @@ They lie at the root, or in one folder below it as on the Hugging Face Hub. Name
 are in, say which part they are. An optional column ``name`` has the path of an image before it was packed.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from pfs_core.data.classes import Labels, merge_labels
 from pfs_core.data.dataset import Source, checked_classes, column_fingerprint, fingerprint
 from pfs_core.data.formats.columns import encoded, find_columns, labels_of, row_names
 from pfs_core.data.left_out import left_out
-from pfs_core.data.parts import given_parts, part_named, said_by_files
+from pfs_core.data.parts import check_folders, given_parts, is_held_out, said_by_files
 from pfs_core.errors import UserError
 from pfs_core.storage import Storage, open_file
 from pfs_core.storage.listing import Entry, Listing
@@ -65,7 +64,7 @@ def open_parquet(storage: Storage, files: Listing, config: SplitConfig) -> Sourc
     paths = shards.paths.to_pylist()
     said = said_by_files(storage.uri, paths)
     with ThreadPoolExecutor(_THREADS) as pool:
-        held_out = [part not in ("", "training") for part in said]
+        held_out = [is_held_out(part) for part in said]
         rows = list(pool.map(lambda entry, out: _read(storage, entry, out, config), shards, held_out))
     columns = {one.image: one.labels.place for one in rows}
     if len(columns) > 1:
@@ -117,19 +116,11 @@ def encoded_images(storage: Storage, entry: Entry, file: pq.ParquetFile, group: 
 
 
 def _shards(uri: str, files: Listing) -> Listing:
-    """Return the files to read: those at the root; else those in one folder, or in folders named like parts.
-
-    Raises:
-        UserError: there are several other folders.
-    """
+    """Return the files to read: those at the root; else those in one folder, or in folders named like parts."""
     if at_root := files.matching(AT_ROOT):
         return at_root
     found = files.matching(PARQUET)
-    folders = sorted({path.rpartition("/")[0] for path in found.paths.to_pylist()})
-    shared = os.path.commonpath(folders)
-    below = [folder[len(shared) :].strip("/") for folder in folders]
-    if len(folders) > 1 and not all(part_named(folder) and "/" not in folder for folder in below):
-        raise UserError(f"dataset {uri} holds Parquet files in several folders ({', '.join(folders[:5])}); name one")
+    check_folders(uri, found.paths.to_pylist(), "Parquet files")
     return found
 
 

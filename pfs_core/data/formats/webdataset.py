@@ -1,0 +1,190 @@
+"""WebDataset shards: tar files in which ``KEY.jpg`` (or another image) is followed by ``KEY.cls``, its label.
+
+A label is a number from 0 or the name of a class. ``split.label_column`` and ``split.image_column`` name other
+extensions. Images are read from the shards as they are; nothing is unpacked.
+"""
+
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from pfs_core.config.stages import SplitConfig
+from pfs_core.data.classes import Labels, merge_labels
+from pfs_core.data.dataset import Source, checked_classes, column_fingerprint, fingerprint
+from pfs_core.data.formats.tree import IMAGES
+from pfs_core.data.left_out import LeftOut, left_out
+from pfs_core.data.parts import check_folders, given_parts, is_held_out, said_by_files
+from pfs_core.errors import UserError
+from pfs_core.storage import Storage, open_file
+from pfs_core.storage.listing import Entry, Listing
+
+TARS = r"(?i)\.tar$"
+"""Pattern of the paths of the files of this format."""
+
+_GROUP = 64
+_THREADS = 16
+_MOST = 1024
+
+
+@dataclass
+class _Shard:
+    """The rows of a shard: paths, offsets and sizes of the images and their labels; and the members left out."""
+
+    paths: list[str] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def leave_out(self, member: tarfile.TarInfo, reason: str) -> None:
+        """Count a member that is no image with a label."""
+        key = (f".{_split(member.name)[1]}".rstrip("."), reason)
+        self.left_out[key] += 1
+        self.examples.setdefault(key, member.name)
+
+
+def open_tars(storage: Storage, files: Listing, config: SplitConfig) -> Source:
+    """Index the images of all shards; headers and labels are read.
+
+    Args:
+        storage: the dataset.
+        files: all of its files.
+        config: which extensions have the images and the labels.
+
+    Raises:
+        UserError: a shard is no whole tar file, or has no image with a label; a label is no number in one place and one
+            in another, or is out of range.
+    """
+    tars = files.matching(TARS)
+    paths = tars.paths.to_pylist()
+    check_folders(storage.uri, paths, "tar files")
+    said = said_by_files(storage.uri, paths)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        shards = list(pool.map(lambda entry: _scan(storage, entry, config), tars))
+    labels = [
+        _labels(f"{storage.uri}/{path}", shard, is_held_out(part))
+        for path, shard, part in zip(paths, shards, said, strict=True)
+    ]
+    counts = [len(shard.paths) for shard in shards]
+    parts = given_parts(storage.uri, paths, said, np.repeat(np.arange(len(shards)), counts))
+    classes = merge_labels(labels)
+    rows = np.concatenate([np.arange(count) for count in counts])
+    return Source(
+        uri=storage.uri,
+        kind="tar",
+        files=tars,
+        file=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
+        group=(rows // _GROUP).astype(np.int32),
+        row=rows,
+        labels=classes.labels,
+        is_test=parts.is_test,
+        names=pa.concat_arrays([pa.array(shard.paths, pa.string()) for shard in shards]),
+        class_names=checked_classes(classes.names, storage.uri),
+        flip=True,
+        fingerprint=column_fingerprint(fingerprint(storage, tars), config),
+        is_validation=parts.is_validation,
+        notes=parts.notes + classes.notes,
+        left_out=left_out(files, paths) + _members_left_out(shards),
+        offset=np.concatenate([np.array(shard.offsets, dtype=np.int64) for shard in shards]),
+        size=np.concatenate([np.array(shard.sizes, dtype=np.int64) for shard in shards]),
+    )
+
+
+def _scan(storage: Storage, entry: Entry, config: SplitConfig) -> _Shard:
+    """Read the headers and the labels of a shard."""
+    place = f"{storage.uri}/{entry.path}"
+    shard = _Shard()
+    try:
+        with tarfile.open(fileobj=open_file(storage, entry), mode="r:") as tar:
+            for members in _samples(tar):
+                _add(tar, members, shard, config)
+    except tarfile.TarError as e:
+        raise UserError(f"{place} is no whole tar file: {e}") from None
+    if not shard.paths:
+        label = config.label_column or "cls"
+        raise UserError(f"{place} has no image with a label; expected KEY.jpg and KEY.{label}")
+    return shard
+
+
+def _samples(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
+    """Yield the members that follow each other and share a key."""
+    members: list[tarfile.TarInfo] = []
+    for member in tar:
+        if not member.isfile():
+            continue
+        if members and _split(member.name)[0] != _split(members[0].name)[0]:
+            yield members
+            members = []
+        members.append(member)
+    if members:
+        yield members
+
+
+def _add(tar: tarfile.TarFile, members: list[tarfile.TarInfo], shard: _Shard, config: SplitConfig) -> None:
+    """Add the image of a sample to a shard, if it has a label."""
+    kinds = {_split(member.name)[1]: member for member in members}
+    wanted = config.image_column
+    images = [
+        kind for kind in kinds if (kind == wanted if wanted else re.search(IMAGES, f".{kind}") and "." not in kind)
+    ]
+    label = kinds.get(config.label_column or "cls")
+    for kind, member in kinds.items():
+        if kind in images[1:]:
+            shard.leave_out(member, "another image of the same key is used")
+        elif kind in images and label is None:
+            shard.leave_out(member, "has no label")
+        elif member is label and not images:
+            shard.leave_out(member, "has no image")
+        elif kind not in images and member is not label:
+            shard.leave_out(member, "neither image nor label")
+    if not images or label is None:
+        return
+    image = kinds[images[0]]
+    content = tar.extractfile(label)
+    assert content is not None
+    shard.paths.append(image.name)
+    shard.offsets.append(image.offset_data)
+    shard.sizes.append(image.size)
+    shard.labels.append(content.read(_MOST).decode("utf-8", "replace").strip())
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Divide a path at the first dot of its last part.
+
+    >>> _split("a.b/7.seg.PNG")
+    ('a.b/7', 'seg.png')
+    """
+    folder, slash, name = path.rpartition("/")
+    key, _, kind = name.partition(".")
+    return f"{folder}{slash}{key}", kind.lower()
+
+
+def _labels(place: str, shard: _Shard, held_out: bool) -> Labels:
+    """Return the labels of a shard, which are all numbers or all names."""
+    numbers = [re.fullmatch(r"-?\d{1,9}", text) is not None for text in shard.labels]
+    if all(numbers):
+        return Labels(place, np.array(shard.labels, dtype=np.int64), None, held_out)
+    for wrong, what in ((any(numbers), "is a number and others are names"), ("" in shard.labels, "is missing")):
+        if wrong:
+            row = numbers.index(True) if any(numbers) else shard.labels.index("")
+            raise UserError(f"{place}, {shard.paths[row]}: the label {what}")
+    names = sorted(set(shard.labels))
+    position = {name: i for i, name in enumerate(names)}
+    codes = np.array([position[text] for text in shard.labels], dtype=np.int64)
+    return Labels(place, codes, names, held_out, is_text=True)
+
+
+def _members_left_out(shards: list[_Shard]) -> tuple[LeftOut, ...]:
+    total: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    for shard in shards:
+        total.update(shard.left_out)
+        examples = {**shard.examples, **examples}
+    return tuple(LeftOut(*key, count, examples[key]) for key, count in total.most_common())
