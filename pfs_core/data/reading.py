@@ -203,11 +203,16 @@ def check_images(source: Source, skip: bool) -> Readings:
     return readings
 
 
+def bad_image(source: Source, row: int, reason: str) -> UserError:
+    """Return the error that an image cannot be used."""
+    hint = "" if "set split." in reason else "; split.on_bad=skip leaves such images out"
+    return UserError(f"{source.place(row)}: {reason}{hint}")
+
+
 def _skip(source: Source, row: int, reason: str, skip: bool, readings: Readings) -> None:
     """Note that an image cannot be used, or raise UserError if none may be left out."""
     if not skip:
-        hint = "" if "set split." in reason else "; split.on_bad=skip leaves such images out"
-        raise UserError(f"{source.place(row)}: {reason}{hint}")
+        raise bad_image(source, row, reason)
     readings.skipped[row] = reason
 
 

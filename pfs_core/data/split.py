@@ -15,12 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pfs_core.config.stages import SplitConfig
+from pfs_core.data.checked_once import images_checked_once
 from pfs_core.data.crop import Crop
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, remarks_on
 from pfs_core.data.left_out import LeftOut, summary
 from pfs_core.data.open import open_source
-from pfs_core.data.reading import Reader, Readings, check_images, load_images, row_groups
+from pfs_core.data.reading import Reader, Readings, load_images, row_groups
 from pfs_core.data.split_info import CLASSES, EACH, PARTS, Augmentation, LeftOutFiles, SkippedImage, SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.runtime.cost import StepTimer
@@ -136,7 +137,7 @@ def _read(source: Source, config: SplitConfig) -> Readings:
             raise UserError(f"split.image_size: {source.uri} is a set of small images that is kept in memory as it is")
         return Readings(_with_channels(source.images, config.channels), {}, Counter())
     if config.image_size:
-        return check_images(source, skip)
+        return images_checked_once(source, skip)
     stored = int(source.files.sizes.sum())
     if stored > _IN_MEMORY:
         raise UserError(

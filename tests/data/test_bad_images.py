@@ -7,6 +7,7 @@ from PIL import Image
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.errors import UserError
+from pfs_core.runtime.progress import ImageProgress
 from pfs_core.storage.artifacts import read_json
 from tests.data.folders import encode, images, picture, png, tree, write
 
@@ -85,3 +86,47 @@ def test_a_page_that_fails_its_checksum_is_refused(tmp_path, size):
     with pytest.raises(UserError, match=r"train.parquet, row group 2 cannot be read: .*CRC") as error:
         split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitConfig(image_size=size))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_broken_image_of_any_part_is_known_at_the_split(tmp_path, part):
+    root = tree(
+        tmp_path / "data", *[f"{p}/{c}/{i}.jpg" for p in ("train", "val", "test") for c in "ab" for i in range(5)]
+    )
+    whole = encode(picture(0, (60, 50)), "JPEG")
+    for path in root.rglob("*.jpg"):
+        path.write_bytes(whole)
+    (root / part / "b" / "3.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=rf"{part}/b/3.jpg: the image cannot be decoded .*split.on_bad=skip leaves"):
+        split_dataset(str(root), tmp_path / "split", SplitConfig(image_size=8))
+    assert not (tmp_path / "split").exists()
+    info = split_dataset(str(root), tmp_path / "split", SplitConfig(image_size=8, on_bad="skip"))
+    assert [one.image for one in info.skipped] == [f"{root}/{part}/b/3.jpg"]
+    assert sum(info.rows.values()) == 29
+
+
+def test_images_that_have_not_changed_are_not_decoded_again(tmp_path, monkeypatch):
+    root = tree(tmp_path / "data", *[f"{c}/{i}.png" for c in "ab" for i in range(10)])
+    (root / "b" / "3.png").write_bytes(b"bad")
+    skip = SplitConfig(image_size=8, on_bad="skip")
+    first = split_dataset(str(root), tmp_path / "split", skip)
+    with monkeypatch.context() as patch:
+        patch.setattr("pfs_core.data.checked_once.check_images", None)
+        assert split_dataset(str(root), tmp_path / "again", skip) == first
+        with pytest.raises(UserError, match=r"b/3.png: the image cannot be decoded"):
+            split_dataset(str(root), tmp_path / "third", SplitConfig(image_size=8))
+    (root / "b" / "3.png").write_bytes(encode(picture(3)))
+    assert split_dataset(str(root), tmp_path / "fourth", skip).skipped == []
+
+
+def test_progress_is_told_now_and_then(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("pfs_core.runtime.progress.time.monotonic", lambda: now[0])
+    progress = ImageProgress("split reading", 1000)
+    for second in range(1, 131):
+        now[0] = float(second)
+        progress(5)
+    assert capsys.readouterr().out.splitlines() == [
+        "split reading 300/1,000 images  5 images/s  left 2:20",
+        "split reading 600/1,000 images  5 images/s  left 1:20",
+    ]

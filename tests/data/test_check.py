@@ -57,3 +57,36 @@ def test_the_command_lists_the_faults_and_ends_with_2(folder, tmp_path, capsys):
 def test_a_set_without_faults_ends_with_0(capsys):
     assert main(["data", "check", "digits"]) == 0
     assert "1,797 training and 0 test images of 10 classes" in capsys.readouterr().out
+
+
+def test_few_faults_are_printed_and_all_are_on_the_page(tmp_path, capsys):
+    root = tree(tmp_path / "tree", *[f"{c}/{i:03}.png" for c in "ab" for i in range(40)])
+    for path in (root / "a").iterdir():
+        path.write_bytes(b"broken")
+    (root / "b" / "1.heic").write_bytes(b"x")
+    assert main(["data", "check", str(root), "--html", str(tmp_path / "page.html")]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("cannot be decoded" in line for line in lines) == 20
+    assert lines[-1] == "and 20 more; --html FILE writes a page with all"
+    assert "40 cannot be read" in lines
+    assert "left out: 1 .heic (images of this format are not read; convert them to PNG or JPEG)" in lines
+    assert (tmp_path / "page.html").read_text().count("cannot be decoded") == 40
+
+
+def test_a_check_counts_what_is_odd(tmp_path, capsys):
+    root = tree(
+        tmp_path / "tree", *[f"{p}/{c}/{i}.png" for p in ("train", "val", "test") for c in "ab" for i in range(3)]
+    )
+    (root / "val" / "a" / "0.png").write_bytes(encode(picture(0, mode="RGBA").convert("LA").resize((4, 4))))
+    (root / "val" / "b" / "0.png").write_bytes((root / "test" / "b" / "1.png").read_bytes())
+    assert main(["data", "check", str(root), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["rows_per_class"] == {"train": [3, 3], "validation": [3, 3], "test": [3, 3]}
+    assert record["in_training_and_test"] == [[f"{root}/val/b/0.png", f"{root}/test/b/1.png"]]
+    assert record["notes"][0].startswith("taken: train/ (6 images) as training, val/ (6 images) as validation")
+
+
+def test_a_check_takes_columns(tmp_path, capsys):
+    write(tmp_path / "train.parquet", [png(image) for image in images(20)], [0, 1] * 10)
+    assert main(["data", "check", str(tmp_path), "--set", "split.label_column=fine"]) == 2
+    assert "has no column 'fine'" in capsys.readouterr().err

@@ -116,7 +116,7 @@ def says_the_same(tree: Source, listed: Source) -> bool:
         return False
     position = pc.index_in(listed.files.paths, value_set=tree.files.paths).to_numpy(zero_copy_only=False)
     pairs = np.unique(np.stack([tree.labels[position.astype(np.int64)], listed.labels]), axis=1)
-    return len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
+    return bool(len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1])
 
 
 def _table(storage: Storage, entry: Entry) -> pa.Table | None:
