@@ -107,7 +107,8 @@ class Picture:
                 image = self._in_8_bits(image)
             stored = 1 if image.mode in ("1", "L") else 3
             image = self._over_background(image)
-            image = image.convert("L" if (channels or stored) == 1 else "RGB")
+            mode = "L" if (channels or stored) == 1 else "RGB"
+            image = image if image.mode == mode else image.convert(mode)  # which would copy all of it
             turn = _UPRIGHT.get(self._orientation)
             return image if turn is None else image.transpose(turn)
 
