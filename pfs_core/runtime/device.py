@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 logger = logging.getLogger(__package__)
@@ -125,6 +126,17 @@ def peak_memory(device: torch.device) -> dict[str, int]:
     if device.type == "cuda":
         peak["device"] = torch.cuda.max_memory_allocated(device) // 2**20
     return peak
+
+
+def memory_size(device: torch.device) -> int:
+    """Return the bytes of memory of a GPU, or of this machine as far as a container's limit goes."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    sizes = [psutil.virtual_memory().total]
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            sizes.append(int((Path("/sys/fs/cgroup") / file).read_text()))
+    return min(sizes)
 
 
 def memory_text(peak: Mapping[str, int]) -> str:

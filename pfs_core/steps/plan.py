@@ -14,14 +14,17 @@ from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader
 from pfs_core.data.split import choose_rows
 from pfs_core.data.split_info import PARTS
+from pfs_core.errors import UserError
 from pfs_core.methods.registry import method_config
 from pfs_core.models import build_model
-from pfs_core.runtime.device import pick_device
+from pfs_core.runtime.device import memory_size, pick_device
 from pfs_core.structure import unexpanded_graph
 from pfs_core.training.rate import training_rate
 
 _STARTING = 2.0
 """Seconds of the steps that train nothing, and of what every step does besides."""
+_STATES = 3
+"""Copies of the weights in a step: the weights, their gradients and the momentum."""
 _COPIES = 6
 """Copies of the weights of a training: two files of weights, ONNX, and a checkpoint with its momentum."""
 
@@ -49,19 +52,22 @@ class Plan:
         title: network, dataset, budget, recipe and seed.
         steps: in the order in which they are run.
         device: what trains.
+        memory: MiB of memory that a step of the dense network's training takes, about.
         mib: MiB that the results take on the disk, about.
     """
 
     title: str
     steps: list[PlannedStep]
     device: str
+    memory: float
     mib: float
 
     def lines(self) -> list[str]:
         """Return the plan as lines of at most 80 columns."""
         rows = [f"  {step.name:<9}  {step.what:<52.52}  about {_text(step.seconds)}" for step in self.steps]
         total = _text(sum(step.seconds for step in self.steps))
-        return [self.title, *rows, f"about {total} in all on this machine ({self.device}), {self.mib:,.0f} MiB of disk"]
+        needs = f"{self.memory:,.0f} MiB of memory for training, {self.mib:,.0f} MiB of disk"
+        return [self.title, *rows, f"about {total} in all ({self.device}), {needs}"]
 
 
 def plan(request: CompressRequest) -> Plan:
@@ -71,7 +77,7 @@ def plan(request: CompressRequest) -> Plan:
     of two, as long as reading the images does not take longer than training on them.
 
     Raises:
-        UserError: the dataset cannot be opened, or the network not be built for it.
+        UserError: the dataset cannot be opened, the network not be built for it, or not be trained in the memory here.
     """
     recipe = recipe_for(request.recipe, request.dataset)
     split, retrain, latency = (
@@ -90,6 +96,9 @@ def plan(request: CompressRequest) -> Plan:
     share = Budget.from_text(request.budgets[0]).fraction(dense.macs)
     counts = ", ".join(f"{rows[part]:,} {part}" for part in PARTS)
     epochs = getattr(search, "epochs", 0)
+    batch = retrain.batch_size // retrain.accumulate
+    memory = batch * rate.bytes_per_image + 4 * dense.params * _STATES
+    _check_memory(memory, memory_size(device), batch, spec)
     searched = rows["train"] * epochs * expanded.macs / dense.macs
     trained = rows["train"] + (rows["validation"] if retrain.train_on_validation else 0)
     steps = [
@@ -97,24 +106,30 @@ def plan(request: CompressRequest) -> Plan:
         PlannedStep(
             "search",
             f"{search.method}, {epochs} epochs at {expanded.macs / dense.macs:.2f}x the MACs",
-            _STARTING + searched / rate,
+            _STARTING + searched / rate.images,
         ),
         PlannedStep("extract", f"{request.budgets[0]} of {dense.macs:,} MACs", _STARTING),
     ]
     for network in request.networks:
         macs = 1.0 if network == "dense" else share
         network_epochs = round(retrain.epochs / macs) if retrain.scratch_b else retrain.epochs
-        seconds = trained * network_epochs * macs / rate
+        seconds = trained * network_epochs * macs / rate.images
         steps.append(PlannedStep("retrain", f"{network}, {network_epochs} epochs of {trained:,} images", seconds))
     measured = _measuring_seconds(latency)
     steps.append(PlannedStep("benchmark", f"latency in {', '.join(latency.runtimes)}", measured))
     steps.append(PlannedStep("report", "", _STARTING))
     kept = 0 if split.image_size else sum(rows.values()) * int(np.prod(shape))
     mib = (kept + 4 * dense.params * _COPIES * len(request.networks)) / 2**20
-    title = (
-        f"{request.model} on {request.dataset} to {request.budgets[0]}, recipe {request.recipe}, seed {request.seed}"
-    )
-    return Plan(title, steps, str(device), max(mib, 1.0))
+    return Plan(title(request), steps, str(device), memory / 2**20, max(mib, 1.0))
+
+
+def _check_memory(needed: float, there: int, batch: int, spec: ModelSpec) -> None:
+    """Raise UserError where what a step keeps for its backward pass alone is more than the memory that there is."""
+    if needed > there:
+        raise UserError(
+            f"a step of training {spec.name} on {batch} images takes {needed / 2**30:.1f} GiB of memory, and there are "
+            f"{there / 2**30:.1f}; lower retrain.batch_size, or compute it in parts with retrain.accumulate"
+        )
 
 
 def title(request: CompressRequest) -> str:

@@ -1,10 +1,12 @@
-"""How fast a network is trained on this machine, from a few timed steps."""
+"""How fast a network is trained on this machine and in how much memory, from a few steps."""
 
 import time
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from pfs_core.config.stages import RetrainConfig
 from pfs_core.nn.folded_batchnorm import fold_norms
@@ -12,15 +14,27 @@ from pfs_core.nn.subsampled_conv import subsample_first
 from pfs_core.runtime.device import autocast, resolve_precision, reuse_memory
 
 _IMAGES = 32
-"""Images of a timed step, at most: the rate is about that of larger batches then."""
+"""Images of a step, at most: the rate is about that of larger batches then."""
 _SECONDS = 0.5
 """Steps are timed for so long, and one at least."""
 
 
+class TrainingRate(NamedTuple):
+    """What a step of training takes.
+
+    Attributes:
+        images: images per second, forward and backward.
+        bytes_per_image: what is kept of the forward pass for the backward pass.
+    """
+
+    images: float
+    bytes_per_image: float
+
+
 def training_rate(
     model: nn.Module, shape: tuple[int, int, int], classes: int, config: RetrainConfig, device: torch.device
-) -> float:
-    """Return the images per second of forward and backward passes, after one that warms up.
+) -> TrainingRate:
+    """Train a network for some steps on random images, after one that warms up.
 
     Args:
         model: the network; its weights stay as they are, the statistics of its BatchNorms do not.
@@ -43,11 +57,31 @@ def training_rate(
         with autocast(device, precision):
             logits = model(images).float()
         F.cross_entropy(logits, labels).backward()
-        return float(logits.sum())  # waits for the device
+        return logits.detach().sum().item()  # waits for the device
 
-    step()
+    kept = SavedBytes(model)
+    with saved_tensors_hooks(kept.add, lambda tensor: tensor):
+        step()
     steps, start = 0, time.perf_counter()
     while not steps or time.perf_counter() - start < _SECONDS:
         step()
         steps += 1
-    return size * steps / (time.perf_counter() - start)
+    return TrainingRate(size * steps / (time.perf_counter() - start), kept.total / size)
+
+
+class SavedBytes:
+    """Counts the memory of the tensors that autograd keeps, each once and without the network's own."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.total = 0
+        self._kept: list[Tensor] = []  # as long as they live, no other tensor has their address
+        self._known = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Count a tensor that is saved."""
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._known:
+            self._known.add(storage.data_ptr())
+            self._kept.append(tensor)
+            self.total += storage.nbytes()
+        return tensor

@@ -7,8 +7,10 @@ from pfs_pipelines.cli import main
 
 from pfs_core.config.request import CompressRequest
 from pfs_core.data.split import split_dataset
+from pfs_core.errors import UserError
 from pfs_core.steps.plan import plan
 from pfs_core.structure import unexpanded_graph
+from pfs_core.training.rate import TrainingRate
 from tests.data.folders import images, png, write
 
 
@@ -19,8 +21,8 @@ def request(**changes):
 
 @pytest.fixture(autouse=True)
 def rate(monkeypatch):
-    """A thousand images a second."""
-    monkeypatch.setattr("pfs_core.steps.plan.training_rate", lambda *arguments: 1000.0)
+    """A thousand images a second, and a MiB each."""
+    monkeypatch.setattr("pfs_core.steps.plan.training_rate", lambda *arguments: TrainingRate(1000.0, 2**20))
 
 
 def test_steps_of_the_digits(tmp_path):
@@ -44,6 +46,14 @@ def test_steps_of_the_digits(tmp_path):
     assert max(map(len, lines)) <= 80
     assert lines[0] == "resnet20 on digits to macs=0.5, recipe demo, seed 0"
     assert lines[-1].startswith("about 0:0")
+    assert " 67 MiB of memory for training, " in lines[-1]  # 64 images, and three copies of the weights
+
+
+def test_what_does_not_fit_in_memory_is_known_first(monkeypatch):
+    monkeypatch.setattr("pfs_core.steps.plan.memory_size", lambda device: 2**26)
+    with pytest.raises(UserError, match=r"on 64 images takes 0.1 GiB .* there are 0.1; lower retrain.batch_size"):
+        plan(request())
+    plan(request(retrain_settings={"accumulate": 2}))
 
 
 def test_images_of_files_are_as_the_split_has_them(tmp_path):
