@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 
@@ -23,6 +24,7 @@ REMARKS = {
 
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "PPM", "TIFF", "AVIF", "JPEG2000")
 _MOVING = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")
+_DEEP = re.compile(r"(?<!BGR);16")  # BGR;16 is 16 bits of all channels together
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,7 +69,7 @@ class Picture:
             if image.format in _MOVING and getattr(image, "is_animated", False):
                 self.remarks.add(ANIMATED)
             self._levels = 4095 if ";12" in str(image.tile) else 65535
-            if ";16" in str(image.tile) or image.mode.startswith("I;16"):
+            if _DEEP.search(str(image.tile)) or image.mode.startswith("I;16"):
                 self.remarks.add(DEEP)
             elif image.mode in ("I", "F"):
                 raise BadImageError("the image cannot be decoded (it has 32 bits a channel, in no known range)")

@@ -14,6 +14,8 @@ _FORMATS = (  # noqa: SIM905
     "heic heif hif jxl jp2 j2k jpx j2c tga psd psb svg svgz eps ico icns exr hdr dcm dicom nii raw dng cr2 cr3 nef arw "
     "orf rw2 raf pcx xbm xpm dds sgi rgb xcf ai pdf npy npz mat apng"
 ).split()
+UNREAD = rf"(?i)\.({'|'.join(_FORMATS)})$"
+"""Pattern of the paths of images that are not read."""
 _REASONS = {
     **{f".{suffix}": _UNREAD for suffix in _FORMATS},
     **{f".{suffix}": "archives are not read; unpack them" for suffix in ("zip", "gz", "tgz", "bz2", "xz", "zst", "7z")},

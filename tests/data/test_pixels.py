@@ -1,8 +1,10 @@
 """Images of every mode, format and orientation give the pixels that a viewer shows."""
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -170,6 +172,23 @@ def test_of_several_frames_the_first_is_used(kind, options):
 def test_what_has_no_known_range_is_refused(dtype):
     with pytest.raises(BadImageError, match="32 bits a channel"):
         Picture(saved(deep(5, dtype), "TIFF"))
+
+
+def test_colours_of_16_bits_a_channel_are_scaled():
+    """Pillow writes none, so these are the chunks of a PNG of one pixel."""
+    levels = zlib.compress(b"\x00" + bytes([0x0A, 0xFF, 0x14, 0x00, 0x1E, 0x80]))
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)), (b"IDAT", levels), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in chunks:
+        data += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    opened = Picture(data)
+    assert np.array(opened.load()).tolist() == [[[10, 20, 30]]]
+    assert opened.remarks == {DEEP}
+
+
+def test_16_bits_of_all_channels_together_are_not_many():
+    header = b"BM" + struct.pack("<IHHI", 58, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 16, 0, 4, 0, 0, 0, 0)
+    assert Picture(header + struct.pack("<HH", 0x7C00, 0)).remarks == set()
 
 
 def test_heic_is_named():

@@ -86,6 +86,14 @@ def test_a_class_folder_without_images_is_refused(tmp_path, paths, empty):
     refused(tmp_path, f"class folder {tmp_path}/{empty} holds no training images")
 
 
+@pytest.mark.parametrize("part", ["", "train/"])
+def test_a_class_of_images_that_are_not_read_is_refused(bucket, part):
+    there = open_storage(f"{bucket}/set")
+    for path in ("a/1.png", "b/1.png", "c/1.HEIC", "c/2.heic"):
+        there.write(part + path, encode(picture(0)))
+    refused(there.uri, "class folder 'c' has no image that is read, but 2 of other formats; convert them")
+
+
 def test_a_test_class_without_training_images_is_refused(tmp_path):
     refused(tree(tmp_path, "train/a/1.png", "train/b/1.png", "val/c/1.png"), "c")
 

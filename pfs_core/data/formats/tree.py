@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfs_core.data.dataset import Source, checked_classes, fingerprint
-from pfs_core.data.left_out import left_out
+from pfs_core.data.left_out import UNREAD, left_out
 from pfs_core.data.parts import EXPECTED, TRAINING, GivenParts, given_parts, part_named, parts_in
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage
@@ -50,6 +50,7 @@ def open_tree(storage: Storage, files: Listing) -> Source:
         parts = given_parts(storage.uri, [f"{name}/" for name in names], [said[name] for name in names], which)
     training = ~parts.is_test if parts.is_validation is None else ~(parts.is_test | parts.is_validation)
     names = sorted(folder.filter(pa.array(training)).unique().to_pylist())
+    _check_read(storage.uri, files, names, 1 if said else 0)
     _check_folders(storage, set(said) or {""}, set(names))
     position = {name: i for i, name in enumerate(names)}
     labels = np.array([position.get(name, -1) for name in folder.dictionary.to_pylist()])[folder.indices.to_numpy()]
@@ -174,6 +175,21 @@ def _folders(files: Listing, depth: int) -> pa.DictionaryArray:
     pattern = rf"^(?:[^/]*/){{{depth}}}(?P<folder>[^/]*)/"
     names = (pc.struct_field(pc.extract_regex(chunk.paths, pattern), "folder") for chunk in files.chunks())
     return pa.chunked_array([chunk.dictionary_encode() for chunk in names]).unify_dictionaries().combine_chunks()
+
+
+def _check_read(uri: str, files: Listing, names: Collection[str], depth: int) -> None:
+    """Raise UserError if a class folder has nothing but images that are not read: a class would be missing."""
+    unread = files.matching(UNREAD)
+    if not unread:
+        return
+    folders = _folders(unread, depth)
+    missing = sorted(set(folders.drop_null().unique().to_pylist()) - set(names))
+    if missing:
+        count = pc.sum(pc.equal(folders, missing[0])).as_py()
+        raise UserError(
+            f"dataset {uri}: class folder {missing[0]!r} has no image that is read, but {count:,} of other formats; "
+            "convert them to PNG or JPEG"
+        )
 
 
 def _check_folders(storage: Storage, tops: set[str], names: Collection[str]) -> None:
