@@ -55,6 +55,8 @@ def left_out(
         always: whether this is the reason for all suffixes.
     """
     paths = used if isinstance(used, pa.Array) else pa.array(used, pa.string())
+    if len(paths) == len(files) and paths.equals(files.paths):
+        return ()
     others = files.paths.filter(pc.invert(pc.is_in(files.paths, value_set=paths)))
     if not len(others):
         return ()

@@ -140,9 +140,8 @@ def given_parts(uri: str, names: Sequence[str], said: Sequence[str], which: np.n
     if drawn := [part for part in (VALIDATION, TEST) if part not in final]:
         line += f"; {' and '.join(drawn)} {'are' if len(drawn) > 1 else 'is'} drawn from training"
     notes = (line,) if any(said) else ()
-    chosen = np.array(final)[which]
-    is_validation = chosen == VALIDATION
-    return GivenParts(chosen == TEST, is_validation if is_validation.any() else None, notes)
+    is_test, is_validation = (np.array([part == one for part in final])[which] for one in (TEST, VALIDATION))
+    return GivenParts(is_test, is_validation if is_validation.any() else None, notes)
 
 
 def _evaluation_resolved(uri: str, parts: Sequence[str]) -> list[str]:

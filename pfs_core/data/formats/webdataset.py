@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,9 +33,19 @@ _THREADS = 16
 _MOST = 1024
 
 
+class _Scanned(NamedTuple):
+    """A shard as columns: labels, paths, offsets and sizes of the images; and the members that are left out."""
+
+    labels: Labels
+    paths: pa.Array
+    offsets: np.ndarray
+    sizes: np.ndarray
+    left_out: tuple[LeftOut, ...]
+
+
 @dataclass
 class _Shard:
-    """The rows of a shard: paths, offsets and sizes of the images and their labels; and the members left out."""
+    """A shard that is being read: paths, offsets and sizes of the images and their labels; and the members left out."""
 
     paths: list[str] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
@@ -67,14 +78,11 @@ def open_tars(storage: Storage, files: Listing, config: SplitConfig) -> Source:
     check_folders(storage.uri, paths, "tar files")
     said = said_by_files(storage.uri, paths)
     with ThreadPoolExecutor(_THREADS) as pool:
-        shards = list(pool.map(lambda entry: _scan(storage, entry, config), tars))
-    labels = [
-        _labels(f"{storage.uri}/{path}", shard, is_held_out(part))
-        for path, shard, part in zip(paths, shards, said, strict=True)
-    ]
+        held_out = [is_held_out(part) for part in said]
+        shards = list(pool.map(lambda entry, out: _scan(storage, entry, out, config), tars, held_out))
     counts = [len(shard.paths) for shard in shards]
     parts = given_parts(storage.uri, paths, said, np.repeat(np.arange(len(shards)), counts))
-    classes = merge_labels(labels)
+    classes = merge_labels([shard.labels for shard in shards])
     rows = np.concatenate([np.arange(count) for count in counts])
     return Source(
         uri=storage.uri,
@@ -85,19 +93,19 @@ def open_tars(storage: Storage, files: Listing, config: SplitConfig) -> Source:
         row=rows,
         labels=classes.labels,
         is_test=parts.is_test,
-        names=pa.concat_arrays([pa.array(shard.paths, pa.string()) for shard in shards]),
+        names=pa.concat_arrays([shard.paths for shard in shards]),
         class_names=checked_classes(classes.names, storage.uri),
         flip=True,
         fingerprint=column_fingerprint(fingerprint(storage, tars), config),
         is_validation=parts.is_validation,
         notes=parts.notes + classes.notes,
         left_out=left_out(files, paths) + _members_left_out(shards),
-        offset=np.concatenate([np.array(shard.offsets, dtype=np.int64) for shard in shards]),
-        size=np.concatenate([np.array(shard.sizes, dtype=np.int64) for shard in shards]),
+        offset=np.concatenate([shard.offsets for shard in shards]),
+        size=np.concatenate([shard.sizes for shard in shards]),
     )
 
 
-def _scan(storage: Storage, entry: Entry, config: SplitConfig) -> _Shard:
+def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -> _Scanned:
     """Read the headers and the labels of a shard."""
     place = f"{storage.uri}/{entry.path}"
     shard = _Shard()
@@ -110,7 +118,13 @@ def _scan(storage: Storage, entry: Entry, config: SplitConfig) -> _Shard:
     if not shard.paths:
         label = config.label_column or "cls"
         raise UserError(f"{place} has no image with a label; expected KEY.jpg and KEY.{label}")
-    return shard
+    return _Scanned(
+        _labels(place, shard, held_out),
+        pa.array(shard.paths, pa.string()),
+        np.array(shard.offsets, dtype=np.int64),
+        np.array(shard.sizes, dtype=np.int64),
+        tuple(LeftOut(*key, count, shard.examples[key]) for key, count in shard.left_out.items()),
+    )
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
@@ -181,10 +195,10 @@ def _labels(place: str, shard: _Shard, held_out: bool) -> Labels:
     return Labels(place, codes, names, held_out, is_text=True)
 
 
-def _members_left_out(shards: list[_Shard]) -> tuple[LeftOut, ...]:
+def _members_left_out(shards: list[_Scanned]) -> tuple[LeftOut, ...]:
     total: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
-    for shard in shards:
-        total.update(shard.left_out)
-        examples = {**shard.examples, **examples}
+    for one in (one for shard in shards for one in shard.left_out):
+        total[one.suffix, one.reason] += one.files
+        examples.setdefault((one.suffix, one.reason), one.example)
     return tuple(LeftOut(*key, count, examples[key]) for key, count in total.most_common())
