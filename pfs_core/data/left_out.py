@@ -11,13 +11,14 @@ from pfs_core.storage.listing import Listing
 
 _UNREAD = "images of this format are not read; convert them to PNG or JPEG"
 _FORMATS = (  # noqa: SIM905
-    "heic heif hif jxl jp2 j2k jpx j2c tga psd psb svg svgz eps ico icns exr hdr dcm dicom nii raw dng cr2 cr3 nef arw "
-    "orf rw2 raf pcx xbm xpm dds sgi rgb xcf ai pdf npy npz mat apng"
+    "heic heif hif jxl jp2 j2k jpx j2c tga psd psb svg svgz exr hdr dcm dicom dng cr2 cr3 nef arw orf rw2 raf pcx xbm "
+    "xpm dds sgi apng"
 ).split()
+_DATA = ("npy", "npz", "mat", "nii", "raw", "rgb", "pdf", "eps", "ai", "xcf", "ico", "icns")
 UNREAD = rf"(?i)\.({'|'.join(_FORMATS)})$"
 """Pattern of the paths of images that are not read."""
 _REASONS = {
-    **{f".{suffix}": _UNREAD for suffix in _FORMATS},
+    **{f".{suffix}": _UNREAD for suffix in (*_FORMATS, *_DATA)},
     **{f".{suffix}": "archives are not read; unpack them" for suffix in ("zip", "gz", "tgz", "bz2", "xz", "zst", "7z")},
     ".tar": "tar files are read where no images are beside them",
     **{f".{suffix}": "videos are not read" for suffix in ("mp4", "avi", "mov", "mkv", "webm")},
