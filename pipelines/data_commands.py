@@ -24,6 +24,9 @@ def add_data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     sub.add_argument("out", metavar="OUT", help="folder or s3:// prefix to write")
     sub.add_argument("--shard-mib", type=int, default=128, metavar="N", help="size of a shard (default 128)")
     sub.add_argument("--workers", type=int, default=4, metavar="N", help="shards written at the same time (default 4)")
+    shorter = "encode pictures anew whose shorter side has more pixels, at N; default: leave all as they are"
+    sub.add_argument("--max-side", type=int, metavar="N", help=shorter)
+    sub.add_argument("--quality", type=int, default=90, metavar="N", help="of these JPEGs, 1 to 95 (default 90)")
     sub = command("data", check, "check every image of a dataset", "set", "json")
     sub.add_argument("action", choices=("check",))
     sub.add_argument("dataset", metavar="DATASET", help="as for pfs split")
@@ -32,11 +35,16 @@ def add_data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def pack(a: argparse.Namespace) -> None:
     """Run ``pfs pack``."""
+    from pfs_core.data.pack import Shrinking
     from pfs_core.data.pack import pack as write
 
     if a.shard_mib < 1 or a.workers < 1:
         raise UserError("--shard-mib and --workers must be at least 1")
-    write(a.dataset, a.out, a.shard_mib, a.workers)
+    if a.max_side is not None and a.max_side < 8:
+        raise UserError("--max-side must be at least 8, e.g. 256 for crops of 224 pixels")
+    if not 1 <= a.quality <= 95:
+        raise UserError("--quality must be 1 to 95")
+    write(a.dataset, a.out, a.shard_mib, a.workers, Shrinking(a.max_side, a.quality) if a.max_side else None)
 
 
 def check(a: argparse.Namespace) -> int:

@@ -1,4 +1,6 @@
-"""Packs image trees into Parquet shards that stream well: bytes as they are, classes mixed, pages with checksums."""
+"""Packs image trees into Parquet shards that stream well: classes mixed, pages with checksums, pictures no larger than
+needed or as they are.
+"""
 
 import json
 import logging
@@ -16,6 +18,7 @@ import pfs_core
 from pfs_core.data.dataset import Source
 from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader
+from pfs_core.data.shrink import shrink
 from pfs_core.errors import NotFoundError, UserError
 from pfs_core.runtime.progress import TimeLeft
 from pfs_core.storage import Storage, open_storage
@@ -34,19 +37,27 @@ class _Shard(NamedTuple):
     rows: np.ndarray
 
 
-def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4) -> None:
+class Shrinking(NamedTuple):
+    """How pictures are encoded anew (:func:`~pfs_core.data.shrink.shrink`)."""
+
+    max_side: int
+    quality: int = 90
+
+
+def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4, shrinking: Shrinking | None = None) -> None:
     """Pack the image tree at ``dataset`` into Parquet files of about ``shard_mib`` MiB at ``out``.
 
-    The columns are ``image`` (the bytes of a file), ``label`` and ``name`` (the path of the file); class names are in
-    the schema metadata. Training rows go to ``train-*.parquet``, held-out rows to ``validation-*.parquet`` and
-    ``test-*.parquet``, all in a random order, so that every row group holds a mixture of classes. A stopped pack
-    resumes: shards are written whole or not at all, and ``complete.json`` is written last.
+    The columns are ``image`` (the bytes of a file, or of what it was shrunk to), ``label`` and ``name`` (the path of the
+    file); class names are in the schema metadata. Training rows go to ``train-*.parquet``, held-out rows to
+    ``validation-*.parquet`` and ``test-*.parquet``, all in a random order, so that every row group holds a mixture of
+    classes. A stopped pack resumes: shards are written whole or not at all, and ``complete.json`` is written last.
 
     Args:
         dataset: path, ``file://`` or ``s3://`` address of an image tree.
         out: path or address of the pack.
         shard_mib: size of a shard in MiB.
         workers: number of shards that are made at the same time, each of them in memory.
+        shrinking: how to encode pictures anew that are larger; None leaves all of them as they are.
 
     Raises:
         UserError: ``dataset`` is not an image tree, or ``out`` holds something else than this pack.
@@ -61,6 +72,7 @@ def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4) -> No
         "fingerprint": source.fingerprint,
         "shard_mib": shard_mib,
         "shards": len(shards),
+        **(shrinking._asdict() if shrinking else {}),
     }
     present = _present_shards(target, settings)
     missing = [shard for shard in shards if shard.name not in present]
@@ -68,7 +80,7 @@ def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4) -> No
         logger.info(f"pack {len(shards) - len(missing)} of {len(shards)} shards are there already")
     time_left, reader = TimeLeft(), Reader(source)
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(_write, source, reader, target, shard) for shard in missing]
+        futures = [pool.submit(_write, source, reader, target, shard, shrinking) for shard in missing]
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 logger.info(f"pack {future.result()}  {done}/{len(missing)}  left {time_left(done, len(missing))}")
@@ -132,9 +144,11 @@ def _listed(target: Storage) -> Listing:
         return Listing.of([])  # nothing there yet
 
 
-def _write(source: Source, reader: Reader, target: Storage, shard: _Shard) -> str:
+def _write(source: Source, reader: Reader, target: Storage, shard: _Shard, shrinking: Shrinking | None) -> str:
     """Write a shard; returns its name."""
     images = reader.read(shard.rows)
+    if shrinking:
+        images = [shrink(data, shrinking.max_side, shrinking.quality) for data in images]
     names = source.names.take(pa.array(shard.rows)) if source.names is not None else None
     table = pa.table({"image": pa.array(images, pa.binary()), "label": source.labels[shard.rows], "name": names})
     table = table.replace_schema_metadata({"classes": json.dumps(source.class_names)})
