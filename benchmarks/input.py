@@ -1,11 +1,11 @@
 """Images a second into the network: the loaders here beside torchvision's usual ones, in turns.
 
     pfs split CIFAR10 work/split
-    python benchmarks/input.py --split work/split --tree FOLDER --packed PACK
+    python benchmarks/input.py --split work/split --tree FOLDER --packed PACK --shrunk SHRUNK
 
-FOLDER is a tree of JPEGs of natural sizes, PACK what ``pfs pack`` made of it. Both sides use the same number of worker
-processes and do the same work: crop with 4 pixels of padding and flip for CIFAR-10; a random resized crop to 224 pixels
-and flip for JPEGs; normalised float32 batches.
+FOLDER is a tree of JPEGs of natural sizes, PACK what ``pfs pack`` made of it, SHRUNK the same with ``--max-side 256``.
+Both sides use the same number of worker processes and do the same work: crop with 4 pixels of padding and flip for
+CIFAR-10; a random resized crop to 224 pixels and flip for JPEGs; normalised float32 batches.
 """
 
 import argparse
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--split", type=Path, required=True, metavar="DIR")
     parser.add_argument("--tree", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--packed", type=Path, required=True, metavar="PACK")
+    parser.add_argument("--shrunk", type=Path, required=True, metavar="PACK")
     parser.add_argument("--rounds", type=int, default=5)
     a = parser.parse_args()
     workers = os.cpu_count() or 1
@@ -143,7 +144,7 @@ def main() -> None:
         lambda: ours(cifar), lambda: usual(pictures, workers), (40_000, 10_000), a.rounds,
     )  # fmt: skip
     folder = ImageFolder(str(a.tree), transforms.Compose([transforms.RandomResizedCrop(224), *tensor]))
-    for name, where in (("packed", a.packed), ("tree", a.tree)):
+    for name, where in (("packed", a.packed), ("packed at 256 pixels", a.shrunk), ("tree", a.tree)):
         source = open_source(str(where))
         crop = Crop(224, 3, (0.08, 1.0))
         streamed = Streamed(source, np.arange(len(source)), crop, True, CPU, workers)

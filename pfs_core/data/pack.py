@@ -47,8 +47,8 @@ class Shrinking(NamedTuple):
 def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4, shrinking: Shrinking | None = None) -> None:
     """Pack the image tree at ``dataset`` into Parquet files of about ``shard_mib`` MiB at ``out``.
 
-    The columns are ``image`` (the bytes of a file, or of what it was shrunk to), ``label`` and ``name`` (the path of the
-    file); class names are in the schema metadata. Training rows go to ``train-*.parquet``, held-out rows to
+    The columns are ``image`` (the bytes of a file, shrunk or not), ``label`` and ``name`` (the path of the file); class
+    names are in the schema metadata. Training rows go to ``train-*.parquet``, held-out rows to
     ``validation-*.parquet`` and ``test-*.parquet``, all in a random order, so that every row group holds a mixture of
     classes. A stopped pack resumes: shards are written whole or not at all, and ``complete.json`` is written last.
 

@@ -59,9 +59,7 @@ def test_it_is_upright_then():
     assert rows[10] < rows[100] < rows[190]
 
 
-@pytest.mark.parametrize(
-    ("mode", "form", "channels"), [("L", "PNG", 1), ("RGBA", "PNG", 3), ("CMYK", "JPEG", 3)]
-)
+@pytest.mark.parametrize(("mode", "form", "channels"), [("L", "PNG", 1), ("RGBA", "PNG", 3), ("CMYK", "JPEG", 3)])
 def test_other_modes_keep_their_channels(mode, form, channels):
     assert decode(shrink(encoded((300, 300), mode, form), 64, 90)).shape == (channels, 64, 64)
 
