@@ -18,6 +18,7 @@ from pfs_core.errors import UserError
 Handler = Callable[[argparse.Namespace], int | None]
 
 _ZONE = "in the time zone of the server (UTC unless CRON_SCHEDULE_TIMEZONE is set there)"
+_END_RUNS = "end the runs that are going on"
 
 
 def add_cluster_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -60,15 +61,18 @@ def add_cluster_commands(command: Callable[..., argparse.ArgumentParser]) -> Non
     sub.add_argument("--cron", required=True, help='5 fields, e.g. "0 2 * * *", or 6, seconds first')
     sub.add_argument("--max-concurrency", type=int, default=1, metavar="N", help="runs at once, 1 (default) to 10")
     sub.add_argument("--paused", action="store_true", help="make it, do not start it")
+    sub.add_argument("--end-runs", action="store_true", help=f"{_END_RUNS} of the one that it replaces")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = action("list", list_, "every schedule")
     sub.add_argument("--json", action="store_true", help="print JSON")
     for name, handler, text in (
         ("pause", pause, "start no more runs"),
         ("resume", resume, "start runs again; what was missed is not made up for"),
-        ("delete", delete, "delete a schedule; its runs stay"),
+        ("delete", delete, "delete a schedule; its runs that have ended stay"),
     ):
-        action(name, handler, text).add_argument("name", metavar="NAME")
+        sub = action(name, handler, text)
+        sub.add_argument("name", metavar="NAME")
+    sub.add_argument("--end-runs", action="store_true", help=_END_RUNS)
 
 
 def _package_options(sub: argparse.ArgumentParser) -> None:
@@ -213,7 +217,16 @@ def create(a: argparse.Namespace) -> None:
         version = _uploaded(client, package, facts)
         experiment = experiment_id(client, a.experiment)
         made = schedule.create(
-            client, a.name, cron, version, experiment, parameters, a.max_concurrency, a.paused, a.service_account
+            client,
+            a.name,
+            cron,
+            version,
+            experiment,
+            parameters,
+            a.max_concurrency,
+            a.paused,
+            a.service_account,
+            a.end_runs,
         )
         facts |= {"experiment_id": experiment, "recurring_run_id": made}
         facts["link"] = client.link(f"recurringrun/details/{made}")
@@ -264,5 +277,5 @@ def delete(a: argparse.Namespace) -> None:
     from pfs_pipelines import schedule
     from pfs_pipelines.client import Client
 
-    schedule.delete(Client(a.endpoint, a.namespace), a.name)
+    schedule.delete(Client(a.endpoint, a.namespace), a.name, a.end_runs)
     print(f"schedule {a.name}: deleted")

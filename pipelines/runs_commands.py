@@ -9,7 +9,13 @@ from typing import Any
 
 from pfs_core.errors import AccessDeniedError, NotFoundError, UserError
 
-_STATUS = {"SUCCEEDED": "FINISHED", "SKIPPED": "FINISHED", "FAILED": "FAILED", "CANCELED": "KILLED"}
+_STATUS = {
+    "SUCCEEDED": "FINISHED",
+    "SKIPPED": "FINISHED",
+    "FAILED": "FAILED",
+    "CANCELED": "KILLED",
+    "CANCELING": "KILLED",  # for ever, where its schedule was deleted before it had ended
+}
 
 
 def add_runs_commands(

@@ -1,5 +1,6 @@
 """Recurring runs on Kubeflow Pipelines, which users know by name: the functions behind ``pfs schedule``."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,12 @@ from pfs_pipelines.client import Client, ServerError, equals
 from pfs_pipelines.submit import Uploaded
 
 from pfs_core.errors import UserError, did_you_mean
+
+ACTIVE = ("PENDING", "RUNNING", "PAUSED", "CANCELING")
+EVERY = 5.0
+"""Seconds between two looks at a run that is being ended."""
+ENDING_SECONDS = 600.0
+"""How long the runs of a schedule may take to end."""
 
 
 def create(
@@ -19,6 +26,7 @@ def create(
     max_concurrency: int = 1,
     paused: bool = False,
     service_account: str = "",
+    end_runs: bool = False,
 ) -> str:
     """Create a recurring run of a version of a pipeline, in place of those of the same name.
 
@@ -35,14 +43,17 @@ def create(
         max_concurrency: how many of its runs may be active at the same time, 1 to 10.
         paused: whether to leave it paused.
         service_account: the service account of the pods; empty for Kubeflow's own.
+        end_runs: whether to end the runs of those of the same name that are going on.
 
     Returns:
         The id of the recurring run.
 
     Raises:
-        UserError, ServerError: a request failed. The message says what state the server is in.
+        UserError, ServerError: a request failed, or a run of a schedule of that name is going on and is not to be
+            ended. The message says what state the server is in.
     """
     others = [schedule for schedule in schedules(client) if schedule.display_name == name]
+    _let_go(client, others, end_runs)
     made = client.create_recurring_run(
         experiment_id=experiment,
         job_name=name,
@@ -112,10 +123,63 @@ def resume(client: Client, name: str) -> None:
     client.enable_recurring_run(matching[0].recurring_run_id)
 
 
-def delete(client: Client, name: str) -> None:
-    """Delete a schedule, but not its runs; UserError if there is none of that name."""
-    for schedule in schedules_named(client, name):
+def delete(client: Client, name: str, end_runs: bool = False) -> None:
+    """Delete a schedule; its runs that have ended stay.
+
+    Args:
+        client: the client of the server.
+        name: the name of the schedule.
+        end_runs: whether to end its runs that are going on.
+
+    Raises:
+        UserError: there is no schedule of that name, or a run is going on and is not to be ended.
+        ServerError: the server failed, or a run did not end in time.
+    """
+    matching = schedules_named(client, name)
+    _let_go(client, matching, end_runs)
+    for schedule in matching:
         client.delete_recurring_run(schedule.recurring_run_id)
+
+
+def _let_go(client: Client, old: list[Any], end_runs: bool) -> None:
+    """See to it that no run of schedules goes on, before they are deleted.
+
+    Kubernetes deletes what goes on of a schedule together with it: no last step would run, and Kubeflow would call the
+    run RUNNING for ever.
+    """
+    if not end_runs:
+        if found := _active(client, old):
+            raise UserError(
+                f"a run of schedule {old[0].display_name!r} is going on ({found[0].run_id}), and Kubeflow would drop "
+                "it with the schedule; wait for its end (pfs schedule pause keeps others from starting), or say "
+                "--end-runs"
+            )
+        return
+    for schedule in old:
+        client.disable_recurring_run(schedule.recurring_run_id)
+    for run in _active(client, old):
+        if run.state != "CANCELING":
+            client.terminate_run(run.run_id)
+    deadline = time.monotonic() + ENDING_SECONDS
+    while found := _active(client, old):
+        if time.monotonic() > deadline:
+            minutes = f"{ENDING_SECONDS / 60:.0f} minutes"
+            raise ServerError(f"run {found[0].run_id} has not ended in {minutes}; its schedule is there, paused")
+        time.sleep(EVERY)
+
+
+def _active(client: Client, some: list[Any]) -> list[Any]:
+    """Return the runs of schedules that have not ended; at most ten of a schedule are active at a time."""
+    found = []
+    for schedule in some:
+        answer = client.list_runs(
+            page_size=20,
+            sort_by="created_at desc",
+            namespace=client.namespace or None,
+            filter=equals("recurring_run_id", schedule.recurring_run_id),
+        )
+        found += [run for run in answer.runs or [] if run.state in ACTIVE]
+    return found
 
 
 def rows(client: Client) -> list[dict[str, Any]]:

@@ -59,10 +59,10 @@ def check(request: CompressRequest, opens_run: bool = True) -> str:
 def _open(name: str, params: Mapping[str, Any], about: Mapping[str, Any] = {}) -> None:
     """Open the pipeline's run in MLflow, and close what earlier ones have left open."""
     from pfs_core.tracking import open_pipeline
-    from pfs_core.tracking.leftover import close_earlier
+    from pfs_core.tracking.leftover import close_ended
 
     open_pipeline(name, params, about)
-    close_earlier()
+    close_ended()
 
 
 def _title(request: CompressRequest) -> str:
@@ -193,16 +193,22 @@ def finish_request(request: Mapping[str, Any], report_dir: str | Path, claim_hou
 def close(state: str, gives_back: bool = False) -> None:
     """Close the pipeline's run in MLflow.
 
+    Of one that somebody has ended, Kubeflow says to its last step that it has failed, and its steps had no time to say
+    otherwise; so Kubeflow's API is asked about one that has not succeeded.
+
     Args:
         state: the state of the pipeline, in the words of Kubeflow.
         gives_back: whether to end the run's claims in the registry; a run that still has some has failed.
     """
     from pfs_core.registry.work import give_back
     from pfs_core.tracking import close_pipeline
+    from pfs_core.tracking.leftover import close_ended
 
     succeeded = ENDED.get(state, False)
     try:
         if gives_back and give_back("the run ended without a result"):
             succeeded = False
     finally:
+        if not succeeded:
+            close_ended()
         close_pipeline(succeeded)

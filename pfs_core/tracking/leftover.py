@@ -67,8 +67,8 @@ def close_leftovers(ended: Callable[[Leftover], str]) -> list[tuple[Leftover, st
     return closed
 
 
-def close_earlier() -> None:
-    """End what earlier pipelines on Kubeflow have left open in MLflow, if this one runs there.
+def close_ended() -> None:
+    """End what pipelines on Kubeflow that have ended have left open in MLflow, if this one runs there.
 
     A process of its own asks Kubeflow, with ``pfs runs close``: in a running component kfp has no client. No result
     depends on it, so one line says what it has done, or why it could not.

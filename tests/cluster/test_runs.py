@@ -127,7 +127,7 @@ def test_a_lost_pod_and_a_killed_trainer_go_on_and_give_the_same_bytes(backend, 
     assert weights(mlflow, whole) == weights(mlflow, hurt)
 
 
-def test_a_schedule_starts_a_run(backend):
+def test_a_schedule_starts_a_run_and_is_not_deleted_under_it(backend, capsys):
     server, pairs = options()
     name = f"pfs-test-{int(time.time())}"
     made = ["schedule", "create", "compress", "--name", name, "--cron", "*/1 * * * *", f"--experiment={EXPERIMENT}"]
@@ -138,10 +138,12 @@ def test_a_schedule_starts_a_run(backend):
             assert time.monotonic() < deadline, f"the schedule {name} has started no run in five minutes"
             time.sleep(5)
         backend.started.append(fired.run_id)
+        capsys.readouterr()
+        assert main(["schedule", "delete", name, *server]) == 2
+        assert f"is going on ({fired.run_id})" in capsys.readouterr().err
     finally:
-        assert not main(["schedule", "delete", name, *server])
-    backend.terminate(fired.run_id)
-    assert backend.ended(fired.run_id, minutes=10)
+        assert not main(["schedule", "delete", name, "--end-runs", *server])
+    assert backend.run(fired.run_id).state in ("FAILED", "CANCELED")
 
 
 def test_with_kubeflows_mlflow_plugin_there_is_one_tree_of_runs(backend, mlflow):

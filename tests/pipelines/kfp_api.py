@@ -135,6 +135,9 @@ class KfpApi:
             case "GET", "pipelines", [_, "versions", version]:
                 spec = list(yaml.safe_load_all(self.packages[version]))
                 return {**self.found(self.versions, version), "pipeline_spec": {"pipeline_spec": spec[0]}}
+            case "POST", "runs", [run, "terminate"]:
+                self.found(self.runs, run)["state"] = "CANCELING"
+                return {}
             case "GET", "runs", [run]:
                 return self.recorded[run] if run in self.recorded else self.look(run)
             case "POST", "recurringruns", []:
@@ -172,6 +175,13 @@ class KfpApi:
         if query.get("sort_by", "").endswith(" desc"):
             entries.sort(key=lambda entry: entry[query["sort_by"].split()[0]], reverse=True)
         first = int(query.get("page_token") or 0)
+        answer = self.a_page(kind, query, [dict(entry) for entry in entries], first)
+        for entry in entries:  # what was ended has ended at the next look
+            if entry.get("state") == "CANCELING":
+                entry["state"] = "FAILED"
+        return answer
+
+    def a_page(self, kind, query, entries, first):
         last = first + min(self.page, int(query.get("page_size") or self.page))
         field = {"recurringruns": "recurringRuns"}.get(kind, kind)
         more = {"next_page_token": str(last)} if last < len(entries) else {}

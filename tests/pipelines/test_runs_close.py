@@ -61,6 +61,15 @@ def test_a_run_gets_the_status_that_kubeflow_tells(capsys, api, store, name, sta
     assert said.startswith(f"resnet20: {status}" if status != "RUNNING" else "no run was left open")
 
 
+def test_a_run_that_kubeflow_is_ending_for_ever_is_closed(api, store):
+    """Seen live: its schedule was deleted, and with it its workflow, so that nothing was left to end."""
+    run = json.loads((RECORDED / "succeeded.json").read_text())["run"] | {"state": "CANCELING"}
+    api.recorded[run["run_id"]] = run
+    runs = left_open(store, run["run_id"])
+    assert not main(["runs", "close"])
+    assert statuses(store, runs) == ["KILLED", "KILLED"]
+
+
 def test_a_run_that_kubeflow_has_forgotten_is_closed_once_it_must_have_ended(api, store):
     young, old = (left_open(store, str(uuid.uuid4()), hours) for hours in (LONGEST_HOURS - 1, LONGEST_HOURS + 1))
     assert not main(["runs", "close"])
@@ -115,3 +124,14 @@ def test_a_first_step_that_cannot_ask_kubeflow_goes_on(api, store, monkeypatch, 
     monkeypatch.setenv("KFP_RUN_ID", str(uuid.uuid4()))
     steps.check(REQUEST)
     assert "runs that were left open in MLflow: pfs: " in caplog.text
+
+
+@pytest.mark.parametrize(("state", "status"), [("CANCELING", "KILLED"), ("RUNNING", "FAILED")])
+def test_the_last_step_of_a_run_that_somebody_is_ending_says_so(api, store, monkeypatch, state, status):
+    """Seen live: the pod of a search is gone within a second, and the last step hears that the run has failed."""
+    recorded = json.loads((RECORDED / "terminated-closed.json").read_text())["run"]
+    api.recorded[recorded["run_id"]] = recorded | {"state": state}
+    runs = left_open(store, recorded["run_id"])
+    monkeypatch.setenv("KFP_RUN_ID", recorded["run_id"])
+    steps.close("FAILED")
+    assert statuses(store, runs) == [status, status]

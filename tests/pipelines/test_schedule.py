@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pfs_pipelines import schedule as scheduling
 from pfs_pipelines.cli import main
 from pfs_pipelines.cron import six_fields
 
@@ -101,6 +102,57 @@ def test_paused_stays_paused_until_it_is_resumed(capsys, api, package):
         assert api.enabled() == enabled
     assert main(["schedule", "delete", "daily"]) == 0
     assert not api.schedules
+
+
+def going_on(api, name, state="RUNNING"):
+    """A run of a schedule that has not ended."""
+    [schedule] = [key for key, found in api.schedules.items() if found["display_name"] == name]
+    run = {"run_id": f"of-{name}", "recurring_run_id": schedule, "created_at": "2026-01-03T02:00:00Z", "state": state}
+    api.runs[run["run_id"]] = run
+    return run
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "CANCELING"])
+def test_a_schedule_is_not_deleted_or_replaced_under_a_run_that_goes_on(capsys, api, package, state):
+    """Seen live: Kubernetes deletes the run's workflow with the schedule, and the run is RUNNING for ever."""
+    assert create(package) == 0
+    [old] = api.schedules
+    going_on(api, "daily", state)
+    capsys.readouterr()
+    refused = "a run of schedule 'daily' is going on (of-daily), and Kubeflow would drop it with the schedule"
+    assert refused in failed(capsys, 2, "schedule", "delete", "daily")
+    going_on(api, "daily", state)
+    assert create(package) == 2
+    assert refused in capsys.readouterr().err
+    assert api.enabled() == ["daily"]
+    assert list(api.schedules) == [old]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_end_runs_ends_them_first(api, package, monkeypatch, again):
+    monkeypatch.setattr(scheduling, "EVERY", 0.001)
+    assert create(package) == 0
+    run = going_on(api, "daily")
+    api.calls.clear()
+    assert (create(package, "--end-runs") if again else main(["schedule", "delete", "daily", "--end-runs"])) == 0
+    changes = [call.partition(" ")[2] for call in api.calls if not call.startswith("GET")]
+    assert f"{PREFIX}/runs/of-daily:terminate" in changes
+    deleted = f"{PREFIX}/recurringruns/{run['recurring_run_id']}"
+    assert changes.index(f"{deleted}:disable") < changes.index(f"{PREFIX}/runs/of-daily:terminate")
+    assert changes.index(f"{PREFIX}/runs/of-daily:terminate") < changes.index(deleted)
+    assert run["state"] == "FAILED"
+    assert api.enabled() == (["daily"] if again else [])
+
+
+def test_a_run_that_does_not_end_keeps_its_schedule(capsys, api, package, monkeypatch):
+    monkeypatch.setattr(scheduling, "EVERY", 0.001)
+    monkeypatch.setattr(scheduling, "ENDING_SECONDS", 0.0)
+    assert create(package) == 0
+    going_on(api, "daily")
+    capsys.readouterr()
+    said = failed(capsys, 1, "schedule", "delete", "daily", "--end-runs")
+    assert "run of-daily has not ended in 0 minutes; its schedule is there, paused" in said
+    assert [found["mode"] for found in api.schedules.values()] == ["DISABLE"]
 
 
 @pytest.mark.parametrize("action", ["pause", "resume", "delete"])
