@@ -16,6 +16,8 @@ from pfs_pipelines.following import last_word, own_lines
 from tests.cluster.backend import EXPERIMENT, SMALL, optional
 
 ONE = {"networks": ["pruned"]}
+QUICK = {"settings_search": {"epochs": 2}, **ONE}
+"""For what happens after the search."""
 
 
 def options():
@@ -97,8 +99,10 @@ def test_a_step_that_waits_for_a_gpu_says_so_and_can_be_ended(backend):
 
 @pytest.mark.parametrize("title", ["Search gates", "Retrain from scratch (pruned)"])
 def test_a_run_that_is_ended_by_hand_leaves_nothing_open(backend, mlflow, title):
-    long = {"settings_search": {"epochs": 400}} if title == "Search gates" else {"settings_retrain": {"epochs": 400}}
-    run = backend.start("compress", f"end {title}", seed=3, **long, **ONE)
+    long = {"settings_retrain": {"epochs": 400}, **QUICK}
+    if title == "Search gates":
+        long = {"settings_search": {"epochs": 400}, **ONE}
+    run = backend.start("compress", f"end {title}", seed=3, **long)
     backend.reached(run, title, "running")
     time.sleep(30)  # into its computation
     backend.terminate(run)
@@ -111,7 +115,7 @@ def test_a_run_that_is_ended_by_hand_leaves_nothing_open(backend, mlflow, title)
 
 
 def test_a_lost_pod_and_a_killed_trainer_go_on_and_give_the_same_bytes(backend, kubernetes, mlflow):
-    long = {"settings_retrain": {"epochs": 100}, "seed": 4, **ONE}
+    long = {"settings_retrain": {"epochs": 100}, "seed": 4, **QUICK}
     title = "Retrain from scratch (pruned)"
     # One after the other: they are the same step on the same inputs, and would share their checkpoints.
     whole = backend.start("compress", "whole", cached=False, **long)
@@ -147,7 +151,7 @@ def test_a_schedule_starts_a_run_and_is_not_deleted_under_it(backend, capsys):
 
 
 def test_with_kubeflows_mlflow_plugin_there_is_one_tree_of_runs(backend, mlflow):
-    run = backend.start("compress", "plugin", seed=6, **ONE)
+    run = backend.start("compress", "plugin", seed=6, **QUICK)
     assert backend.ended(run) == "SUCCEEDED", backend.told(run)
     root = getattr(backend.run(run), "plugins_output", None)
     if not root:
