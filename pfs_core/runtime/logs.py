@@ -9,6 +9,7 @@ everything else that their processes print. Elsewhere, as in a pod's log, they a
 an epoch is a line a minute; at a terminal (``PFS_MARK_LINES=terminal``) the next line takes the place of such a line.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -45,9 +46,14 @@ class TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line to what ``sys.stdout`` is now, since it may be redirected after the handler was made."""
-        if first_process():
+        if not first_process():
+            return
+        try:
             sys.stdout.write(f"{marked(self.format(record), getattr(record, 'passing', False))}\n")
             sys.stdout.flush()
+        except BrokenPipeError:  # who read along is gone, such as Kubeflow's launcher when a run is ended
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def log_to_terminal() -> None:

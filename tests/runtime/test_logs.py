@@ -77,3 +77,20 @@ def test_a_step_in_a_process_of_its_own_is_heard():
 def test_an_error_that_is_no_users_goes_on():
     with pytest.raises(ZeroDivisionError), user_errors():
         raise ZeroDivisionError
+
+
+def test_a_step_outlives_who_reads_its_lines():
+    """Seen live: Kubeflow's launcher, through which they go, is gone at once when a run is ended."""
+    code = """
+import sys
+from pfs_core.runtime.progress import user_errors
+with user_errors():
+    import logging
+    for line in range(3):
+        logging.getLogger("pfs_core.training").info(line)
+    print("as well")
+    sys.exit(143)
+"""
+    command = f"{sys.executable} -c '{code}' | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (143, "")
