@@ -14,7 +14,7 @@ _STATUS = {
     "SKIPPED": "FINISHED",
     "FAILED": "FAILED",
     "CANCELED": "KILLED",
-    "CANCELING": "KILLED",  # for ever, where its schedule was deleted before it had ended
+    "CANCELING": "KILLED",  # for ever, where its workflow went with its schedule
 }
 
 

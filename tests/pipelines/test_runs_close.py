@@ -49,7 +49,7 @@ def statuses(client, runs):
 @pytest.mark.parametrize(
     ("name", "status"),
     [("terminated-not-closed", "KILLED"), ("terminated-closed", "KILLED"), ("wrong-budget", "FAILED"),
-     ("succeeded", "FINISHED"), ("plugin-injects-refused", "RUNNING")],
+     ("succeeded", "FINISHED"), ("plugin-injects-refused", "RUNNING"), ("schedule-deleted", "KILLED")],
 )  # fmt: skip
 def test_a_run_gets_the_status_that_kubeflow_tells(capsys, api, store, name, status):
     run = json.loads((RECORDED / f"{name}.json").read_text())["run"]
@@ -59,15 +59,6 @@ def test_a_run_gets_the_status_that_kubeflow_tells(capsys, api, store, name, sta
     assert statuses(store, runs) == [status, status]
     said = capsys.readouterr().out
     assert said.startswith(f"resnet20: {status}" if status != "RUNNING" else "no run was left open")
-
-
-def test_a_run_that_kubeflow_is_ending_for_ever_is_closed(api, store):
-    """Seen live: its schedule was deleted, and with it its workflow, so that nothing was left to end."""
-    run = json.loads((RECORDED / "succeeded.json").read_text())["run"] | {"state": "CANCELING"}
-    api.recorded[run["run_id"]] = run
-    runs = left_open(store, run["run_id"])
-    assert not main(["runs", "close"])
-    assert statuses(store, runs) == ["KILLED", "KILLED"]
 
 
 def test_a_run_that_kubeflow_has_forgotten_is_closed_once_it_must_have_ended(api, store):
