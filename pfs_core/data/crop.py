@@ -10,6 +10,9 @@ from torch import Tensor
 
 from pfs_core.data.decode import Picture, pixels
 
+CENTRE = 7 / 8
+"""Side of the square in the centre, as a share of the shorter side: 224 pixels of 256, as is usual for ImageNet."""
+
 
 class Crop:
     """Turns an encoded image into uint8 [channels, size, size]: by a random crop in training, else by the centre.
@@ -46,16 +49,14 @@ class Crop:
         return self._resized(picture, (box["left"], box["top"], box["width"], box["height"]))
 
     def evaluation(self, data: bytes | None) -> Tensor:
-        """Return the square in the centre whose side is 7/8 of the shorter side of the image.
-
-        These are the usual proportions of ImageNet: a centre of 224 pixels from a shorter side of 256.
+        """Return the square in the centre whose side is ``CENTRE`` of the shorter side of the image.
 
         Raises:
             BadImageError: the image is missing or cannot be decoded.
         """
         picture = Picture(data, self.background)
         width, height = picture.size
-        side = min(width, height) * 7 / 8
+        side = min(width, height) * CENTRE
         return self._resized(picture, ((width - side) / 2, (height - side) / 2, side, side))
 
     def _resized(self, picture: Picture, box: tuple[float, float, float, float]) -> Tensor:

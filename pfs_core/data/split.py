@@ -16,13 +16,22 @@ from torch import Tensor
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.checked_once import images_checked_once
-from pfs_core.data.crop import Crop
+from pfs_core.data.crop import CENTRE, Crop
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, remarks_on
 from pfs_core.data.left_out import LeftOut, summary
 from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader, Readings, load_images, row_groups
-from pfs_core.data.split_info import CLASSES, EACH, PARTS, Augmentation, LeftOutFiles, SkippedImage, SplitInfo
+from pfs_core.data.split_info import (
+    CLASSES,
+    EACH,
+    PARTS,
+    Augmentation,
+    LeftOutFiles,
+    Preparation,
+    SkippedImage,
+    SplitInfo,
+)
 from pfs_core.errors import UserError
 from pfs_core.runtime.cost import StepTimer
 from pfs_core.storage.artifacts import check_out, publish
@@ -111,6 +120,13 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
         mean=mean,
         std=std,
         augmentation=augmentation,
+        preparation=Preparation(
+            channels=shape[0],
+            height=shape[1],
+            width=shape[2],
+            centre=None if images is not None else CENTRE,
+            background=config.background,
+        ),
         config=config,
     )
     with publish(out, "split") as folder:

@@ -45,6 +45,31 @@ class Augmentation(Result):
     """Whether images are mirrored at random."""
 
 
+class Preparation(Result):
+    """How an image becomes an input of the network outside of training; normalising is the network's own business."""
+
+    channels: int
+    """1 for grey, 3 for RGB."""
+    height: int
+    """Pixels of the input."""
+    width: int
+    """Pixels of the input."""
+    centre: float | None
+    """The square in the centre that is resized to the input, as a share of the shorter side; None takes images of the
+    input's size as they are."""
+    background: str
+    """Colour behind transparent pixels."""
+
+    @property
+    def words(self) -> str:
+        """The same in a sentence."""
+        size = f"{self.height}x{self.width}"
+        colours = f"{'grey' if self.channels == 1 else 'RGB'} over {self.background}"
+        if self.centre is None:
+            return f"images of {size} pixels as they are, {colours}"
+        return f"the square in the centre with {self.centre:g} of the shorter side, resized to {size}, {colours}"
+
+
 class SplitInfo(ResultFile):
     """The content of ``split.json``; the images are in the folder beside it, or stay in the dataset."""
 
@@ -89,6 +114,8 @@ class SplitInfo(ResultFile):
     """Standard deviation of the training pixels per channel, in units of 0-255."""
     augmentation: Augmentation
     """Random changes of the training images."""
+    preparation: Preparation | None = None
+    """How images become inputs of the network in evaluation; older files do not say."""
     config: Annotated[SplitConfig, known_settings(SplitConfig)] = Field(
         validation_alias="recipe", serialization_alias="recipe"
     )

@@ -6,7 +6,7 @@ from pfs_core.rendering.tables import markdown_table
 from pfs_core.report.cells import HEADER, table_cells
 from pfs_core.report.results import RUNTIME_NAMES, Results
 
-FILES = ("model.safetensors", "structure.json", "metrics.json", "model.onnx")
+FILES = ("model.safetensors", "structure.json", "metrics.json", "preparation.json", "model.onnx")
 """Of the ``model`` folder, what goes with the registered network; not every network can be written as ONNX."""
 _CLASSES = 20
 
@@ -32,6 +32,7 @@ def model_card(results: Results, name: str) -> str:
         "",
         f"- **Input**: float32, [N, {', '.join(map(str, results.spec.input_shape))}], pixels in 0-255; the "
         "normalisation is part of the network.",
+        *([f"- **Tested on**: {split.preparation.words} (`preparation.json`)."] if split.preparation else []),
         f"- **Output**: logits, [N, {len(classes)}], of the classes {listed}.",
         f"- **Dataset**: `{split.dataset}`, {trained.train_rows:,} images trained, {trained.test_rows:,} "
         f"tested; images of {shape}; fingerprint `{split.fingerprint}`.",
@@ -53,8 +54,9 @@ def model_card(results: Results, name: str) -> str:
         "This needs mlflow, torch and numpy, and no code of the project that made it.",
         "",
         "`extra_files/` has the same network for ONNX Runtime (`model.onnx`), the weights under the network's own "
-        "names (`model.safetensors`), its widths (`structure.json`), the confusion matrix (`metrics.json`) and the "
-        "output for the input example (`example_output.json`).",
+        "names (`model.safetensors`), its widths (`structure.json`), how images become its inputs "
+        "(`preparation.json`), the confusion matrix (`metrics.json`) and the output for the input example "
+        "(`example_output.json`).",
     ]
     return "\n".join(lines) + "\n"
 

@@ -22,7 +22,7 @@ from pfs_core.runtime.device import memory_text, peak_memory, pick_device, resol
 from pfs_core.runtime.distributed import ALONE, Ranks, joined
 from pfs_core.runtime.environment import code
 from pfs_core.runtime.progress import Record, ignore
-from pfs_core.storage.artifacts import check_out, publish, require_result
+from pfs_core.storage.artifacts import check_out, publish, require_result, write_json
 from pfs_core.storage.digests import file_digest
 from pfs_core.structure import Structure
 from pfs_core.training.checkpoints import Checkpoints
@@ -53,7 +53,8 @@ def retrain(
     it, ``structure.json`` what they fit, ``metrics.json`` the accuracy
     (:class:`~pfs_core.training.metrics.TrainingMetrics`), ``history.parquet`` one row per epoch. Where the training
     was validated, the other weights are beside them as ``best.safetensors`` or ``last.safetensors``.
-    ``mistakes.safetensors`` has some test images that it takes for something else.
+    ``mistakes.safetensors`` has some test images that it takes for something else, ``preparation.json`` how images
+    become its inputs (:class:`~pfs_core.data.split_info.Preparation`).
 
     Args:
         structure: what to train.
@@ -150,6 +151,8 @@ def _retrain(
                 logger.warning(f"retrain {structure.network}  no model.onnx: {why}")
             pq.write_table(pa.Table.from_pylist(fitted.history), folder / "history.parquet")
             mistakes.save(folder)
+            if data.info.preparation:
+                write_json(folder / "preparation.json", data.info.preparation.model_dump(mode="json"))
             metrics.save(folder / "metrics.json")
     checkpoints.clear()
     ranks.wait()

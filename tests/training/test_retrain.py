@@ -166,7 +166,7 @@ def test_the_best_and_the_last_weights_are_kept_and_one_of_them_is_tested(pruned
         metrics = retrain(pruned, digits, tmp_path / keep, recipe.model_copy(update={"keep": keep}))
         assert metrics.best_validation == BestValidation(epoch=2, val_accuracy=0.5)
         files = {path.name for path in (tmp_path / keep).glob("*.safetensors")}
-        assert files == {"model.safetensors", f"{other}.safetensors"}
+        assert files == {"model.safetensors", "mistakes.safetensors", f"{other}.safetensors"}
 
     def weights(folder, name):
         return (tmp_path / folder / f"{name}.safetensors").read_bytes()
@@ -178,7 +178,7 @@ def test_the_best_and_the_last_weights_are_kept_and_one_of_them_is_tested(pruned
 
 def test_without_a_validation_there_is_no_best(trained):
     assert read_json(trained / "metrics.json")["best_validation"] is None
-    assert [path.name for path in trained.glob("*.safetensors")] == ["model.safetensors"]
+    assert not (trained / "best.safetensors").exists()
 
 
 def test_validation_comes_every_few_epochs_and_at_the_end(pruned, digits, tmp_path):
