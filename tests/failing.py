@@ -36,8 +36,8 @@ with user_errors():
 
 CASES = [
     ("[]", 0, 1, "result {'tries': 1}"),
-    ("[(9, 3)]", 0, 2, "after step 3 by SIGKILL, perhaps since it took more memory than it may; it goes on"),
-    ("[(11, 3)]", 0, 2, "after step 3 by SIGSEGV; it goes on from its checkpoint (1 of 3)"),
+    ("[(9, 3)]", 0, 2, "after step 3 by SIGKILL, perhaps since it took more memory than it may; it is started again"),
+    ("[(11, 3)]", 0, 2, "after step 3 by SIGSEGV; it is started again (1 of 3)"),
     ("[(9,)]", 0, 2, "before its first step by SIGKILL"),
     ("[(RuntimeError('CUDA error: unspecified launch failure'), 5)]", 0, 2, "CUDA error: unspecified launch"),
     ("[(OutOfMemoryError('CUDA out of memory. Tried to'), 5)]", 0, 2, "OutOfMemoryError: CUDA out of memory"),

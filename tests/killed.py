@@ -48,7 +48,7 @@ def kill_a_search() -> None:
         os.kill(int(child), signal.SIGKILL)
         said, _ = step.communicate(timeout=300)
     assert step.returncode == 0, said
-    assert "by SIGKILL" in said and "it goes on from its checkpoint (1 of 3)" in said, said  # noqa: PT018
+    assert "by SIGKILL" in said and "it is started again (1 of 3)" in said, said  # noqa: PT018
     assert Path("gates/complete.json").exists()
     sys.stdout.write("a killed trainer went on in its container\n")
 

@@ -78,7 +78,7 @@ def _restarted(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         seen.add((reason, step))
         if restart < RESTARTS:
             count = f"{restart + 1} of {RESTARTS}"
-            logger.warning(f"the process was ended {where} by {reason}; it goes on from its checkpoint ({count})")
+            logger.warning(f"the process was ended {where} by {reason}; it is started again ({count})")
     logger.error(f"the process was ended {RESTARTS + 1} times, the last time by {reason}")
     raise SystemExit(1)
 

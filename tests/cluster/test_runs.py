@@ -122,12 +122,16 @@ def test_a_lost_pod_and_a_killed_trainer_go_on_and_give_the_same_bytes(backend, 
     assert backend.ended(whole, minutes=60) == "SUCCEEDED", backend.told(whole)
     hurt = backend.start("compress", "hurt", cached=False, **long)
     backend.reached(hurt, title, "running")
-    kill_trainer(kubernetes, hurt, after=60)
-    delete_pod(kubernetes, hurt, after=60)
+    # A step writes a checkpoint once a minute.
+    kill_trainer(kubernetes, hurt, after=100)
+    delete_pod(kubernetes, hurt, after=75)
     assert backend.ended(hurt, minutes=60) == "SUCCEEDED", backend.told(hurt)
     pods = backend.steps(hurt)[title].pods
     assert len(pods) == 2, backend.told(hurt)
-    assert any("going on from checkpoint" in line for line in own_lines(backend.client.log(hurt, pods[-1])))
+    killed, lost = ("\n".join(own_lines(backend.client.log(hurt, pod))) for pod in pods)
+    assert "by SIGKILL" in killed, killed
+    assert "going on from checkpoint" in killed.partition("by SIGKILL")[2], killed
+    assert "going on from checkpoint" in lost, lost
     assert weights(mlflow, whole) == weights(mlflow, hurt)
 
 
@@ -151,7 +155,7 @@ def test_a_schedule_starts_a_run_and_is_not_deleted_under_it(backend, capsys):
 
 
 def test_with_kubeflows_mlflow_plugin_there_is_one_tree_of_runs(backend, mlflow):
-    run = backend.start("compress", "plugin", seed=6, **QUICK)
+    run = backend.start("compress", "plugin", cached=False, seed=6, **QUICK)
     assert backend.ended(run) == "SUCCEEDED", backend.told(run)
     root = getattr(backend.run(run), "plugins_output", None)
     if not root:
