@@ -48,7 +48,7 @@ def training_rate(
     if device.type == "cpu":
         reuse_memory()
         model = subsample_first(fold_norms(model))
-    model = model.to(device, memory_format=torch.channels_last).train()
+    model = model.to(device).to(memory_format=torch.channels_last).train()
     random = torch.Generator().manual_seed(0)
     images = torch.randn(size, *shape, generator=random).to(device, memory_format=torch.channels_last)
     labels = torch.randint(classes, (size,), generator=random).to(device)
@@ -57,7 +57,7 @@ def training_rate(
         with autocast(device, precision):
             logits = model(images).float()
         F.cross_entropy(logits, labels).backward()
-        return logits.detach().sum().item()  # waits for the device
+        return float(logits.detach().sum())  # waits for the device
 
     kept = SavedBytes(model)
     with saved_tensors_hooks(kept.add, lambda tensor: tensor):
