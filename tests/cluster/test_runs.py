@@ -115,7 +115,7 @@ def test_a_run_that_is_ended_by_hand_leaves_nothing_open(backend, mlflow, title)
 
 
 def test_a_lost_pod_and_a_killed_trainer_go_on_and_give_the_same_bytes(backend, kubernetes, mlflow):
-    long = {"settings_retrain": {"epochs": 100}, "seed": 4, **QUICK}
+    long = {"settings_retrain": {"epochs": 150}, "seed": 4, **QUICK}
     title = "Retrain from scratch (pruned)"
     # One after the other: they are the same step on the same inputs, and would share their checkpoints.
     whole = backend.start("compress", "whole", cached=False, **long)
