@@ -16,8 +16,7 @@ from pfs_pipelines.packages import compile_one
 from pfs_pipelines.workflow import steps, title
 
 RECORDED = Path(__file__).parent / "recorded"
-NAMES = sorted(path.stem for path in RECORDED.glob("*.json"))
-WITH_NODES = [name for name in NAMES if json.loads((RECORDED / f"{name}.json").read_text())["status"].get("nodes")]
+WITH_NODES = sorted(p.stem for p in RECORDED.glob("*.json") if json.loads(p.read_text())["status"].get("nodes"))
 PENDING = "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate"
 
 
