@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -81,22 +82,7 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
     usable = np.ones(len(source), dtype=bool)
     usable[list(skipped)] = False
     parts = choose_rows(source, config, seed, usable)
-    labels = source.labels
-    flip = source.flip and config.flip
-    if images is None:
-        assert config.image_size is not None
-        shape: tuple[int, int, int] = (config.channels or 3, config.image_size, config.image_size)
-        samples: list[tuple[int, Tensor]] = []
-        crop = Crop(shape[1], shape[0], (1.0, 1.0), config.background)
-        mean, std = pixel_statistics(_kept(_samples(source, parts, crop, seed), labels, samples))
-        augmentation = Augmentation(crop_scale=config.crop_scale, flip=flip)
-    else:
-        training = np.flatnonzero(parts == TRAIN)
-        samples = [(i, images[i]) for i in training[:_SHOWN].tolist()]
-        mean, std = pixel_statistics([images[torch.from_numpy(training)]])
-        _, channels, height, width = images.shape
-        shape = (channels, height, width)
-        augmentation = Augmentation(crop_padding=height // 8, flip=flip)
+    inputs = _inputs(source, images, parts, config, seed)
     info = SplitInfo(
         dataset=source.uri,
         kind=source.kind,
@@ -104,11 +90,11 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
         seed=seed,
         fingerprint=_fingerprint(source, parts),
         source_fingerprint=source.fingerprint,
-        input_shape=shape,
+        input_shape=inputs.shape,
         class_names=source.class_names,
         rows={part: int((parts == i).sum()) for i, part in enumerate(PARTS)},
         rows_per_class={
-            part: np.bincount(labels[parts == i], minlength=len(source.class_names)).tolist()
+            part: np.bincount(source.labels[parts == i], minlength=len(source.class_names)).tolist()
             for i, part in enumerate(PARTS)
         },
         test_is_given=bool(source.is_test.any()),
@@ -117,16 +103,10 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
         left_out=[LeftOutFiles(**files._asdict()) for files in source.left_out],
         image_column=source.image_column,
         skipped=[SkippedImage(image=source.place(i), reason=reason) for i, reason in skipped.items()],
-        mean=mean,
-        std=std,
-        augmentation=augmentation,
-        preparation=Preparation(
-            channels=shape[0],
-            height=shape[1],
-            width=shape[2],
-            centre=None if images is not None else CENTRE,
-            background=config.background,
-        ),
+        mean=inputs.mean,
+        std=inputs.std,
+        augmentation=inputs.augmentation,
+        preparation=inputs.preparation,
         config=config,
     )
     with publish(out, "split") as folder:
@@ -135,14 +115,58 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
             save_file({"images": images[torch.from_numpy(usable)]}, folder / "images.safetensors")
         info.save(folder / "split.json")
         timer.write(folder)
-        (folder / "dataset.html").write_text(_page(info, labels, samples, source.left_out), encoding="utf-8")
-    rows = ", ".join(f"{count:,} {part}" for part, count in info.rows.items())
-    bad = f"; {len(skipped):,} images left out that cannot be used (see split.json)" if skipped else ""
-    beside = f"; {summary(source.left_out)}" if source.left_out else ""
-    for note in notes:
-        logger.info(f"split {note}")
-    logger.info(f"split {dataset}: {rows} images of {len(source.class_names)} classes{bad}{beside}")
+        (folder / "dataset.html").write_text(
+            _page(info, source.labels, inputs.samples, source.left_out), encoding="utf-8"
+        )
+    _say(dataset, info, source.left_out)
     return info
+
+
+def _say(dataset: str, info: SplitInfo, left_out: Sequence[LeftOut]) -> None:
+    """Log what the dataset was taken for, and its rows."""
+    for note in info.notes:
+        logger.info(f"split {note}")
+    rows = ", ".join(f"{count:,} {part}" for part, count in info.rows.items())
+    bad = f"; {len(info.skipped):,} images left out that cannot be used (see split.json)" if info.skipped else ""
+    beside = f"; {summary(left_out)}" if left_out else ""
+    logger.info(f"split {dataset}: {rows} images of {len(info.class_names)} classes{bad}{beside}")
+
+
+class _Inputs(NamedTuple):
+    """What the training images are as inputs of a network, and some of them with their rows for the page."""
+
+    shape: tuple[int, int, int]
+    mean: list[float]
+    std: list[float]
+    augmentation: Augmentation
+    preparation: Preparation
+    samples: list[tuple[int, Tensor]]
+
+
+def _inputs(source: Source, images: Tensor | None, parts: np.ndarray, config: SplitConfig, seed: int) -> _Inputs:
+    flip = source.flip and config.flip
+    channels: int
+    samples: list[tuple[int, Tensor]] = []
+    if images is None:
+        assert config.image_size is not None
+        channels, height, width = config.channels or 3, config.image_size, config.image_size
+        crop = Crop(height, channels, (1.0, 1.0), config.background)
+        mean, std = pixel_statistics(_kept(_samples(source, parts, crop, seed), source.labels, samples))
+        augmentation = Augmentation(crop_scale=config.crop_scale, flip=flip)
+    else:
+        _, channels, height, width = images.shape
+        training = np.flatnonzero(parts == TRAIN)
+        samples = [(i, images[i]) for i in training[:_SHOWN].tolist()]
+        mean, std = pixel_statistics([images[torch.from_numpy(training)]])
+        augmentation = Augmentation(crop_padding=height // 8, flip=flip)
+    preparation = Preparation(
+        channels=channels,
+        height=height,
+        width=width,
+        centre=CENTRE if images is None else None,
+        background=config.background,
+    )
+    return _Inputs((channels, height, width), mean, std, augmentation, preparation, samples)
 
 
 def _read(source: Source, config: SplitConfig) -> Readings:

@@ -24,7 +24,8 @@ def explorer(results: Results) -> dict[str, Any]:
         the positions in ``cuts`` of this percent and of each one above; ``start``, the metric and percent of the run's
         own budget; ``commands``, in which ``PLACE`` stands for the budget.
     """
-    graph, models = _graph(results), _cost_models(results)
+    graph = _graph(results)
+    models = _cost_models(results, graph)
     groups = [group.name for group in graph.prunable()]
     chosen, expanded = results.structure.chosen_by, graph.expanded(results.spec.expand, results.spec.expand_stream)
     cuts: dict[tuple[int, ...], list[float]] = {}
@@ -62,8 +63,7 @@ def _graph(results: Results) -> ChannelGraph:
     return search.refuted.corrected(unexpanded_graph(search.model, search.config.policy, search.config.placement))
 
 
-def _cost_models(results: Results) -> dict[str, CostModel]:
-    graph = _graph(results)
+def _cost_models(results: Results, graph: ChannelGraph) -> dict[str, CostModel]:
     models = {metric: closed_form(graph, metric) for metric in ("macs", "params")}
     return {**models, **({"latency": results.latency_model.cost_model(graph)} if results.latency_model else {})}
 

@@ -44,7 +44,7 @@ def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: li
     Images other than the digits are not known yet. The network is then taken as it was published, and a budget refused
     that is out of reach by more than what their size and their classes may change.
     """
-    from pfs_core.channels import trace
+    from pfs_core.structure import unexpanded_graph
     from pfs_core.structure.budget_cut import check_reachable, min_widths
 
     search = method_config(recipe_for(request.recipe, request.dataset), request.search_settings)
@@ -52,10 +52,9 @@ def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: li
     fields = _DIGITS if known else published_fields(request.model)
     spec = ModelSpec.parse({**fields, "name": request.model, "kwargs": request.model_settings}, "model")
     try:
-        model = build_model(spec)
         if known:
-            check_network(model, spec)
-        graph = trace(model, spec.input_shape, search.policy, search.placement)
+            check_network(build_model(spec), spec)
+        graph = unexpanded_graph(spec, search.policy, search.placement)
     except UserError:
         if known:
             raise

@@ -73,8 +73,8 @@ class Plan:
 def plan(request: CompressRequest) -> Plan:
     """Plan a run to a single budget. Images are listed, not read; a few steps of training are timed.
 
-    Times are those of the dense network's training by the MACs of the others, so that they are right within a factor
-    of two, as long as reading the images does not take longer than training on them.
+    Times are those of the dense network's training by the MACs of the others: they say hours or minutes, and are too
+    short where reading the images takes longer than training on them.
 
     Raises:
         UserError: the dataset cannot be opened, the network not be built for it, or not be trained in the memory here.
@@ -88,9 +88,9 @@ def plan(request: CompressRequest) -> Plan:
     rows = _rows(source, split, request.seed)
     shape, classes = image_shape(source, split), len(source.class_names)
     fields = {"name": request.model, "kwargs": request.model_settings, "input_shape": shape, "num_classes": classes}
-    spec = ModelSpec.parse({**fields, "expand": search.expand, "expand_stream": search.expand_stream}, "model")
+    spec = ModelSpec.parse(fields, "model")
     graph = unexpanded_graph(spec, search.policy, search.placement)
-    dense, expanded = graph.cost(), graph.cost(graph.expanded(spec.expand, spec.expand_stream))
+    dense, expanded = graph.cost(), graph.cost(graph.expanded(search.expand, search.expand_stream))
     device = pick_device()
     rate = training_rate(build_model(spec), shape, classes, retrain, device)
     share = Budget.from_text(request.budgets[0]).fraction(dense.macs)

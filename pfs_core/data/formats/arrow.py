@@ -4,18 +4,18 @@ A ``DatasetDict`` is a folder of such folders, which are named like parts, with 
 """
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from pfs_core.config.stages import SplitConfig
-from pfs_core.data.classes import Labels, merge_labels
+from pfs_core.data.classes import Labels
 from pfs_core.data.dataset import Source, checked_classes, column_fingerprint, fingerprint
 from pfs_core.data.formats.columns import encoded, find_columns, labels_of
+from pfs_core.data.formats.several_files import read_files
 from pfs_core.data.left_out import left_out
-from pfs_core.data.parts import check_folders, given_parts, is_held_out, said_by_files
+from pfs_core.data.parts import check_folders
 from pfs_core.errors import UserError
 from pfs_core.storage import Storage, open_file
 from pfs_core.storage.listing import Entry, Listing
@@ -25,7 +25,6 @@ ARROW = r"\.arrow$"
 
 _ABOUT = r"(^|/)(state|dataset_info|dataset_dict)\.json$"
 _STATE = r"(^|/)state\.json$"
-_THREADS = 8
 
 
 class _Stream(NamedTuple):
@@ -52,29 +51,24 @@ def open_arrow(storage: Storage, files: Listing, config: SplitConfig) -> Source:
     streams = _data_files(storage, files)
     paths = streams.paths.to_pylist()
     check_folders(storage.uri, paths, "Arrow files")
-    said = said_by_files(storage.uri, paths)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        held_out = [is_held_out(part) for part in said]
-        found = list(pool.map(lambda entry, out: _scan(storage, entry, out, config), streams, held_out))
-    counts = [len(one.labels.codes) for one in found]
-    parts = given_parts(storage.uri, paths, said, np.repeat(np.arange(len(found)), counts))
-    classes = merge_labels([one.labels for one in found])
+    rows = read_files(storage.uri, streams, lambda entry, held_out: _scan(storage, entry, held_out, config))
+    found = rows.found
     about = files.matching(_ABOUT).paths.to_pylist()
     return Source(
         uri=storage.uri,
         kind="arrow",
         files=streams,
-        file=np.repeat(np.arange(len(streams), dtype=np.int32), counts),
+        file=rows.file,
         group=np.concatenate([np.repeat(np.arange(len(one.rows), dtype=np.int32), one.rows) for one in found]),
-        row=np.concatenate([np.arange(rows) for one in found for rows in one.rows]),
-        labels=classes.labels,
-        is_test=parts.is_test,
+        row=np.concatenate([np.arange(count) for one in found for count in one.rows]),
+        labels=rows.classes.labels,
+        is_test=rows.parts.is_test,
         names=None,
-        class_names=checked_classes(classes.names, storage.uri),
+        class_names=checked_classes(rows.classes.names, storage.uri),
         flip=True,
         fingerprint=column_fingerprint(fingerprint(storage, streams), config),
-        is_validation=parts.is_validation,
-        notes=parts.notes + classes.notes,
+        is_validation=rows.parts.is_validation,
+        notes=rows.notes,
         left_out=left_out(files, [*paths, *about]),
         image_column=found[0].image,
         offset=np.concatenate([np.repeat(np.array(one.offsets, dtype=np.int64), one.rows) for one in found]),

@@ -4,7 +4,6 @@ They lie at the root, or in one folder below it as on the Hugging Face Hub. Name
 are in, say which part they are. An optional column ``name`` has the path of an image before it was packed.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pfs_core.config.stages import SplitConfig
-from pfs_core.data.classes import Labels, merge_labels
+from pfs_core.data.classes import Labels
 from pfs_core.data.dataset import Source, checked_classes, column_fingerprint, fingerprint
 from pfs_core.data.formats.columns import encoded, find_columns, labels_of, row_names
+from pfs_core.data.formats.several_files import read_files
 from pfs_core.data.left_out import left_out
-from pfs_core.data.parts import check_folders, given_parts, is_held_out, said_by_files
+from pfs_core.data.parts import check_folders
 from pfs_core.errors import UserError
 from pfs_core.storage import Storage, open_file
 from pfs_core.storage.listing import Entry, Listing
@@ -27,7 +27,6 @@ AT_ROOT = r"^[^/]*\.parquet$"
 """Pattern of those that lie at the root."""
 
 _OWN = ("pack.json", "complete.json")
-_THREADS = 16
 
 
 class _Rows(NamedTuple):
@@ -61,35 +60,28 @@ def open_parquet(storage: Storage, files: Listing, config: SplitConfig) -> Sourc
     if files.named("pack.json") and not files.named("complete.json"):
         raise UserError(f"{storage.uri} is a pack that was stopped; finish it with pfs pack")
     shards = _shards(storage.uri, files)
-    paths = shards.paths.to_pylist()
-    said = said_by_files(storage.uri, paths)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        held_out = [is_held_out(part) for part in said]
-        rows = list(pool.map(lambda entry, out: _read(storage, entry, out, config), shards, held_out))
-    columns = {one.image: one.labels.place for one in rows}
+    rows = read_files(storage.uri, shards, lambda entry, held_out: _read(storage, entry, held_out, config))
+    columns = {one.image: one.labels.place for one in rows.found}
     if len(columns) > 1:
         (one, here), (other, there) = list(columns.items())[:2]
         raise UserError(f"{here} has the images in column {one!r}, {there} in {other!r}; set split.image_column")
-    sizes = [len(one.labels.codes) for one in rows]
-    parts = given_parts(storage.uri, paths, said, np.repeat(np.arange(len(rows)), sizes))
-    classes = merge_labels([one.labels for one in rows])
-    all_named = all(one.names is not None for one in rows)
+    all_named = all(one.names is not None for one in rows.found)
     return Source(
         uri=storage.uri,
         kind="parquet",
         files=shards,
-        file=np.repeat(np.arange(len(shards), dtype=np.int32), sizes),
-        group=np.concatenate([one.groups for one in rows]),
-        row=np.concatenate([np.arange(size) for size in sizes]),
-        labels=classes.labels,
-        is_test=parts.is_test,
-        names=pa.concat_arrays([one.names for one in rows]) if all_named else None,
-        class_names=checked_classes(classes.names, storage.uri),
+        file=rows.file,
+        group=np.concatenate([one.groups for one in rows.found]),
+        row=np.concatenate([np.arange(count) for count in rows.counts]),
+        labels=rows.classes.labels,
+        is_test=rows.parts.is_test,
+        names=pa.concat_arrays([one.names for one in rows.found]) if all_named else None,
+        class_names=checked_classes(rows.classes.names, storage.uri),
         flip=True,
         fingerprint=column_fingerprint(fingerprint(storage, shards), config),
-        is_validation=parts.is_validation,
-        notes=parts.notes + classes.notes,
-        left_out=left_out(files, [*paths, *_OWN]),
+        is_validation=rows.parts.is_validation,
+        notes=rows.notes,
+        left_out=left_out(files, [*shards.paths.to_pylist(), *_OWN]),
         image_column=next(iter(columns)),
     )
 

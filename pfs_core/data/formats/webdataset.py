@@ -8,7 +8,6 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from pfs_core.config.stages import SplitConfig
-from pfs_core.data.classes import Labels, merge_labels
+from pfs_core.data.classes import Labels
 from pfs_core.data.dataset import Source, checked_classes, column_fingerprint, fingerprint
+from pfs_core.data.formats.several_files import read_files
 from pfs_core.data.formats.tree import IMAGES
 from pfs_core.data.left_out import LeftOut, left_out
-from pfs_core.data.parts import check_folders, given_parts, is_held_out, said_by_files
+from pfs_core.data.parts import check_folders
 from pfs_core.errors import UserError
 from pfs_core.storage import Storage, open_file
 from pfs_core.storage.listing import Entry, Listing
@@ -29,7 +29,6 @@ TARS = r"(?i)\.tar$"
 """Pattern of the paths of the files of this format."""
 
 _GROUP = 64
-_THREADS = 16
 _MOST = 1024
 
 
@@ -76,29 +75,24 @@ def open_tars(storage: Storage, files: Listing, config: SplitConfig) -> Source:
     tars = files.matching(TARS)
     paths = tars.paths.to_pylist()
     check_folders(storage.uri, paths, "tar files")
-    said = said_by_files(storage.uri, paths)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        held_out = [is_held_out(part) for part in said]
-        shards = list(pool.map(lambda entry, out: _scan(storage, entry, out, config), tars, held_out))
-    counts = [len(shard.paths) for shard in shards]
-    parts = given_parts(storage.uri, paths, said, np.repeat(np.arange(len(shards)), counts))
-    classes = merge_labels([shard.labels for shard in shards])
-    rows = np.concatenate([np.arange(count) for count in counts])
+    rows = read_files(storage.uri, tars, lambda entry, held_out: _scan(storage, entry, held_out, config))
+    shards = rows.found
+    numbers = np.concatenate([np.arange(count) for count in rows.counts])
     return Source(
         uri=storage.uri,
         kind="tar",
         files=tars,
-        file=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
-        group=(rows // _GROUP).astype(np.int32),
-        row=rows,
-        labels=classes.labels,
-        is_test=parts.is_test,
+        file=rows.file,
+        group=(numbers // _GROUP).astype(np.int32),
+        row=numbers,
+        labels=rows.classes.labels,
+        is_test=rows.parts.is_test,
         names=pa.concat_arrays([shard.paths for shard in shards]),
-        class_names=checked_classes(classes.names, storage.uri),
+        class_names=checked_classes(rows.classes.names, storage.uri),
         flip=True,
         fingerprint=column_fingerprint(fingerprint(storage, tars), config),
-        is_validation=parts.is_validation,
-        notes=parts.notes + classes.notes,
+        is_validation=rows.parts.is_validation,
+        notes=rows.notes,
         left_out=left_out(files, paths) + _members_left_out(shards),
         offset=np.concatenate([shard.offsets for shard in shards]),
         size=np.concatenate([shard.sizes for shard in shards]),
