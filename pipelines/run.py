@@ -192,6 +192,16 @@ def tracking_uri(store: Path) -> str:
     return f"sqlite:///{store.absolute() / STORE}"
 
 
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let each SIGTERM be an exception, the second one too: it stops at once what the first one stops in order."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
     """Run the pipeline's process to its end.
 
@@ -205,11 +215,13 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
     Returns:
         The exit code of the process, and the message of a UserError, or an empty text if there was none.
     """
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     command = [sys.executable, "-m", "pfs_pipelines.local", str(run)]
-    with subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as process:
+    with (
+        _terminable(),
+        subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             error = _copy(process.stdout, log)

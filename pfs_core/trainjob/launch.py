@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +42,7 @@ class Cluster:
         from kubernetes import client, config
 
         try:
-            if _NAMESPACE.exists():
+            if _in_pod():
                 config.load_incluster_config()
             else:
                 config.load_kube_config()
@@ -216,9 +217,14 @@ def _deleted_on_stop(cluster: Cluster, name: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
+def _in_pod() -> bool:
+    """Whether Kubernetes runs this process: it sets the variable, and mounts what belongs to it."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and _NAMESPACE.exists()
+
+
 def _own_namespace() -> str:
     """The namespace of the pod or of the kubeconfig's context."""
-    if _NAMESPACE.exists():
+    if _in_pod():
         return _NAMESPACE.read_text().strip()
     from kubernetes import config
 

@@ -12,7 +12,7 @@ from pfs_pipelines.packages import PIPELINES
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"pfs_core": "pfs_core", "pfs_components": "components", "pfs_pipelines": "pipelines"}
-SHIPPED = (".py", ".html", ".css", ".json", ".typed")
+SHIPPED = (".py", ".html", ".css", ".js", ".json", ".typed")
 SETTINGS = (
     *("model.width=4", "search.epochs=1", "retrain.epochs=1"),
     *(
@@ -95,7 +95,7 @@ def test_it_has_every_file_of_every_package(contents):
 
 def test_types_templates_and_styles_ship(contents):
     assert {PurePosixPath(name) / "py.typed" for name in FOLDERS} <= contents
-    assert {".html", ".css"} <= {name.suffix for name in contents}
+    assert {".html", ".css", ".js"} <= {name.suffix for name in contents}
 
 
 def test_what_is_imported_is_the_installation(installed, work):

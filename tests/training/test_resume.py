@@ -174,7 +174,7 @@ def test_a_retraining_goes_on_where_it_was_stopped(
 ):
     (whole, rows), first, second = whole_retraining[recipe], [], []
     settings = {"plain": RETRAIN, "everything": EVERYTHING}[recipe]
-    assert len(whole) == 3  # the last weights, the best and the history
+    assert len(whole) == 4  # the last weights, the best, the history and how images are prepared
     with monkeypatch.context() as patch:
         stop_at(patch, step)
         with pytest.raises(Stopped):

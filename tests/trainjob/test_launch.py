@@ -44,6 +44,7 @@ def api(tmp_path, monkeypatch):
         "contexts": [{"name": "here", "context": {"cluster": "loopback", "user": "me", "namespace": "team"}}],
     }  # fmt: skip
     (tmp_path / "config").write_text(json.dumps(config))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
     monkeypatch.setattr(launch, "_FIRST_WAIT", 0.001)
@@ -156,9 +157,16 @@ def test_a_cluster_without_trainer_is_named(api):
 
 
 def test_no_cluster_is_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     with pytest.raises(UserError, match="no Kubernetes cluster"):
         Cluster()
+
+
+def test_what_a_pod_left_behind_is_no_cluster(tmp_path, monkeypatch, api):
+    (tmp_path / "namespace").write_text("another")
+    monkeypatch.setattr(launch, "_NAMESPACE", tmp_path / "namespace")
+    assert Cluster().namespace == "team"
 
 
 def test_a_launcher_that_is_stopped_takes_its_job_along(api):
