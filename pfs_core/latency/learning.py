@@ -22,7 +22,7 @@ from pfs_core.models import build_model
 
 logger = logging.getLogger(__package__)
 
-MOST, LEAST, SECONDS = 80, 24, 12.0
+MOST, LEAST, SECONDS = 80, 16, 12.0
 """So many structures are measured at most and at least, and for about this long in between."""
 TESTED = 0.25
 """Fraction of them that a latency model is not fitted to: its error is measured on these."""

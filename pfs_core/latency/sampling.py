@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from pfs_core.channels import ChannelGraph, resize
+from pfs_core.channels import ChannelGraph
+from pfs_core.channels.resizing import with_widths
 from pfs_core.export.onnx_file import write_onnx_quickly
 from pfs_core.latency.runtimes import run_eager, run_onnx, run_openvino
 from pfs_core.nn.fuse import fuse_batchnorm
 from pfs_core.structure.blocks import fast_widths
 
-_LEAST, _MOST, _SECONDS = 10, 60, 0.7
-"""A network is timed this many times at least and at most, and for about this long in between."""
+_LEAST, _MOST, _SECONDS = 5, 60, 0.7
+"""A network is timed this many times at least and at most, and for about this long in between. Those that reach the time
+before the most are slow ones, and of them a few runs are as sure as many of a quick one."""
 
 
 def draw_widths(
@@ -79,7 +81,7 @@ class PairTimer:
         ``longer`` multiplies the number of pairs and the time that they may take.
         """
         runs = {"dense": self._dense, "other": self._prepared(widths)}
-        for _ in range(3):  # warm-up
+        for _ in range(2):  # warm-up
             for run in runs.values():
                 run()
         ratios: list[float] = []
@@ -94,7 +96,7 @@ class PairTimer:
 
     def _prepared(self, widths: Mapping[str, int]) -> Callable[[], Any]:
         """Return a function that runs a network of these widths in the runtime."""
-        network = fuse_batchnorm(resize(self.model, self.graph, widths))
+        network = fuse_batchnorm(with_widths(self.model, self.graph, widths))
         return prepared(network, self.images, self.runtime, self.threads)
 
 
