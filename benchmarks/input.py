@@ -112,7 +112,7 @@ def peak_memory(packed: Path, gigabytes: int) -> tuple[float, float]:
         file=np.concatenate([source.file + i * count for i in range(times)]),
         **{name: np.tile(getattr(source, name), times) for name in ("group", "row", "labels", "is_test")},
     )
-    streamed = Streamed(source, np.arange(len(source)), Crop(224, 3, (0.08, 1.0)), False, CPU, workers=1)
+    streamed = Streamed(source, np.arange(len(source)), Crop((224, 224), 3, (0.08, 1.0)), False, CPU, workers=1)
     streamed.crop.training = lambda data: torch.zeros(3, 1, 1, dtype=torch.uint8)  # type: ignore[method-assign]
     process, peaks = psutil.Process(), [0.0, 0.0]
     for number, _ in enumerate(streamed.epoch(256, torch.Generator().manual_seed(0))):
@@ -146,7 +146,7 @@ def main() -> None:
     folder = ImageFolder(str(a.tree), transforms.Compose([transforms.RandomResizedCrop(224), *tensor]))
     for name, where in (("packed", a.packed), ("packed at 256 pixels", a.shrunk), ("tree", a.tree)):
         source = open_source(str(where))
-        crop = Crop(224, 3, (0.08, 1.0))
+        crop = Crop((224, 224), 3, (0.08, 1.0))
         streamed = Streamed(source, np.arange(len(source)), crop, True, CPU, workers)
         compare(
             f"JPEG, streamed ({name}) against ImageFolder",

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pfs_core.config.image_size import height_and_width
 from pfs_core.config.spec import Config
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -27,8 +28,12 @@ class SplitConfig(Config):
     """Mirror training images at random. Set it to false if a mirrored image is of another class, like a digit."""
     channels: Literal[1, 3] | None = None
     """Convert every image to grey (1) or to RGB (3); None keeps the images as they are."""
-    image_size: int | None = Field(default=None, ge=8, le=1024)
-    """Side of the random crops to train on, streamed from the files; None keeps images of one size in memory."""
+    image_size: int | tuple[int, int] | None = None
+    """Side of the images to train on, or height and width as 160x128, streamed from the files and resized; None keeps
+    images of one size in memory."""
+    resize: Literal["crop", "squash"] = "crop"
+    """What is resized to ``image_size``: ``crop`` is a random part in training and the centre in evaluation, ``squash``
+    the whole image in both, its aspect ratio not kept."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Smallest and largest area of a random crop, as a fraction of its image."""
     background: str = "white"
@@ -39,6 +44,23 @@ class SplitConfig(Config):
     """Column of the labels, such as ``fine_label``; None takes ``label``."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do if an image cannot be read: stop the split, or skip the image and list it in split.json."""
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width that ``image_size`` stands for."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _height_and_width(cls, size: Any) -> Any:
+        return size if size is None else height_and_width(size)
+
+    @field_validator("resize")
+    @classmethod
+    def _resizes(cls, resize: str, info: ValidationInfo) -> str:
+        if resize == "squash" and info.data.get("image_size", 0) is None:
+            raise ValueError("squash needs a size: set split.image_size, such as 224 or 160x128")
+        return resize
 
     @field_validator("background")
     @classmethod
@@ -53,9 +75,11 @@ class SplitConfig(Config):
 
     @field_validator("crop_scale")
     @classmethod
-    def _rising(cls, scale: tuple[float, float]) -> tuple[float, float]:
+    def _rising(cls, scale: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError("must be two rising numbers in (0, 1]")
+        if info.data.get("resize") == "squash" and scale != cls.model_fields["crop_scale"].default:
+            raise ValueError("scales crops, and split.resize=squash makes none; leave one of the two out")
         return scale
 
 

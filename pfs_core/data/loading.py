@@ -68,13 +68,11 @@ class ImageSplit:
             index = torch.from_numpy(rows).to(self.device)
             images, labels = self.images[index], self.labels[index]
             return InMemory(images, labels, augmentation.crop_padding, augmentation.flip, rank, world)
-        from pfs_core.data.crop import Crop
+        from pfs_core.data.crop import crop_for
         from pfs_core.data.stream import Streamed
 
         assert self.source is not None
-        assert augmentation.crop_scale is not None
-        channels, size, _ = self.input_shape
-        crop = Crop(size, channels, augmentation.crop_scale, self.info.config.background)
+        crop = crop_for(self.info.config, self.input_shape[0])
         return Streamed(self.source, rows, crop, augmentation.flip, self.device, rank=rank, world=world)
 
 

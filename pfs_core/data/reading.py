@@ -227,7 +227,7 @@ def _difference(shape: torch.Size, first: torch.Size) -> str:
     also = " and split.channels=3" if shape[0] != first[0] else ""
     return (
         f"the image is {_size(shape)}, the first one {_size(first)}; "
-        f"set split.image_size{also} to train on crops of one size"
+        f"set split.image_size{also} to resize all to one size"
     )
 
 

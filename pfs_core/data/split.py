@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.checked_once import images_checked_once
-from pfs_core.data.crop import CENTRE, Crop
+from pfs_core.data.crop import CENTRE, Crop, crop_for
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, remarks_on
 from pfs_core.data.left_out import LeftOut, summary
@@ -148,11 +148,11 @@ def _inputs(source: Source, images: Tensor | None, parts: np.ndarray, config: Sp
     channels: int
     samples: list[tuple[int, Tensor]] = []
     if images is None:
-        assert config.image_size is not None
-        channels, height, width = config.channels or 3, config.image_size, config.image_size
-        crop = Crop(height, channels, (1.0, 1.0), config.background)
+        channels = config.channels or 3
+        crop = crop_for(config, channels)
+        height, width = crop.size
         mean, std = pixel_statistics(_kept(_samples(source, parts, crop, seed), source.labels, samples))
-        augmentation = Augmentation(crop_scale=config.crop_scale, flip=flip)
+        augmentation = Augmentation(crop_scale=config.crop_scale if config.resize == "crop" else None, flip=flip)
     else:
         _, channels, height, width = images.shape
         training = np.flatnonzero(parts == TRAIN)
@@ -163,9 +163,11 @@ def _inputs(source: Source, images: Tensor | None, parts: np.ndarray, config: Sp
         channels=channels,
         height=height,
         width=width,
-        centre=CENTRE if images is None else None,
+        centre=CENTRE if images is None and config.resize == "crop" else None,
         background=config.background,
     )
+    if config.resize == "squash":
+        preparation = preparation.model_copy(update={"squash": True})
     return _Inputs((channels, height, width), mean, std, augmentation, preparation, samples)
 
 

@@ -35,7 +35,7 @@ class LeftOutFiles(Result):
 
 
 class Augmentation(Result):
-    """Random changes of training images: small ones are padded and cropped, streamed ones cropped and resized."""
+    """Random changes of training images: small ones are padded and cropped, streamed ones cropped unless squashed."""
 
     crop_padding: int | None = None
     """Pixels that small images are padded by on every side before they are cropped."""
@@ -55,19 +55,26 @@ class Preparation(Result):
     width: int
     """Pixels of the input."""
     centre: float | None
-    """The square in the centre that is resized to the input, as a share of the shorter side; None takes images of the
-    input's size as they are."""
+    """The part in the centre that is resized to the input, with its aspect ratio and this share of the largest such
+    part's sides (of a square that is the shorter side); None takes images of the input's size as they are."""
     background: str
     """Colour behind transparent pixels."""
+    squash: bool = False
+    """Whether the whole image is resized to the input instead, its aspect ratio not kept."""
 
     @property
     def words(self) -> str:
         """The same in a sentence."""
         size = f"{self.height}x{self.width}"
         colours = f"{'grey' if self.channels == 1 else 'RGB'} over {self.background}"
+        if self.squash:
+            return f"the whole image, resized to {size} whatever its aspect ratio, {colours}"
         if self.centre is None:
             return f"images of {size} pixels as they are, {colours}"
-        return f"the square in the centre with {self.centre:g} of the shorter side, resized to {size}, {colours}"
+        if self.height == self.width:
+            return f"the square in the centre with {self.centre:g} of the shorter side, resized to {size}, {colours}"
+        part = f"the part in the centre with the aspect ratio of {size} (height by width)"
+        return f"{part} and {self.centre:g} of the largest such part's sides, resized to {size}, {colours}"
 
 
 class SplitInfo(ResultFile):

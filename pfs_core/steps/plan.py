@@ -143,8 +143,8 @@ def image_shape(source: Source, config: SplitConfig) -> tuple[int, int, int]:
     if source.images is not None:
         channels, height, width = source.images.shape[1:]
         return config.channels or channels, height, width
-    if config.image_size:
-        return config.channels or 3, config.image_size, config.image_size
+    if config.input_size:
+        return config.channels or 3, *config.input_size
     (data,) = Reader(source).read(np.array([0]))
     channels, height, width = decode(data, config.channels).shape
     return channels, height, width

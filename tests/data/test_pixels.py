@@ -139,11 +139,11 @@ def test_crops_are_of_the_upright_image(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = saved(upright.rotate(stored, expand=True), "JPEG", exif=exif, quality=95)
-    found = Crop(16, 3, (0.08, 1.0)).evaluation(data).int()
+    found = Crop((16, 16), 3, (0.08, 1.0)).evaluation(data).int()
     assert found[:, :, :6].float().mean((1, 2)).tolist() == pytest.approx(RED, abs=4)
     assert found[:, :, 10:].float().mean((1, 2)).tolist() == pytest.approx(WHITE, abs=4)
     torch.manual_seed(0)
-    assert Crop(16, 3, (1.0, 1.0)).training(data).shape == (3, 16, 16)
+    assert Crop((16, 16), 3, (1.0, 1.0)).training(data).shape == (3, 16, 16)
 
 
 def test_an_exif_block_that_is_broken_turns_nothing():

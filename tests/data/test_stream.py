@@ -47,7 +47,7 @@ def noise(tmp_path_factory):
 
 def streamed(source, rows=None, size=8, flip=False, **places):
     rows = np.arange(len(source)) if rows is None else rows
-    return Streamed(source, rows, Crop(size, 3, (0.3, 1.0)), flip, torch.device("cpu"), **places)
+    return Streamed(source, rows, Crop((size, size), 3, (0.3, 1.0)), flip, torch.device("cpu"), **places)
 
 
 def epoch(images, size=10, seed=0, skip=0):
@@ -257,7 +257,7 @@ def test_evaluation_crops_the_centre(size):
     side = min(size) * 7 / 8
     left, top = (size[0] - side) / 2, (size[1] - side) / 2
     expected = image.resize((8, 8), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
-    found = Crop(8, 3, (0.08, 1.0)).evaluation(encode(image))
+    found = Crop((8, 8), 3, (0.08, 1.0)).evaluation(encode(image))
     assert (found.permute(1, 2, 0).numpy() == np.array(expected)).all()
 
 
@@ -269,14 +269,14 @@ def test_a_jpeg_decoded_small_looks_like_one_decoded_whole(mode, channels):
     decoded = Image.open(io.BytesIO(data)).convert("L" if channels == 1 else "RGB")
     left, top, side = (640 - 437.5) / 2, (500 - 437.5) / 2, 437.5
     expected = decoded.resize((32, 32), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
-    found = Crop(32, channels, (0.08, 1.0)).evaluation(data).permute(1, 2, 0).numpy().astype(int)
+    found = Crop((32, 32), channels, (0.08, 1.0)).evaluation(data).permute(1, 2, 0).numpy().astype(int)
     assert np.abs(found - np.array(expected).reshape(32, 32, channels)).mean() < 6
 
 
 def test_training_crops_lie_within_the_asked_share_of_the_image():
     side = np.arange(200, dtype=np.uint8)
     ramp = np.stack(np.broadcast_arrays(side[:, None], side[None], 0), axis=-1).astype(np.uint8)
-    data, crop = encode(Image.fromarray(ramp)), Crop(50, 3, (0.25, 0.5))
+    data, crop = encode(Image.fromarray(ramp)), Crop((50, 50), 3, (0.25, 0.5))
     for seed in range(30):
         torch.manual_seed(seed)
         found = crop.training(data).int()

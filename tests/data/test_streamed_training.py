@@ -196,7 +196,7 @@ def test_files_that_came_after_the_split_change_nothing(folder, tmp_path):
 def test_samples_are_kept_as_small_as_crops(tmp_path):
     tree(tmp_path / "tree", *PATHS, size=(300, 200))
     source = open_source(str(tmp_path / "tree"))
-    samples = list(_samples(source, choose_rows(source, RECIPE, 0), Crop(32, 3, (1.0, 1.0)), 0))
+    samples = list(_samples(source, choose_rows(source, RECIPE, 0), Crop((32, 32), 3), 0))
     assert len(samples) == 23
     assert {image.shape for _, image in samples} == {(3, 32, 32)}
 

@@ -71,6 +71,13 @@ BAD = {
     "setting: misspelt": (["--set", "search.epoch=3"], "search.epoch is not a setting"),
     "setting: out of range": (["--set", "retrain.lr=-1"], "retrain.lr"),
     "setting: of the wrong type": (["--set", "retrain.epochs=many"], "retrain.epochs"),
+    "image size: three sides": (["--set", "split.image_size=160x128x3"], "height and width such as 160x128"),
+    "image size: too small": (["--set", "split.image_size=160x4"], "must have sides of 8 to 1024 pixels"),
+    "squashing without a size": (["--set", "split.resize=squash"], "squash needs a size: set split.image_size"),
+    "a scale of crops without crops": (
+        ["--set", "split.image_size=32", "--set", "split.resize=squash", "--set", "split.crop_scale=[0.5,1]"],
+        "leave one of the two out",
+    ),
     "stage: misspelt": (["--set", "serch.epochs=3"], "serch"),
     "method: misspelt": (["--method", "slimming"], "slimming"),
     "networks: misspelt": (["--compare", "unifrom"], "did you mean uniform?"),

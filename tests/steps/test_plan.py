@@ -59,7 +59,7 @@ def test_what_does_not_fit_in_memory_is_known_first(monkeypatch):
 def test_images_of_files_are_as_the_split_has_them(tmp_path):
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "train.parquet", [png(image) for image in images(40)], [i % 2 for i in range(40)])
-    for number, settings in enumerate(({}, {"channels": 1}, {"image_size": 16})):
+    for number, settings in enumerate(({}, {"channels": 1}, {"image_size": 16}, {"image_size": "16x24"})):
         asked = request(dataset=str(tmp_path / "data"), recipe="fast", split_settings=settings)
         out = tmp_path / f"split-{number}"
         assert main(["split", asked.dataset, str(out), *(f"--set=split.{k}={v}" for k, v in settings.items())]) == 0

@@ -42,6 +42,7 @@ SPLIT = {
         "flip": True,
         "channels": None,
         "image_size": None,
+        "resize": "crop",
         "crop_scale": [0.08, 1.0],
         "background": "white",
         "image_column": None,
