@@ -131,6 +131,21 @@ class RetrainConfig(Config):
     """Largest norm of the gradient of all weights; a larger gradient is scaled down to it, None never scales."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Fraction of every label that is spread evenly over all classes."""
+    augment: Literal["randaugment", "trivialaugment"] | None = None
+    """Policy that changes every training image after crop and mirroring, as published: RandAugment with 2 operations of
+    magnitude 9, or TrivialAugment; None has none."""
+    random_erasing: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a rectangle of a training image is replaced by the mean colour."""
+    mixup: float = Field(default=0.0, ge=0)
+    """Alpha of mixup, which blends the images of a batch in pairs, labels too; 0 has none. With ``cutmix`` a batch has
+    either."""
+    cutmix: float = Field(default=0.0, ge=0)
+    """Alpha of CutMix, which puts a rectangle of one image into another, labels by area; 0 has none."""
+    class_weights: Literal["balanced"] | None = None
+    """Weights of the loss by class: ``balanced`` is images / (classes * images of the class); None has none."""
+    balanced_sampling: bool = False
+    """Draw equally many images of every class in an epoch, which stays as long: those of small classes come several
+    times, of large classes other ones each time."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay per step of a moving average of the weights, which is then validated, tested and saved; None has none."""
     schedule: Literal["multistep", "cosine"] = "multistep"
@@ -167,6 +182,13 @@ class RetrainConfig(Config):
         if 2 * accumulate > info.data.get("batch_size", 2 * accumulate):
             raise ValueError("must leave at least 2 of batch_size's images to a micro-batch")
         return accumulate
+
+    @field_validator("balanced_sampling")
+    @classmethod
+    def _balanced_once(cls, balanced: bool, info: ValidationInfo) -> bool:
+        if balanced and info.data.get("class_weights"):
+            raise ValueError("makes up for the sizes of classes as class_weights does; leave one of the two out")
+        return balanced
 
     @field_validator("milestones")
     @classmethod

@@ -22,8 +22,9 @@ class Normalise:
         self.layout = layout
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalise uint8 [N, C, H, W] to float32 [N, C, H, W]."""
-        return images.float().sub_(self.mean).div_(self.std).contiguous(memory_format=self.layout)
+        """Normalise [N, C, H, W] in units of 0-255, uint8 or mixed to float32, to float32 [N, C, H, W]."""
+        values = images.to(torch.float32, copy=True)
+        return values.sub_(self.mean).div_(self.std).contiguous(memory_format=self.layout)
 
 
 def random_crop(

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from pfs_core.data.augment import random_crop, random_flip
+from pfs_core.data.balance import balanced_rows
+from pfs_core.data.image_augmentation import ImageAugmentation
 
 
 class Images(Protocol):
@@ -29,7 +31,7 @@ class Images(Protocol):
         """Return the number of batches of an epoch with batches of ``size``."""
 
     def epoch(self, size: int, generator: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all images once, shuffled and augmented, in batches.
+        """Yield all images once, shuffled and augmented, in batches; as many of every class, if they are balanced.
 
         Args:
             size: images per batch, of all processes together.
@@ -58,10 +60,20 @@ class InMemory:
         flip: whether to mirror images at random.
         rank: the rank of this process among those that train together.
         world: how many processes train together.
+        augment: changes the images after crop and mirroring; None if nothing does.
+        balanced: whether an epoch has equally many images of every class (:func:`balanced_rows`).
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, crop_padding: int, flip: bool, rank: int = 0, world: int = 1
+        self,
+        images: Tensor,
+        labels: Tensor,
+        crop_padding: int,
+        flip: bool,
+        rank: int = 0,
+        world: int = 1,
+        augment: ImageAugmentation | None = None,
+        balanced: bool = False,
     ) -> None:
         self.images = images
         self.labels = labels
@@ -69,6 +81,8 @@ class InMemory:
         self.flip = flip
         self.rank = rank
         self.world = world
+        self.augment = augment
+        self.balanced = balanced
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,8 +98,7 @@ class InMemory:
         The last batch is smaller if ``size`` does not divide the number of images. If it would leave a single image,
         on which BatchNorm cannot train, to some process, it joins the batch before it.
         """
-        order = torch.randperm(len(self), generator=generator).to(self.images.device)
-        batches = list(order.split(size))
+        batches = list(self._order(generator).to(self.images.device).split(size))
         if len(batches) > 1 and len(batches[-1]) < 2 * self.world:
             batches[-2:] = [torch.cat(batches[-2:])]
         for number, batch in enumerate(batches):
@@ -98,8 +111,18 @@ class InMemory:
             images = random_crop(images, self.crop_padding, generator, first, len(batch))
             if self.flip:
                 images = random_flip(images, generator, first, len(batch))
+            if self.augment:
+                seeds = torch.randint(2**62, (len(batch),), generator=generator)[first:last]
+                images = self.augment.batch(images, seeds) if number >= skip else images
             if number >= skip:
                 yield images, self.labels[rows]
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        """Draw the order of an epoch, int64 [N] on the CPU."""
+        if not self.balanced:
+            return torch.randperm(len(self), generator=generator)
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        return torch.from_numpy(balanced_rows(self.labels.cpu().numpy(), seed))
 
     def in_order(self, size: int) -> Iterator[Tensor]:
         """Yield slices of the images, as :meth:`Images.in_order` does."""

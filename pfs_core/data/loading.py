@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pfs_core.data.dataset import Source
+from pfs_core.data.image_augmentation import ImageAugmentation
 from pfs_core.data.images import Images, InMemory
 from pfs_core.data.split_info import PARTS, SplitInfo
 from pfs_core.errors import UserError
@@ -51,9 +52,21 @@ class ImageSplit:
         """Channels, height, width of one image."""
         return self.info.input_shape
 
-    def part(self, *names: str, rank: int = 0, world: int = 1) -> Images:
-        """The images of one part, or of several as one: the share of process ``rank`` of ``world``."""
-        return self._images(np.concatenate([self.parts[name] for name in names]), rank, world)
+    def part(
+        self,
+        *names: str,
+        rank: int = 0,
+        world: int = 1,
+        augment: ImageAugmentation | None = None,
+        balanced: bool = False,
+    ) -> Images:
+        """The images of one part, or of several as one: the share of process ``rank`` of ``world``.
+
+        ``augment`` changes training images after crop and mirroring; with ``balanced`` an epoch has equally many images
+        of every class.
+        """
+        rows = np.concatenate([self.parts[name] for name in names])
+        return self._images(rows, rank, world, augment, balanced)
 
     def sample(self, name: str, count: int) -> Images:
         """``count`` images of a part, or all that it has; the same ones in every call."""
@@ -61,19 +74,30 @@ class ImageSplit:
         drawn = np.random.default_rng(0).permutation(len(rows))[:count]
         return self._images(rows[np.sort(drawn)])
 
-    def _images(self, rows: np.ndarray, rank: int = 0, world: int = 1) -> Images:
+    def _images(
+        self,
+        rows: np.ndarray,
+        rank: int = 0,
+        world: int = 1,
+        augment: ImageAugmentation | None = None,
+        balanced: bool = False,
+    ) -> Images:
         augmentation = self.info.augmentation
         if self.images is not None:
             assert augmentation.crop_padding is not None
             index = torch.from_numpy(rows).to(self.device)
             images, labels = self.images[index], self.labels[index]
-            return InMemory(images, labels, augmentation.crop_padding, augmentation.flip, rank, world)
+            padding, flip = augmentation.crop_padding, augmentation.flip
+            return InMemory(images, labels, padding, flip, rank, world, augment, balanced)
         from pfs_core.data.crop import crop_for
         from pfs_core.data.stream import Streamed
 
         assert self.source is not None
         crop = crop_for(self.info.config, self.input_shape[0])
-        return Streamed(self.source, rows, crop, augmentation.flip, self.device, rank=rank, world=world)
+        flip, device = augmentation.flip, self.device
+        return Streamed(
+            self.source, rows, crop, flip, device, rank=rank, world=world, augment=augment, balanced=balanced
+        )
 
 
 def load_split(folder: str | Path, device: torch.device | str = "cpu") -> ImageSplit:

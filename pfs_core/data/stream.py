@@ -17,13 +17,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pfs_core.data.augment import random_flip
+from pfs_core.data.balance import balanced_rows
 from pfs_core.data.crop import Crop
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError
 from pfs_core.data.formats.tree import GROUP
+from pfs_core.data.image_augmentation import ImageAugmentation
 from pfs_core.data.reading import Reader, row_groups
 from pfs_core.errors import UserError
 from pfs_core.runtime.device import usable_cores
+from pfs_core.runtime.seeded import seeded
 
 WINDOW = 8
 """Row groups whose rows are shuffled together. A worker holds one window in memory and reads the next one meanwhile."""
@@ -43,7 +46,8 @@ def plan(source: Source, rows: np.ndarray, slots: int, seed: int) -> list[list[n
         seed: the seed of the epoch.
 
     Returns:
-        The windows of each slot, in the order in which it reads them; every row is in exactly one window.
+        The windows of each slot, in the order in which it reads them; every row is in exactly one window, or in as many
+        as it is repeated in ``rows``.
     """
     random = np.random.default_rng(seed)
     if source.kind == "tree":
@@ -84,6 +88,8 @@ class Streamed:
         workers: processes that read and decode; None for one per core, at most 8.
         rank: the rank of this process among those that train together.
         world: how many processes train together.
+        augment: changes training images after the crop; None if nothing does.
+        balanced: whether an epoch has equally many images of every class (:func:`balanced_rows`).
     """
 
     def __init__(
@@ -96,6 +102,8 @@ class Streamed:
         workers: int | None = None,
         rank: int = 0,
         world: int = 1,
+        augment: ImageAugmentation | None = None,
+        balanced: bool = False,
     ) -> None:
         self.source = source
         self.rows = np.sort(rows)
@@ -105,6 +113,8 @@ class Streamed:
         self.workers = min(8, len(usable_cores())) if workers is None else workers
         self.rank = rank
         self.world = world
+        self.augment = augment
+        self.balanced = balanced
         self.labels = torch.from_numpy(source.labels[self.rows]).to(device)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,8 +139,24 @@ class Streamed:
             flips = torch.Generator().manual_seed(hash((seed, number)))
             yield random_flip(images, flips) if self.flip else images, labels
 
+    def rows_of_epoch(self, seed: int) -> np.ndarray:
+        """Return the rows of an epoch, int64 [N]; where it is balanced, some of them are repeated."""
+        rows: np.ndarray = self.rows
+        if self.balanced:
+            rows = rows[balanced_rows(self.source.labels[rows], seed)]
+        return rows
+
+    def training_image(self, data: bytes | None) -> Tensor:
+        """Return an encoded image as training has it, but for mirroring; draws from torch's global generator.
+
+        Raises:
+            BadImageError: the image is missing or cannot be decoded.
+        """
+        crop = self.crop.training(data)
+        return self.augment(crop) if self.augment else crop
+
     def in_order(self, size: int) -> Iterator[Tensor]:
-        """Yield centre crops as :meth:`pfs_core.data.images.Images.in_order` does."""
+        """Yield images as evaluation has them, as :meth:`pfs_core.data.images.Images.in_order` does."""
         for images, _ in self._loaded(_Evaluation(self, size)):
             yield images
 
@@ -249,16 +275,15 @@ class _Training(IterableDataset[Any]):
         # is, the next one for the next, and so on.
         worker = (worker + self.turn) % workers
         slot = images.rank * workers + worker
-        windows = plan(images.source, images.rows, images.world * workers, self.seed)[slot]
+        windows = plan(images.source, images.rows_of_epoch(self.seed), images.world * workers, self.seed)[slot]
         borders = images.borders(self.size)[worker]
         first = self.done[worker]
         rows = _read_ahead(images.source, windows, skip=borders[first])
         for number in range(first, len(borders) - 1):
             count = borders[number + 1] - borders[number]
-            with torch.random.fork_rng(devices=[]):
-                # A seed for each batch, so that its crops do not depend on the batches before it.
-                torch.manual_seed(hash((self.seed, slot, number)))
-                batch = _batch(images, itertools.islice(rows, count), images.crop.training)
+            # A seed for each batch, so that its crops do not depend on the batches before it.
+            with seeded(self.seed, slot, number):
+                batch = _batch(images, itertools.islice(rows, count), images.training_image)
             yield batch
 
 
@@ -315,7 +340,7 @@ def _read_ahead(
     def read(window: np.ndarray) -> dict[int, bytes | None]:
         return {
             row: data
-            for rows in row_groups(source, window)
+            for rows in row_groups(source, np.unique(window))
             for row, data in zip(rows.tolist(), reader.read(rows), strict=True)
         }
 

@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pfs_core.config.stages import RetrainConfig
 from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
+from pfs_core.data.image_augmentation import image_augmentation
 from pfs_core.data.images import Images
 from pfs_core.errors import UserError
 from pfs_core.nn.folded_batchnorm import fold_norms
@@ -26,6 +26,8 @@ from pfs_core.runtime.progress import EpochProgress, Record, TimeLeft
 from pfs_core.training.checkpoints import Checkpoints, CheckpointStage
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.loop_state import LoopState
+from pfs_core.training.loss import class_weights, hits, mean_loss
+from pfs_core.training.mixing import Mixing
 from pfs_core.training.optimise import Optimisation, micro_batches
 
 logger = logging.getLogger(__package__)
@@ -89,6 +91,7 @@ def fit(
     validation = data.part("validation", rank=ranks.rank, world=ranks.world)
     optimisation = Optimisation(model, config, epochs * training.steps(config.batch_size))
     trained = parallel(model, data.device, ranks, config)
+    mix, weights = Mixing(config, data.num_classes), class_weights(config, training.labels, data.num_classes)
     random = torch.Generator().manual_seed(seed)
     loop = LoopState(data.device, random, ranks)
     history: list[dict[str, Any]] = []
@@ -105,8 +108,9 @@ def fit(
     for epoch in range(loop.epoch, epochs + 1):
         done = loop.begin(epoch)
         lr = lr if done else optimisation.lr
-        for batch, target in training.epoch(config.batch_size, random, done):
-            sums = backward(trained, forward, batch, target, config, ranks.world)
+        for images, labels in training.epoch(config.batch_size, random, done):
+            batch, target = mix(images, labels, seed, loop.step, ranks.rank)
+            sums = backward(trained, forward, batch, target, config, ranks.world, weights)
             if before_step:
                 before_step()
             optimisation.step()
@@ -171,7 +175,13 @@ def training_parts(config: RetrainConfig) -> tuple[str, ...]:
 
 def training_images(data: ImageSplit, config: RetrainConfig, ranks: Ranks = ALONE) -> Images:
     """Return this process's share of the images that the configuration trains on."""
-    return data.part(*training_parts(config), rank=ranks.rank, world=ranks.world)
+    return data.part(
+        *training_parts(config),
+        rank=ranks.rank,
+        world=ranks.world,
+        augment=image_augmentation(config, data.info.mean),
+        balanced=config.balanced_sampling,
+    )
 
 
 def with_shared_statistics(model: nn.Module, device: torch.device) -> nn.Module:
@@ -209,16 +219,18 @@ def backward(
     labels: Tensor,
     config: RetrainConfig,
     world: int = 1,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Add the gradient of the mean loss over the images of one step to the gradients of the weights.
 
     Args:
         trained: the network, or its DistributedDataParallel.
         forward: computes logits from ``trained`` and images.
-        images: uint8 [n, C, H, W], this process's share of the images of the step.
-        labels: int64 [n].
+        images: [n, C, H, W], this process's share of the images of the step: uint8, or float32 where they are mixed.
+        labels: int64 [n], or where images are mixed the probabilities of the classes, float32 [n, classes].
         config: see :class:`RetrainConfig`.
         world: processes that train together.
+        weights: the weights of the classes, float32 [classes]; None if all weigh the same.
 
     Returns:
         float [2]: the sum of the losses and the number of images that are classified right, of this process.
@@ -230,9 +242,9 @@ def backward(
         waits = number < len(parts) and isinstance(trained, DistributedDataParallel)
         with trained.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
             logits = forward(trained, batch)
-            loss = F.cross_entropy(logits, target, label_smoothing=config.label_smoothing)
+            loss = mean_loss(logits, target, config, weights)
             (loss * (len(target) / len(labels))).backward()
-        sums = sums + torch.stack([loss.detach() * len(target), (logits.argmax(1) == target).sum()])
+        sums = sums + torch.stack([loss.detach() * len(target), hits(logits, target)])
     return sums
 
 

@@ -119,8 +119,8 @@ def micro_batches(
     single image joins the one before it, since BatchNorm cannot train on one image.
 
     Args:
-        images: uint8 [n, C, H, W].
-        labels: int64 [n].
+        images: [n, C, H, W].
+        labels: [n] or, where images are mixed, [n, classes].
         config: see :class:`RetrainConfig`.
         world: processes that train together.
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from pfs_pipelines.cli import main
 
-from pfs_core.config.spec import Budget
+from pfs_core.channels import trace
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import RetrainConfig, SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.crop import Crop
@@ -19,13 +20,16 @@ from pfs_core.data.split import _samples, choose_rows
 from pfs_core.errors import UserError
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.run import search
+from pfs_core.models import build_model
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage import ATTEMPTS, open_storage
 from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure
+from pfs_core.training import checkpoints
 from pfs_core.training.retrain import retrain
 from tests.budgets import PAPERS_CUT
 from tests.data.folders import encode, picture, tree
+from tests.training.stopping import Stopped, stop_at
 
 RECIPE = SplitConfig(image_size=32, max_validation_fraction=0.2)
 PATHS = [f"{c}/{i:02}.png" for c in ("cat", "dog", "frog") for i in range(12)]
@@ -199,6 +203,26 @@ def test_samples_are_kept_as_small_as_crops(tmp_path):
     samples = list(_samples(source, choose_rows(source, RECIPE, 0), Crop((32, 32), 3), 0))
     assert len(samples) == 23
     assert {image.shape for _, image in samples} == {(3, 32, 32)}
+
+
+@pytest.mark.parametrize("balance", [{"balanced_sampling": True}, {"class_weights": "balanced"}])
+def test_an_augmented_training_on_rectangles_goes_on_where_it_was_stopped(folder, tmp_path, monkeypatch, balance):
+    monkeypatch.setenv(checkpoints.SECONDS, "0")
+    info = split_dataset(str(folder), tmp_path / "split", RECIPE.updated({"image_size": "24x16"}, "split"))
+    spec = ModelSpec(name="resnet20", num_classes=3, input_shape=info.input_shape, kwargs={"width": 4})
+    graph = trace(build_model(spec), spec.input_shape)
+    dense = Structure.from_widths(spec, graph, graph.widths(), Budget(target=1.0), {"method": "dense"})
+    changes = {"augment": "trivialaugment", "random_erasing": 0.3, "mixup": 0.2, "cutmix": 1.0, **balance}
+    config = RetrainConfig(epochs=3, batch_size=8, precision="fp32", scratch_b=False, **changes)
+    retrain(dense, tmp_path / "split", tmp_path / "whole", config)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 6)  # in epoch 2 of 3, which have 4 steps
+        with pytest.raises(Stopped):
+            retrain(dense, tmp_path / "split", tmp_path / "out", config)
+    retrain(dense, tmp_path / "split", tmp_path / "out", config)
+    for name in ("model.safetensors", "history.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert read_json(tmp_path / "out" / "preparation.json")["height"] == 24
 
 
 def test_commands_from_a_tree_to_a_retrained_network(folder, tmp_path, capsys):

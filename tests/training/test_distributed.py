@@ -42,9 +42,17 @@ def history(folder):
     return pq.read_table(folder / "history.parquet").to_pylist()
 
 
-def test_two_processes_learn_what_one_learns(digits, tmp_path):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ('augment="randaugment"', "random_erasing=0.5", 'class_weights="balanced"'),
+        pytest.param(('augment="trivialaugment"', "balanced_sampling=true"), marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_learn_what_one_learns(digits, tmp_path, changes):
     """The mean of the gradients of two halves is the gradient of the batch."""
-    settings = ("train_on_validation=false", "accumulate=2")
+    settings = ("train_on_validation=false", "accumulate=2", *changes)
     train(SEPARATE, digits, tmp_path / "one", *settings)
     said = trained(SEPARATE, digits, tmp_path / "two", *settings)
     one, two = history(tmp_path / "one"), history(tmp_path / "two")

@@ -19,8 +19,8 @@ from pfs_core.methods.run import search
 from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure
 from pfs_core.training import checkpoints
-from pfs_core.training.checkpoints import Checkpoints
 from pfs_core.training.retrain import retrain
+from tests.training.stopping import Stopped, stop_at
 
 NARROW = ModelSpec(name="resnet20", kwargs={"width": 4})
 SEARCH = PfsConfig(epochs=3, batch_size=256, precision="fp32")
@@ -34,28 +34,19 @@ EVERYTHING = RETRAIN.updated(
     },
     "retrain",
 )  # fmt: skip
-
-
-class Stopped(BaseException):
-    """As a process that is killed."""
+AUGMENTED = RETRAIN.updated(
+    {
+        "augment": "randaugment", "random_erasing": 0.5, "mixup": 0.2, "cutmix": 1.0, "balanced_sampling": True,
+        "label_smoothing": 0.1, "accumulate": 2,
+    },
+    "retrain",
+)  # fmt: skip
+RETRAININGS = {"plain": RETRAIN, "everything": EVERYTHING, "augmented": AUGMENTED}
 
 
 @pytest.fixture
 def every_step(monkeypatch):
     monkeypatch.setenv(checkpoints.SECONDS, "0")
-
-
-def stop_at(monkeypatch, step):
-    """Stop right after the checkpoint of a step has been written."""
-    save = Checkpoints.save
-
-    def stopping(self, number, state):
-        save(self, number, state)
-        if number == step:
-            self._writing.result()
-            raise Stopped
-
-    monkeypatch.setattr(Checkpoints, "save", stopping)
 
 
 def searched(digits, out, record=lambda row: None):
@@ -79,7 +70,7 @@ def whole_search(digits, tmp_path_factory):
 def whole_retraining(digits, structures, tmp_path_factory):
     """The same of a retraining, by its recipe."""
     found = {}
-    for name, recipe in (("plain", RETRAIN), ("everything", EVERYTHING)):
+    for name, recipe in RETRAININGS.items():
         rows = []
         out = tmp_path_factory.mktemp("retraining") / "whole"
         found[name] = retrained(digits, structures, out, rows.append, recipe), rows
@@ -165,7 +156,7 @@ def test_a_search_that_has_lost_channels_goes_on(digits, tmp_path, monkeypatch, 
     ("recipe", "step"),
     [
         pytest.param(recipe, step, marks=[pytest.mark.slow] * (step in slow))
-        for recipe, slow in (("plain", (1, 8, 11, 17)), ("everything", (11, 17)))
+        for recipe, slow in (("plain", (1, 8, 11, 17)), ("everything", (11, 17)), ("augmented", (1, 6, 11, 13, 17)))
         for step in (1, 6, 8, 11, 13, 17)
     ],
 )
@@ -173,7 +164,7 @@ def test_a_retraining_goes_on_where_it_was_stopped(
     digits, structures, whole_retraining, tmp_path, monkeypatch, every_step, recipe, step
 ):
     (whole, rows), first, second = whole_retraining[recipe], [], []
-    settings = {"plain": RETRAIN, "everything": EVERYTHING}[recipe]
+    settings = RETRAININGS[recipe]
     assert len(whole) == 4  # the last weights, the best, the history and how images are prepared
     with monkeypatch.context() as patch:
         stop_at(patch, step)
