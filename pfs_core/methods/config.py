@@ -1,6 +1,6 @@
 """Settings that all methods share."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,10 @@ class MethodConfig(Config):
     def history_axis(self) -> str:
         """The column of the history that serves as the x axis of the method's curves."""
         return "epoch"
+
+    def checkpoint_key(self) -> dict[str, Any]:
+        """The settings that checkpoints of a search are known by, as JSON."""
+        return self.model_dump(mode="json")
 
 
 class TrainedConfig(MethodConfig):

@@ -1,7 +1,7 @@
 """The input of every method: the network at its expanded widths, its channel graph and the images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -58,6 +58,12 @@ class SearchContext:
         assert isinstance(self.config, kind)
         return self.config
 
+    def drawn(self, seed: int) -> "SearchContext":
+        """Return the same with the weights that :func:`search_context` draws by another seed."""
+        torch.manual_seed(seed)
+        model = resize(build_model(self.spec), self.graph, self.widths).to(self.data.device)
+        return replace(self, model=model, seed=seed)
+
 
 def search_context(
     spec: ModelSpec,
@@ -107,7 +113,7 @@ def search_context(
     key = {
         "step": "search",
         "model": spec.model_dump(mode="json"),
-        "recipe": config.model_dump(mode="json"),
+        "recipe": config.checkpoint_key(),
         "budget": str(budget),
         "seed": seed,
         "split": data.info.fingerprint,

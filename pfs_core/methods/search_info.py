@@ -45,10 +45,15 @@ class SearchInfo(ResultFile):
     """Epoch whose gates were chosen (``pfs`` only)."""
     kept_step: int | None = None
     """Step whose gates were chosen (``pfs`` only)."""
+    kept_epochs: tuple[int, ...] = ()
+    """In place of ``kept_epoch`` where a search has several draws: one epoch per draw, as the history counts them."""
+    kept_steps: tuple[int, ...] = ()
+    """In place of ``kept_step`` where a search has several draws: one step per draw, as the history counts them."""
     steps: int | None = None
-    """Number of steps of the search (``pfs`` only)."""
+    """Number of steps of the search, of all draws together (``pfs`` only)."""
     validation_accuracy: float | None = None
-    """Validation accuracy of the gated (``pfs``), trained (``network_slimming``) or cut network (``amc``)."""
+    """Validation accuracy of the gated (``pfs``; mean of the draws), trained (``network_slimming``) or cut network
+    (``amc``)."""
     nonzero: float | None = None
     """Share of the chosen gates that are above 0 (``pfs`` only)."""
     pretrained_accuracy: float | None = None

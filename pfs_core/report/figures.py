@@ -118,20 +118,23 @@ def search_curves(ax: Axes, results: Results) -> str:
     """Mean gate, non-zero fraction and validation accuracy over the search."""
     info, history = results.search, results.search_history
     unit = info.config.history_axis
-    kept = info.kept_step if unit == "step" else info.kept_epoch
+    one, each = (info.kept_step, info.kept_steps) if unit == "step" else (info.kept_epoch, info.kept_epochs)
+    kept = [place for place in each or (one,) if place is not None]
     assert info.target_ratio is not None
-    assert kept is not None
+    assert kept
     for column, label in (("mean_gate", "mean gate"), ("nonzero", "non-zero gates"), ("val_accuracy", "val. accuracy")):
         ax.plot(history[unit], history[column], marker=".", label=label)
     ax.axhline(info.target_ratio, color="#808080", linewidth=1, linestyle=":", label="target ratio")
-    ax.axvline(kept, color=INK, linewidth=1, linestyle="--", label="kept")
+    for place in kept:
+        ax.axvline(place, color=INK, linewidth=1, linestyle="--", label="kept" if place == kept[0] else None)
     _along(ax, f"{unit} of the search")
     ax.set_ylim(0, 1.02)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
     first, last = history.iloc[0], history.iloc[-1]
     return (
         f"Over the search the mean gate goes from {first.mean_gate:.2f} to {last.mean_gate:.2f}, the non-zero "
-        f"gates to {last.nonzero:.0%} (target {info.target_ratio:.0%}); those of {unit} {kept} are kept."
+        f"gates to {last.nonzero:.0%} (target {info.target_ratio:.0%}); those of {unit} "
+        f"{', '.join(map(str, kept))} are kept."
     )
 
 

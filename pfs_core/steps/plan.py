@@ -95,17 +95,18 @@ def plan(request: CompressRequest) -> Plan:
     rate = training_rate(build_model(spec), shape, classes, retrain, device)
     share = Budget.from_text(request.budgets[0]).fraction(dense.macs)
     counts = ", ".join(f"{rows[part]:,} {part}" for part in PARTS)
-    epochs = getattr(search, "epochs", 0)
+    epochs, draws = getattr(search, "epochs", 0), getattr(search, "draws", 1)
     batch = retrain.batch_size // retrain.accumulate
     memory = batch * rate.bytes_per_image + 4 * dense.params * _STATES
     _check_memory(memory, memory_size(device), batch, spec)
-    searched = rows["train"] * epochs * expanded.macs / dense.macs
+    searched = rows["train"] * draws * epochs * expanded.macs / dense.macs
+    length = f"{draws} x {epochs}" if draws > 1 else str(epochs)
     trained = rows["train"] + (rows["validation"] if retrain.train_on_validation else 0)
     steps = [
         PlannedStep("split", f"{counts} of {classes} classes", _STARTING),
         PlannedStep(
             "search",
-            f"{search.method}, {epochs} epochs at {expanded.macs / dense.macs:.2f}x the MACs",
+            f"{search.method}, {length} epochs at {expanded.macs / dense.macs:.2f}x the MACs",
             _STARTING + searched / rate.images,
         ),
         PlannedStep("extract", f"{request.budgets[0]} of {dense.macs:,} MACs", _STARTING),

@@ -189,6 +189,19 @@ def test_the_shares_of_the_gates_are_those_of_the_last_gates(results):
     assert kept.open == pytest.approx((values > 0.95).mean())
 
 
+def test_the_report_of_several_draws_says_what_it_took_of_each(results, tmp_path):
+    rows = results.search_history.assign(draw=1)
+    history = pd.concat([rows, rows.assign(draw=2, epoch=rows.epoch + 2, step=rows.step + 24)])
+    kept = {"kept_epoch": None, "kept_step": None, "kept_epochs": (2, 3), "kept_steps": (24, 36)}
+    config = results.search.config.updated({"draws": 2}, "search")
+    search = results.search.model_copy(update={"config": config, **kept})
+    write_report(dataclasses.replace(results, search=search, search_history=history), tmp_path / "report")
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert "those of epoch 2, 3 are kept" in html
+    assert "2 epochs on each of 2 draws of random weights, target ratio 0.5; gates of epochs 2, 3 sorted" in html
+    assert "search.draws=2" in html
+
+
 @pytest.mark.parametrize(("paper", "ink"), [((255, 255, 255), (0x1B,) * 3), ((0x16,) * 3, (0xEE,) * 3)])
 def test_numbers_can_be_read_on_every_share(paper, ink):
     for share in np.linspace(0, 1, 11):

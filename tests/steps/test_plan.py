@@ -89,3 +89,9 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would_go_on_from(tmp_path, mo
     assert main(["run", "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "goes on in pfs-runs/begun, where this run was stopped"
     assert main(["run", "--dry-run", "--budget", "macs=0.001"]) == 2
+
+
+def test_a_search_of_several_draws_takes_as_many_times_as_long():
+    one, three = (plan(request(search_settings={"draws": draws})).steps[1] for draws in (1, 3))
+    assert three.what == one.what.replace("pfs, ", "pfs, 3 x ")
+    assert three.seconds - 2.0 == pytest.approx(3 * (one.seconds - 2.0))

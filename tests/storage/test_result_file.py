@@ -75,6 +75,7 @@ SEARCH = {
         "gamma": 0.5,
         "target_ratio": None,
         "pretrain_epochs": 0,
+        "draws": 1,
         "compile": False,
         "evaluate_every": None,
         "settled": None,

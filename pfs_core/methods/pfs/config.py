@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from pfs_core.methods.config import MethodConfig
 
@@ -29,6 +29,8 @@ class PfsConfig(MethodConfig):
     pretrain_epochs: int = Field(default=0, ge=0)
     """Epochs of training before the search, as in Network Slimming but without its penalty; 0 searches on random
     weights, as the paper does."""
+    draws: int = Field(default=1, ge=1)
+    """Draws of the random weights on which gates are learned in turn; the sorted gates of each group are averaged."""
     compile: bool = False
     """Use torch.compile (with CUDA graphs on a GPU): faster steps after some minutes of compiling."""
     evaluate_every: int | None = Field(default=None, ge=1)
@@ -39,17 +41,33 @@ class PfsConfig(MethodConfig):
     settled_evaluations: int = Field(default=3, ge=1)
     """Number of consecutive evaluations at which the structure must have settled for the search to end."""
 
+    @field_validator("draws")
+    @classmethod
+    def _of_random_weights(cls, draws: int, info: ValidationInfo) -> int:
+        if draws > 1 and info.data.get("pretrain_epochs"):
+            raise ValueError("must be 1 where pretrain_epochs trains the weights")
+        return draws
+
     @property
     def history_axis(self) -> str:
         """``step`` if the search is evaluated within its epochs, else ``epoch``."""
         return "step" if self.evaluate_every else "epoch"
 
+    def checkpoint_key(self) -> dict[str, Any]:
+        """The settings, without ``draws`` where there is one: a search from before there were several goes on."""
+        return self.model_dump(mode="json", exclude={"draws"} if self.draws == 1 else set())
+
 
 def describe(info: "SearchInfo", last: Mapping[str, Any]) -> str:
     """Describe the search for the report, from ``search.json`` and the last row of the history."""
-    epochs = info.config_as(PfsConfig).epochs
-    early = f" (ended in epoch {last['epoch']}: the structure had settled)" if last["epoch"] < epochs else ""
+    config = info.config_as(PfsConfig)
+    if config.draws > 1:
+        return (
+            f"{config.epochs} epochs on each of {config.draws} draws of random weights, target ratio "
+            f"{info.target_ratio}; gates of epochs {', '.join(map(str, info.kept_epochs))} sorted and averaged"
+        )
+    early = f" (ended in epoch {last['epoch']}: the structure had settled)" if last["epoch"] < config.epochs else ""
     return (
-        f"{epochs} epochs{early} on frozen random weights, target ratio {info.target_ratio}; "
+        f"{config.epochs} epochs{early} on frozen random weights, target ratio {info.target_ratio}; "
         f"gates of epoch {info.kept_epoch} (step {info.kept_step}) kept"
     )
