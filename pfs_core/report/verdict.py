@@ -14,9 +14,10 @@ def verdict(results: Results) -> list[str]:
     """Return the run in a few lines.
 
     The first ones are about time and size against the dense network, accuracy, and whether the budget was met. Where
-    the network is not faster, its latency in doubt, or nothing can be said of the search, there are more.
+    the uniform network was trained too, one says whether the search paid. Where the network is not faster, its latency
+    in doubt, or nothing can be said of the search, there are more.
     """
-    lines = [_gain(results), _accuracy(results), _met(results.structure), _how(results)]
+    lines = [_gain(results), _accuracy(results), _met(results.structure), _how(results), *_search_gain(results)]
     ratio = results.quoted.ratios_to_dense["pruned"]
     if ratio.verdict != "faster":
         usual = 16 if "avx512f" in results.latency.machine.flags else 8
@@ -38,10 +39,33 @@ def _gain(results: Results) -> str:
 def _accuracy(results: Results) -> str:
     """The accuracy against that of the dense network, or by itself where that was not trained."""
     if results.dense:
-        change, (low, high) = accuracy_difference(results.pruned, results.dense)
-        return f"accuracy {100 * change:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}] against the dense network"
+        return f"accuracy {_points(accuracy_difference(results.pruned, results.dense))} against the dense network"
     low, high = results.pruned.test_accuracy_interval
     return f"accuracy {results.pruned.test_accuracy:.2%} [{low:.2%}, {high:.2%}]; the dense network was not trained"
+
+
+def _search_gain(results: Results) -> list[str]:
+    """Return what the search was worth against uniform widths of the same budget, where such a network was trained.
+
+    Nothing is said where the search chose these widths itself.
+    """
+    uniform = results.metrics.get("uniform")
+    if uniform is None or results.structure.widths == results.structures["uniform"].widths:
+        return []
+    difference = accuracy_difference(results.pruned, uniform)
+    low, high = difference[1]
+    told = "it cannot be told whether the search paid"
+    if low > 0:
+        told = "the search paid"
+    elif high < 0:
+        told = "the search did not pay"
+    return [f"{told}: accuracy {_points(difference)} against uniform widths of the same budget"]
+
+
+def _points(difference: tuple[float, Interval]) -> str:
+    """A difference of accuracies with its interval, e.g. "+0.4 points [-0.3, +1.1]"."""
+    change, (low, high) = difference
+    return f"{100 * change:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _met(structure: Structure) -> str:

@@ -74,6 +74,38 @@ def test_newcombes_example():
     assert (round(change, 4), round(low, 4), round(high, 4)) == (0.2, 0.0524, 0.3339)
 
 
+def with_uniform(results, right, images=1000, **changes):
+    """The results with a trained uniform network and accuracies of ``right`` images, pruned and uniform."""
+    trained = {}
+    for network, count in zip(("pruned", "uniform"), right, strict=True):
+        tested = Accuracy(count, images)
+        trained[network] = results.pruned.model_copy(update={**vars(tested), "network": network})
+    return dataclasses.replace(results, metrics={**results.metrics, **trained}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        ((900, 800), "the search paid: accuracy +10.0 points [+6.9, +13.1] against uniform widths of the same budget"),
+        ((800, 900), "the search did not pay: accuracy -10.0 points [-13.1, -6.9] against uniform"),
+        ((805, 800), "it cannot be told whether the search paid: accuracy +0.5 points [-3.0, +4.0] against uniform"),
+    ],
+)
+def test_whether_the_search_paid_is_told_by_the_interval(results, right, said):
+    (line,) = [line for line in verdict(with_uniform(results, right)) if "the search" in line]
+    assert line.startswith(said)
+
+
+def test_nothing_is_said_of_a_search_that_no_uniform_network_is_beside(results):
+    assert not any("against uniform widths" in line for line in verdict(results))
+
+
+def test_a_network_is_not_compared_with_itself(results):
+    same = results.structure.model_copy(update={"widths": results.structures["uniform"].widths})
+    found = with_uniform(results, (900, 800), structures={**results.structures, "pruned": same})
+    assert not any("against uniform widths" in line for line in verdict(found))
+
+
 class Accuracy:
     """A test accuracy with Wilson's interval."""
 
