@@ -10,14 +10,19 @@ was; several processes may share the folder if their seeds differ. `collect` add
 Parquet file, one row per cell, and `table` prints what that file has.
 
 --scale shrinks every training: its images and its epochs are multiplied by the square root of it (at least 1 epoch).
-The search is never shrunk: on fewer images it takes more epochs, so that its steps stay the same. --search-scale
-shrinks it after all, to try this command. The cell pfs_pretrained learns the gates on trained weights in place of
-random ones. --docs puts each table between the marks <!-- paper: EXPERIMENT SCALE --> and <!-- end --> of a page, which
-must be there.
+The search is never shrunk: on fewer images it takes more epochs, so that it has no fewer steps. --search-scale shrinks
+it after all, to try this command. The cell pfs_pretrained learns the gates on trained weights in place of random ones.
+--docs puts each table between the marks <!-- paper: EXPERIMENT SCALE --> and <!-- end --> of a page, which must be
+there.
+
+The cells torch_pruning_quarter and torch_pruning_whole are what a user may do instead: they prune the trained network
+of the cell dense, which is run first where it is missing, by Torch-Pruning's group norms to the same MACs, and
+fine-tune it at a tenth of the rate for a quarter of the dense network's epochs, and for as many.
 """
 
 import argparse
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +30,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from paper_tables import collect, load_results, put, tables
+from paper_tables import COSTS, collect, load_results, put, tables
+from safetensors.torch import save_file
 
 from pfs_core.config.recipes import recipe
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import split_dataset
+from pfs_core.data.split_info import SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.latency.machine import machine
 from pfs_core.methods.amc.config import AmcConfig
@@ -38,13 +45,19 @@ from pfs_core.methods.network_slimming.config import NetworkSlimmingConfig
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.registry import METHODS, method_config
 from pfs_core.methods.run import search
+from pfs_core.nn.weights import weights_of
+from pfs_core.runtime.cost import StageCost
 from pfs_core.runtime.progress import user_errors
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import COMPLETE, publish, write_json
 from pfs_core.structure import FILES, Structure, unexpanded_graph
+from pfs_core.structure.inherited_weights import FILE as INHERITED
 from pfs_core.structure.references import dense
-from pfs_core.training.retrain import retrain
+from pfs_core.training.metrics import TrainingMetrics
+from pfs_core.training.retrain import load_model, retrain
 
+FINE_TUNING_RATE = 0.01
+"""Learning rate of fine-tuning: that of Torch-Pruning's own experiments, a tenth of the one from scratch."""
 SPARSITY = {"resnet20": 1e-5, "resnet56": 1e-5, "vgg16": 1e-4}
 """The weight of Network Slimming's penalty."""
 
@@ -72,7 +85,9 @@ EXPERIMENTS = {
     **{f"{network}-{share}": Experiment(network, share) for network in SPARSITY for share in (0.7, 0.3)},
 }
 PRETRAINED = "pfs_pretrained"
-CELLS = ("dense", *METHODS, PRETRAINED)
+FINE_TUNED = {"torch_pruning_quarter": 0.25, "torch_pruning_whole": 1.0}
+"""Cells of Torch-Pruning, with the share of the dense network's epochs that they fine-tune for."""
+CELLS = ("dense", *METHODS, PRETRAINED, *FINE_TUNED)
 
 
 def main() -> None:
@@ -154,29 +169,63 @@ def run(experiment: str, method: str, seed: int, scale: float, search_scale: flo
     """Choose a structure and train it; ``folder`` gets ``gates``, ``structures`` and ``model``."""
     what, part = EXPERIMENTS[experiment], math.sqrt(scale)
     budget, spec = Budget(target=what.share), ModelSpec(name=what.network)
-    if not (folder / "machine.json").exists():
-        folder.mkdir(exist_ok=True)
-        about = {"cpu": machine()["cpu"], "threads": torch.get_num_threads(), "torch": torch.__version__}
-        write_json(folder / "machine.json", about)
+    changes = {"epochs": shrunk(what.epochs, part), "scratch_b": what.scratch_b}
+    initial = None
+    if method in FINE_TUNED and not (folder.with_name("dense") / "model" / COMPLETE).exists():
+        run(experiment, "dense", seed, scale, search_scale, split, folder.with_name("dense"))
+    note_machine(folder)
     if method == "dense":
         structure = dense(unexpanded_graph(spec), budget, model=spec)
+    elif method in FINE_TUNED:
+        if not (folder / "structures" / COMPLETE).exists():
+            prune_dense(folder.with_name("dense") / "model", folder / "structures", budget)
+        structure = Structure.load(folder / "structures" / FILES["pruned"])
+        initial = folder / "structures" / INHERITED
+        epochs = shrunk(FINE_TUNED[method] * what.epochs, part)
+        changes = {"epochs": epochs, "scratch_b": False, "start": "inherited", "lr": FINE_TUNING_RATE}
     else:
         if not (folder / "gates" / COMPLETE).exists():
-            search(spec, split, folder / "gates", budget, settings(method, what, part, search_scale), seed)
+            rows = SplitInfo.load(split / "split.json").rows["train"]
+            search(spec, split, folder / "gates", budget, settings(method, what, part, search_scale, rows), seed)
         if not (folder / "structures" / COMPLETE).exists():
             extract_structures(folder / "gates", folder / "structures", budget, recipe("cifar-official").extract)
         structure = Structure.load(folder / "structures" / FILES["pruned"])
     if not (folder / "model" / COMPLETE).exists():
-        changes = {"epochs": shrunk(what.epochs, part), "scratch_b": what.scratch_b}
-        retrain(structure, split, folder / "model", recipe("cifar-official").retrain.updated(changes, "retrain"), seed)
+        config = recipe("cifar-official").retrain.updated(changes, "retrain")
+        retrain(structure, split, folder / "model", config, seed, initial=initial)
 
 
-def settings(method: str, what: Experiment, part: float, search_scale: float) -> MethodConfig:
-    """The method's own settings: its trainings are shrunk, its search is not."""
+def note_machine(folder: Path) -> None:
+    """Write down in ``folder`` what a cell is started on."""
+    if not (folder / "machine.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {"cpu": machine()["cpu"], "threads": torch.get_num_threads(), "torch": torch.__version__}
+        write_json(folder / "machine.json", about)
+
+
+def prune_dense(model: Path, out: Path, budget: Budget) -> None:
+    """Prune a trained network by group norms; ``out`` gets the structure, its weights and ``cost.json``."""
+    from group_norm import prune_to  # needs torch-pruning, which the other cells do without
+
+    network, whole = load_model(model)
+    started, processors = time.perf_counter(), time.process_time()
+    structure = prune_to(network, whole.model, budget)
+    seconds, processors = time.perf_counter() - started, time.process_time() - processors
+    cost = StageCost(seconds=seconds, device_seconds=processors, forward_images=0, backward_images=0)
+    trained = TrainingMetrics.load(model / "metrics.json").cost["retrain"]
+    with publish(out, "structure") as folder:
+        structure.save(folder / FILES["pruned"])
+        save_file(weights_of(network), folder / INHERITED)
+        write_json(folder / COSTS, {"pretrain": trained.model_dump(), "search": cost.model_dump()})
+
+
+def settings(method: str, what: Experiment, part: float, search_scale: float, rows: int) -> MethodConfig:
+    """The method's own settings: its trainings are shrunk, its search on ``rows`` images has no fewer steps."""
     usual = method_config(recipe("cifar-official"), {"method": "pfs" if method == PRETRAINED else method})
     changes: dict[str, Any] = {}
     if isinstance(usual, PfsConfig):
-        changes["epochs"] = shrunk(usual.epochs, search_scale / part)
+        whole, here = (math.ceil(count / usual.batch_size) for count in (round(rows / part), rows))  # steps an epoch
+        changes["epochs"] = max(1, math.ceil(search_scale * usual.epochs * whole / here))
     if isinstance(usual, TrainedConfig):
         changes["epochs"] = shrunk(what.epochs, part)
     if isinstance(usual, NetworkSlimmingConfig):
@@ -189,7 +238,7 @@ def settings(method: str, what: Experiment, part: float, search_scale: float) ->
     return usual.updated(changes, "search")
 
 
-def shrunk(count: int, part: float) -> int:
+def shrunk(count: float, part: float) -> int:
     """``count`` times ``part``, at least 1."""
     return max(1, round(count * part))
 

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from pfs_core.structure import Structure
 KEY = ("experiment", "scale", "method", "seed")
 """What a cell is known by."""
 BASE = re.compile(r"(?P<experiment>.+)-scale(?P<scale>.+)-seed(?P<seed>\d+)")
+COSTS = "cost.json"
+"""In a ``structures`` folder: what it took to choose the structure, where no search says so."""
 COST = ("seconds", "device_seconds", "forward_images", "backward_images")
 
 
@@ -31,18 +33,25 @@ def collect(out: Path, results: Path) -> None:
     rows = [row(done.parents[1]) for done in sorted(out.glob(f"*-seed*/*/model/{COMPLETE}"))]
     if not rows:
         raise UserError(f"{out} has no trained network yet; make one with: python benchmarks/paper.py run --out {out}")
+    add_rows(results, rows, KEY)
+
+
+def add_rows(results: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> None:
+    """Add rows to a Parquet file, in place of those with the same ``key``."""
     frame = pd.DataFrame(rows)
     if results.exists():
-        frame = pd.concat([pd.read_parquet(results), frame]).drop_duplicates(list(KEY), keep="last")
+        frame = pd.concat([pd.read_parquet(results), frame]).drop_duplicates(list(key), keep="last")
     aside = results.with_name(f".{os.getpid()}-{results.name}")
-    frame.sort_values(list(KEY)).to_parquet(aside, index=False)
+    frame.sort_values(list(key)).to_parquet(aside, index=False)
     aside.replace(results)
 
 
-def load_results(results: Path) -> pd.DataFrame:
-    """The rows of a file that :func:`collect` wrote; UserError where there is none."""
+def load_results(results: Path, command: str = "paper.py") -> pd.DataFrame:
+    """The rows of a file that ``command collect`` wrote; UserError where there is none."""
     if not results.exists():
-        raise UserError(f"{results} is not there; make it with: python benchmarks/paper.py collect --results {results}")
+        raise UserError(
+            f"{results} is not there; make it with: python benchmarks/{command} collect --results {results}"
+        )
     return pd.read_parquet(results)
 
 
@@ -51,8 +60,7 @@ def row(folder: Path) -> dict[str, Any]:
     base = BASE.fullmatch(folder.parent.name)
     assert base
     metrics, structure = read_json(folder / "model" / "metrics.json"), Structure.load(folder / "model/structure.json")
-    searched = read_json(folder / "gates" / "search.json") if (folder / "gates").exists() else {"cost": {}}
-    cost = searched["cost"]
+    cost = stage_costs(folder)
     stages = {f"{stage}_{key}": cost.get(stage, {}).get(key, 0.0) for stage in ("pretrain", "search") for key in COST}
     return {
         "experiment": base["experiment"],
@@ -67,17 +75,25 @@ def row(folder: Path) -> dict[str, Any]:
         "params": metrics["params"],
         "dense_macs": structure.reference.macs,
         "retrain_seconds": metrics["seconds"],
+        "retrain_device_seconds": metrics["cost"]["retrain"]["device_seconds"],
         **stages,
-        "search_steps": search_steps(folder / "gates", searched),
+        "search_steps": search_steps(folder / "gates"),
         "kept": json.dumps(kept_shares(structure)),
         "pfs_version": metrics["pfs_version"],
         **read_json(folder / "machine.json"),
     }
 
 
-def search_steps(gates: Path, searched: dict[str, Any]) -> int:
+def stage_costs(folder: Path) -> dict[str, dict[str, float]]:
+    """What it took to choose the structure of a cell, by stage; nothing for the dense network."""
+    if (searched := folder / "gates" / "search.json").exists():
+        return dict(read_json(searched)["cost"])
+    return dict(read_json(folder / "structures" / COSTS)) if (folder / "structures").exists() else {}
+
+
+def search_steps(gates: Path) -> int:
     """How many steps the gates were learned for; 0 for methods that learn none."""
-    if searched.get("method") != "pfs":
+    if not gates.exists() or read_json(gates / "search.json")["method"] != "pfs":
         return 0
     return int(pq.read_table(gates / "history.parquet", columns=["step"])["step"].to_pylist()[-1])
 
@@ -97,34 +113,39 @@ def tables(frame: pd.DataFrame, order: Sequence[str]) -> dict[str, str]:
 
 
 def methods(found: pd.DataFrame, order: Sequence[str]) -> list[str]:
-    """A row a method."""
+    """A row a method. Times are of processors or GPUs; of cells that lack one, the column is empty."""
     first = found.iloc[0]
     machines = ", ".join(sorted({f"{c.cpu}, {c.threads} thread(s), torch {c.torch}" for c in found.itertuples()}))
+    steps = found.search_steps[found.search_steps > 0]
     lines = [
-        f"{first.experiment}, scale {first.scale:g}: {first.train_rows:,} images, {_epochs(found)}, "
-        f"{found.search_steps.max():,} steps of the gate search, n = {_seeds(found)}; {machines}, {first.precision}",
+        f"{first.experiment}, scale {first.scale:g}: {first.train_rows:,} images, {_range(found.epochs, 'epochs')}, "
+        f"{_range(steps, 'steps')} of the gate search, n = {_seeds(found)}; {machines}, {first.precision}",
         "",
-        "| method | test accuracy | by seed | spread | MACs | parameters | search, s | before it, s | cost, PFS = 1 |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| method | n | test accuracy | by seed | spread | MACs | parameters "
+        "| search, s | before it, s | cost, PFS = 1 | all with training, s |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     whole = found.assign(cost=found.pretrain_device_seconds + found.search_device_seconds)
     pfs = whole[whole.method == "pfs"].cost.mean()
     for method in [method for method in order if method in set(found.method)]:
         of = whole[whole.method == method].sort_values("seed")
         accuracy, spread = of.test_accuracy, f"{of.test_accuracy.std():.2%}" if len(of) > 1 else ""
-        searched, before = of.search_device_seconds.mean(), of.pretrain_device_seconds.mean()
+        costs = [of.search_device_seconds.mean(), of.pretrain_device_seconds.mean()]
+        times = [f"{seconds:,.0f}" for seconds in costs] if of.cost.mean() >= 1 else ["", ""]
+        ratio = f"{of.cost.mean() / pfs:.1f}" if of.cost.mean() >= 1 and pfs > 0 else ""
+        total = (of.cost + of.get("retrain_device_seconds", float("nan"))).mean(skipna=False)  # older rows lack it
         lines.append(
-            f"| {method} | {accuracy.mean():.2%} | {', '.join(f'{a:.2%}' for a in accuracy)} | {spread} "
-            f"| {of.macs.mean() / of.dense_macs.iloc[0]:.1%} | {of.params.mean():,.0f} | "
-            + (f"{searched:,.0f} | {before:,.0f} | {of.cost.mean() / pfs:.1f} |" if of.cost.mean() >= 1 else "| | |")
+            f"| {method} | {len(of)} | {accuracy.mean():.2%} | {', '.join(f'{a:.2%}' for a in accuracy)} | {spread} "
+            f"| {of.macs.mean() / of.dense_macs.iloc[0]:.1%} | {of.params.mean():,.0f} | {times[0]} | {times[1]} "
+            f"| {ratio} | {'' if np.isnan(total) else f'{total:,.0f}'} |"
         )
     return lines
 
 
-def _epochs(found: pd.DataFrame) -> str:
-    """Epochs of the dense network, or of the others, and what they became under scratch-B."""
-    counts = sorted(set(found.epochs))
-    return f"{counts[0]} epochs" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} epochs"
+def _range(counts: pd.Series, what: str) -> str:
+    """How many: one number, or the least and the most (of epochs, what scratch-B made of the dense network's)."""
+    ends = dict.fromkeys([counts.min(), counts.max()]) if len(counts) else [0]
+    return f"{' to '.join(f'{count:,.0f}' for count in ends)} {what}"
 
 
 def _seeds(found: pd.DataFrame) -> str:

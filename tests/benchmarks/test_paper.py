@@ -1,41 +1,22 @@
 """The paper's comparison as a command: small, stopped, gone on with, and as tables."""
 
-import contextlib
-import importlib
-import io
 import json
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file
 
+from tests.benchmarks.scripts import ROOT, called, module
 from tests.data.folders import images, png, write
 
-ROOT = Path(__file__).parents[2]
 SCALE = "1e-05"
 SMALL = ("--scale", SCALE, "--search-scale", "1e-3")
 
 
-def module():
-    """``benchmarks/paper.py``, which finds its tables beside it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        return importlib.import_module("paper")
-
-
 def paper(*arguments):
-    """What its ``main`` does with these arguments, as of a process that has ended."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["paper.py", *map(str, arguments)])
-        try:
-            module().main()
-        except SystemExit as ended:
-            code = ended.code
-    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+    return called("paper", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +50,7 @@ def test_a_cell_is_a_row_with_its_machine(out):
     assert (rows.loc[["uniform", "pfs"], "macs"] <= 0.5 * rows.dense_macs.iloc[0]).all()
     assert rows.loc["dense", "macs"] == rows.dense_macs.iloc[0]
     assert rows.search_forward_images["pfs"] > 0
-    assert rows.search_steps.to_dict() == {"dense": 0, "uniform": 0, "pfs": 3}
+    assert rows.search_steps.to_dict() == {"dense": 0, "uniform": 0, "pfs": 2}  # a thousandth of 1,410
     for folder in (out / f"resnet20-scale{SCALE}-seed0" / method for method in rows.index):
         assert json.loads((folder / "machine.json").read_text())["threads"] == rows.threads[folder.name]
 
@@ -127,10 +108,57 @@ def test_a_cell_that_is_collected_again_stays_one_row(out):
     assert len(collected(out)) == 3
 
 
-def test_a_search_is_never_shrunk():
-    experiment = module().EXPERIMENTS["resnet20"]
-    whole, small = (module().settings("pfs", experiment, part, 1.0).epochs for part in (1.0, 0.2))
-    assert small == whole / 0.2  # as many steps on a fifth of the images
+@pytest.mark.parametrize("part", [0.2, 0.1, 0.2236, 10 / 12, 1.0])
+def test_a_search_is_never_shrunk(part):
+    """Of 12 epochs with 10/12 of the images, which has 293 steps an epoch, four of the 3,520 steps would be missing."""
+    experiment, rows = module("paper").EXPERIMENTS["resnet20"], round(45_000 * part)
+    config = module("paper").settings("pfs", experiment, part, 1.0, rows)
+    steps = -(-rows // config.batch_size)
+    assert 3520 <= steps * config.epochs < 3520 + steps
+    assert module("paper").settings("amc", experiment, part, 1.0, rows).episodes == 800
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(out):
+    """What Torch-Pruning's two cells came to, in a folder that has no dense network yet."""
+    arguments = ("--data", out.parent / "data", "--out", out.parent / "tuned", *SMALL, "--experiment", "resnet20-short")
+    done = paper("run", *arguments, "--methods", "torch_pruning_quarter", "torch_pruning_whole")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return collected(out.parent / "tuned").set_index("method")
+
+
+def test_torch_pruning_cuts_the_dense_network_to_the_same_macs(fine_tuned, out):
+    """At the network's own cell, which is trained first."""
+    assert set(fine_tuned.index) == {"dense", "torch_pruning_quarter", "torch_pruning_whole"}
+    tuned = fine_tuned.drop("dense")
+    assert (tuned.macs <= 0.5 * tuned.dense_macs).all()
+    assert (tuned.macs > 0.48 * tuned.dense_macs).all()
+    assert (tuned.pretrain_device_seconds == fine_tuned.retrain_device_seconds["dense"]).all()
+    assert (tuned.search_device_seconds > 0).all()
+    for method in tuned.index:
+        cell = out.parent / "tuned" / f"resnet20-short-scale{SCALE}-seed0" / method
+        recipe = json.loads((cell / "model" / "metrics.json").read_text())["recipe"]
+        assert (recipe["start"], recipe["lr"], recipe["scratch_b"]) == ("inherited", 0.01, False)
+
+
+def test_what_torch_pruning_leaves_is_a_part_of_the_dense_network(fine_tuned, out):
+    """The weights that fine-tuning starts from are those of the trained network, some channels short."""
+    base = out.parent / "tuned" / f"resnet20-short-scale{SCALE}-seed0"
+    whole = load_file(base / "dense" / "model" / "model.safetensors")
+    left = load_file(base / "torch_pruning_whole" / "structures" / "inherited.safetensors")
+    assert left.keys() == whole.keys()
+    for name in ("bn1.weight", "layer1.0.bn1.running_var", "fc.bias"):
+        assert set(left[name].tolist()) <= set(whole[name].tolist())
+    assert len(left["fc.bias"]) == 10
+
+
+def test_the_times_of_a_table_are_those_of_all_its_trainings(fine_tuned, out):
+    done = paper("table", "--results", out.parent / "tuned" / "results.parquet")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("| torch_pruning_whole |")]
+    row = fine_tuned.loc["torch_pruning_whole"]
+    total = row.pretrain_device_seconds + row.search_device_seconds + row.retrain_device_seconds
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert (cells[1], cells[-2], cells[-1]) == ("1", "", f"{total:,.0f}")  # without PFS nothing is relative to it
 
 
 def test_a_page_without_the_marks_is_left_alone(out, tmp_path):
