@@ -1,0 +1,112 @@
+"""How sure the gate search is: what its structure owes to the weights, to the order of the images, and to bf16.
+
+    python benchmarks/certainty.py run --dataset DATASET --out DIR --weights 0 1 2 3 4
+    python benchmarks/certainty.py run --dataset DATASET --out DIR --weights 1 2 3 4 --orders 0
+    python benchmarks/certainty.py run --dataset DATASET --out DIR --weights 0 --orders 1 2 3 4
+    python benchmarks/certainty.py collect --out DIR --results FILE
+    python benchmarks/certainty.py table --results FILE [--docs PAGE]
+
+A cell is one search: gates on weights that one seed draws, with the images in an order that another draws, in one
+number format (--precision). Without --orders both seeds are the same, as in a run of `pfs search`. Cells can be run in
+any order and on several machines; what is done in --out is not done again, and what was stopped resumes where it was.
+`collect` adds the finished cells to a Parquet file, one row per cell, and `table` prints what that file has; --docs
+puts it between the marks <!-- paper: certainty NETWORK BUDGET IMAGES EPOCHS --> and <!-- end --> of a page. Several
+processes may share --out if their cells differ, once the first has made the split.
+
+The structures of several draws (`search.draws`) are made of the cells whose seeds are the same, since a search of K
+draws averages K of them: of 20 such cells there are 10 structures of 2 draws and 5 of 4.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from certainty_tables import collect, tables
+from paper import note_machine
+from paper_tables import load_results, put
+
+from pfs_core.config.overrides import recipe_for
+from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.data import load_split, split_dataset
+from pfs_core.methods.context import search_context
+from pfs_core.methods.gates_folder import write_gates
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.methods.registry import method_config, method_named
+from pfs_core.runtime.device import pick_device, resolve_precision
+from pfs_core.runtime.progress import user_errors
+from pfs_core.storage.artifacts import COMPLETE
+from pfs_core.training.checkpoints import Checkpoints
+
+
+def main() -> None:
+    """Run what is missing, collect what is done, or print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    run_parser = parts.add_parser("run", help="run the cells that are missing")
+    run_parser.add_argument("--dataset", required=True)
+    run_parser.add_argument("--out", type=Path, required=True)
+    run_parser.add_argument("--network", default="resnet20")
+    run_parser.add_argument("--budget", default="macs=0.5")
+    run_parser.add_argument("--weights", type=int, nargs="+", default=[0], help="seeds of the weights")
+    run_parser.add_argument("--orders", type=int, nargs="+", help="seeds of the order of the images")
+    run_parser.add_argument("--precision", nargs="+", default=["bf16"], choices=("bf16", "fp32"))
+    run_parser.add_argument("--recipe", default="cifar-official")
+    run_parser.add_argument("--epochs", type=int, help="of a search; the recipe's without")
+    collect_parser = parts.add_parser("collect", help="add the finished cells of a folder to a file of results")
+    collect_parser.add_argument("--out", type=Path, required=True)
+    table_parser = parts.add_parser("table", help="print the tables of a file of results")
+    for other in (collect_parser, table_parser):
+        other.add_argument("--results", type=Path, required=True)
+    table_parser.add_argument("--docs", type=Path)
+    a = parser.parse_args()
+    with user_errors():
+        if a.part == "run":
+            run_cells(a)
+        elif a.part == "collect":
+            collect(a.out, a.results)
+        else:
+            for mark, text in tables(load_results(a.results, "certainty.py")).items():
+                print(f"\n{text}")
+                if a.docs:
+                    put(a.docs, mark, text)
+
+
+def run_cells(a: argparse.Namespace) -> None:
+    """Run every cell that is asked for and not done."""
+    recipe = recipe_for(a.recipe, a.dataset)
+    if not (a.out / "split" / COMPLETE).exists():
+        split_dataset(a.dataset, a.out / "split", recipe.split)
+    for precision, weights, order in asked(a):
+        changes = {"precision": precision, **({"epochs": a.epochs} if a.epochs else {})}
+        config = method_config(recipe, changes)
+        assert isinstance(config, PfsConfig)
+        folder = a.out / f"{a.network}-{a.budget}-{config.epochs}epochs-{precision}" / f"weights{weights}-order{order}"
+        if not (folder / "gates" / COMPLETE).exists():
+            print(f"== {folder.parent.name} {folder.name}", flush=True)
+            note_machine(folder)
+            spec, budget = ModelSpec(name=a.network), Budget.from_text(a.budget)
+            learn(spec, a.out / "split", folder / "gates", budget, config, weights, order)
+
+
+def asked(a: argparse.Namespace) -> Iterator[tuple[str, int, int]]:
+    """Precision, seed of the weights and seed of the order of each cell."""
+    for precision in a.precision:
+        for weights in a.weights:
+            for order in a.orders or [weights]:
+                yield precision, weights, order
+
+
+def learn(spec: ModelSpec, split: Path, out: Path, budget: Budget, config: PfsConfig, weights: int, order: int) -> None:
+    """Search as :func:`pfs_core.methods.run.search` does, but for the two seeds; ``out`` gets the gates."""
+    data = load_split(split, pick_device())
+    context = search_context(spec, data, budget, config, weights, lambda key: Checkpoints(out, {**key, "order": order}))
+    with context.checkpoints as checkpoints:
+        found = method_named(config.method).run(replace(context, seed=order))
+    facts = {"precision": resolve_precision(config.precision, data.device), **found.facts}
+    write_gates(out, context, budget, replace(found, facts=facts))
+    checkpoints.clear()
+
+
+if __name__ == "__main__":
+    main()
