@@ -86,7 +86,15 @@ def test_one_draw_is_the_search_as_it_is(singles, digits, narrow, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (singles[0] / name).read_bytes()
 
 
-@pytest.mark.parametrize("stop", [10**9 + 4, 10**9 + 12, 2 * 10**9 + 1, 2 * 10**9 + 7])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param(10**9 + 4, marks=pytest.mark.slow),
+        10**9 + 12,  # the last step of the first draw
+        pytest.param(2 * 10**9 + 1, marks=pytest.mark.slow),
+        2 * 10**9 + 7,
+    ],
+)
 def test_a_search_goes_on_in_the_draw_where_it_was_stopped(two, digits, narrow, tmp_path, monkeypatch, stop):
     monkeypatch.setenv(SECONDS, "0")
     save, first, second = Checkpoints.save, [], []
