@@ -44,7 +44,7 @@ class Source:
         image_column: the name of the column of images if ``kind`` is ``parquet`` or ``arrow``.
         offset: int64 [N], where the bytes of each image begin in its file if ``kind`` is ``tar``, and those of its
             record batch if it is ``arrow``.
-        size: int64 [N], how many bytes these are.
+        size: int64 [N], how many bytes these are; 0 of an Arrow file with an index.
     """
 
     uri: str

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, Picture, pixels
-from pfs_core.data.formats.arrow import batch_images, schema_of
+from pfs_core.data.formats.arrow import ArrowFile
 from pfs_core.data.formats.parquet import encoded_images, open_file_of
 from pfs_core.errors import UserError
 from pfs_core.runtime.device import usable_cores
@@ -40,7 +40,7 @@ class Reader:
         self.storage = open_storage(source.uri)
         self._pool = ThreadPoolExecutor(_THREADS)
         self._parquet = lru_cache(maxsize=16)(self._open)
-        self._schema = lru_cache(maxsize=16)(lambda file: schema_of(self.storage, source.files[file]))
+        self._arrow = lru_cache(maxsize=16)(lambda file: ArrowFile(self.storage, source.files[file]))
 
     def _open(self, file: int) -> tuple[pq.ParquetFile, np.ndarray]:
         """Open a file, and find the first row of each of its row groups."""
@@ -79,9 +79,9 @@ class Reader:
     def _from_arrow(self, file: int, rows: np.ndarray) -> list[bytes | None]:
         assert self.source.offset is not None
         assert self.source.size is not None
-        entry, first = self.source.files[file], rows[0]
-        data = self.storage.read(entry, int(self.source.offset[first]), int(self.source.size[first]))
-        images = batch_images(data, self._schema(file), self.source.image_column)
+        first = rows[0]
+        place = int(self.source.offset[first]), int(self.source.size[first])
+        images = self._arrow(file).images(int(self.source.group[first]), *place, self.source.image_column)
         return [images[i] for i in self.source.row[rows].tolist()]
 
 

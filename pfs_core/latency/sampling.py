@@ -19,8 +19,8 @@ from pfs_core.nn.fuse import fuse_batchnorm
 from pfs_core.structure.blocks import fast_widths
 
 _LEAST, _MOST, _SECONDS = 5, 60, 0.7
-"""A network is timed this many times at least and at most, and for about this long in between. Those that reach the time
-before the most are slow ones, and of them a few runs are as sure as many of a quick one."""
+"""A network is timed this many times at least and at most, and for about this long in between: a few runs of a slow one
+are as sure as many of a quick one."""
 
 
 def draw_widths(

@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pyarrow import feather
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.open import open_source
+from pfs_core.data.reading import Reader, row_groups
 from pfs_core.errors import UserError
 from pfs_core.storage import open_storage
 from tests.data.folders import decoded, images, png
@@ -248,10 +250,35 @@ def test_a_broken_arrow_stream_is_refused(tmp_path, end):
     try:
         open_source(str(tmp_path / "data"))
     except UserError as error:
-        assert "test/data-00000-of-00001.arrow is no whole Arrow stream" in str(error)
+        assert "test/data-00000-of-00001.arrow is no whole Arrow file" in str(error)
         assert "\n" not in str(error)
     else:
         assert end == -5  # only the mark of the end is missing
+
+
+@pytest.mark.parametrize("compression", ["uncompressed", "lz4", "zstd"])
+def test_feather_has_the_rows_of_parquet(tmp_path, compression):
+    for folder in ("feather", "parquet"):
+        (tmp_path / folder).mkdir()
+    for part, rows in (("train", range(20)), ("test", range(20, 26))):
+        made = table(rows).replace_schema_metadata(features(label=["cat", "dog"]))
+        feather.write_feather(made, tmp_path / "feather" / f"{part}.feather", compression, chunksize=7)
+        pq.write_table(made, tmp_path / "parquet" / f"{part}.parquet")
+    arrow, parquet = (open_source(str(tmp_path / folder)) for folder in ("feather", "parquet"))
+    assert arrow.class_names == parquet.class_names == ["cat", "dog"]
+    assert arrow.labels.tolist() == parquet.labels.tolist()
+    assert arrow.is_test.tolist() == parquet.is_test.tolist()
+    written = [*range(20, 26), *range(20)]  # test comes before train
+    for rows in row_groups(arrow, np.arange(26)):
+        assert Reader(arrow).read(rows) == [PNGS[written[i]] for i in rows]
+
+
+def test_categories_in_feather_are_classes_by_name(tmp_path):
+    made = table(range(4))
+    made = made.set_column(1, "label", pa.array(["dog", "cat"] * 2).dictionary_encode())
+    feather.write_feather(made, tmp_path / "train.feather")
+    source = open_source(str(tmp_path))
+    assert [source.class_names[label] for label in source.labels] == ["dog", "cat"] * 2
 
 
 def test_a_missing_arrow_file_is_named(tmp_path):

@@ -1,9 +1,11 @@
-"""Hugging Face datasets as ``save_to_disk`` writes them: folders of Arrow streams, with ``state.json`` beside them.
+"""Arrow files: those of Hugging Face's ``save_to_disk``, and Feather or IPC files as pandas and polars write them.
 
-A ``DatasetDict`` is a folder of such folders, which are named like parts, with ``dataset_dict.json``.
+The first are bare streams with ``state.json`` beside them; a ``DatasetDict`` is a folder of such folders, which are
+named like parts, with ``dataset_dict.json``. The others begin with a magic number and end with an index.
 """
 
 import json
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -20,15 +22,67 @@ from pfs_core.errors import UserError
 from pfs_core.storage import Storage, open_file
 from pfs_core.storage.listing import Entry, Listing
 
-ARROW = r"\.arrow$"
+ARROW = r"\.(arrow|feather|ipc)$"
 """Pattern of the paths of the files of this format."""
 
 _ABOUT = r"(^|/)(state|dataset_info|dataset_dict)\.json$"
 _STATE = r"(^|/)state\.json$"
+_MAGIC = b"ARROW1\0\0"
 
 
-class _Stream(NamedTuple):
-    """The rows of a stream; of its record batches the number of rows, the place in the file and the bytes."""
+class ArrowFile:
+    """A file whose record batches are read one at a time.
+
+    Args:
+        storage: the dataset.
+        entry: the file in it.
+
+    Raises:
+        pyarrow.ArrowException, OSError, EOFError: it is no Arrow file.
+    """
+
+    def __init__(self, storage: Storage, entry: Entry) -> None:
+        self._storage, self._entry = storage, entry
+        self._file = pa.PythonFile(open_file(storage, entry), mode="r")
+        indexed = self._file.read(len(_MAGIC)) == _MAGIC
+        self._file.seek(0)
+        self._indexed = pa.ipc.open_file(self._file) if indexed else None
+        self.schema: pa.Schema = self._indexed.schema if self._indexed else pa.ipc.read_schema(self._file)
+
+    def batches(self) -> Iterator[tuple[pa.RecordBatch, int, int]]:
+        """Yield every record batch, with the place of its bytes in the file and their number; 0 and 0 in an index."""
+        if self._indexed:
+            for number in range(self._indexed.num_record_batches):
+                yield self._indexed.get_batch(number), 0, 0
+            return
+        messages = pa.ipc.MessageReader.open_stream(self._file)
+        while True:
+            start = self._file.tell()
+            try:
+                message = messages.read_next_message()
+            except StopIteration:
+                return
+            yield pa.ipc.read_record_batch(message, self.schema), start, self._file.tell() - start
+
+    def images(self, number: int, start: int, size: int, column: str) -> list[bytes | None]:
+        """Return the encoded images of a record batch.
+
+        Args:
+            number: which one it is, counted from 0.
+            start: the place of its bytes in the file, as :meth:`batches` says.
+            size: their number.
+            column: the name of the column of images.
+        """
+        if self._indexed:
+            batch = self._indexed.get_batch(number)
+        else:
+            message = pa.ipc.read_message(self._storage.read(self._entry, start, size))
+            batch = pa.ipc.read_record_batch(message, self.schema)
+        return encoded(pa.chunked_array([batch.column(column)]))
+
+
+class _Rows(NamedTuple):
+    """The rows of a file; of its record batches the number of rows, the place in the file and the bytes."""
 
     labels: Labels
     image: str
@@ -38,7 +92,7 @@ class _Stream(NamedTuple):
 
 
 def open_arrow(storage: Storage, files: Listing, config: SplitConfig) -> Source:
-    """Index the rows of all Arrow streams.
+    """Index the rows of all Arrow files.
 
     Args:
         storage: the dataset.
@@ -46,7 +100,7 @@ def open_arrow(storage: Storage, files: Listing, config: SplitConfig) -> Source:
         config: which columns have the images and the labels.
 
     Raises:
-        UserError: a file is no Arrow stream, a column is missing, or a label is out of range.
+        UserError: a file is not Arrow's, a column is missing, or a label is out of range.
     """
     streams = _data_files(storage, files)
     paths = streams.paths.to_pylist()
@@ -76,23 +130,6 @@ def open_arrow(storage: Storage, files: Listing, config: SplitConfig) -> Source:
     )
 
 
-def schema_of(storage: Storage, entry: Entry) -> pa.Schema:
-    """Read the schema of a stream."""
-    return pa.ipc.read_schema(pa.PythonFile(open_file(storage, entry), mode="r"))
-
-
-def batch_images(data: bytes, schema: pa.Schema, image: str) -> list[bytes | None]:
-    """Return the encoded images of a record batch.
-
-    Args:
-        data: its bytes in the stream.
-        schema: that of the stream.
-        image: the name of the column of images.
-    """
-    batch = pa.ipc.read_record_batch(pa.ipc.read_message(data), schema)
-    return encoded(pa.chunked_array([batch.column(image)]))
-
-
 def _data_files(storage: Storage, files: Listing) -> Listing:
     """Return the files that ``state.json`` names; where there is none, all but those of a cache."""
     named: list[str] = []
@@ -109,29 +146,21 @@ def _data_files(storage: Storage, files: Listing) -> Listing:
     return found
 
 
-def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -> _Stream:
-    """Read a stream once: its labels, and where its record batches are."""
+def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -> _Rows:
+    """Read a file once: its labels, and where its record batches are."""
     place = f"{storage.uri}/{entry.path}"
+    column, rows, offsets, sizes = [], [], [], []
     try:
-        stream = pa.PythonFile(open_file(storage, entry), mode="r")
-        schema = pa.ipc.read_schema(stream)
-        columns = find_columns(place, schema, config)
-        column, rows, offsets, sizes = [], [], [], []
-        messages = pa.ipc.MessageReader.open_stream(stream)
-        while True:
-            start = stream.tell()
-            try:
-                message = messages.read_next_message()
-            except StopIteration:
-                break
-            batch = pa.ipc.read_record_batch(message, schema)
+        opened = ArrowFile(storage, entry)
+        columns = find_columns(place, opened.schema, config)
+        for batch, start, size in opened.batches():
             column.append(batch.column(columns.label))
             rows.append(len(batch))
             offsets.append(start)
-            sizes.append(stream.tell() - start)
+            sizes.append(size)
     except (pa.ArrowException, OSError, EOFError) as e:
-        raise UserError(f"{place} is no whole Arrow stream: {str(e).splitlines()[0]}") from None
+        raise UserError(f"{place} is no whole Arrow file: {str(e).splitlines()[0]}") from None
     if not sum(rows):
         raise UserError(f"{place} holds no rows")
-    labels = labels_of(place, schema, columns.label, pa.chunked_array(column), held_out)
-    return _Stream(labels, columns.image, rows, offsets, sizes)
+    labels = labels_of(place, opened.schema, columns.label, pa.chunked_array(column), held_out)
+    return _Rows(labels, columns.image, rows, offsets, sizes)

@@ -264,6 +264,6 @@ def evaluate(
 def _line(row: dict[str, Any], steps: int, config: PfsConfig) -> str:
     epochs = f"{row['step'] / steps:.1f}" if config.evaluate_every else str(row["epoch"])
     return (
-        f"epoch {epochs}/{config.epochs}  loss {row['loss']:.3f}  open {row['nonzero']:.1%}  "
+        f"epoch {epochs}/{config.epochs}  loss {row['loss']:.3f}  open {row['nonzero']:.0%}  "
         f"moved {row['moved']:.1%}  val {row['val_accuracy']:.1%}"
     )
