@@ -4,6 +4,7 @@ python benchmarks/latency.py default   the default cut beside the paper's, at ha
 python benchmarks/latency.py table     dense, 1.25x and uniform at half the MACs, in every runtime that is installed
 python benchmarks/latency.py same      a network against itself, 20 times: how often the interval covers 1
 python benchmarks/latency.py more      a network against itself with a tenth more to do: how soon it is told apart
+python benchmarks/latency.py exporters a network from the file that is measured against that which is deployed
 python benchmarks/latency.py budget    the latency model's error, and how close a cut at latency=0.6 comes
 python benchmarks/latency.py searched --gates DIR    the same of gates that a search has learned
 """
@@ -11,6 +12,7 @@ python benchmarks/latency.py searched --gates DIR    the same of gates that a se
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,18 @@ from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import ExtractConfig, LatencyConfig
 from pfs_core.errors import UserError
+from pfs_core.export.onnx_file import write_onnx, write_onnx_quickly
 from pfs_core.latency import benchmark
 from pfs_core.latency.blocks import runtime_block
 from pfs_core.latency.learning import latency_model
 from pfs_core.latency.machine import machine
-from pfs_core.latency.networks import write_network
+from pfs_core.latency.networks import read_network, write_network
 from pfs_core.latency.protocol import loaded_and_interleaved, quiet
 from pfs_core.latency.results import Ratio
-from pfs_core.latency.runtimes import RUNTIMES, Run, missing
+from pfs_core.latency.runtimes import RUNTIMES, Run, missing, run_onnx
 from pfs_core.latency.statistics import paired_ratio
 from pfs_core.methods.gates_folder import load_gates
+from pfs_core.nn.fuse import fuse_batchnorm
 from pfs_core.steps.extraction import cut_structures, extract_structures
 from pfs_core.structure import Structure, unexpanded_graph
 from pfs_core.structure.budget_cut import equal_gates
@@ -54,7 +58,7 @@ GOAL = Budget(metric="latency", target=0.6)
 def main() -> None:
     """Run one of the parts and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["default", "table", "same", "more", "budget", "searched"])
+    parser.add_argument("part", choices=["default", "table", "same", "more", "exporters", "budget", "searched"])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--runtimes", nargs="+", default=[name for name in RUNTIMES if not missing(name)])
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, for a measurement")
@@ -65,7 +69,11 @@ def main() -> None:
     a = parser.parse_args()
     here = machine()
     print(f"{here['cpu']} ({', '.join(here['flags'])}), {here['cores']} cores, torch {here['torch']}\n")
-    {"default": default, "table": table, "same": same, "more": more, "budget": budget, "searched": searched}[a.part](a)
+    parts = {
+        "default": default, "table": table, "same": same, "more": more, "exporters": exporters, "budget": budget,
+        "searched": searched,
+    }  # fmt: skip
+    parts[a.part](a)
 
 
 def spec_of(name: str, stream: float | None = None) -> ModelSpec:
@@ -165,6 +173,28 @@ def more(a: argparse.Namespace) -> None:
             start = time.perf_counter()
             ratio = _pair(name, runtime, a.seconds, seed=0, extra=0.1)
             print(f"{name} in {runtime}: {_interval(ratio)}, {ratio.verdict}, {time.perf_counter() - start:.0f} s")
+
+
+def exporters(a: argparse.Namespace) -> None:
+    """The file of torch's older exporter, which is quickly made, against the file that a training writes."""
+    for name in a.networks:
+        spec = spec_of(name)
+        images = np.random.default_rng(a.seed).standard_normal((1, *spec.input_shape), dtype=np.float32)
+        with tempfile.TemporaryDirectory() as scratch, quiet(1):
+            folder = Path(scratch) / "network"
+            write_network(dense(unexpanded_graph(spec), HALF, model=spec), folder, a.seed)
+            network, files, took = read_network(folder), {}, {}
+            for kind in ("deployed", "measured"):
+                start, files[kind] = time.perf_counter(), folder / f"{kind}.onnx"
+                if kind == "deployed":
+                    write_onnx(network, spec.input_shape, files[kind])
+                else:
+                    write_onnx_quickly(fuse_batchnorm(network), torch.from_numpy(images), files[kind])
+                took[kind] = time.perf_counter() - start
+            loaders = {kind: partial(run_onnx, path, images, 1) for kind, path in files.items()}
+            samples, loads = loaded_and_interleaved(loaders, LatencyConfig(max_seconds=a.seconds), a.seed)
+        ratio = paired_ratio(samples["measured"], samples["deployed"], loads)
+        print(f"{name}: {_interval(ratio)}, written in {took['measured']:.1f} s instead of {took['deployed']:.1f} s")
 
 
 def _pair(name: str, runtime: str, seconds: float, seed: int, extra: float) -> Ratio:

@@ -15,7 +15,18 @@ from pathlib import Path
 from kfp.local import status
 from kfp.local.subprocess_task_handler import SubprocessTaskHandler
 
-PRELOAD = ("kfp.dsl.executor_main", "torch", "torchvision", "mlflow", "mlflow.store.tracking.sqlalchemy_store")
+PRELOAD = (
+    "kfp.dsl.executor_main",
+    "torch",
+    "torchvision",
+    "torch.export._trace",
+    "mlflow",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "IPython",  # by which MLflow finds out whether it is in a notebook
+    "scipy.stats",
+    "matplotlib.figure",
+    "onnxscript.function_libs.torch_lib.ops",
+)
 """What most steps import, which takes seconds; a module that is missing is left out."""
 _RUNTIME = "_KFP_RUNTIME"
 """A variable that is set where kfp runs a component; kfp then imports a small part of itself."""

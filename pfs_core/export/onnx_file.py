@@ -80,8 +80,9 @@ def _reason(error: BaseException) -> str:
 def write_onnx_quickly(model: nn.Module, images: torch.Tensor, path: Path) -> None:
     """Write ``model`` for batches of the size of ``images``, with torch's older exporter.
 
-    It takes a twentieth of the time, for measurements of many networks. Networks that are deployed are written by
-    :func:`write_onnx`.
+    It takes a twentieth of the time or less, and ONNX Runtime takes as long for the one file as for the other
+    (``benchmarks/latency.py exporters``), so that networks that are only measured are written so. Networks that are
+    deployed are written by :func:`write_onnx`.
     """
     with _quiet():
         torch.onnx.export(model, (images,), str(path), dynamo=False, input_names=[INPUT], output_names=[OUTPUT])

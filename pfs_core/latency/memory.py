@@ -47,6 +47,9 @@ def _main() -> None:
     needed = {job["runtime"] for job in jobs} & {"onnxruntime", "openvino"}
     for library in ("torch._dynamo", "torch.fx.experimental.optimization", *sorted(needed)):
         importlib.import_module(library)  # once, before the forks; none starts threads before it is used
+    runtimes.input_shape(Path(jobs[0]["folder"]))  # which traces the network, and none of its structures again
+    _free()
+    gc.freeze()  # a fork that collects garbage would otherwise touch, and so copy, all of this process's memory
     print(json.dumps([_forked(runtimes, job) for job in jobs]))  # noqa: T201 - the answer to peak_memory
 
 
@@ -71,15 +74,23 @@ def _peak(runtimes: Any, job: dict[str, Any]) -> float:
 
     folder = Path(job["folder"])
     images = np.zeros((job["batch"], *runtimes.input_shape(folder)), np.float32)
+    runtimes.RUNTIMES[job["runtime"]](folder, images, job["threads"])()  # loads what the libraries need for a network
+    runtimes.read_network.cache_clear()
+    _free()
     before = _status("VmRSS")
     run = runtimes.RUNTIMES[job["runtime"]](folder, images, job["threads"])
     run()
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # memory that is free but still allocated would count as the network's
+    _free()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     for _ in range(_RUNS):
         run()
     return (_status("VmHWM") - before) / 1024
+
+
+def _free() -> None:
+    """Give memory back to the system that is free but still allocated: it would count, or hide what a network takes."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(key: str) -> int:

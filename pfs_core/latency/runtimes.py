@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pfs_core.errors import UserError
-from pfs_core.export.onnx_file import INPUT, OUTPUT, onnx_session, write_onnx
+from pfs_core.export.onnx_file import INPUT, OUTPUT, onnx_session, write_onnx, write_onnx_quickly
 from pfs_core.latency.networks import input_shape, read_network
 from pfs_core.nn.fuse import fuse_batchnorm
 from pfs_core.runtime.device import core_count
@@ -47,12 +47,12 @@ def aotinductor(folder: Path, images: np.ndarray, threads: int) -> Run:
 
 def onnxruntime(folder: Path, images: np.ndarray, threads: int) -> Run:
     """Load a network in ONNX Runtime, with all of its optimisations."""
-    return run_onnx(_onnx(folder), images, threads)
+    return run_onnx(_onnx(folder, images), images, threads)
 
 
 def openvino(folder: Path, images: np.ndarray, threads: int) -> Run:
     """Load a network in OpenVINO, in float32 like the other runtimes (its default on some CPUs is bf16)."""
-    return run_openvino(_onnx(folder), images, threads)
+    return run_openvino(_onnx(folder, images), images, threads)
 
 
 def run_eager(model: nn.Module, images: np.ndarray, threads: int) -> Run:
@@ -83,11 +83,15 @@ def run_openvino(path: Path, images: np.ndarray, threads: int) -> Run:
     return lambda: request.infer([images], share_inputs=True, share_outputs=True)[0]
 
 
-def _onnx(folder: Path) -> Path:
-    """Return the ONNX file in a network's folder; it is written if there is none yet."""
-    path = folder / "model.onnx"
+def _onnx(folder: Path, images: np.ndarray) -> Path:
+    """Return the ONNX file in a network's folder for such a batch; it is written if there is none yet."""
+    path = folder / f"batch{len(images)}.onnx"
     if not path.exists():
-        write_onnx(read_network(folder), input_shape(folder), path)
+        network = fuse_batchnorm(read_network(folder))
+        try:
+            write_onnx_quickly(network, torch.from_numpy(images), path)
+        except Exception:  # the older exporter does not know every operator
+            write_onnx(network, input_shape(folder), path)
     return path
 
 

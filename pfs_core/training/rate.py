@@ -1,5 +1,6 @@
 """How fast a network is trained on this machine and in how much memory, from a few steps."""
 
+import math
 import time
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ from pfs_core.nn.folded_batchnorm import fold_norms
 from pfs_core.nn.subsampled_conv import subsample_first
 from pfs_core.runtime.device import autocast, resolve_precision, reuse_memory
 
-_IMAGES = 32
-"""Images of a step, at most: the rate is about that of larger batches then."""
+_IMAGES, _PIXELS = 32, 2**17
+"""Images of a step, at most, or as many small ones as have so many pixels: the rate is about that of larger batches."""
 _SECONDS = 0.5
 """Steps are timed for so long, and one at least."""
 
@@ -34,7 +35,9 @@ class TrainingRate(NamedTuple):
 def training_rate(
     model: nn.Module, shape: tuple[int, int, int], classes: int, config: RetrainConfig, device: torch.device
 ) -> TrainingRate:
-    """Train a network for some steps on random images, after one that warms up.
+    """Train a network for some steps on random images, after one that warms up; the quickest of them counts.
+
+    The others have waited for what else the machine is doing, such as loading libraries for the steps of a run.
 
     Args:
         model: the network; its weights stay as they are, the statistics of its BatchNorms do not.
@@ -43,7 +46,8 @@ def training_rate(
         config: the settings of the training.
         device: what trains.
     """
-    size = max(2, min(_IMAGES, config.batch_size // config.accumulate))
+    most = max(_IMAGES, _PIXELS // (shape[1] * shape[2]))
+    size = max(2, min(most, config.batch_size // config.accumulate))
     precision = resolve_precision(config.precision, device)
     if device.type == "cpu":
         reuse_memory()
@@ -62,11 +66,13 @@ def training_rate(
     kept = SavedBytes(model)
     with saved_tensors_hooks(kept.add, lambda tensor: tensor):
         step()
-    steps, start = 0, time.perf_counter()
-    while not steps or time.perf_counter() - start < _SECONDS:
+    quickest = math.inf
+    end = time.perf_counter() + _SECONDS
+    while quickest == math.inf or time.perf_counter() < end:
+        start = time.perf_counter()
         step()
-        steps += 1
-    return TrainingRate(size * steps / (time.perf_counter() - start), kept.total / size)
+        quickest = min(quickest, time.perf_counter() - start)
+    return TrainingRate(size / quickest, kept.total / size)
 
 
 class SavedBytes:

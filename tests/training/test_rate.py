@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 def test_memory_is_what_the_backward_pass_needs():
     """A linear layer keeps its input, ReLU its output, the loss its log-probabilities; nothing twice."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 100), nn.ReLU(), nn.Linear(100, 10))
-    config = RetrainConfig(epochs=1, precision="fp32")
+    config = RetrainConfig(epochs=1, batch_size=32, precision="fp32")
     found = training_rate(model, (3, 4, 4), 10, config, CPU)
     labels, weight = 8, 4 / 32  # an index each, and their number as a float of the whole batch
     assert found.bytes_per_image == 4 * (48 + 100 + 10) + labels + weight
