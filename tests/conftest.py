@@ -1,5 +1,6 @@
 """What many tests need: the digits, split once, and a search and an extraction on them, done once. Only to be read."""
 
+import inspect
 import logging
 import os
 import shutil
@@ -50,6 +51,15 @@ def no_onnx():
     """A retraining writes no ``model.onnx``, which takes longer than what it is tested for; pipelines do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pfs_core.training.retrain.try_onnx", lambda *_: "not in this test")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_stacks():
+    """kfp asks for the stack of callers at every setting of a task, and inspect searches all modules for its lines."""
+    every_line = inspect.stack
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspect, "stack", lambda context=0: every_line(0))
         yield
 
 

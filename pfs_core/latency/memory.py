@@ -42,12 +42,13 @@ def peak_memory(jobs: Sequence[dict[str, Any]]) -> list[float | None]:
 
 def _main() -> None:
     from pfs_core.latency import runtimes
+    from pfs_core.latency.networks import input_shape
 
     jobs = json.load(sys.stdin)
     needed = {job["runtime"] for job in jobs} & {"onnxruntime", "openvino"}
     for library in ("torch._dynamo", "torch.fx.experimental.optimization", *sorted(needed)):
         importlib.import_module(library)  # once, before the forks; none starts threads before it is used
-    runtimes.input_shape(Path(jobs[0]["folder"]))  # which traces the network, and none of its structures again
+    input_shape(Path(jobs[0]["folder"]))  # which traces the network, and none of its structures again
     _free()
     gc.freeze()  # a fork that collects garbage would otherwise touch, and so copy, all of this process's memory
     print(json.dumps([_forked(runtimes, job) for job in jobs]))  # noqa: T201 - the answer to peak_memory

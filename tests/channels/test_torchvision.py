@@ -23,13 +23,16 @@ from tests.channels.torchvision_models import (
 )
 
 QUICK = (
-    "alexnet", "resnet18", "resnext50_32x4d", "densenet121", "googlenet", "squeezenet1_1", "shufflenet_v2_x0_5",
-    "mobilenet_v3_small", "mnasnet0_5", "efficientnet_b0", "regnet_y_400mf", "convnext_tiny", "swin_t",
+    "alexnet", "resnet18", "densenet121", "googlenet", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small",
+    "efficientnet_b0", "regnet_y_400mf", "convnext_tiny",
 )  # fmt: skip
 ALL = [*PLAIN, *TRANSFORMERS]
 NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
-HEAVY = ("swin_v2_t", "densenet169", "efficientnet_v2_s", "convnext_small", "vit_b_16", "maxvit_t")
-"""Their costs take longest; of all but the last, a smaller one of the family is among the others."""
+HEAVY = (
+    "swin_t", "swin_v2_t", "densenet169", "efficientnet_v2_s", "convnext_small", "vit_b_16", "maxvit_t",
+    "wide_resnet50_2", "regnet_x_800mf", "regnet_y_800mf", "mnasnet1_0", "shufflenet_v2_x1_0", "vgg16_bn",
+)  # fmt: skip
+"""Their costs take longest; of all but the windowed transformers, a smaller one of the family is among the others."""
 COSTS = [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in ALL]
 
 
