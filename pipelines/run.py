@@ -227,9 +227,11 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
             error = _copy(process.stdout, log)
         except BaseException as stop:
             clear = _CLEAR if sys.stdout.isatty() else ""
-            print(f"{clear}stopping: the step that runs writes a checkpoint (once more stops it at once)", flush=True)
-            process.terminate()
-            try:
+            try:  # a second stop may come as soon as the line is there
+                process.terminate()
+                print(
+                    f"{clear}stopping: the step that runs writes a checkpoint (once more stops it at once)", flush=True
+                )
                 _copy(process.stdout, log)  # until all of its processes have ended
             except BaseException:
                 with contextlib.suppress(ProcessLookupError):

@@ -60,7 +60,7 @@ def in_mlflow(work):
     return {run.data.tags["pfs.step"]: run.info.status for run in found}
 
 
-def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_stops_after_a_checkpoint_the_same_command_goes_on_and_a_second_one_leaves_no_process(tmp_path):
     terminal = Terminal(COMMAND, tmp_path)
     terminal.until(b"search epoch 3/")
     terminal.press(CTRL_C)
@@ -76,19 +76,12 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path):
     again = Terminal(COMMAND, tmp_path)
     again.until(b"search epoch ")
     again.press(CTRL_C)
-    again.ended()
+    again.until(b"stopping")
+    again.press(CTRL_C)
+    assert again.ended() == 130
     assert b"going on in pfs-runs/resnet20-digits-macs0.5-seed0-" in again.text
     assert b"going on from checkpoint" in again.text
     assert b"search epoch 1/" not in again.text
-
-
-def test_a_second_ctrl_c_leaves_no_process(tmp_path):
-    terminal = Terminal(COMMAND, tmp_path)
-    terminal.until(b"search epoch 2/")
-    terminal.press(CTRL_C)
-    terminal.until(b"stopping")
-    terminal.press(CTRL_C)
-    assert terminal.ended() == 130
     while of_this_run(tmp_path):
         time.sleep(0.05)
 
