@@ -24,7 +24,7 @@ from pathlib import Path
 
 from certainty_tables import collect, tables
 from paper import note_machine
-from paper_tables import load_results, put
+from paper_tables import load_results, parts_of_results, put
 
 from pfs_core.config.overrides import recipe_for
 from pfs_core.config.spec import Budget, ModelSpec
@@ -53,12 +53,7 @@ def main() -> None:
     run_parser.add_argument("--precision", nargs="+", default=["bf16"], choices=("bf16", "fp32"))
     run_parser.add_argument("--recipe", default="cifar-official")
     run_parser.add_argument("--epochs", type=int, help="of a search; the recipe's without")
-    collect_parser = parts.add_parser("collect", help="add the finished cells of a folder to a file of results")
-    collect_parser.add_argument("--out", type=Path, required=True)
-    table_parser = parts.add_parser("table", help="print the tables of a file of results")
-    for other in (collect_parser, table_parser):
-        other.add_argument("--results", type=Path, required=True)
-    table_parser.add_argument("--docs", type=Path)
+    parts_of_results(parts)
     a = parser.parse_args()
     with user_errors():
         if a.part == "run":

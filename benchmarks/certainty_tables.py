@@ -15,7 +15,6 @@ from torch import Tensor
 
 from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import Budget, ModelSpec
-from pfs_core.errors import UserError
 from pfs_core.methods.gates_folder import load_gates
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.pfs.draws import draw_seed, mean_profile
@@ -60,9 +59,7 @@ def collect(out: Path, results: Path) -> None:
         UserError: ``out`` has no finished cell.
     """
     rows = [row(done.parents[1]) for done in sorted(out.glob(f"*/weights*-order*/gates/{COMPLETE}"))]
-    if not rows:
-        raise UserError(f"{out} has no search yet; make one with: python benchmarks/certainty.py run --out {out}")
-    add_rows(results, rows, KEY)
+    add_rows(results, rows, KEY, f"{out} has no search yet; make one with: python benchmarks/certainty.py run")
 
 
 def row(folder: Path) -> dict[str, Any]:

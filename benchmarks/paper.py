@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from paper_tables import COSTS, collect, load_results, put, tables
+from paper_tables import COSTS, collect, load_results, parts_of_results, put, tables
 from safetensors.torch import save_file
 
 from pfs_core.config.recipes import recipe
@@ -102,12 +102,7 @@ def main() -> None:
     run_parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     run_parser.add_argument("--scale", type=float, default=1.0)
     run_parser.add_argument("--search-scale", type=float, default=1.0)
-    collect_parser = parts.add_parser("collect", help="add the finished cells of a folder to a file of results")
-    collect_parser.add_argument("--out", type=Path, required=True)
-    table_parser = parts.add_parser("table", help="print the tables of a file of results")
-    for other in (collect_parser, table_parser):
-        other.add_argument("--results", type=Path, required=True)
-    table_parser.add_argument("--docs", type=Path)
+    parts_of_results(parts)
     with user_errors():
         work(parser.parse_args())
 

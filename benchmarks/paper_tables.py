@@ -31,13 +31,27 @@ def collect(out: Path, results: Path) -> None:
         UserError: ``out`` has no finished cell.
     """
     rows = [row(done.parents[1]) for done in sorted(out.glob(f"*-seed*/*/model/{COMPLETE}"))]
+    add_rows(results, rows, KEY, f"{out} has no trained network yet; make one with: python benchmarks/paper.py run")
+
+
+def parts_of_results(parts: Any) -> None:
+    """Add the parts of the command line that finished cells are collected and shown by."""
+    collect_parser = parts.add_parser("collect", help="add the finished cells of a folder to a file of results")
+    collect_parser.add_argument("--out", type=Path, required=True)
+    table_parser = parts.add_parser("table", help="print the tables of a file of results")
+    for other in (collect_parser, table_parser):
+        other.add_argument("--results", type=Path, required=True)
+    table_parser.add_argument("--docs", type=Path)
+
+
+def add_rows(results: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str], missing: str) -> None:
+    """Add rows to a Parquet file, in place of those with the same ``key``.
+
+    Raises:
+        UserError: there is no row; it says what is ``missing``.
+    """
     if not rows:
-        raise UserError(f"{out} has no trained network yet; make one with: python benchmarks/paper.py run --out {out}")
-    add_rows(results, rows, KEY)
-
-
-def add_rows(results: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> None:
-    """Add rows to a Parquet file, in place of those with the same ``key``."""
+        raise UserError(missing)
     frame = pd.DataFrame(rows)
     if results.exists():
         frame = pd.concat([pd.read_parquet(results), frame]).drop_duplicates(list(key), keep="last")

@@ -80,7 +80,7 @@ def _reason(error: BaseException) -> str:
 def write_onnx_quickly(model: nn.Module, images: torch.Tensor, path: Path) -> None:
     """Write ``model`` for batches of the size of ``images``, with torch's older exporter.
 
-    It takes a twentieth of the time or less, and ONNX Runtime takes as long for the one file as for the other
+    It takes a sixth of the time or less, and ONNX Runtime takes as long for the one file as for the other
     (``benchmarks/latency.py exporters``), so that networks that are only measured are written so. Networks that are
     deployed are written by :func:`write_onnx`.
     """
