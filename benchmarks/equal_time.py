@@ -1,0 +1,228 @@
+"""Is the default cut as accurate as the paper's, at the same MACs and at the same time? Trained on CIFAR-10 for both.
+
+    python benchmarks/equal_time.py run --dataset DATASET --out DIR --network resnet20 --seeds 0 1 2
+    python benchmarks/equal_time.py collect --out DIR --results FILE
+    python benchmarks/equal_time.py table --results FILE [--docs PAGE]
+
+A cell is one cut and one seed of a network: gates are learned for the recipe's whole search, cut, and the network that
+is left is trained as in the recipe `fast` (15 epochs with a cosine) on the images that the search did not validate on.
+
+    dense             the network as it is published; always run
+    paper-macs        1.25 times as wide everywhere, cut to any width, at macs=0.5
+    default-macs      residual streams as they were, cut in the blocks of ONNX Runtime, at macs=0.5
+    paper-latency     the first at the latency of --latency, one thread of ONNX Runtime
+    default-latency   the second at that latency
+    all-latency       the second, with the streams pruned as well (`search.policy=all`)
+    widened-latency   the same from streams that are 1.25 times as wide
+
+Structures of a seed are made before its trainings and measured beside each other, so that a machine need be left alone
+for the first half hour only. A cut that does not exist is said and left out. What is done in --out is not done again,
+and what was stopped resumes where it was; processes may share --out if their networks or seeds differ, once the first
+has made the split.
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from paper import note_machine
+from paper_tables import add_rows, load_results, parts_of_results, put
+
+from pfs_core.config.recipes import recipe
+from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import ExtractConfig, LatencyConfig
+from pfs_core.data import split_dataset
+from pfs_core.errors import UserError
+from pfs_core.latency.benchmarking import benchmark
+from pfs_core.methods.pfs.config import PfsConfig
+from pfs_core.methods.run import search
+from pfs_core.runtime.progress import user_errors
+from pfs_core.steps.extraction import extract_structures
+from pfs_core.storage.artifacts import COMPLETE, read_json
+from pfs_core.structure import FILES, Structure
+from pfs_core.training.retrain import retrain
+
+HALF = Budget(target=0.5)
+KEY = ("network", "latency", "cut", "seed")
+"""What a cell is known by."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Gates learned as ``search`` says, cut as ``extract`` says, at half the MACs or at a latency."""
+
+    gates: str
+    search: PfsConfig
+    extract: ExtractConfig
+    metric: str
+
+
+PAPER, DEFAULT, ALL, WIDENED = (
+    PfsConfig(),
+    PfsConfig(expand_stream=1.0),
+    PfsConfig(expand_stream=1.0, policy="all"),
+    PfsConfig(policy="all"),
+)
+ANY_WIDTH, BLOCKS = (ExtractConfig(blocks=blocks, runtime="onnxruntime", threads=1) for blocks in (1, "auto"))
+CUTS = {
+    "paper-macs": Cut("paper", PAPER, ANY_WIDTH, "macs"),
+    "default-macs": Cut("default", DEFAULT, BLOCKS, "macs"),
+    "paper-latency": Cut("paper", PAPER, ANY_WIDTH, "latency"),
+    "default-latency": Cut("default", DEFAULT, BLOCKS, "latency"),
+    "all-latency": Cut("all", ALL, BLOCKS, "latency"),
+    "widened-latency": Cut("widened", WIDENED, BLOCKS, "latency"),
+}
+
+
+def main() -> None:
+    """Run what is missing, collect what is done, or print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    run_parser = parts.add_parser("run", help="run the cells that are missing")
+    run_parser.add_argument("--dataset", required=True)
+    run_parser.add_argument("--out", type=Path, required=True)
+    run_parser.add_argument("--network", default="resnet20")
+    run_parser.add_argument("--latency", type=float, default=0.7, help="share of the dense network's")
+    run_parser.add_argument("--cuts", nargs="+", default=list(CUTS), choices=list(CUTS))
+    run_parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    run_parser.add_argument("--epochs", type=int, help="of searches and trainings, to try this command")
+    parts_of_results(parts)
+    a = parser.parse_args()
+    with user_errors():
+        if a.part == "run":
+            run_cells(a)
+        elif a.part == "collect":
+            rows = list(finished(a.out))
+            add_rows(a.results, rows, KEY, f"{a.out} has no trained network yet; make one with the part run")
+        else:
+            for mark, text in tables(load_results(a.results, "equal_time.py")).items():
+                print(f"\n{text}")
+                if a.docs:
+                    put(a.docs, mark, text)
+
+
+def run_cells(a: argparse.Namespace) -> None:
+    """Run every cell that is asked for and not done."""
+    logging.getLogger("pfs_core").setLevel(logging.INFO)
+    split = a.out / "split"
+    if not (split / COMPLETE).exists():
+        split_dataset(a.dataset, split, recipe("standard").split)
+    spec = ModelSpec(name=a.network)
+    training = recipe("fast").retrain.updated({"epochs": a.epochs} if a.epochs else {}, "retrain")
+    for seed in a.seeds:
+        base = a.out / f"{a.network}-{a.latency:g}-seed{seed}"
+        note_machine(base)
+        structures = {}
+        for name in [name for name in CUTS if name in a.cuts]:
+            try:
+                structures[name] = found(base, name, spec, split, a, seed)
+            except UserError as error:
+                print(f"== {base.name} {name}: {error}", flush=True)
+                continue
+            structures["dense"] = Structure.load(base / name / "structures" / FILES["dense"])
+        measure(base / "latency", structures)
+        for name, structure in structures.items():
+            if not (base / name / "model" / COMPLETE).exists():
+                print(f"== {base.name} {name}", flush=True)
+                retrain(structure, split, base / name / "model", training, seed)
+
+
+def found(base: Path, name: str, spec: ModelSpec, split: Path, a: argparse.Namespace, seed: int) -> Structure:
+    """The structure of a cell, searched for and cut if that is not done.
+
+    Raises:
+        UserError: there is none at the budget.
+    """
+    cut, gates, out = CUTS[name], base / "gates" / CUTS[name].gates, base / name / "structures"
+    if not (gates / COMPLETE).exists():
+        print(f"== {base.name} gates of {cut.gates}", flush=True)
+        search(spec, split, gates, HALF, cut.search.updated({"epochs": a.epochs} if a.epochs else {}, "search"), seed)
+    if not (out / COMPLETE).exists():
+        budget = HALF if cut.metric == "macs" else Budget(metric="latency", target=a.latency)
+        extract_structures(gates, out, budget, cut.extract)
+    return Structure.load(out / FILES["pruned"])
+
+
+def measure(out: Path, structures: dict[str, Structure]) -> None:
+    """Measure the structures of a seed beside each other, once."""
+    if not (out / COMPLETE).exists():
+        renamed = [s.model_copy(update={"chosen_by": {"method": name}}) for name, s in structures.items()]
+        benchmark(renamed, out, LatencyConfig(runtimes=("onnxruntime",), threads=(1,), max_seconds=20.0))
+
+
+def finished(out: Path) -> Iterator[dict[str, Any]]:
+    """A row for every cell that is trained."""
+    for done in sorted(out.glob(f"*-seed*/*/model/{COMPLETE}")):
+        model, base = done.parent, done.parents[2]
+        network, latency, seed = base.name.rsplit("-", 2)
+        metrics, name = read_json(model / "metrics.json"), model.parent.name
+        measured = read_json(base / "latency" / "latency.json")
+        ratios = measured["measurements"][0]["ratios_to_dense"]
+        low, high = ratios[name]["interval"] if name in ratios else (1.0, 1.0)
+        yield {
+            "network": network,
+            "latency": float(latency),
+            "cut": name,
+            "seed": int(seed.removeprefix("seed")),
+            **{key: metrics[key] for key in ("epochs", "train_rows", "precision", "test_accuracy", "macs", "params")},
+            "dense_macs": Structure.load(model / "structure.json").reference.macs,
+            "time": ratios[name]["ratio"] if name in ratios else 1.0,
+            "time_low": low,
+            "time_high": high,
+            "noisy": "; ".join(measured["noisy"]),
+            **read_json(base / "machine.json"),
+        }
+
+
+def tables(frame: pd.DataFrame) -> dict[str, str]:
+    """``{"equal time resnet20 0.7": Markdown}``: a row a cut."""
+    return {
+        f"equal time {network} {latency:g}": "\n".join(table(cells))
+        for (network, latency), cells in frame.groupby(["network", "latency"])
+    }
+
+
+def table(cells: pd.DataFrame) -> list[str]:
+    """Accuracy, MACs and time of each cut, and how far it is from the default's at the same budget, seed by seed."""
+    first = cells.iloc[0]
+    machines = ", ".join(sorted({f"{c.cpu}, {c.threads} thread(s), torch {c.torch}" for c in cells.itertuples()}))
+    lines = [
+        f"{first.network}: {first.train_rows:,} images, {first.epochs} epochs, {first.precision}; {machines}; "
+        "time in ONNX Runtime on one thread, the dense network's is 1",
+        "",
+        "| cut | n | test accuracy | by seed | MACs | parameters | time | accuracy against the default's |",
+        "| --- | ---: | ---: | --- | ---: | ---: | --- | --- |",
+    ]
+    accuracy = cells.set_index(["cut", "seed"]).test_accuracy
+    for name in [name for name in ("dense", *CUTS) if name in set(cells.cut)]:
+        of = cells[cells.cut == name].sort_values("seed")
+        rival = "default-" + name.rpartition("-")[2]
+        seeds = [seed for seed in of.seed if name != rival and (rival, seed) in accuracy.index]
+        against = _difference(np.array([accuracy[name, seed] - accuracy[rival, seed] for seed in seeds]))
+        lines.append(
+            f"| {name} | {len(of)} | {of.test_accuracy.mean():.2%} | {', '.join(f'{x:.2%}' for x in of.test_accuracy)} "
+            f"| {of.macs.mean() / first.dense_macs:.1%} | {of.params.mean():,.0f} "
+            f"| {', '.join(f'{time:.3f}' for time in of.time)} | {against} |"
+        )
+    return lines
+
+
+def _difference(points: np.ndarray) -> str:
+    """The mean difference in points, with its 95% interval (Student's t over seeds) where there are several."""
+    if len(points) == 0:
+        return ""
+    if len(points) == 1:
+        return f"{100 * points[0]:+.2f}"
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(points) - 1) * points.std(ddof=1) / np.sqrt(len(points))
+    return f"{100 * points.mean():+.2f} [{100 * (points.mean() - half):+.2f}, {100 * (points.mean() + half):+.2f}]"
+
+
+if __name__ == "__main__":
+    main()
