@@ -18,8 +18,8 @@ def split_data(
     """Choose the rows that train, validate and test.
 
     Args:
-        dataset: `digits`, or a folder or `s3://` prefix with Parquet files with columns `image` and `label`, with one
-            folder of images per class, with IDX files or with CIFAR's Python files.
+        dataset: `digits`, or a folder or `s3://` prefix with Parquet or Arrow files with columns `image` and `label`,
+            one folder of images per class, a list of images, WebDataset tars, IDX files or CIFAR's Python files.
         split: Folder with the chosen rows, class counts, fingerprint and, if they are small, the images.
         page: Page with some images of each class and the number of images per class.
         metrics: Number of rows in each part.

@@ -41,8 +41,8 @@ def define(place: Placement = Placement()) -> Any:
 
         Args:
             model: Name of the network: resnet20, torchvision:resnet18, timm:efficientnet_b0, package.module:factory.
-            dataset: digits, or a folder or s3:// prefix with Parquet files with columns image and label, with one
-                folder of images per class, with IDX files or with CIFAR's Python files.
+            dataset: digits, or a folder or s3:// prefix with Parquet or Arrow files with columns image and label, one
+                folder of images per class, a list of images, WebDataset tars, IDX files or CIFAR's Python files.
             budget: A share of the dense network's MACs, parameters or CPU latency, e.g. macs=0.5, or a count: macs=20M.
             recipe: Name of a recipe with the settings of all steps: demo, fast, standard, cifar-sfp, cifar-official,
                 imagenet-mobilenet or imagenet-resnet; empty for the one that suits the dataset.

@@ -13,9 +13,9 @@ from pfs_core.errors import UnreachableError, UserError
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 EVERY = 5.0
+"""Seconds between two requests for the state of a run."""
 LOG_LOOKS = 4
 """How often the last logs of a run are looked for."""
-"""Seconds between two requests for the state of a run."""
 PATIENCE = 20
 """How many of them in a row may fail."""
 UNEXPLAINED = 30.0

@@ -26,8 +26,8 @@ def open_source(uri: str, config: SplitConfig = SplitConfig()) -> Source:
 
     Args:
         uri: ``digits``, or a folder, ``file://`` or ``s3://`` address with files in one of the formats of
-            :mod:`pfs_core.data.formats`: Parquet files, one folder of images per class, IDX files or CIFAR's Python
-            files; or ``torchvision:NAME``, which is downloaded first.
+            :mod:`pfs_core.data.formats`: Parquet or Arrow files, one folder of images per class, a list of images,
+            WebDataset tars, IDX files or CIFAR's Python files; or ``torchvision:NAME``, which is downloaded first.
         config: its settings say which columns have the images and the labels.
 
     Raises:

@@ -27,9 +27,23 @@ def report(
     registered_name: str = "",
     label: str = "",
 ) -> dict[str, Any]:
-    """Write the ``report`` folder, log and register the pruned network; returns the final figures.
+    """Write the ``report`` folder of one budget, log and register the pruned network.
 
-    On the pipeline's run the figures' names start with ``label``, where several networks share the run.
+    Args:
+        split_dir: the ``split`` folder.
+        gates_dir: the ``gates`` folder.
+        structures_dir: the ``structures`` folder.
+        model_dirs: a ``model`` folder for each network that was trained, the pruned one among them.
+        latency_dir: the ``latency`` folder.
+        out: the folder to write; it must not be there or be empty.
+        registered_name: the name in MLflow's registry; empty for ``pfs-`` and that of the network.
+        label: what the figures' names start with on the pipeline's run, where several networks share it.
+
+    Returns:
+        The figures of :meth:`pfs_core.report.results.Results.figures` that are finite.
+
+    Raises:
+        UserError: the folders are not of one run.
     """
     from pfs_core.rendering.tables import text_table
     from pfs_core.report import load_results, write_report
@@ -73,7 +87,24 @@ def compare(
     out: str | Path,
     registered_name: str = "",
 ) -> dict[str, Any]:
-    """Write the ``comparison`` folder of several budgets, log and register the pruned networks; returns the figures."""
+    """Write the ``comparison`` folder of several budgets, log and register the pruned networks.
+
+    Args:
+        split_dir: the ``split`` folder.
+        gates_dir: the ``gates`` folder that all budgets are cut from.
+        structures_dirs: the ``structures`` folder of each budget.
+        model_dirs: the ``model`` folders of its networks.
+        latency_dirs: the ``latency`` folder of each budget.
+        dense_dir: the ``model`` folder of the dense network.
+        out: the folder to write; it must not be there or be empty.
+        registered_name: the name in MLflow's registry; empty for ``pfs-`` and that of the network.
+
+    Returns:
+        The figures of every row of the table, named by it, and ``search_seconds``.
+
+    Raises:
+        UserError: the folders are not of one run.
+    """
     from pfs_core.report.comparison import figures_of, write_comparison
     from pfs_core.report.runs import load_budgets
     from pfs_core.storage.artifacts import COMPLETE, plain_name
@@ -106,7 +137,23 @@ def compare_methods(
     dense_dirs: Sequence[str | Path],
     out: str | Path,
 ) -> dict[str, Any]:
-    """Write the ``comparison`` folder of several methods, budgets and seeds; returns the figures."""
+    """Write the ``comparison`` folder of several methods, budgets and seeds.
+
+    Args:
+        split_dir: the ``split`` folder.
+        gates_dirs: a ``gates`` folder for each method, budget and seed.
+        structures_dirs: the ``structures`` folder of each.
+        model_dirs: the ``model`` folder of each.
+        latency_dirs: the ``latency`` folder of each.
+        dense_dirs: ``model`` folders of the dense network, one a seed.
+        out: the folder to write; it must not be there or be empty.
+
+    Returns:
+        The figures of every row of the table, named by it; seeds are pooled.
+
+    Raises:
+        UserError: the folders are not of one dataset and network.
+    """
     from pfs_core.report.comparison import figures_of, write_comparison
     from pfs_core.report.runs import load_methods
     from pfs_core.storage.artifacts import COMPLETE

@@ -1,6 +1,9 @@
 """The five steps that make a slim network and measure it: settings in, a folder out, tracked in MLflow.
 
-Each takes plain values, as a pipeline passes them, and returns the few numbers that stand for its result.
+Each takes plain values, as a pipeline passes them, and returns the few numbers that stand for its result; what is not
+finite is left out. ``out`` must not be there or be empty; it gets its name when it is whole. ``recipe_name`` may be
+empty for the recipe that suits the dataset, ``settings`` are changes to its stage.
+What cannot be done raises :class:`~pfs_core.errors.UserError`, with a line that says what would be right.
 """
 
 import os
@@ -19,7 +22,21 @@ from pfs_core.tracking import StepRun, finite, step_run
 def split(
     dataset: str, out: str | Path, recipe_name: str = "", settings: Settings | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Write the ``split`` folder of ``dataset``; returns the number of rows per part."""
+    """Write the ``split`` folder of a dataset.
+
+    Args:
+        dataset: an address, see :func:`pfs_core.data.open.open_source`.
+        out: the folder to write.
+        recipe_name: a recipe.
+        settings: changes to its ``split``.
+        seed: of what is drawn, as the validation images.
+
+    Returns:
+        ``train_rows``, ``validation_rows`` and ``test_rows`` in images, and the number of ``classes``.
+
+    Raises:
+        UserError: there is no such dataset, it is broken, or a setting does not fit it.
+    """
     from pfs_core.data import split_dataset
     from pfs_core.data.open import content_of
 
@@ -49,10 +66,26 @@ def search(
     seed: int = 0,
     profile: bool = False,
 ) -> dict[str, Any]:
-    """Write the ``gates`` folder of ``model`` by the method that ``settings`` name (``pfs`` if they name none).
+    """Write the ``gates`` folder of a network by the method that ``settings`` name (``pfs`` if they name none).
+
+    Args:
+        model: the name of a network.
+        split_dir: a ``split`` folder.
+        out: the folder to write.
+        budget: what will be cut to, as ``macs=0.5``.
+        recipe_name: a recipe.
+        settings: changes to its ``search``.
+        model_settings: arguments of the network.
+        seed: of weights, order and draws.
+        profile: only time some steps of ``pfs`` and write what they took.
 
     Returns:
-        What it found, in numbers. With ``profile``, some steps of ``pfs`` are only timed.
+        ``validation_accuracy`` (of the gated network, 0 to 1), ``nonzero`` (the share of gates above 0),
+        ``kept_epoch``, ``steps``, ``seconds`` and ``peak_memory_mib.*``, as far as the method has them. With
+        ``profile`` those of :func:`pfs_core.methods.pfs.profiling.profile_search`.
+
+    Raises:
+        UserError: see :func:`pfs_core.methods.run.search`; or ``profile`` is asked of another method.
     """
     from pfs_core.config.spec import Budget, ModelSpec
     from pfs_core.methods.pfs.config import PfsConfig
@@ -102,7 +135,22 @@ def extract(
     recipe_name: str = "",
     settings: Settings | None = None,
 ) -> dict[str, Any]:
-    """Write the ``structures`` folder; returns the cost of the pruned structure."""
+    """Write the ``structures`` folder of gates cut at a budget.
+
+    Args:
+        gates_dir: a ``gates`` folder.
+        out: the folder to write.
+        budget: as ``macs=0.5`` or ``latency=0.6``, relative to the dense network, or ``macs=20M``.
+        recipe_name: a recipe.
+        settings: changes to its ``extract``.
+
+    Returns:
+        Of the pruned structure: ``macs`` and ``params``, both also as ``*_fraction`` of the dense network's,
+        ``budget_gap`` (how far below the budget, relative to it) and ``extract_seconds``.
+
+    Raises:
+        UserError: see :func:`pfs_core.steps.extraction.extract_structures`.
+    """
     from pfs_core.config.spec import Budget
     from pfs_core.methods.gates_folder import search_info
     from pfs_core.runtime.cost import seconds_of
@@ -140,9 +188,23 @@ def retrain(
     seed: int = 0,
     train_job: Settings | None = None,
 ) -> dict[str, Any]:
-    """Train a structure file and write the ``model`` folder; returns test accuracy and cost.
+    """Train the network of a structure file and write the ``model`` folder.
 
-    With the settings of a :class:`pfs_core.trainjob.manifest.TrainJob` the nodes of a cluster train it.
+    Args:
+        structure: a structure file.
+        split_dir: a ``split`` folder.
+        out: the folder to write.
+        recipe_name: a recipe.
+        settings: changes to its ``retrain``.
+        seed: of weights, order and augmentation.
+        train_job: settings of a :class:`pfs_core.trainjob.manifest.TrainJob`, with which the nodes of a cluster train.
+
+    Returns:
+        ``test_accuracy`` (0 to 1), ``macs``, ``params``, ``epochs``, ``seconds``, ``peak_memory_mib.*`` and the cost
+        of the training as ``retrain.*``.
+
+    Raises:
+        UserError: see :func:`pfs_core.training.retrain.retrain`.
     """
     from pfs_core.storage.digests import file_digest
     from pfs_core.structure import Structure
@@ -187,7 +249,22 @@ def benchmark(
     settings: Settings | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure structure files beside their dense network and write the ``latency`` folder; returns the medians."""
+    """Measure structure files beside their dense network and write the ``latency`` folder.
+
+    Args:
+        structures: structure files of one network.
+        out: the folder to write.
+        recipe_name: a recipe.
+        settings: changes to its ``latency``.
+        seed: of the order, the weights and the images.
+
+    Returns:
+        For every network ``NAME_p50_ms``, the median in milliseconds, and ``NAME_ratio`` to the dense network, in the
+        runtime that is quoted first; those of others are ``NAME_RUNTIME_p50_ms`` and ``NAME_RUNTIME_ratio``.
+
+    Raises:
+        UserError: see :func:`pfs_core.latency.benchmarking.benchmark`.
+    """
     from pfs_core.latency import benchmark as measure
     from pfs_core.storage.digests import file_digest
     from pfs_core.structure import Structure
