@@ -15,6 +15,7 @@ import pfs_core
 from pfs_core.config.stages import RetrainConfig
 from pfs_core.data import ImageSplit, load_split
 from pfs_core.data.augment import Normalise
+from pfs_core.data.split_info import SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.export.deployable import try_onnx
 from pfs_core.runtime.cost import stage_cost
@@ -102,16 +103,7 @@ def _retrain(
     if ranks.rank:
         torch.manual_seed(seed + ranks.rank)  # dropout differs from process to process
     epochs = planned_epochs(structure, config)
-    key = {
-        "step": "retrain",
-        "structure": structure.model_dump(mode="json"),
-        "recipe": config.model_dump(mode="json"),
-        "seed": seed,
-        "split": data.info.fingerprint,
-        "device": data.device.type,
-        "initial": file_digest(initial) if initial else "",
-    }
-    with Checkpoints(out, key, ranks) as checkpoints:
+    with Checkpoints(out, _checkpoint_key(structure, data, config, seed, initial), ranks) as checkpoints:
         fitted = fit(model, f"retrain {structure.network}", data, config, epochs, seed, record, checkpoints, ranks)
     spent, images = checkpoints.elapsed(), int(ranks.sum(torch.tensor(fitted.images, device=data.device)))
     spent["processor_seconds"] = float(ranks.sum(torch.tensor(spent["processor_seconds"], device=data.device)))
@@ -146,17 +138,37 @@ def _retrain(
         with publish(out, "metrics") as folder:
             for name, tensors in weights.items():
                 save_file(tensors, folder / f"{'model' if name == config.keep else name}.safetensors")
-            structure.save(folder / "structure.json")
-            if why := try_onnx(model, data.info, folder / "model.onnx"):
-                logger.warning(f"retrain {structure.network}  no model.onnx: {why}")
             pq.write_table(pa.Table.from_pylist(fitted.history), folder / "history.parquet")
             mistakes.save(folder)
-            if data.info.preparation:
-                write_json(folder / "preparation.json", data.info.preparation.model_dump(mode="json"))
             metrics.save(folder / "metrics.json")
+            _write_network(folder, model, structure, data.info)
     checkpoints.clear()
     ranks.wait()
     return metrics
+
+
+def _checkpoint_key(
+    structure: Structure, data: ImageSplit, config: RetrainConfig, seed: int, initial: Path | None
+) -> dict[str, Any]:
+    """What must be the same for a training to go on from a checkpoint."""
+    return {
+        "step": "retrain",
+        "structure": structure.model_dump(mode="json"),
+        "recipe": config.model_dump(mode="json"),
+        "seed": seed,
+        "split": data.info.fingerprint,
+        "device": data.device.type,
+        "initial": file_digest(initial) if initial else "",
+    }
+
+
+def _write_network(folder: Path, model: nn.Module, structure: Structure, info: SplitInfo) -> None:
+    """Write what is needed to run the network elsewhere: its structure, how images are prepared, and ONNX."""
+    structure.save(folder / "structure.json")
+    if info.preparation:
+        write_json(folder / "preparation.json", info.preparation.model_dump(mode="json"))
+    if why := try_onnx(model, info, folder / "model.onnx"):
+        logger.warning(f"retrain {structure.network}  no model.onnx: {why}")
 
 
 def fine_tuned(structure: Structure, config: RetrainConfig) -> bool:
