@@ -63,6 +63,26 @@ def quick_stacks():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def compiled_once():
+    """The same pipeline is compiled once; ``packages.compile_one`` imported by name compiles anew."""
+    from pfs_pipelines import compiled, packages
+
+    compile_one, made = packages.compile_one, {}
+
+    def once(name, path, *options, **named):
+        key = repr((name, options, sorted(named.items()), os.environ.get("PFS_IMAGE")))
+        if key not in made:
+            made[key] = compile_one(name, path, *options, **named).read_bytes()
+        path.write_bytes(made[key])
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packages, "compile_one", once)
+        patch.setattr(compiled, "compile_one", once)
+        yield
+
+
 @pytest.fixture
 def no_memory(monkeypatch):
     """A benchmark does not measure memory, for which it starts a process that loads PyTorch once more."""

@@ -8,10 +8,9 @@ from pfs_core.models import build_model
 from tests.channels.masking import EXACT, calibrated, difference, masked, random_kept
 
 SHAPE = (3, 64, 64)
-NAMES = (
-    "resnet10t", "lcnet_050", "tinynet_e", "mobilenetv3_small_100", "regnetx_002", "repvgg_a0",
-    "ese_vovnet19b_slim_dw", "cs3darknet_focus_s", "dla46_c", "skresnet18", "fasternet_t0",
-)  # fmt: skip
+QUICK = ("lcnet_050", "mobilenetv3_small_100", "regnetx_002", "repvgg_a0", "cs3darknet_focus_s", "fasternet_t0")
+SLOW = ("resnet10t", "tinynet_e", "ese_vovnet19b_slim_dw", "dla46_c", "skresnet18")
+NAMES = (*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
 NUMBERS = {"cs3darknet_focus_s": 4, "skresnet18": 4}
 """Groups whose width is written as a number in the network's code, so that they stay as they are."""
 HALF = 0.5

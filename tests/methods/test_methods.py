@@ -37,6 +37,8 @@ BRIEF = {
     "amc": {"epochs": 1, "batch_size": 256, "episodes": 6, "warmup_episodes": 3, "reward_rows": 50, "recalibrate": 64},
 }
 STAGES = {"amc": {"pretrain", "search"}}
+FAMILIES = ("mobilenet_v1", "mobilenet_v2", "resnet20", "resnet18", "resnet50", "vgg16")
+"""One network of each; the deeper ones of a family take longest."""
 
 
 def brief(method):
@@ -48,35 +50,52 @@ def chosen(method, narrow, digits, out, seed=0, record=lambda row: None):
     return [path.read_bytes() for path in sorted([out / "gates.safetensors", *out.glob("*.parquet")])]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(narrow, digits, tmp_path_factory):
+    """What a method chooses when nothing stops it: the bytes, the rows that it records and its folder; each once."""
+
+    @cache
+    def of(method):
+        folder, rows = tmp_path_factory.mktemp(method) / "gates", []
+        return chosen(method, narrow, digits, folder, record=rows.append), rows, folder
+
+    return of
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_seed_chooses_the_same_and_is_cut_to_the_budget(method, narrow, digits, tmp_path):
-    rows = []
-    first = chosen(method, narrow, digits, tmp_path / "first", record=rows.append)
+def test_the_same_seed_chooses_the_same_and_is_cut_to_the_budget(method, narrow, digits, undisturbed, tmp_path):
+    first, rows, folder = undisturbed(method)
     assert chosen(method, narrow, digits, tmp_path / "second") == first
     if method != "uniform":
         assert chosen(method, narrow, digits, tmp_path / "other", seed=1)[0] != first[0]
-    info = read_json(tmp_path / "first" / "search.json")
+    info = read_json(folder / "search.json")
     assert info["method"] == method
     assert set(info["cost"]) == STAGES.get(method, {"search"})
-    found = extract_structures(tmp_path / "first", tmp_path / "structures", HALF, PAPERS_CUT)["pruned"]
+    found = extract_structures(folder, tmp_path / "structures", HALF, PAPERS_CUT)["pruned"]
     assert found == Structure.load(tmp_path / "structures" / FILES["pruned"])
     assert (found.network, found.chosen_by["method"]) == ("pruned", method)
     assert 0.4 < found.budget.achieved <= 0.5
     expected = {"pfs": 2, "network_slimming": 4, "amc": 7}.get(method, 0)  # epochs, and episodes
     assert len(rows) == expected
     if method == "amc":
-        (trained,) = pq.read_table(tmp_path / "first" / "pretraining.parquet").to_pylist()
+        (trained,) = pq.read_table(folder / "pretraining.parquet").to_pylist()
         assert rows[0] == {key if key == "epoch" else f"pretrain_{key}": value for key, value in trained.items()}
         assert trained["val_accuracy"] == info["pretrained_accuracy"]
 
 
 @pytest.mark.parametrize(
     ("method", "place"),
-    [("network_slimming", 0), ("network_slimming", 7), ("network_slimming", 14), ("amc", 2), ("amc", 5), ("amc", 9)],
+    [
+        ("network_slimming", 7),
+        ("amc", 9),
+        *(
+            pytest.param(method, place, marks=pytest.mark.slow)
+            for method, place in (("network_slimming", 0), ("network_slimming", 14), ("amc", 2), ("amc", 5))
+        ),
+    ],
 )
-def test_a_stop_changes_nothing(method, place, narrow, digits, tmp_path, monkeypatch):
-    rows, again = [], []
-    whole = chosen(method, narrow, digits, tmp_path / "whole", record=rows.append)
+def test_a_stop_changes_nothing(method, place, narrow, digits, undisturbed, tmp_path, monkeypatch):
+    (whole, rows, folder), again = undisturbed(method), []
     monkeypatch.setenv(SECONDS, "0")
     save, saved = Checkpoints.save, []
 
@@ -94,7 +113,7 @@ def test_a_stop_changes_nothing(method, place, narrow, digits, tmp_path, monkeyp
     assert not (tmp_path / "out").exists()
     assert chosen(method, narrow, digits, tmp_path / "out", record=again.append) == whole
     assert again == rows
-    images = [read_json(tmp_path / name / "search.json")["cost"]["search"] for name in ("whole", "out")]
+    images = [read_json(path / "search.json")["cost"]["search"] for path in (folder, tmp_path / "out")]
     for key in ("forward_images", "backward_images"):
         assert images[0][key] == images[1][key]
 
@@ -146,7 +165,9 @@ def gates_of(method, name, seed, budget):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize(
+    "name", [each if each in FAMILIES else pytest.param(each, marks=pytest.mark.slow) for each in sorted(MODELS)]
+)
 @given(st.integers(0, 1000), st.floats(0.2, 1.0), st.sampled_from(["macs", "params"]), st.booleans())
 @settings(max_examples=3)
 def test_the_budget_is_met_and_no_further_channel_fits(method, name, seed, share, metric, counted):
@@ -209,21 +230,19 @@ def test_only_our_own_search_is_profiled(digits, tmp_path):
         steps.search("resnet20", digits, tmp_path / "out", settings={"method": "random"}, profile=True)
 
 
-def test_an_agents_gates_rank_every_channel(digits, narrow, tmp_path):
-    chosen("amc", narrow, digits, tmp_path / "gates")
-    gates, _ = load_gates(tmp_path / "gates")
+def test_an_agents_gates_rank_every_channel(undisturbed):
+    gates, _ = load_gates(undisturbed("amc")[2])
     assert all(0 <= float(scores.min()) <= float(scores.max()) <= 1 for scores in gates.values())
     assert all(len(scores.unique()) == len(scores) for scores in gates.values())
 
 
-def test_the_cost_of_a_method_is_what_it_looked_at(narrow, digits, digits_data, tmp_path):
+def test_the_cost_of_a_method_is_what_it_looked_at(narrow, digits, digits_data, undisturbed, tmp_path):
     """Forward and backward images by stage, from the recipe and the rows of the split alone."""
     train, validation = (len(digits_data.parts[part]) for part in ("train", "validation"))
-    for method in METHODS:
-        chosen(method, narrow, digits, tmp_path / method)
+    folders = {method: undisturbed(method)[2] for method in METHODS} | {"pfs trained": tmp_path / "gates"}
     trained = brief("pfs").updated({"pretrain_epochs": 1}, "search")
-    search(narrow, digits, tmp_path / "pfs trained", HALF, trained)
-    cost = {path.name: read_json(path / "search.json")["cost"] for path in tmp_path.iterdir()}
+    search(narrow, digits, folders["pfs trained"], HALF, trained)
+    cost = {name: read_json(folder / "search.json")["cost"] for name, folder in folders.items()}
     counted = {
         method: {stage: (spent["forward_images"], spent["backward_images"]) for stage, spent in stages.items()}
         for method, stages in cost.items()

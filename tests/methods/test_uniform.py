@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pfs_core.config.spec import Budget
@@ -49,7 +49,8 @@ def test_a_channel_more_in_every_group_is_over_the_budget(budget):
     assert cost > limit
 
 
-@given(st.integers(4, 20), st.floats(1.0, 1.25), st.floats(0.6, 1.0), st.sampled_from([2, 4, 8, 16]))
+@settings(max_examples=10)
+@given(st.sampled_from([5, 12, 20]), st.floats(1.0, 1.25), st.floats(0.6, 1.0), st.sampled_from([2, 4, 8, 16]))
 def test_kept_widths_are_multiples(width, expand, target, multiple):
     spec = SPEC.updated({"expand": expand, "kwargs": {"width": width}}, "model")
     traced = unexpanded_graph(spec)

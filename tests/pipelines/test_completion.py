@@ -28,13 +28,18 @@ def completions(line, folder):
 @pytest.mark.parametrize(
     ("line", "some"),
     [
-        ("pfs comp", {"compare", "compile"}),
         ("pfs run --model res", {"resnet20", "resnet56", "resnet50"}),
-        ("pfs run --method net", {"network_slimming"}),
-        ("pfs run --recipe cifar-", {"cifar-sfp", "cifar-official"}),
         ("pfs run --set search.exp", {"search.expand=", "search.expand_stream="}),
         ("pfs run --out ru", {"runs/"}),
-        ("pfs settings spl", {"split"}),
+        *(
+            pytest.param(line, some, marks=pytest.mark.slow)
+            for line, some in (
+                ("pfs comp", {"compare", "compile"}),
+                ("pfs run --method net", {"network_slimming"}),
+                ("pfs run --recipe cifar-", {"cifar-sfp", "cifar-official"}),
+                ("pfs settings spl", {"split"}),
+            )
+        ),
     ],
 )
 def test_commands_names_and_settings_are_completed(tmp_path, line, some):

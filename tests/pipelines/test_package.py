@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shutil
 from pathlib import Path
 
 import pfs_components
@@ -12,7 +13,15 @@ from kfp import components as kfp_components
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 from pfs_pipelines.local import run
-from pfs_pipelines.packages import CHOICES, PIPELINES, FormOptions, compile_all, compile_one, write_resources
+from pfs_pipelines.packages import (
+    CHOICES,
+    PIPELINES,
+    FormOptions,
+    compile_all,
+    compile_one,
+    set_form,
+    write_resources,
+)
 from pfs_pipelines.parameters import pool_values
 from pfs_pipelines.pools import CONFIG, RETRIES, USER, Placement
 
@@ -278,7 +287,7 @@ def test_the_form_begins_with_what_everybody_chooses_and_ends_with_the_pools(spe
 
 def test_a_file_of_pools_makes_the_defaults_of_the_form(tmp_path):
     values = pool_values(LAPTOP)
-    (path, *_) = compile_all(tmp_path, form=FormOptions(defaults=values))
+    path = copied("compress", tmp_path, FormOptions(defaults=values))
     parsed = json_format.ParseDict(next(yaml.safe_load_all(path.read_text())), pipeline_spec_pb2.PipelineSpec())
     definitions = parsed.root.input_definitions.parameters
     found = {name: json_format.MessageToDict(definitions[name])["defaultValue"] for name in values}
@@ -300,8 +309,17 @@ def test_a_file_of_pools_is_checked(tmp_path, content, said):
         pool_values(path)
 
 
+def copied(name, folder, form):
+    """A package whose form is changed."""
+    path = folder / f"{name}.yaml"
+    shutil.copy(GOLDEN / path.name, path)
+    set_form(path, form)
+    return path
+
+
 def test_drop_downs_are_an_option(tmp_path):
-    for path in compile_all(tmp_path, form=FormOptions(drop_downs=True)):
+    for name in PIPELINES:
+        path = copied(name, tmp_path, FormOptions(drop_downs=True))
         parameters = next(yaml.safe_load_all(path.read_text()))["root"]["inputDefinitions"]["parameters"]
         offered = {name: parameter["literals"] for name, parameter in parameters.items() if "literals" in parameter}
         assert offered == {name: values for name, values in CHOICES.items() if name in parameters}

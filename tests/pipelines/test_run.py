@@ -228,6 +228,7 @@ def test_its_report_opens_whole_and_alone(browser, finished, width, way):
     check_whole(browser, finished[1] / "report" / "report.html", len(shown), width, way)
 
 
+@pytest.mark.slow
 def test_undecodable_image_ends_the_run_with_its_row(tmp_path):
     encoded = [png(image) for image in images(20)]
     encoded[11] = b"broken"

@@ -46,8 +46,13 @@ def history(folder):
     "changes",
     [
         (),
-        ('augment="randaugment"', "random_erasing=0.5", 'class_weights="balanced"'),
-        pytest.param(('augment="trivialaugment"', "balanced_sampling=true"), marks=pytest.mark.slow),
+        *(
+            pytest.param(settings, marks=pytest.mark.slow)
+            for settings in (
+                ('augment="randaugment"', "random_erasing=0.5", 'class_weights="balanced"'),
+                ('augment="trivialaugment"', "balanced_sampling=true"),
+            )
+        ),
     ],
 )
 def test_two_processes_learn_what_one_learns(digits, tmp_path, changes):

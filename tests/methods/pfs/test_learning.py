@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pfs_core.channels import resize, trace
+from pfs_core.channels import resize
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
 from pfs_core.methods.pfs import search as loop
@@ -15,14 +15,15 @@ from pfs_core.methods.pfs.network import GatedNetwork
 from pfs_core.models import build_model
 from pfs_core.runtime.device import native_bf16
 from pfs_core.runtime.progress import ignore
+from pfs_core.structure import unexpanded_graph
 from pfs_core.structure.budget_cut import prune_to_budget
 
 
 def expanded(spec, data, policy="inner"):
     """The network of ``spec`` at 1.25 times its widths, and its graph."""
     torch.manual_seed(0)
-    model = build_model(spec.updated({"input_shape": data.input_shape}, "model"))
-    graph = trace(model, data.input_shape, policy)
+    spec = spec.updated({"input_shape": data.input_shape}, "model")
+    model, graph = build_model(spec), unexpanded_graph(spec, policy)
     widths = graph.expanded(1.25)
     return resize(model, graph, widths), graph.with_widths(widths)
 

@@ -12,6 +12,7 @@ from pfs_core.config.spec import ModelSpec
 from pfs_core.methods.pfs import network as module
 from pfs_core.methods.pfs.network import GatedNetwork
 from pfs_core.models import build_model
+from pfs_core.structure import unexpanded_graph
 
 SHAPE = (3, 32, 32)
 NETWORKS = {"resnet20": {"width": 12}, "vgg11": {}, "mobilenet_v2": {}}
@@ -20,8 +21,8 @@ NETWORKS = {"resnet20": {"width": 12}, "vgg11": {}, "mobilenet_v2": {}}
 def gated(name="resnet20", policy="inner", lr=0.05, placement="last"):
     """A gated network with weights in float64."""
     torch.manual_seed(0)
-    model = build_model(ModelSpec(name=name, input_shape=SHAPE, num_classes=10, kwargs=NETWORKS[name]))
-    graph = trace(model, SHAPE, policy, placement)
+    spec = ModelSpec(name=name, input_shape=SHAPE, num_classes=10, kwargs=NETWORKS[name])
+    model, graph = build_model(spec), unexpanded_graph(spec, policy, placement)
     widths = graph.expanded(1.25)
     for layer in model.modules():
         if isinstance(layer, nn.Dropout):
