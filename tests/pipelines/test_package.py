@@ -318,8 +318,8 @@ def copied(name, folder, form):
 
 
 def test_drop_downs_are_an_option(tmp_path):
-    for name in PIPELINES:
-        path = copied(name, tmp_path, FormOptions(drop_downs=True))
+    for pipeline in PIPELINES:
+        path = copied(pipeline, tmp_path, FormOptions(drop_downs=True))
         parameters = next(yaml.safe_load_all(path.read_text()))["root"]["inputDefinitions"]["parameters"]
         offered = {name: parameter["literals"] for name, parameter in parameters.items() if "literals" in parameter}
         assert offered == {name: values for name, values in CHOICES.items() if name in parameters}
