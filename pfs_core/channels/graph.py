@@ -5,7 +5,7 @@ where PyTorch's own counter counts it (matrix products of attention).
 """
 
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -64,6 +64,19 @@ class Axis:
     segments: tuple[ChannelSlice, ...]
     tensors: tuple[AxisTensor, ...] = ()
     trailing: int = 0
+
+    def slices(self, widths: Mapping[str, int]) -> Iterator[tuple[ChannelSlice, slice]]:
+        """Yield every segment with the range of the features that it spans at ``widths``.
+
+        >>> axis = Axis("fc", "reads", (ChannelSlice("conv1"), ChannelSlice("conv2", repeat=4)))
+        >>> [place for _, place in axis.slices({"conv1": 3, "conv2": 5})]
+        [slice(0, 3, None), slice(3, 23, None)]
+        """
+        start = 0
+        for segment in self.segments:
+            stop = start + features([segment], widths)
+            yield segment, slice(start, stop)
+            start = stop
 
 
 class Sizes(NamedTuple):

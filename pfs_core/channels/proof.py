@@ -269,13 +269,13 @@ def mask(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tensor]) -> n
         if axis.role not in ("writes", "norm", "gate"):
             continue
         factors = []
-        for name, repeat, _, blocks in axis.segments:
-            group = graph.group(name)
+        for part in axis.segments:
+            group = graph.group(part.group)
             gate = torch.ones(group.gate_count)
-            if name in kept and axis.module in group.gates:
+            if group.name in kept and axis.module in group.gates:
                 gate = torch.zeros_like(gate)
-                gate[kept[name]] = 1
-            factors.append(gate.repeat(group.blocks // blocks).repeat_interleave(repeat))
+                gate[kept[group.name]] = 1
+            factors.append(gate.repeat(group.blocks // part.blocks).repeat_interleave(part.repeat))
         factor = torch.cat(factors)
         if not factor.all():
             out.get_submodule(axis.module).register_forward_hook(_multiplied(factor, axis.trailing))
