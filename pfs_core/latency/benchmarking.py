@@ -96,7 +96,10 @@ def benchmark(
     seconds = time.perf_counter() - clock
     disturbed = disturbance(started, processor_seconds(), seconds)
     result = LatencyResult(
-        models={n: NetworkSize(**s.cost.model_dump(), file_mib=file_mib[n]) for n, s in networks.items()},
+        models={
+            name: NetworkSize(**s.cost.model_dump(), file_mib=file_mib[name], structure=s.digest)
+            for name, s in networks.items()
+        },
         measurements=measurements,
         skipped=skipped,
         dtype="float32",

@@ -16,6 +16,7 @@ from pfs_core.config.spec import Budget, Config, ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.models import build_model, is_users_own
 from pfs_core.storage.artifacts import read_json, write_json
+from pfs_core.storage.digests import json_digest
 from pfs_core.structure.budget_cut import CostModel, check_gates, closed_form, prune_to_budget
 
 SCHEMA = "pfs.structure/1"
@@ -154,6 +155,11 @@ class Structure(Config):
     def block(self) -> int:
         """The number of channels that the runtime it was cut for computes at once; 1 for the paper's cut."""
         return int(self.chosen_by.get("block", 1))
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its widths and how they came about, which is the same in files of every version."""
+        return json_digest([self.widths, self.budget.model_dump(), self.chosen_by, self.provenance], 64)
 
     @property
     def dataset(self) -> str:

@@ -27,6 +27,8 @@ def test_load_gives_what_was_saved(seed, tmp_path_factory):
     structure.save(path)
     loaded = Structure.load(path)
     assert loaded == structure
+    assert loaded.digest == structure.digest
+    assert loaded.digest != structure_of(seed + 1, provenance={"gates_sha256": "abc"}).digest
     again = path.with_name("again.json")
     loaded.save(again)
     assert again.read_bytes() == path.read_bytes()
