@@ -5,7 +5,7 @@ where PyTorch's own counter counts it (matrix products of attention).
 """
 
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -64,6 +64,19 @@ class Axis:
     segments: tuple[ChannelSlice, ...]
     tensors: tuple[AxisTensor, ...] = ()
     trailing: int = 0
+
+    def slices(self, widths: Mapping[str, int]) -> Iterator[tuple[ChannelSlice, slice]]:
+        """Yield every segment with the range of the features that it spans at ``widths``.
+
+        >>> axis = Axis("fc", "reads", (ChannelSlice("conv1"), ChannelSlice("conv2", repeat=4)))
+        >>> [place for _, place in axis.slices({"conv1": 3, "conv2": 5})]
+        [slice(0, 3, None), slice(3, 23, None)]
+        """
+        start = 0
+        for segment in self.segments:
+            stop = start + features([segment], widths)
+            yield segment, slice(start, stop)
+            start = stop
 
 
 class Sizes(NamedTuple):
@@ -142,6 +155,22 @@ def features(segments: Iterable[ChannelSlice], widths: Mapping[str, int]) -> int
     return sum(s.repeat * widths[s.group] // s.blocks for s in segments)
 
 
+class Refuted(NamedTuple):
+    """What a channel graph says of a network and does not hold, ``{group: reason}``.
+
+    Attributes:
+        frozen: groups that must stay as they are.
+        no_wider: groups that can lose channels but not get more, where a number in the network's code is their width.
+    """
+
+    frozen: Mapping[str, str] = {}
+    no_wider: Mapping[str, str] = {}
+
+    def corrected(self, graph: "ChannelGraph") -> "ChannelGraph":
+        """Return the graph without what does not hold."""
+        return replace(graph.frozen(self.frozen).not_widened(self.no_wider), refuted=self)
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelGraph:
     """The channel groups of one network, in forward order, and its cost in closed form.
@@ -153,6 +182,7 @@ class ChannelGraph:
         input_shape: channels, height and width of the image that was traced.
         widen_stream: whether an expansion widens residual streams as well, as the network declares.
         sizes: attributes in which modules have widths as numbers.
+        refuted: what it said of the network at first and does not say any more.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -161,6 +191,7 @@ class ChannelGraph:
     input_shape: tuple[int, int, int]
     widen_stream: bool = False
     sizes: tuple[Sizes, ...] = ()
+    refuted: Refuted = Refuted()
 
     def group(self, name: str) -> ChannelGroup:
         """Return the group of that name.

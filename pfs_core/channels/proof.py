@@ -12,14 +12,14 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 from pfs_core.channels.export import count_macs, in_a_line, named, on_meta, quiet
-from pfs_core.channels.graph import ChannelGraph, Cost
+from pfs_core.channels.graph import ChannelGraph, Cost, Refuted
 from pfs_core.channels.resizing import slice_weights, with_widths
 from pfs_core.errors import UserError
 
@@ -34,22 +34,6 @@ Reasons = dict[str, str]
 """``{group: why it must stay as it is}``."""
 Trial = Callable[[list[str]], str]
 """Tries some groups together; returns what is wrong, or nothing."""
-
-
-class Refuted(NamedTuple):
-    """What a channel graph says of a network and does not hold, ``{group: reason}``.
-
-    Attributes:
-        frozen: groups that must stay as they are.
-        no_wider: groups that can lose channels but not get more, where a number in the network's code is their width.
-    """
-
-    frozen: Mapping[str, str] = {}
-    no_wider: Mapping[str, str] = {}
-
-    def corrected(self, graph: ChannelGraph) -> ChannelGraph:
-        """Return the graph without what does not hold."""
-        return graph.frozen(self.frozen).not_widened(self.no_wider)
 
 
 def refuted_groups(model: nn.Module, graph: ChannelGraph) -> Refuted:
@@ -269,13 +253,13 @@ def mask(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tensor]) -> n
         if axis.role not in ("writes", "norm", "gate"):
             continue
         factors = []
-        for name, repeat, _, blocks in axis.segments:
-            group = graph.group(name)
+        for part in axis.segments:
+            group = graph.group(part.group)
             gate = torch.ones(group.gate_count)
-            if name in kept and axis.module in group.gates:
+            if group.name in kept and axis.module in group.gates:
                 gate = torch.zeros_like(gate)
-                gate[kept[name]] = 1
-            factors.append(gate.repeat(group.blocks // blocks).repeat_interleave(repeat))
+                gate[kept[group.name]] = 1
+            factors.append(gate.repeat(group.blocks // part.blocks).repeat_interleave(part.repeat))
         factor = torch.cat(factors)
         if not factor.all():
             out.get_submodule(axis.module).register_forward_hook(_multiplied(factor, axis.trailing))

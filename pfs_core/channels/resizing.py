@@ -103,12 +103,11 @@ def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tens
     widths = {name: len(index) for name, index in channels.items()}
 
     def sliced(tensor: Tensor, axis: Axis, on: AxisTensor) -> Tensor:
-        index, start = [], 0
-        for name, repeat, _, parts in axis.segments:
+        index = []
+        for part, place in axis.slices(before):
             # All blocks of a group keep the channels at the same places, so those of the first one stand for any.
-            kept_in_block = channels[name][: len(channels[name]) // parts]
-            index.append(start + (kept_in_block[:, None] * repeat + torch.arange(repeat)).flatten())
-            start += before[name] // parts * repeat
+            kept_in_block = channels[part.group][: len(channels[part.group]) // part.blocks]
+            index.append(place.start + (kept_in_block[:, None] * part.repeat + torch.arange(part.repeat)).flatten())
         every = torch.cat(index)
         # So does every group of a convolution.
         return tensor.index_select(on.dim, every[: len(every) // on.shares].to(tensor.device))

@@ -96,7 +96,10 @@ def benchmark(
     seconds = time.perf_counter() - clock
     disturbed = disturbance(started, processor_seconds(), seconds)
     result = LatencyResult(
-        models={n: NetworkSize(**s.cost.model_dump(), file_mib=file_mib[n]) for n, s in networks.items()},
+        models={
+            name: NetworkSize(**s.cost.model_dump(), file_mib=file_mib[name], structure=s.digest)
+            for name, s in networks.items()
+        },
         measurements=measurements,
         skipped=skipped,
         dtype="float32",
@@ -124,10 +127,12 @@ def with_references(structures: Sequence[Structure]) -> dict[str, Structure]:
     """
     first = structures[0]
     identity = (first.model.name, first.model.kwargs, first.model.input_shape, first.model.num_classes)
-    graph = first.graph()
+    # The dense network does not say by which policy was searched, nor does a uniform one of an older version.
+    searched = next((structure for structure in structures if "policy" in structure.chosen_by), first)
+    graph = searched.graph()
     named = {"dense": dense(graph, Budget(target=1.0), model=first.model)}
-    if first.model.expand > 1:
-        named["expanded"] = expanded(graph, model=first.model)
+    if searched.model.expand > 1:
+        named["expanded"] = expanded(graph, model=searched.model)
     for structure in structures:
         model = structure.model
         if (model.name, model.kwargs, model.input_shape, model.num_classes) != identity:

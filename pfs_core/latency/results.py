@@ -18,6 +18,8 @@ class NetworkSize(Result):
     params: int
     file_mib: float
     """Size of its weights as a safetensors file, in MiB."""
+    structure: str | None = None
+    """Digest of its structure; missing in older files."""
 
 
 class NetworkLatency(Result):

@@ -29,14 +29,12 @@ def load_budgets(
         UserError: a folder is missing, or no model or latency is of one of the structures.
     """
     out = []
-    for folder in structures_dirs:
-        structure = require_result(folder, "structure", "pfs extract --gates DIR OUT") / "structure.json"
-        cost = Structure.load(structure).cost
+    for folder, latency in zip(structures_dirs, _latencies(structures_dirs, latency_dirs), strict=True):
+        structure = Path(folder) / "structure.json"
         models = [path for path in model_dirs if (Path(path) / "structure.json").read_bytes() == structure.read_bytes()]
-        latencies = [path for path in latency_dirs if _measured(path) == (cost.macs, cost.params)]
-        if not models or not latencies:
+        if not models or latency is None:
             raise UserError(f"{folder} has no trained and measured network; retrain and benchmark its structure.json")
-        out.append(load_results(split_dir, gates_dir, folder, [models[0], dense_dir], latencies[0]))
+        out.append(load_results(split_dir, gates_dir, folder, [models[0], dense_dir], latency))
     return sorted(out, key=lambda results: -results.structure.cost.macs)
 
 
@@ -61,7 +59,7 @@ def load_methods(
         searches[info.method, info.seed, info.budget] = path
     dense = {TrainingMetrics.load(Path(path) / "metrics.json").seed: path for path in dense_dirs}
     out = []
-    for folder in structures_dirs:
+    for folder, latency in zip(structures_dirs, _latencies(structures_dirs, latency_dirs), strict=True):
         structure = Structure.load(Path(folder) / "structure.json")
         method, seed = structure.chosen_by["method"], structure.chosen_by["seed"]
         gates = searches.get((method, seed, str(structure.target_budget)))
@@ -70,14 +68,30 @@ def load_methods(
                 f"{folder} is {method}, {structure.target_budget}, seed {seed}: "
                 "its gates or the dense network of the seed are missing"
             )
-        out += load_budgets(split_dir, gates, [folder], model_dirs, latency_dirs, dense[seed])
+        out += load_budgets(split_dir, gates, [folder], model_dirs, [latency] if latency else [], dense[seed])
     return out
 
 
-def _measured(latency_dir: str | Path) -> tuple[int, int]:
-    """MACs and parameters of the pruned network of a ``latency`` folder."""
-    pruned = LatencyResult.load(Path(latency_dir) / "latency.json").models["pruned"]
-    return pruned.macs, pruned.params
+def _latencies(structures_dirs: Sequence[str | Path], latency_dirs: Sequence[str | Path]) -> list[str | Path | None]:
+    """The ``latency`` folder of each ``structures`` folder, None where there is none; no folder is that of two.
+
+    Older folders do not say which structure they are of. Then its cost has to do, which several seeds may share.
+    """
+    left = {path: _measured(path) for path in latency_dirs}
+    out: list[str | Path | None] = []
+    for folder in structures_dirs:
+        structures = require_result(folder, "structure", "pfs extract --gates DIR OUT")
+        structure = Structure.load(structures / "structure.json")
+        known = structure.digest, (structure.cost.macs, structure.cost.params)
+        out.append(next((path for key in known for path, of in left.items() if of == key), None))
+        left = {path: of for path, of in left.items() if path != out[-1]}
+    return out
+
+
+def _measured(latency_dir: str | Path) -> str | tuple[int, int] | None:
+    """What the pruned network of a ``latency`` folder is known by: the digest of its structure, or its cost."""
+    pruned = LatencyResult.load(Path(latency_dir) / "latency.json").models.get("pruned")
+    return (pruned.structure or (pruned.macs, pruned.params)) if pruned else None
 
 
 def finished(folder: str | Path) -> bool:

@@ -16,9 +16,11 @@ def search_doubts(results: Results) -> list[str]:
             "--set search.epochs=N."
         )
     if (fixed := not_searched(pruned)) > _MOSTLY:
+        left_streams = pruned.policy == "inner" and any(g.stream and g.resizable for g in pruned.graph().groups)
+        more = ", or --set search.policy=all, which prunes residual streams too" if left_streams else ""
         lines.append(
             f"{fixed:.0%} of the MACs left are in layers that were not searched, so it had little to choose from: "
-            "try a larger budget, or --set search.policy=all, which prunes residual streams too."
+            f"try a larger budget{more}."
         )
     chance = max(results.split.rows_per_class.get("test", [0])) / max(1, results.split.rows["test"])
     if results.dense and results.dense.test_accuracy_interval[0] <= chance:

@@ -123,12 +123,12 @@ def remedy(structure: Structure, runtime: str, usual_block: int = 16) -> str:
     if structure.block == 1:
         why = _blocks_used(structure, usual_block)
         return f"{runtime} computes channels in blocks of {usual_block}; {why}: try --set extract.blocks=auto."
-    graph = structure.graph()
-    if structure.model.expand_stream is None and graph.widen_stream:
+    graph, left_streams = structure.graph(), structure.policy == "inner"
+    if left_streams and structure.model.expand_stream is None and graph.widen_stream:
         return "The search widened the residual streams, which are not pruned: try --set search.expand_stream=1."
     whole = [g for g in graph.groups if g.resizable and structure.widths[g.name] >= g.width]
     names = f" ({', '.join(g.name for g in whole[:3])}{', ...' if len(whole) > 3 else ''})" if whole else ""
-    streams = " --set search.policy=all" if any(group.stream for group in whole) else ""
+    streams = " --set search.policy=all" if left_streams and any(group.stream for group in whole) else ""
     return (
         f"Most of the time goes where nothing was cut{names} or where blocks are not full: "
         f"{_blocks_used(structure, structure.block)}; ask for the time itself: --budget latency=0.8{streams}."

@@ -114,6 +114,7 @@ def cut_structures(
     """
     runtime, threads = _where_it_will_run(spec, graph, budget, config)
     block = runtime_block(runtime, threads) if config.blocks == "auto" else config.blocks
+    policy = found.get("policy", "inner")
     options: dict[str, Any] = {
         "model": spec,
         "channel_multiple": config.channel_multiple,
@@ -125,7 +126,7 @@ def cut_structures(
         pruned = extract(graph, gates, budget, **found, **options)
         return {
             "pruned": pruned,
-            "uniform": uniform(graph, budget, **options),
+            "uniform": uniform(graph, budget, policy=policy, **options),
             "dense": dense(graph, budget, model=spec),
         }, None
 
@@ -140,7 +141,7 @@ def cut_structures(
         return extract(graph, gates, Budget(metric="latency", target=aim), **found, **options)
 
     def cut_evenly(aim: float) -> Structure:
-        return uniform(graph, Budget(metric="latency", target=aim), **options)
+        return uniform(graph, Budget(metric="latency", target=aim), policy=policy, **options)
 
     structures = {
         "pruned": cut_to_latency(cut, measure, budget.target),

@@ -7,7 +7,7 @@ from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.structure import Structure
 from pfs_core.structure.budget_cut import CostModel, equal_gates, prune_to_budget
-from pfs_core.structure.structure import block_record
+from pfs_core.structure.structure import block_record, policy_record
 
 
 def dense(graph: ChannelGraph, budget: Budget, *, model: ModelSpec) -> Structure:
@@ -30,6 +30,7 @@ def uniform(
     budget: Budget,
     *,
     model: ModelSpec,
+    policy: str = "inner",
     channel_multiple: int = 1,
     floor: float = 0.0,
     cost_model: CostModel | None = None,
@@ -42,9 +43,10 @@ def uniform(
     expanded network as a search, meets the budget as closely, and differs only in how the budget is shared out.
 
     Args:
-        graph: the channel graph of the unexpanded network.
+        graph: the channel graph of the unexpanded network, traced with ``policy``.
         budget: the budget, relative to the unexpanded network.
         model: the network, with the expansion that a search would start from.
+        policy: the policy of the trace, for the record.
         channel_multiple: kept widths are multiples of this.
         floor: the fraction of its unexpanded width that every prunable group keeps at least.
         cost_model: the cost of widths in the budget's metric; None for MACs and parameters.
@@ -60,6 +62,7 @@ def uniform(
     )
     chosen_by = {
         "method": "uniform",
+        **policy_record(policy),
         "channel_multiple": channel_multiple,
         "floor": floor,
         **block_record(block),

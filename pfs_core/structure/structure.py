@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 import pfs_core
-from pfs_core.channels import ChannelGraph, Cost, resize, trace
+from pfs_core.channels import ChannelGraph, Cost, Refuted, resize, trace
 from pfs_core.channels.tracer import Placement, Policy
 from pfs_core.config.spec import Budget, Config, ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.models import build_model, is_users_own
 from pfs_core.storage.artifacts import read_json, write_json
+from pfs_core.storage.digests import json_digest
 from pfs_core.structure.budget_cut import CostModel, check_gates, closed_form, prune_to_budget
 
 SCHEMA = "pfs.structure/1"
@@ -56,6 +57,17 @@ class Structure(Config):
     budget: BudgetRecord
     chosen_by: dict[str, Any]
     provenance: dict[str, Any]
+    frozen: dict[str, str] = Field(default_factory=dict)
+    """Channel groups that the proof of the graph has left as they are, each with the reason."""
+    no_wider: dict[str, str] = Field(default_factory=dict)
+    """Channel groups that it lets lose channels and not get more, each with the reason."""
+
+    @field_validator("chosen_by")
+    @classmethod
+    def _by_a_known_policy(cls, chosen_by: dict[str, Any]) -> dict[str, Any]:
+        if chosen_by.get("policy", "inner") not in get_args(Policy):
+            raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}")
+        return chosen_by
 
     @classmethod
     def from_widths(
@@ -72,7 +84,7 @@ class Structure(Config):
 
         Args:
             model: the network, with the expansion that it was searched at.
-            graph: the channel graph of the unexpanded network.
+            graph: the channel graph of the unexpanded network, without what the proof refuted.
             widths: the width of every group.
             budget: the budget that the widths were chosen for.
             chosen_by: the method and its settings, for the record.
@@ -92,6 +104,8 @@ class Structure(Config):
             ),
             chosen_by=dict(chosen_by),
             provenance={"pfs_version": pfs_core.__version__, **(provenance or {})},
+            frozen=dict(graph.refuted.frozen),
+            no_wider=dict(graph.refuted.no_wider),
         )
 
     @classmethod
@@ -117,8 +131,9 @@ class Structure(Config):
         return structure
 
     def save(self, path: str | Path) -> None:
-        """Write the structure file."""
-        write_json(path, self.model_dump(mode="json", by_alias=True))
+        """Write the structure file; of what the proof refuted it says something only where there is something."""
+        empty = {key for key, reasons in self.refuted._asdict().items() if not reasons}
+        write_json(path, self.model_dump(mode="json", by_alias=True, exclude=empty))
 
     @property
     def network(self) -> str:
@@ -126,9 +141,25 @@ class Structure(Config):
         return "pruned" if "threshold" in self.chosen_by else str(self.chosen_by.get("method", ""))
 
     @property
+    def policy(self) -> Policy:
+        """The policy by which its groups were pruned; ``inner`` where none were, as in the dense network."""
+        policy: Policy = self.chosen_by.get("policy", "inner")
+        return policy
+
+    @property
+    def refuted(self) -> Refuted:
+        """What the channel graph said of the network and does not hold."""
+        return Refuted(self.frozen, self.no_wider)
+
+    @property
     def block(self) -> int:
         """The number of channels that the runtime it was cut for computes at once; 1 for the paper's cut."""
         return int(self.chosen_by.get("block", 1))
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its widths and how they came about, which is the same in files of every version."""
+        return json_digest([self.widths, self.budget.model_dump(), self.chosen_by, self.provenance], 64)
 
     @property
     def dataset(self) -> str:
@@ -146,8 +177,12 @@ class Structure(Config):
         return f"{self.model.name} {self.target_budget}"
 
     def graph(self) -> ChannelGraph:
-        """Return the channel graph of the unexpanded network."""
-        return unexpanded_graph(self.model)
+        """Return the channel graph that the widths were chosen in: by its policy, without what the proof refuted.
+
+        Its widths are those of the unexpanded network. The gates are at the last place, wherever the search had them.
+        Files of older versions do not say what the proof refuted, nor that a uniform network is of the policy ``all``.
+        """
+        return self.refuted.corrected(unexpanded_graph(self.model, self.policy))
 
     def build(self) -> nn.Module:
         """Return the network at these widths, freshly initialised from torch's global random generator."""
@@ -159,8 +194,13 @@ def block_record(block: int) -> dict[str, Any]:
     return {"block": block} if block > 1 else {}
 
 
+def policy_record(policy: str) -> dict[str, Any]:
+    """Return what ``chosen_by`` records of the policy of a structure without a search; nothing for the usual one."""
+    return {"policy": policy} if policy != "inner" else {}
+
+
 def unexpanded_graph(spec: ModelSpec, policy: Policy = "inner", placement: Placement = "last") -> ChannelGraph:
-    """Return the channel graph of ``spec`` at its published widths; torch's random state is left as it was.
+    """Return the channel graph of ``spec`` as traced, at its published widths; torch's random state is left as it was.
 
     It is traced once in a process, unless the network is the user's own, whose code may change meanwhile.
     """

@@ -165,6 +165,12 @@ def test_the_size_of_a_file_is_that_of_its_weights(measured):
         assert size.params * 4 < size.file_mib * 2**20 < size.params * 4 + 50_000
 
 
+def test_it_is_recorded_which_structures_were_measured(measured, structures):
+    models = LatencyResult.load(measured / "latency.json").models
+    for structure in load(structures, "structure", "uniform"):
+        assert models[structure.network].structure == structure.digest
+
+
 def test_the_conditions_are_recorded(measured):
     result = LatencyResult.load(measured / "latency.json")
     assert (result.dtype, result.skipped) == ("float32", {})

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import shutil
+import types
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from pfs_pipelines.cli import main
 
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
-from pfs_core.latency.results import Ratio
+from pfs_core.latency.results import LatencyResult, NetworkSize, Ratio
 from pfs_core.methods.run import search
 from pfs_core.methods.uniform.config import UniformConfig
 from pfs_core.report import runs
@@ -25,6 +26,7 @@ from pfs_core.report.network_row import NetworkRow
 from pfs_core.report.runs import load_runs
 from pfs_core.runtime.cost import StageCost
 from pfs_core.steps.extraction import extract_structures
+from pfs_core.structure import Structure
 from tests.budgets import PAPERS_CUT
 
 
@@ -347,6 +349,51 @@ def test_gates_are_found_by_method_seed_and_budget(narrow, digits, models, tmp_p
         UserError, match="uniform, macs=0.4, seed 0: its gates or the dense network of the seed are missing"
     ):
         runs.load_methods(digits, given[0][:1], given[1], [], [], [models[1]])
+
+
+@pytest.fixture(scope="module")
+def even(narrow, digits, models, tmp_path_factory):
+    """Gates, structures, models and dense networks of uniform widths by two seeds, which cost the same."""
+    out = tmp_path_factory.mktemp("even")
+    folders = [[out / f"{kind}-{seed}" for seed in (0, 1)] for kind in ("gates", "structures", "model", "dense")]
+    trained = json.loads((models[1] / "metrics.json").read_text())
+    for seed, (gates, structures, model, dense) in enumerate(zip(*folders, strict=True)):
+        search(narrow, digits, gates, Budget(target=0.5), UniformConfig(expand=1.25), seed)
+        extract_structures(gates, structures, Budget(target=0.5), PAPERS_CUT)
+        model.mkdir()
+        shutil.copy(structures / "structure.json", model)
+        dense.mkdir()
+        (dense / "metrics.json").write_text(json.dumps({**trained, "seed": seed}))
+    return folders
+
+
+def latency_of(structures, latency, out, older):
+    """The same latencies, had they been measured on this structure; ``older`` versions do not say so."""
+    found = LatencyResult.load(latency / "latency.json")
+    structure = Structure.load(structures / "structure.json")
+    size = NetworkSize(
+        **structure.cost.model_dump(), file_mib=1.0, **({} if older else {"structure": structure.digest})
+    )
+    out.mkdir()
+    found.model_copy(update={"models": {"pruned": size}}).save(out / "latency.json")
+    return out
+
+
+@pytest.mark.parametrize("older", [(), (0,), (1,), (0, 1)])
+def test_seeds_that_cost_the_same_have_latencies_of_their_own(even, latency, older, digits, tmp_path, monkeypatch):
+    gates, structures, models, dense = even
+    measured = [latency_of(structures[seed], latency, tmp_path / str(seed), seed in older) for seed in (1, 0)]
+    monkeypatch.setattr(
+        runs, "load_results", lambda *folders: types.SimpleNamespace(structure=cut, latency=folders[-1])
+    )
+    cut = Structure.load(structures[0] / "structure.json")
+    assert cut.widths == Structure.load(structures[1] / "structure.json").widths
+    found = [run.latency for run in runs.load_methods(digits, gates, structures, models, measured, dense)]
+    assert sorted(found) == sorted(measured)
+    if len(older) < 2:
+        assert found == [tmp_path / "0", tmp_path / "1"]
+    with pytest.raises(UserError, match="structures-. has no trained and measured network"):
+        runs.load_methods(digits, gates, structures, models, measured[:1], dense)
 
 
 def test_uniform_widths_at_several_budgets_are_not_called_one_search(results, tmp_path):

@@ -23,7 +23,20 @@ def test_what_was_not_searched_is_what_remains_at_the_fewest_channels(results):
     assert not_searched(cut) == 1
     assert 0 < not_searched(structure) < 1
     said = search_doubts(with_pruned(results, widths=fewest, cost=cut.cost))
-    assert any(line.startswith("100% of the MACs left") for line in said)
+    assert any(line.startswith("100% of the MACs left") and "search.policy=all" in line for line in said)
+
+
+def test_who_has_pruned_the_streams_is_not_told_to(results):
+    """And what was not searched is counted on the graph of their policy."""
+    structure = results.structure
+    searched = structure.model_copy(update={"chosen_by": {**structure.chosen_by, "policy": "all"}})
+    assert not_searched(searched) < not_searched(structure)
+    graph = searched.graph()
+    fewest = {g.name: g.blocks if g.prunable else structure.widths[g.name] for g in graph.groups}
+    cost = graph.cost(fewest)
+    said = search_doubts(with_pruned(results, chosen_by=searched.chosen_by, widths=fewest, cost=cost))
+    (line,) = [line for line in said if line.startswith("100% of the MACs left")]
+    assert line.endswith("try a larger budget.")
 
 
 def test_a_dense_network_at_chance_compares_with_nothing(results):

@@ -43,6 +43,8 @@ def test_in_blocks_it_is_the_stream_or_the_budget_that_helps(results):
     assert "search.expand_stream=1" in remedy(cut, "ONNX Runtime")
     narrow = cut.model_copy(update={"model": cut.model.updated({"expand_stream": 1.0}, "model")})
     assert "--budget latency=0.8 --set search.policy=all" in remedy(narrow, "ONNX Runtime")
+    pruned = cut.model_copy(update={"chosen_by": {**cut.chosen_by, "policy": "all"}})
+    assert remedy(pruned, "ONNX Runtime").endswith("--budget latency=0.8.")
 
 
 @pytest.mark.parametrize("block", [1, 4])

@@ -7,11 +7,17 @@ import torch
 
 from pfs_core.channels import Refuted, trace
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.stages import LatencyConfig, RetrainConfig
+from pfs_core.latency import benchmark
+from pfs_core.latency.benchmarking import with_references
+from pfs_core.methods.gates_folder import load_gates
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.run import search
 from pfs_core.models import build_model
+from pfs_core.report import figures, load_results
 from pfs_core.steps.extraction import extract_structures
-from pfs_core.structure import proved, refuted_once
+from pfs_core.structure import FILES, Structure, proved, refuted_once
+from pfs_core.training.retrain import retrain
 from tests.budgets import PAPERS_CUT
 
 SOURCE = """
@@ -29,7 +35,23 @@ class Written(nn.Module):
     def forward(self, x):
         x = torch.relu(self.bn2(self.second(torch.relu(self.bn1(self.first(x))))))
         return self.head(x.view(-1, 16, 64).mean(2))
+
+
+class WithStream(Written):
+    def __init__(self, num_classes, in_channels):
+        super().__init__(num_classes, in_channels)
+        self.inner, self.bn3 = nn.Conv2d(12, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.outer, self.bn4 = nn.Conv2d(8, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.first(x)))
+        x = torch.relu(x + self.bn4(self.outer(torch.relu(self.bn3(self.inner(x))))))
+        x = torch.relu(self.bn2(self.second(x)))
+        return self.head(x.view(-1, 16, 64).mean(2))
 """
+BRIEF = LatencyConfig(
+    patience_seconds=0, warmup_seconds=0, warmup_rounds=1, max_seconds=0.01, runtimes="eager", threads=1
+)
 REASON = "resized, the network fails: shape '[-1, 16, 64]' is invalid"
 
 
@@ -53,6 +75,30 @@ def test_a_width_that_is_written_as_a_number_stays_through_all_steps(written, di
     assert cut.widths["second"] == 16
     assert cut.widths["first"] < 12
     assert cut.build()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("policy", "searched"), [("inner", ["inner"]), ("all", ["first", "inner"])])
+def test_what_is_measured_and_reported_as_expanded_was_searched(written, digits, tmp_path, policy, searched, no_memory):
+    spec, budget = written.updated({"name": "written:WithStream"}, "model"), Budget(target=0.6)
+    out = {name: tmp_path / name for name in ("gates", "structures", "model", "latency")}
+    info = search(spec, digits, out["gates"], budget, PfsConfig(epochs=1, policy=policy))
+    extract_structures(out["gates"], out["structures"], budget, PAPERS_CUT)
+    pruned, uniform, dense = (Structure.load(out["structures"] / file) for file in FILES.values())
+    graph, (gates, _) = pruned.graph(), load_gates(out["gates"])
+    expanded = graph.widths() | {name: len(values) for name, values in gates.items()}
+    assert (list(gates), expanded["inner"], expanded["second"]) == (searched, 10, 16)
+    for given in ([pruned, uniform], [dense, uniform, pruned], [uniform]):
+        assert with_references(given)["expanded"].widths == expanded
+    assert with_references([dense])["expanded"].widths["second"] == 16
+
+    found = benchmark([pruned, uniform], out["latency"], BRIEF)
+    assert found.models["expanded"].macs == graph.cost(expanded).macs
+    retrain(pruned, digits, out["model"], RetrainConfig(epochs=1, schedule="cosine", scratch_b=False))
+    results = load_results(digits, out["gates"], out["structures"], [out["model"]], out["latency"])
+    assert results.structure.refuted == info.refuted
+    _, words = figures.draw(figures.channels, results, (9.6, 4.0))
+    assert all(f"{name} {graph.group(name).width}, {expanded[name]}, {pruned.widths[name]}" in words for name in gates)
+    assert "second" not in words
 
 
 def test_it_is_made_once_for_the_same_code(written, tmp_path, monkeypatch):

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from pfs_core.channels import trace
+from pfs_core.channels import Refuted, trace
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
 from pfs_core.structure import Structure, extract, unexpanded_graph
+from pfs_core.structure.references import dense, uniform
 from tests import budgets
 from tests.budgets import SPEC, graph, random_gates
 
@@ -26,6 +27,8 @@ def test_load_gives_what_was_saved(seed, tmp_path_factory):
     structure.save(path)
     loaded = Structure.load(path)
     assert loaded == structure
+    assert loaded.digest == structure.digest
+    assert loaded.digest != structure_of(seed + 1, provenance={"gates_sha256": "abc"}).digest
     again = path.with_name("again.json")
     loaded.save(again)
     assert again.read_bytes() == path.read_bytes()
@@ -65,6 +68,34 @@ def test_the_file_is_the_documented_one(tmp_path):
     assert values["model"]["input_shape"] == [1, 8, 8]
 
 
+def test_what_the_proof_refuted_is_in_every_file_and_in_its_graph(tmp_path):
+    refuted = Refuted({"layer2.0.conv1": "for a reason"}, {"layer1.0.conv1": "for another"})
+    corrected = refuted.corrected(graph())
+    gates = {group.name: torch.ones(corrected.expanded(1.25)[group.name]) for group in corrected.prunable()}
+    half = Budget(target=0.5)
+    made = [extract(corrected, gates, half, model=SPEC), uniform(corrected, half, model=SPEC)]
+    for structure in (*made, dense(corrected, half, model=SPEC)):
+        structure.save(tmp_path / "s.json")
+        loaded = Structure.load(tmp_path / "s.json")
+        assert loaded == structure
+        assert loaded.graph() == corrected
+        assert loaded.refuted == refuted
+    path = tmp_path / "s.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(without(values, "frozen", "no_wider")))
+    assert Structure.load(path).graph() == graph()
+
+
+def test_the_policy_is_in_the_graph_of_what_was_cut_by_it():
+    traced, half = graph("all"), Budget(target=0.5)
+    structures = [
+        extract(traced, random_gates(0, policy="all"), half, model=SPEC, policy="all"),
+        uniform(traced, half, model=SPEC, policy="all"),
+    ]
+    assert [structure.graph() for structure in structures] == [traced, traced]
+    assert "policy" not in uniform(graph(), half, model=SPEC).chosen_by
+
+
 def test_same_seed_builds_the_same_network():
     structure = structure_of()
 
@@ -100,6 +131,9 @@ def without(values, *keys):
         (lambda v: {**v, "widths": {**v["widths"], "fc": 11}}, "channel group 'fc' must keep width 10"),
         (lambda v: {**v, "widths": {**v["widths"], "conv1": 21}}, "extract it again"),
         (lambda v: {**v, "cost": {**v["cost"], "macs": 1}}, "extract it again"),
+        (lambda v: {**v, "frozen": ["conv1"]}, "frozen: Input should be a valid dictionary"),
+        (lambda v: {**v, "no_wider": {"conv1": ""}}, "'conv1' must not be wider than 16"),
+        (lambda v: {**v, "chosen_by": {"policy": "outer"}}, "chosen_by: policy must be one of inner, all"),
         (lambda v: {**v, "model": {**v["model"], "name": "resnet21"}}, "unknown model 'resnet21'"),
     ],
 )

@@ -204,14 +204,10 @@ def input_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
         of_inputs = torch.zeros(features(axis.segments, widths))
         for on in axis.tensors:
             of_inputs += _norms_by_input(model.get_parameter(on.name), on)
-        first = 0
-        for name, repeat, _, blocks in axis.segments:
-            last = first + widths[name] // blocks * repeat
-            if name in norms:
-                group = graph.group(name)
-                of_channels = of_inputs[first:last].view(-1, repeat).sum(1)
-                norms[name] += of_channels.view(-1, group.gate_count).sum(0)
-            first = last
+        for part, place in axis.slices(widths):
+            if part.group in norms:
+                of_channels = of_inputs[place].view(-1, part.repeat).sum(1)
+                norms[part.group] += of_channels.view(-1, graph.group(part.group).gate_count).sum(0)
     return norms
 
 

@@ -120,12 +120,11 @@ def _penalised(model: nn.Module, graph: ChannelGraph) -> list[_Penalised]:
     penalised = []
     for axis in graph.axes:
         weight = getattr(model.get_submodule(axis.module), "weight", None) if axis.role == "norm" else None
-        first = 0
-        for name, repeat, _, blocks in axis.segments:
-            last = first + widths[name] // blocks * repeat
-            if weight is not None and name in groups and axis.module in groups[name].gates:
-                penalised.append(_Penalised(name, weight, slice(first, last)))
-            first = last
+        if weight is None:
+            continue
+        for part, place in axis.slices(widths):
+            if part.group in groups and axis.module in groups[part.group].gates:
+                penalised.append(_Penalised(part.group, weight, place))
     return penalised
 
 

@@ -58,10 +58,11 @@ class Gates:
                 continue
             module: Any = model.get_submodule(axis.module)
             stretches = []
-            for name, repeat, _, parts in axis.segments:
-                group = group_named[name]
-                position = self.groups.index(name) if axis.module in group.gates else None
-                stretches.append(_Stretch(position, group.width // parts, group.blocks // parts, repeat))
+            for part in axis.segments:
+                group = group_named[part.group]
+                position = self.groups.index(group.name) if axis.module in group.gates else None
+                width, blocks = group.width // part.blocks, group.blocks // part.blocks
+                stretches.append(_Stretch(position, width, blocks, part.repeat))
             if axis.role == "norm" and module.weight is not None:
                 self._scales[f"{axis.module}.weight"] = (module.weight.detach().clone(), stretches)
                 # The shift must follow the gate: a channel with scale 0 and a shift would still be a constant, not
