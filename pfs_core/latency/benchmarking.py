@@ -64,35 +64,14 @@ def benchmark(
     networks = with_references(structures)
     wait_until_quiet(config.patience_seconds)
     started, clock = processor_seconds(), time.perf_counter()
-    measurements: list[Measurement] = []
-    tables = []
-    settings = measured_settings(config, structures, core_count())
-    skipped: dict[str, str] = {runtime: reason for runtime, *_ in settings if (reason := missing(runtime))}
     with tempfile.TemporaryDirectory() as scratch:
         folders = {name: Path(scratch) / name for name in networks}
         for name, structure in networks.items():
             write_network(structure, folders[name], seed)
         file_mib = {name: (folder / "model.safetensors").stat().st_size / 2**20 for name, folder in folders.items()}
-        # OpenVINO never uses more cores than it found first, so those with most threads are first.
-        for runtime, threads, batch in sorted(settings, key=lambda setting: -setting[1]):
-            if runtime in skipped:
-                continue
-            shape = (batch, *structures[0].model.input_shape)
-            images = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-            logger.info(f"latency in {runtime}, batch {batch}, threads {threads}: {', '.join(networks)}")
-            try:
-                samples, loads = _measured(runtime, folders, images, threads, config, seed)
-            except Exception as e:  # a runtime that cannot take this network says so in its own way
-                skipped[runtime] = str(e).strip().partition("\n")[0] or type(e).__name__
-                logger.warning(f"latency in {runtime} is left out: {skipped[runtime]}")
-                continue
-            measurements.append(_measurement(runtime, threads, batch, samples, loads))
-            tables.append(_table(samples, loads, measurements[-1]))
-            _say_ratios(measurements[-1])
-        if not measurements:
-            raise UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
-        measurements.sort(key=lambda found: settings.index((found.runtime, found.threads, found.batch)))
-        measurements = _with_memory(measurements, folders)
+        settings = measured_settings(config, structures, core_count())
+        found, skipped = _in_every_setting(settings, folders, structures[0].model.input_shape, config, seed)
+        measurements = _with_memory([measurement for measurement, _ in found], folders)
     seconds = time.perf_counter() - clock
     disturbed = disturbance(started, processor_seconds(), seconds)
     result = LatencyResult(
@@ -112,11 +91,48 @@ def benchmark(
         seed=seed,
     )
     with publish(out, "latency") as folder:
-        pq.write_table(pa.concat_tables(tables), folder / "samples.parquet")
+        pq.write_table(pa.concat_tables([table for _, table in found]), folder / "samples.parquet")
         result.save(folder / "latency.json")
     for reason in result.noisy:
         logger.warning(f"latency: this machine is noisy, {reason}")
     return result
+
+
+def _in_every_setting(
+    settings: Sequence[tuple[str, int, int]],
+    folders: Mapping[str, Path],
+    shape: tuple[int, int, int],
+    config: LatencyConfig,
+    seed: int,
+) -> tuple[list[tuple[Measurement, pa.Table]], dict[str, str]]:
+    """Measure the networks in each runtime, number of threads and batch size.
+
+    Returns:
+        Each measurement with its samples, in the order of ``settings``; and the runtimes left out, with the reasons.
+
+    Raises:
+        UserError: none of the runtimes can be used.
+    """
+    skipped: dict[str, str] = {runtime: reason for runtime, *_ in settings if (reason := missing(runtime))}
+    found: dict[tuple[str, int, int], tuple[Measurement, pa.Table]] = {}
+    # OpenVINO never uses more cores than it found first, so those with most threads are first.
+    for runtime, threads, batch in sorted(settings, key=lambda setting: -setting[1]):
+        if runtime in skipped:
+            continue
+        images = np.random.default_rng(seed).standard_normal((batch, *shape), dtype=np.float32)
+        logger.info(f"latency in {runtime}, batch {batch}, threads {threads}: {', '.join(folders)}")
+        try:
+            samples, loads = _measured(runtime, folders, images, threads, config, seed)
+        except Exception as e:  # a runtime that cannot take this network says so in its own way
+            skipped[runtime] = str(e).strip().partition("\n")[0] or type(e).__name__
+            logger.warning(f"latency in {runtime} is left out: {skipped[runtime]}")
+            continue
+        measurement = _measurement(runtime, threads, batch, samples, loads)
+        found[runtime, threads, batch] = measurement, _table(samples, loads, measurement)
+        _say_ratios(measurement)
+    if not found:
+        raise UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
+    return [found[setting] for setting in settings if setting in found], skipped
 
 
 def with_references(structures: Sequence[Structure]) -> dict[str, Structure]:
