@@ -1,7 +1,7 @@
 """The pipeline on this machine: ``kfp.local`` runs the same definition that is compiled for a cluster.
 
-Run as ``python -m pfs_pipelines.local REQUEST.json`` in a process of its own, whose output is the full log; see
-:mod:`pfs_pipelines.run` for what the user sees.
+Run as ``python -m pfs_pipelines.local REQUEST.json PARENT`` in a process of its own, whose output is the full log and
+which ends with the process PARENT that has started it; see :mod:`pfs_pipelines.run` for what the user sees.
 """
 
 import logging
@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ logger = logging.getLogger(__package__)
 
 _LEAST_FREE = 2**30  # bytes
 _ANSWER_SECONDS = 5
+_LOOK_SECONDS = 0.5
 RESULTS = {"split": "split", "gates": "search", "structures": "structure", "latency": "latency", "report": "report"}
 """The name of each result, and what kind of folder it is (:func:`pfs_core.storage.artifacts.require_result`)."""
 
@@ -105,9 +108,17 @@ def results(root: Path) -> dict[str, str]:
     return found
 
 
+def end_with(parent: int, thread: int) -> None:
+    """Wait until ``parent`` is not the parent of this process any more, and send SIGTERM to one of its threads."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    signal.pthread_kill(thread, signal.SIGTERM)
+
+
 def main() -> None:
-    """Read the request, check it and run it; SIGTERM ends it with its runs in MLflow closed."""
+    """Read the request, check it and run it; SIGTERM or the end of its parent end it with its runs in MLflow closed."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    threading.Thread(target=end_with, args=(int(sys.argv[2]), threading.get_ident()), daemon=True).start()
     request = read_json(sys.argv[1])
     forked.start()
     with user_errors():

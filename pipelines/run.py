@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -43,11 +44,11 @@ def run_pipeline(request: CompressRequest, store: Path, fresh: bool = False) -> 
     Raises:
         UserError: the request cannot be carried out, or ``store`` is a file or cannot be written.
     """
-    with claimed(store, request, fresh) as folder:
-        return _run(request, folder, store, fresh)
+    with claimed(store, request, fresh) as (folder, log):
+        return _run(request, folder, log, store, fresh)
 
 
-def _run(request: CompressRequest, folder: Path, store: Path, fresh: bool) -> int:
+def _run(request: CompressRequest, folder: Path, log: TextIO, store: Path, fresh: bool) -> int:
     log_path = folder / LOG
     run = {
         "arguments": request.arguments(),
@@ -57,8 +58,7 @@ def _run(request: CompressRequest, folder: Path, store: Path, fresh: bool) -> in
     }
     write_json(folder / "run.json", run)
     new = not (folder / "steps").exists()
-    with log_path.open("a", encoding="utf-8") as log:
-        code, error = follow(folder / "run.json", environment(store, folder.name, fresh), log)
+    code, error = follow(folder / "run.json", environment(store, folder.name, fresh), log)
     if error:
         if new and not (folder / "steps").exists():  # refused before anything was started
             shutil.rmtree(folder)
@@ -74,8 +74,10 @@ def _run(request: CompressRequest, folder: Path, store: Path, fresh: bool) -> in
 
 
 @contextlib.contextmanager
-def claimed(store: Path, request: CompressRequest, fresh: bool) -> Iterator[Path]:
-    """Yield the folder of a run, which no other process may use meanwhile.
+def claimed(store: Path, request: CompressRequest, fresh: bool) -> Iterator[tuple[Path, TextIO]]:
+    """Yield the folder of a run, which no other run may use meanwhile, and its log.
+
+    The folder is claimed as long as a process has this log open: a process that goes on in the folder must be given it.
 
     Args:
         store: the folder of all runs.
@@ -91,17 +93,17 @@ def claimed(store: Path, request: CompressRequest, fresh: bool) -> Iterator[Path
                 f"going on in {os.path.relpath(folder)}, where this run was stopped (--fresh starts anew)", flush=True
             )
             with lock:
-                yield folder
+                yield folder, lock
             return
     folder = new_folder(store, request)
     lock = _locked(folder)
     assert lock is not None, "nobody else knows of a new folder"
     with lock:
-        yield folder
+        yield folder, lock
 
 
 def _locked(folder: Path) -> TextIO | None:
-    """Return the log of a run, which is locked as long as it is open; None if another process has it."""
+    """Return the log of a run, which is locked as long as it is open; None if another run has it."""
     log = (folder / LOG).open("a", encoding="utf-8")
     try:
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,18 +196,30 @@ def tracking_uri(store: Path) -> str:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let each SIGTERM be an exception, the second one too: it stops at once what the first one stops in order."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """Let each SIGTERM be an exception, the second one too: it stops at once what the first one stops in order.
+
+    A terminal that is closed stops it in order too, however often it says so; under ``nohup`` it does not.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
     """Run the pipeline's process to its end.
 
-    All its output goes to ``log`` as plain text, without colours and marks; marked lines also go to the terminal.
+    All its output goes to ``log`` as plain text, without colours and marks; marked lines also go to the terminal. It
+    has the log open too, so that the folder stays claimed until both have ended.
 
     Args:
         run: the ``run.json`` of the run.
@@ -215,11 +229,17 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
     Returns:
         The exit code of the process, and the message of a UserError, or an empty text if there was none.
     """
-    command = [sys.executable, "-m", "pfs_pipelines.local", str(run)]
+    command = [sys.executable, "-m", "pfs_pipelines.local", str(run), str(os.getpid())]
     with (
         _terminable(),
         subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            pass_fds=[log.fileno()],
         ) as process,
     ):
         assert process.stdout is not None
@@ -229,22 +249,31 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
             clear = _CLEAR if sys.stdout.isatty() else ""
             try:  # a second stop may come as soon as the line is there
                 process.terminate()
-                print(
-                    f"{clear}stopping: the step that runs writes a checkpoint (once more stops it at once)", flush=True
-                )
-                _copy(process.stdout, log)  # until all of its processes have ended
+                _say(f"{clear}stopping: the step that runs writes a checkpoint (once more stops it at once)")
+                _copy(process.stdout, log, _say)  # until all of its processes have ended
             except BaseException:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-            print("stopped; the same command goes on from there", flush=True)
+            _say("stopped; the same command goes on from there")
             if isinstance(stop, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from None
             raise
     return process.returncode, error
 
 
-def _copy(output: Iterable[str], log: TextIO) -> str:
+def _say(text: str, end: str = "\n") -> None:
+    """Print to the terminal, unless it is gone."""
+    with contextlib.suppress(OSError):
+        print(text, end=end, flush=True)
+
+
+def _copy(output: Iterable[str], log: TextIO, say: Callable[..., None] = partial(print, flush=True)) -> str:
     """Write the lines of the pipeline's process to the log, those that are marked to the terminal as well.
+
+    Args:
+        output: the lines.
+        log: the log.
+        say: prints to the terminal.
 
     Returns:
         The message of a UserError; empty if there was none.
@@ -254,7 +283,7 @@ def _copy(output: Iterable[str], log: TextIO) -> str:
         plain = _ESCAPES.sub("", line)
         before, mark, text = plain.partition(PASSING_MARK)
         if mark and not before:
-            print(f"{_CLEAR}{text.rstrip()[: COLUMNS - 1]}", end="", flush=True)
+            say(f"{_CLEAR}{text.rstrip()[: COLUMNS - 1]}", end="")
             clear = _CLEAR
             continue
         before, mark, text = plain.partition(MARK)
@@ -263,9 +292,9 @@ def _copy(output: Iterable[str], log: TextIO) -> str:
         if mark and text.startswith("error: "):
             error = text.removeprefix("error: ").rstrip()
         elif mark:
-            print(f"{clear}{text.rstrip()}", flush=True)
+            say(f"{clear}{text.rstrip()}")
             clear = ""
-    print(clear, end="", flush=True)
+    say(clear, end="")
     return error
 
 

@@ -279,6 +279,8 @@ def test_the_next_run_goes_on_where_a_killed_one_was(tmp_path):
         assert next(line for line in process.stdout if line.startswith("search epoch 3/"))
         process.send_signal(signal.SIGKILL)
     before = {path.name for path in (tmp_path / "pfs-runs").glob("resnet20-*")}
+    while [row["state"] for row in states(tmp_path / "pfs-runs")] != ["stopped"]:
+        time.sleep(0.1)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert {path.name for path in (tmp_path / "pfs-runs").glob("resnet20-*")} == before
     assert "split: taken from" in done.stdout
@@ -302,13 +304,13 @@ def test_the_same_request_goes_on_in_the_folder_of_a_run_that_was_stopped(tmp_pa
     begun(tmp_path, "finished", request.arguments(), steps=False)
     begun(tmp_path, "broken", request.arguments())
     (tmp_path / "broken" / "run.json").write_text("{")
-    with claimed(tmp_path, request, fresh=False) as folder:
+    with claimed(tmp_path, request, fresh=False) as (folder, _):
         assert folder == same
         assert "going on in" in capsys.readouterr().out
         assert {row["name"]: row["state"] for row in states(tmp_path)}["same"] == "running"
-        with claimed(tmp_path, request, fresh=False) as meanwhile:  # another process uses that one
+        with claimed(tmp_path, request, fresh=False) as (meanwhile, _):  # another process uses that one
             assert meanwhile.name.startswith("resnet20-digits-macs0.5-seed0")
-    with claimed(tmp_path, request, fresh=True) as folder:
+    with claimed(tmp_path, request, fresh=True) as (folder, _):
         assert folder != same
     assert {row["name"]: row["state"] for row in states(tmp_path)}["same"] == "stopped"
 
