@@ -99,12 +99,17 @@ def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
 
 
 def results(root: Path) -> dict[str, str]:
-    """The folder of each result of a pipeline that ran below ``root``."""
-    complete = [path.parent for path in sorted(root.rglob(COMPLETE))]
-    models = [folder for folder in complete if (folder / "metrics.json").exists()]
-    found = {f"model-{read_json(folder / 'metrics.json')['network']}": str(folder) for folder in models}
-    for folder in set(complete) - set(models):  # a model has a structure.json too
-        found |= {name: str(folder) for name, kind in RESULTS.items() if (folder / f"{kind}.json").exists()}
+    """The folder of each result of a pipeline that ran below ``root``, where the last attempt has come to its end.
+
+    kfp names the folder of an attempt after the time, so that what the last one has made takes the place of what is
+    left of those before.
+    """
+    found: dict[str, str] = {}
+    for folder in (path.parent for path in sorted(root.rglob(COMPLETE))):
+        if (folder / "metrics.json").exists():  # a model has a structure.json too
+            found[f"model-{read_json(folder / 'metrics.json')['network']}"] = str(folder)
+        else:
+            found |= {name: str(folder) for name, kind in RESULTS.items() if (folder / f"{kind}.json").exists()}
     return found
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -299,11 +300,17 @@ def _copy(output: Iterable[str], log: TextIO, say: Callable[..., None] = partial
 
 
 def collect(folder: Path) -> None:
-    """Move the results of a finished run from kfp's folders to ``split/``, ``gates/``, ``model-pruned/`` and so on."""
-    outputs = read_json(folder / "steps" / "outputs.json")
-    for name, path in outputs.items():
-        Path(path).rename(folder / name)
-    shutil.rmtree(folder / "steps")
+    """Move the results of a finished run from kfp's folders to ``split/``, ``gates/``, ``model-pruned/`` and so on.
+
+    What an earlier attempt has moved before it was stopped is replaced.
+    """
+    steps = folder / "steps"
+    for name, path in read_json(steps / "outputs.json").items():
+        target = folder / name
+        if target.exists():
+            target.rename(Path(tempfile.mkdtemp(prefix=f".{name}.old-", dir=steps)) / name)
+        Path(path).rename(target)
+    shutil.rmtree(steps)
 
 
 def print_paths(folder: Path, store: Path) -> None:
