@@ -117,11 +117,11 @@ def _locked(folder: Path) -> TextIO | None:
 def unfinished(store: Path, request: CompressRequest) -> list[Path]:
     """Return the folders in ``store`` in which the same request was begun and not finished, the latest first."""
     arguments, found = request.arguments(), []
-    for path in sorted(store.glob("*/run.json"), key=lambda path: -path.stat().st_mtime):
+    for folder in _runs(store):
         with contextlib.suppress(UserError):
-            same = read_json(path).get("arguments") == arguments
-            if same and (path.parent / "steps").is_dir():
-                found.append(path.parent)
+            same = read_json(folder / "run.json").get("arguments") == arguments
+            if same and (folder / "steps").is_dir():
+                found.append(folder)
     return found
 
 
@@ -132,18 +132,43 @@ def states(store: Path) -> list[dict[str, Any]]:
     would not make again.
     """
     rows = []
-    for path in sorted(store.glob("*/run.json"), key=lambda path: -path.stat().st_mtime):
-        folder = path.parent
-        state = "finished"
-        if (folder / "steps").is_dir() or not (folder / "report").is_dir():
-            lock = _locked(folder)
-            state = "stopped" if lock else "running"
-            if lock:
-                lock.close()
-        results = sorted({found.parent.name for found in folder.rglob(COMPLETE)})
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
-        rows.append({"name": folder.name, "state": state, "results": results, "mib": round(size, 1)})
+    for folder in _runs(store):
+        with contextlib.suppress(FileNotFoundError):  # one that is refused is gone
+            state = _state(folder)
+            sizes = _sizes(folder)
+            results = sorted({path.parent.name for path in sizes if path.name == COMPLETE})
+            mib = round(sum(sizes.values()) / 2**20, 1)
+            rows.append({"name": folder.name, "state": state, "results": results, "mib": mib})
     return rows
+
+
+def _runs(store: Path) -> list[Path]:
+    """Return the folders of the runs in ``store``, the latest first."""
+    begun = {}
+    for path in store.glob("*/run.json"):
+        with contextlib.suppress(FileNotFoundError):
+            begun[path.parent] = path.stat().st_mtime
+    return sorted(begun, key=lambda folder: -begun[folder])
+
+
+def _state(folder: Path) -> str:
+    if (folder / "report").is_dir() and not (folder / "steps").is_dir():
+        return "finished"
+    lock = _locked(folder)
+    if lock is None:
+        return "running"
+    lock.close()
+    return "stopped"
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    """Return the bytes of every file below ``folder``, without those that go while it is looked at."""
+    sizes = {}
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                sizes[path] = path.stat().st_size
+    return sizes
 
 
 def new_folder(store: Path, request: CompressRequest) -> Path:

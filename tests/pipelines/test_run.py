@@ -330,6 +330,30 @@ def test_runs_are_listed_with_what_would_not_be_made_again(tmp_path, capsys, dig
     assert main(["runs", "--out", str(tmp_path / "none")]) == 2
 
 
+def test_runs_are_listed_while_files_come_and_go(tmp_path, monkeypatch):
+    steps, refused = begun(tmp_path, "running", {}) / "steps", begun(tmp_path, "refused", {}, steps=False)
+    (steps / "partial").mkdir()
+    (steps / "file").symlink_to("gone")
+    stat, scandir = Path.stat, os.scandir
+
+    def last_stat(path, **options):
+        found = stat(path, **options)
+        if path == refused / "run.json":
+            shutil.rmtree(refused)
+        return found
+
+    def late_scandir(path):
+        if str(path).endswith("partial"):
+            (steps / "partial").rename(steps / "gates")
+        return scandir(path)
+
+    monkeypatch.setattr(Path, "stat", last_stat)
+    monkeypatch.setattr(os, "scandir", late_scandir)
+    assert [row["name"] for row in states(tmp_path)] == ["running"]
+    assert (steps / "gates").exists()
+    assert not refused.exists()
+
+
 @pytest.mark.slow
 def test_a_server_that_dies_and_comes_back_has_all_of_the_run(tmp_path):
     port, epochs = free_port(), 30
