@@ -9,7 +9,7 @@ import time
 
 import pytest
 from pfs_pipelines import local
-from pfs_pipelines.run import states
+from pfs_pipelines.run_folders import states
 
 from tests.pipelines.test_interrupt import Terminal
 

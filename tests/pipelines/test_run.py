@@ -17,7 +17,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from pfs_pipelines.cli import main
-from pfs_pipelines.run import claimed, print_paths, states
+from pfs_pipelines.run import print_paths
+from pfs_pipelines.run_folders import claimed, states
 
 from pfs_core.config.request import CompressRequest
 from pfs_core.data import load_split
