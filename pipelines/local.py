@@ -18,6 +18,7 @@ from pfs_pipelines import forked
 
 from pfs_core.config.request import CompressRequest
 from pfs_core.errors import UserError
+from pfs_core.runtime.environment import mlflow_address
 from pfs_core.runtime.progress import user_errors
 from pfs_core.storage.artifacts import COMPLETE, read_json, write_json
 
@@ -59,23 +60,27 @@ def check_disk(root: Path) -> None:
 
 def check_mlflow(uri: str) -> None:
     """Raise UserError if ``uri`` is of a server that does not answer; later on, a run gets by without it."""
-    from urllib.error import HTTPError, URLError
-    from urllib.parse import urlsplit
+    from http.client import HTTPException, InvalidURL
+    from urllib.error import HTTPError
     from urllib.request import urlopen
 
-    address = urlsplit(uri)
+    address = mlflow_address(uri)
     if address.scheme not in ("http", "https"):
         return
     shown = address._replace(netloc=address.netloc.rpartition("@")[2])
     try:
         urlopen(shown._replace(path=f"{address.path.rstrip('/')}/health").geturl(), timeout=_ANSWER_SECONDS).close()  # noqa: S310
+        return
     except HTTPError:
-        pass  # it answers, and says later what it does not like
-    except (URLError, OSError) as e:
-        raise UserError(
-            f"MLflow at {shown.geturl()} does not answer ({getattr(e, 'reason', e)}); start it, or unset "
-            "MLFLOW_TRACKING_URI to keep the runs here"
-        ) from None
+        return  # it answers, and says later what it does not like
+    except (InvalidURL, OSError, ValueError) as e:
+        reason = str(getattr(e, "reason", e))
+    except HTTPException:
+        reason = "what is there does not speak HTTP"
+    raise UserError(
+        f"MLflow at {shown.geturl()} does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI to keep the "
+        "runs here"
+    )
 
 
 def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
