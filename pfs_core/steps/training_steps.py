@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pfs_core.config.overrides import Settings, prefixed, recipe_for, whole_numbers
+from pfs_core.config.seed import check_seed
 from pfs_core.errors import UserError
 from pfs_core.steps.folders import about, split_info
 from pfs_core.steps.kept import keep, known_inputs, taken
@@ -23,6 +24,7 @@ def split(
     from pfs_core.data import split_dataset
     from pfs_core.data.open import content_of
 
+    check_seed(seed)
     config = recipe_for(recipe_name, dataset).stage("split", settings or {})
     params = prefixed("split", {"dataset": dataset, "seed": seed, **config.model_dump()})
     inputs = known_inputs({**params, "content": content_of(dataset)})
@@ -59,6 +61,7 @@ def search(
     from pfs_core.methods.registry import method_config
     from pfs_core.methods.run import search as run_search
 
+    check_seed(seed)
     data = split_info(split_dir)
     config = method_config(recipe_for(recipe_name, data.dataset), settings or {})
     spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(dict(model_settings or {}))}, "model")
@@ -152,6 +155,7 @@ def retrain(
     from pfs_core.trainjob.manifest import TrainJob
     from pfs_core.trainjob.retrain import retrain_on_cluster
 
+    check_seed(seed)
     data = split_info(split_dir)
     config = recipe_for(recipe_name, data.dataset).stage("retrain", settings or {})
     loaded = Structure.load(structure)
@@ -192,6 +196,7 @@ def benchmark(
     from pfs_core.storage.digests import file_digest
     from pfs_core.structure import Structure
 
+    check_seed(seed)
     loaded = [Structure.load(path) for path in structures]
     config = recipe_for(recipe_name, loaded[0].dataset).stage("latency", settings or {})
     inputs = {"structures": [file_digest(path) for path in structures]}

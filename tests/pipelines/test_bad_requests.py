@@ -96,6 +96,7 @@ BAD = {
     "fine-tuning what was never trained": (["--set", "retrain.start=inherited"], "starts from trained weights"),
     "registered name": (["--register", "team/resnet20"], "takes no name with / or :"),
     "seed: negative": (["--seed", "-1"], "seed"),
+    "seed: too large": (["--seed", "18446744073709551616"], "is not a whole number from 0 to 4294967295"),
     "runtime: unknown": (["--set", "latency.runtimes=tensorrt"], "latency.runtimes"),
 }
 
