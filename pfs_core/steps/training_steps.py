@@ -74,7 +74,7 @@ def search(
         return profile_search(spec, split_dir, out, goal, config, seed)
     inputs = {"model": model, "model_settings": spec.kwargs, "split": data.fingerprint, "budget": str(goal)}
     params = prefixed("search", {**inputs, "seed": seed, **config.model_dump()})
-    known = known_inputs(params, spec)
+    known = known_inputs(params, spec, config.precision)
     if (figures := taken("search", known, out)) is not None:
         return figures
     tags = {"model": model, "budget": goal, "seed": seed, "dataset": data.dataset, "method": config.method}
@@ -117,7 +117,7 @@ def extract(
     goal = Budget.from_text(budget)
     gates = file_digest(Path(gates_dir) / "gates.safetensors")
     params = prefixed("extract", {"gates": gates, "budget": str(goal), **config.model_dump()})
-    known = known_inputs(params, info.model)
+    known = known_inputs(params, info.model, measures=goal.metric == "latency" or config.blocks == "auto")
     if (figures := taken("extract", known, out)) is not None:
         return figures
     with step_run("extract", params, str(goal), {"budget": goal, "method": info.method}) as run:
@@ -163,7 +163,7 @@ def retrain(
     inputs: dict[str, Any] = {"network": loaded.network, "structure": file_digest(structure), "split": data.fingerprint}
     inputs |= {"initial": file_digest(initial)} if initial else {}
     params = prefixed("retrain", {**inputs, "seed": seed, **config.model_dump()})
-    known = known_inputs(params, loaded.model)
+    known = known_inputs(params, loaded.model, config.precision)
     step = f"retrain/{loaded.network}"
     if (figures := taken(step, known, out)) is not None:
         return figures
@@ -202,7 +202,7 @@ def benchmark(
     inputs = {"structures": [file_digest(path) for path in structures]}
     params = prefixed("latency", {**inputs, "seed": seed, **config.model_dump()})
     # Measured in every run, but not twice in a run that is started again.
-    known = known_inputs({**params, "run": os.environ.get("KFP_RUN_ID", "")}, loaded[0].model)
+    known = known_inputs({**params, "run": os.environ.get("KFP_RUN_ID", "")}, loaded[0].model, measures=True)
     if (figures := taken("latency", known, out)) is not None:
         return figures
     with step_run("latency", params, loaded[0].title, about(loaded[0])) as run:
