@@ -5,13 +5,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pfs_core.config.seed import LARGEST_SEED, check_seed
 from pfs_core.errors import UserError
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
-    return int(text)
+    try:
+        return check_seed(int(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {LARGEST_SEED}") from None
 
 
 class _Name:
@@ -45,7 +47,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         {"dest": "settings", "action": "append", "default": [], "metavar": "STAGE.NAME=VALUE",
          "help": "change a setting, e.g. search.epochs=5 or model.width=32; repeatable"},
     ),
-    "seed": ("--seed", {"type": _seed, "default": 0, "help": "a whole number from 0 (default) up"}),
+    "seed": ("--seed", {"type": _seed, "default": 0, "help": f"a whole number from 0 (default) to {LARGEST_SEED}"}),
     "json": ("--json", {"action": "store_true", "help": "print JSON"}),
     "input": ("--input", {"metavar": "CxHxW", "help": "image shape; default: the one the network was published for"}),
 }  # fmt: skip

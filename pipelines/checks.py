@@ -40,4 +40,6 @@ def check_parameters(package: Package, given: Mapping[str, Any]) -> None:
     asked = {name: values[form_name(name)] for name in CompressRequest.model_fields if form_name(name) in values}
     if "budget" in values:
         asked["budgets"] = [values["budget"]]
+    if "split_seed" in values:
+        asked["seed"] = values["split_seed"]
     check_settings(CompressRequest.parse({**asked, "one_search": "search_budget" in values}, "the run"))

@@ -131,7 +131,7 @@ def run(a: argparse.Namespace) -> int:
 def dry_run(request: "CompressRequest", store: Path, fresh: bool) -> int:
     """Print what a run will take, and what it would go on from; nothing is written."""
     from pfs_pipelines.local import check
-    from pfs_pipelines.run import unfinished
+    from pfs_pipelines.run_folders import unfinished
 
     from pfs_core.steps.plan import plan
 

@@ -1,7 +1,7 @@
 """The pipeline on this machine: ``kfp.local`` runs the same definition that is compiled for a cluster.
 
-Run as ``python -m pfs_pipelines.local REQUEST.json`` in a process of its own, whose output is the full log; see
-:mod:`pfs_pipelines.run` for what the user sees.
+Run as ``python -m pfs_pipelines.local REQUEST.json PARENT`` in a process of its own, whose output is the full log and
+which ends with the process PARENT that has started it; see :mod:`pfs_pipelines.run` for what the user sees.
 """
 
 import logging
@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pfs_pipelines import forked
 
 from pfs_core.config.request import CompressRequest
 from pfs_core.errors import UserError
+from pfs_core.runtime.environment import mlflow_address
 from pfs_core.runtime.progress import user_errors
 from pfs_core.storage.artifacts import COMPLETE, read_json, write_json
 
@@ -23,6 +26,7 @@ logger = logging.getLogger(__package__)
 
 _LEAST_FREE = 2**30  # bytes
 _ANSWER_SECONDS = 5
+_LOOK_SECONDS = 0.5
 RESULTS = {"split": "split", "gates": "search", "structures": "structure", "latency": "latency", "report": "report"}
 """The name of each result, and what kind of folder it is (:func:`pfs_core.storage.artifacts.require_result`)."""
 
@@ -56,23 +60,27 @@ def check_disk(root: Path) -> None:
 
 def check_mlflow(uri: str) -> None:
     """Raise UserError if ``uri`` is of a server that does not answer; later on, a run gets by without it."""
-    from urllib.error import HTTPError, URLError
-    from urllib.parse import urlsplit
+    from http.client import HTTPException, InvalidURL
+    from urllib.error import HTTPError
     from urllib.request import urlopen
 
-    address = urlsplit(uri)
+    address = mlflow_address(uri)
     if address.scheme not in ("http", "https"):
         return
     shown = address._replace(netloc=address.netloc.rpartition("@")[2])
     try:
         urlopen(shown._replace(path=f"{address.path.rstrip('/')}/health").geturl(), timeout=_ANSWER_SECONDS).close()  # noqa: S310
+        return
     except HTTPError:
-        pass  # it answers, and says later what it does not like
-    except (URLError, OSError) as e:
-        raise UserError(
-            f"MLflow at {shown.geturl()} does not answer ({getattr(e, 'reason', e)}); start it, or unset "
-            "MLFLOW_TRACKING_URI to keep the runs here"
-        ) from None
+        return  # it answers, and says later what it does not like
+    except (InvalidURL, OSError, ValueError) as e:
+        reason = str(getattr(e, "reason", e))
+    except HTTPException:
+        reason = "what is there does not speak HTTP"
+    raise UserError(
+        f"MLflow at {shown.geturl()} does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI to keep the "
+        "runs here"
+    )
 
 
 def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
@@ -96,18 +104,31 @@ def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
 
 
 def results(root: Path) -> dict[str, str]:
-    """The folder of each result of a pipeline that ran below ``root``."""
-    complete = [path.parent for path in sorted(root.rglob(COMPLETE))]
-    models = [folder for folder in complete if (folder / "metrics.json").exists()]
-    found = {f"model-{read_json(folder / 'metrics.json')['network']}": str(folder) for folder in models}
-    for folder in set(complete) - set(models):  # a model has a structure.json too
-        found |= {name: str(folder) for name, kind in RESULTS.items() if (folder / f"{kind}.json").exists()}
+    """The folder of each result of a pipeline that ran below ``root``, where the last attempt has come to its end.
+
+    kfp names the folder of an attempt after the time, so that what the last one has made takes the place of what is
+    left of those before.
+    """
+    found: dict[str, str] = {}
+    for folder in (path.parent for path in sorted(root.rglob(COMPLETE))):
+        if (folder / "metrics.json").exists():  # a model has a structure.json too
+            found[f"model-{read_json(folder / 'metrics.json')['network']}"] = str(folder)
+        else:
+            found |= {name: str(folder) for name, kind in RESULTS.items() if (folder / f"{kind}.json").exists()}
     return found
 
 
+def end_with(parent: int, thread: int) -> None:
+    """Wait until ``parent`` is not the parent of this process any more, and send SIGTERM to one of its threads."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    signal.pthread_kill(thread, signal.SIGTERM)
+
+
 def main() -> None:
-    """Read the request, check it and run it; SIGTERM ends it with its runs in MLflow closed."""
+    """Read the request, check it and run it; SIGTERM or the end of its parent end it with its runs in MLflow closed."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    threading.Thread(target=end_with, args=(int(sys.argv[2]), threading.get_ident()), daemon=True).start()
     request = read_json(sys.argv[1])
     forked.start()
     with user_errors():

@@ -1,25 +1,27 @@
 """``pfs run``: the whole pipeline on this machine, with its progress and the summary on the terminal."""
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from pfs_core.config.request import DEFAULT_METHOD, CompressRequest
+from pfs_pipelines.run_folders import LOG, claimed
+
+from pfs_core.config.request import CompressRequest
 from pfs_core.errors import UserError
 from pfs_core.runtime.logs import COLUMNS, MARK, MARK_LINES, PASSING_MARK, TERMINAL
 from pfs_core.steps.kept import FRESH, RUNS
-from pfs_core.storage.artifacts import COMPLETE, check_parents, plain_name, read_json, write_json
+from pfs_core.storage.artifacts import read_json, write_json
 
-STORE, LOG, CHECKPOINTS = "mlflow.db", "run.log", "PFS_CHECKPOINTS"
+STORE, CHECKPOINTS = "mlflow.db", "PFS_CHECKPOINTS"
 _CLEAR = "\r\x1b[K"
 """Takes the terminal back to the start of a line, and the line away."""
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # the colours of kfp's own messages
@@ -43,11 +45,11 @@ def run_pipeline(request: CompressRequest, store: Path, fresh: bool = False) -> 
     Raises:
         UserError: the request cannot be carried out, or ``store`` is a file or cannot be written.
     """
-    with claimed(store, request, fresh) as folder:
-        return _run(request, folder, store, fresh)
+    with claimed(store, request, fresh) as (folder, log):
+        return _run(request, folder, log, store, fresh)
 
 
-def _run(request: CompressRequest, folder: Path, store: Path, fresh: bool) -> int:
+def _run(request: CompressRequest, folder: Path, log: TextIO, store: Path, fresh: bool) -> int:
     log_path = folder / LOG
     run = {
         "arguments": request.arguments(),
@@ -57,8 +59,7 @@ def _run(request: CompressRequest, folder: Path, store: Path, fresh: bool) -> in
     }
     write_json(folder / "run.json", run)
     new = not (folder / "steps").exists()
-    with log_path.open("a", encoding="utf-8") as log:
-        code, error = follow(folder / "run.json", environment(store, folder.name, fresh), log)
+    code, error = follow(folder / "run.json", environment(store, folder.name, fresh), log)
     if error:
         if new and not (folder / "steps").exists():  # refused before anything was started
             shutil.rmtree(folder)
@@ -71,98 +72,6 @@ def _run(request: CompressRequest, folder: Path, store: Path, fresh: bool) -> in
     collect(folder)
     print_paths(folder, store)
     return 0
-
-
-@contextlib.contextmanager
-def claimed(store: Path, request: CompressRequest, fresh: bool) -> Iterator[Path]:
-    """Yield the folder of a run, which no other process may use meanwhile.
-
-    Args:
-        store: the folder of all runs.
-        request: what the run is asked for.
-        fresh: make a new folder, even if the same request was not finished in an earlier one.
-
-    Raises:
-        UserError: ``store`` is a file or cannot be written.
-    """
-    for folder in [] if fresh else unfinished(store, request):
-        if (lock := _locked(folder)) is not None:
-            print(
-                f"going on in {os.path.relpath(folder)}, where this run was stopped (--fresh starts anew)", flush=True
-            )
-            with lock:
-                yield folder
-            return
-    folder = new_folder(store, request)
-    lock = _locked(folder)
-    assert lock is not None, "nobody else knows of a new folder"
-    with lock:
-        yield folder
-
-
-def _locked(folder: Path) -> TextIO | None:
-    """Return the log of a run, which is locked as long as it is open; None if another process has it."""
-    log = (folder / LOG).open("a", encoding="utf-8")
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.close()
-        return None
-    return log
-
-
-def unfinished(store: Path, request: CompressRequest) -> list[Path]:
-    """Return the folders in ``store`` in which the same request was begun and not finished, the latest first."""
-    arguments, found = request.arguments(), []
-    for path in sorted(store.glob("*/run.json"), key=lambda path: -path.stat().st_mtime):
-        with contextlib.suppress(UserError):
-            same = read_json(path).get("arguments") == arguments
-            if same and (path.parent / "steps").is_dir():
-                found.append(path.parent)
-    return found
-
-
-def states(store: Path) -> list[dict[str, Any]]:
-    """Return a row for every run in ``store``, the latest first: its name, state, results and size in MiB.
-
-    The state is ``finished``, ``running`` or ``stopped``; of a run that is not finished, the results are those that it
-    would not make again.
-    """
-    rows = []
-    for path in sorted(store.glob("*/run.json"), key=lambda path: -path.stat().st_mtime):
-        folder = path.parent
-        state = "finished"
-        if (folder / "steps").is_dir() or not (folder / "report").is_dir():
-            lock = _locked(folder)
-            state = "stopped" if lock else "running"
-            if lock:
-                lock.close()
-        results = sorted({found.parent.name for found in folder.rglob(COMPLETE)})
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20
-        rows.append({"name": folder.name, "state": state, "results": results, "mib": round(size, 1)})
-    return rows
-
-
-def new_folder(store: Path, request: CompressRequest) -> Path:
-    """Make a folder in ``store`` that is named after the request and the time.
-
-    Raises:
-        UserError: ``store`` is a file or cannot be written.
-    """
-    if store.exists() and not store.is_dir():
-        raise UserError(f"--out {store} is a file; name a folder for the runs")
-    check_parents(store / "run")
-    parts = [plain_name(request.model), Path(request.dataset).name, *request.budgets]
-    if request.method != DEFAULT_METHOD:
-        parts.append(request.method)
-    parts.append(f"seed{request.seed}")
-    name = re.sub(r"[^\w.-]+", "", "-".join(parts).replace("=", ""))
-    for attempt in ("", *(f"-{i}" for i in range(2, 100))):
-        folder = (store / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}{attempt}").absolute()
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
-    raise RuntimeError(f"no free name in {store}")
 
 
 def environment(store: Path, run_id: str, fresh: bool = False) -> dict[str, str]:
@@ -194,18 +103,30 @@ def tracking_uri(store: Path) -> str:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let each SIGTERM be an exception, the second one too: it stops at once what the first one stops in order."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """Let each SIGTERM be an exception, the second one too: it stops at once what the first one stops in order.
+
+    A terminal that is closed stops it in order too, however often it says so; under ``nohup`` it does not.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
     """Run the pipeline's process to its end.
 
-    All its output goes to ``log`` as plain text, without colours and marks; marked lines also go to the terminal.
+    All its output goes to ``log`` as plain text, without colours and marks; marked lines also go to the terminal. It
+    has the log open too, so that the folder stays claimed until both have ended.
 
     Args:
         run: the ``run.json`` of the run.
@@ -215,11 +136,17 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
     Returns:
         The exit code of the process, and the message of a UserError, or an empty text if there was none.
     """
-    command = [sys.executable, "-m", "pfs_pipelines.local", str(run)]
+    command = [sys.executable, "-m", "pfs_pipelines.local", str(run), str(os.getpid())]
     with (
         _terminable(),
         subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            pass_fds=[log.fileno()],
         ) as process,
     ):
         assert process.stdout is not None
@@ -229,22 +156,31 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
             clear = _CLEAR if sys.stdout.isatty() else ""
             try:  # a second stop may come as soon as the line is there
                 process.terminate()
-                print(
-                    f"{clear}stopping: the step that runs writes a checkpoint (once more stops it at once)", flush=True
-                )
-                _copy(process.stdout, log)  # until all of its processes have ended
+                _say(f"{clear}stopping: the step that runs writes a checkpoint (once more stops it at once)")
+                _copy(process.stdout, log, _say)  # until all of its processes have ended
             except BaseException:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-            print("stopped; the same command goes on from there", flush=True)
+            _say("stopped; the same command goes on from there")
             if isinstance(stop, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from None
             raise
     return process.returncode, error
 
 
-def _copy(output: Iterable[str], log: TextIO) -> str:
+def _say(text: str, end: str = "\n") -> None:
+    """Print to the terminal, unless it is gone."""
+    with contextlib.suppress(OSError):
+        print(text, end=end, flush=True)
+
+
+def _copy(output: Iterable[str], log: TextIO, say: Callable[..., None] = partial(print, flush=True)) -> str:
     """Write the lines of the pipeline's process to the log, those that are marked to the terminal as well.
+
+    Args:
+        output: the lines.
+        log: the log.
+        say: prints to the terminal.
 
     Returns:
         The message of a UserError; empty if there was none.
@@ -254,7 +190,7 @@ def _copy(output: Iterable[str], log: TextIO) -> str:
         plain = _ESCAPES.sub("", line)
         before, mark, text = plain.partition(PASSING_MARK)
         if mark and not before:
-            print(f"{_CLEAR}{text.rstrip()[: COLUMNS - 1]}", end="", flush=True)
+            say(f"{_CLEAR}{text.rstrip()[: COLUMNS - 1]}", end="")
             clear = _CLEAR
             continue
         before, mark, text = plain.partition(MARK)
@@ -263,18 +199,24 @@ def _copy(output: Iterable[str], log: TextIO) -> str:
         if mark and text.startswith("error: "):
             error = text.removeprefix("error: ").rstrip()
         elif mark:
-            print(f"{clear}{text.rstrip()}", flush=True)
+            say(f"{clear}{text.rstrip()}")
             clear = ""
-    print(clear, end="", flush=True)
+    say(clear, end="")
     return error
 
 
 def collect(folder: Path) -> None:
-    """Move the results of a finished run from kfp's folders to ``split/``, ``gates/``, ``model-pruned/`` and so on."""
-    outputs = read_json(folder / "steps" / "outputs.json")
-    for name, path in outputs.items():
-        Path(path).rename(folder / name)
-    shutil.rmtree(folder / "steps")
+    """Move the results of a finished run from kfp's folders to ``split/``, ``gates/``, ``model-pruned/`` and so on.
+
+    What an earlier attempt has moved before it was stopped is replaced.
+    """
+    steps = folder / "steps"
+    for name, path in read_json(steps / "outputs.json").items():
+        target = folder / name
+        if target.exists():
+            target.rename(Path(tempfile.mkdtemp(prefix=f".{name}.old-", dir=steps)) / name)
+        Path(path).rename(target)
+    shutil.rmtree(steps)
 
 
 def print_paths(folder: Path, store: Path) -> None:

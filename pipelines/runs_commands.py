@@ -41,7 +41,7 @@ def add_runs_commands(
 
 def list_(a: argparse.Namespace) -> None:
     """Run ``pfs runs``."""
-    from pfs_pipelines.run import states
+    from pfs_pipelines.run_folders import states
 
     if not a.out.is_dir():
         raise UserError(f"{a.out} holds no runs; make one with pfs run")

@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator
 
 from pfs_core.config.overrides import Settings, whole_numbers
+from pfs_core.config.seed import LARGEST_SEED
 from pfs_core.config.spec import Config
 from pfs_core.errors import InvalidError
 
@@ -32,7 +33,7 @@ class CompressRequest(Config):
     """Whether one search serves all budgets; otherwise there is one per budget."""
     recipe: str = ""
     """The name of a recipe; empty for the one that suits the dataset."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     networks: list[str] = Field(default=["pruned", "dense"])
     """The networks to train."""
     registered_model: str = ""

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
+from pfs_core.config.alternatives import alternatives
 from pfs_core.errors import UserError
 
 
@@ -32,15 +34,23 @@ class Config(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as e:
-            first = e.errors()[0]
-            where = ".".join([what, *map(str, first["loc"])])
-            if first["type"] == "extra_forbidden":
-                owner: Any = cls
-                for part in first["loc"][:-1]:
-                    owner = owner.model_fields[part].annotation
-                raise UserError(f"{where} is not a setting; known: {', '.join(owner.model_fields)}") from None
-            given = f" (got {first['input']!r})" if first["type"] != "missing" else ""
-            raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+            raise UserError(cls._refusal(e.errors()[0], what)) from None
+
+    @classmethod
+    def _refusal(cls, error: ErrorDetails, what: str) -> str:
+        """Return what one of pydantic's errors says, in one line."""
+        path, message = [what, *map(str, error["loc"])], error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            owner: Any = cls
+            for part in error["loc"][:-1]:
+                owner = owner.model_fields[part].annotation
+            return f"{'.'.join(path)} is not a setting; known: {', '.join(owner.model_fields)}"
+        if error["type"] == "missing":
+            return f"{'.'.join(path)}: {message}"
+        field = cls.model_fields.get(path[1]) if error["loc"] else None
+        if field and error["type"] != "value_error" and (known := alternatives(field)):
+            path, message = path[:2], f"must be {known}"  # pydantic's own path names one of the alternatives
+        return f"{'.'.join(path)}: {message} (got {error['input']!r})"
 
     def updated(self, changes: Mapping[str, Any], what: str) -> Self:
         """Return a copy with ``changes`` applied and validated.

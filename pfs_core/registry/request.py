@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from pfs_core.config.request import CompressRequest
+from pfs_core.config.seed import LARGEST_SEED
 from pfs_core.config.spec import Config
 from pfs_core.errors import UserError
 
@@ -26,7 +27,7 @@ class Request(Config):
     dataset: str = Field(min_length=1)
     budget: str = "macs=0.5"
     recipe: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     max_accuracy_drop: float | None = Field(default=None, ge=-1, lt=1)
     """The result is accepted if its test accuracy, as a fraction, is at most this far below the dense network's."""
     min_speedup: float | None = Field(default=None, gt=0)

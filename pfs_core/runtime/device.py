@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import torch
 
+from pfs_core.errors import one_line
+
 logger = logging.getLogger(__package__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
@@ -107,7 +109,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             if works:
                 raise
             works = False
-            logger.warning(f"torch.compile failed ({type(e).__name__}: {str(e).splitlines()[0]}); going on without")
+            logger.warning(f"torch.compile failed ({one_line(e)}); going on without")
             return function(*arguments)
         works = True
         return out

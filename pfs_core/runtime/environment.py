@@ -5,6 +5,9 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from pfs_core.errors import UserError
 
 SERVERS = (
     "MLFLOW_TRACKING_URI",
@@ -66,6 +69,14 @@ def mlflow_is_ours() -> bool:
     """Return whether the MLflow in use is the one that the package names, or the package names none."""
     ours = os.environ.get(in_a_pod("MLFLOW_TRACKING_URI"))
     return ours is None or os.environ.get("MLFLOW_TRACKING_URI", ours).rstrip("/") == ours.rstrip("/")
+
+
+def mlflow_address(uri: str) -> SplitResult:
+    """Return the parts of the address in ``MLFLOW_TRACKING_URI``, which may hold a login; UserError if it is none."""
+    try:
+        return urlsplit(uri)
+    except ValueError as e:
+        raise UserError(f"MLFLOW_TRACKING_URI is no address ({e}); write for example http://localhost:5000") from None
 
 
 def cache_folder(variable: str) -> Path:

@@ -119,13 +119,14 @@ class EpochProgress:
         epochs: that it has.
         steps: of each epoch.
         step: steps that were done before.
+        images: images that were done before.
     """
 
-    def __init__(self, name: str, epochs: int, steps: int, step: int) -> None:
+    def __init__(self, name: str, epochs: int, steps: int, step: int, images: int) -> None:
         self._name, self._epochs, self._steps = name, epochs, steps
         self._left = TimeLeft(step)
         self._every = 2.0 if at_terminal() else 60.0
-        self._last, self._images = time.monotonic(), -1
+        self._last, self._images = time.monotonic(), images
 
     def __call__(self, epoch: int, step: int, images: int) -> None:
         """Log a line if it is time for one.
@@ -136,8 +137,6 @@ class EpochProgress:
             images: images done, in all epochs.
         """
         seconds = time.monotonic() - self._last
-        if self._images < 0:
-            self._images = images
         if seconds < self._every:
             return
         rate = (images - self._images) / seconds

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -90,22 +91,35 @@ def keep(step: str, inputs: Mapping[str, Any] | None, out: str | Path, figures: 
     return figures
 
 
-def known_inputs(params: Mapping[str, Any], spec: ModelSpec | None = None) -> dict[str, Any] | None:
+def known_inputs(
+    params: Mapping[str, Any], spec: ModelSpec | None = None, precision: str = "", measures: bool = False
+) -> dict[str, Any] | None:
     """Return everything that a step's result depends on; None where that is not known, or nothing is kept here.
 
     Args:
         params: what the step is given.
-        spec: its network, if it has one. A user's own code counts.
+        spec: its network, if it has one. A user's own code counts, and the version of the library that it is from.
+        precision: the precision of a step that learns. What ``auto`` stands for counts, and the kind of device.
+        measures: whether the step measures times. The machine counts, with its runtimes and the cores to be used.
     """
     if not os.environ.get(RUNS):
         return None
     import torch
 
-    from pfs_core.models import build_model, is_users_own
+    from pfs_core.latency.machine import machine
+    from pfs_core.models import LIBRARIES, build_model, is_users_own
     from pfs_core.models.from_module import from_module
     from pfs_core.models.sources import source_digests
+    from pfs_core.runtime.device import core_count, pick_device, resolve_precision
 
     inputs = {**params, "versions": [pfs_core.__version__, torch.__version__]}
+    if precision:
+        device = pick_device()
+        inputs |= {"device": device.type, "precision": resolve_precision(precision, device)}
+    if measures:
+        inputs |= {"machine": machine(), "cores": core_count()}
+    if spec and (library := spec.name.partition(":")[0]) in LIBRARIES:
+        inputs["library"] = version(library)
     if spec and is_users_own(spec.name):
         with torch.random.fork_rng(devices=[]):
             model = build_model(spec)

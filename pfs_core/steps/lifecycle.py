@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfs_core.config.overrides import Settings, recipe_for, whole_numbers
 from pfs_core.config.request import DEFAULT_METHOD, CompressRequest
+from pfs_core.config.seed import check_seed
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.methods.registry import method_config
 from pfs_core.tracking import mark_finished
@@ -130,6 +131,8 @@ def check_comparison(
     for what, values in (("method", methods), ("seed", seeds)):
         if not values or len(set(values)) < len(values):
             raise UserError(f"name each {what} once, and at least one {what} (got {list(values)})")
+    for seed in whole_numbers(list(seeds)):
+        check_seed(seed)
     for method in settings:
         if method not in methods:
             hint = did_you_mean(method, methods)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pfs_core.config.overrides import Settings, prefixed, recipe_for, whole_numbers
+from pfs_core.config.seed import check_seed
 from pfs_core.errors import UserError
 from pfs_core.steps.folders import about, split_info
 from pfs_core.steps.kept import keep, known_inputs, taken
@@ -40,6 +41,7 @@ def split(
     from pfs_core.data import split_dataset
     from pfs_core.data.open import content_of
 
+    check_seed(seed)
     config = recipe_for(recipe_name, dataset).stage("split", settings or {})
     params = prefixed("split", {"dataset": dataset, "seed": seed, **config.model_dump()})
     inputs = known_inputs({**params, "content": content_of(dataset)})
@@ -92,6 +94,7 @@ def search(
     from pfs_core.methods.registry import method_config
     from pfs_core.methods.run import search as run_search
 
+    check_seed(seed)
     data = split_info(split_dir)
     config = method_config(recipe_for(recipe_name, data.dataset), settings or {})
     spec = ModelSpec.parse({"name": model, "kwargs": whole_numbers(dict(model_settings or {}))}, "model")
@@ -104,7 +107,7 @@ def search(
         return profile_search(spec, split_dir, out, goal, config, seed)
     inputs = {"model": model, "model_settings": spec.kwargs, "split": data.fingerprint, "budget": str(goal)}
     params = prefixed("search", {**inputs, "seed": seed, **config.model_dump()})
-    known = known_inputs(params, spec)
+    known = known_inputs(params, spec, config.precision)
     if (figures := taken("search", known, out)) is not None:
         return figures
     tags = {"model": model, "budget": goal, "seed": seed, "dataset": data.dataset, "method": config.method}
@@ -162,7 +165,7 @@ def extract(
     goal = Budget.from_text(budget)
     gates = file_digest(Path(gates_dir) / "gates.safetensors")
     params = prefixed("extract", {"gates": gates, "budget": str(goal), **config.model_dump()})
-    known = known_inputs(params, info.model)
+    known = known_inputs(params, info.model, measures=goal.metric == "latency" or config.blocks == "auto")
     if (figures := taken("extract", known, out)) is not None:
         return figures
     with step_run("extract", params, str(goal), {"budget": goal, "method": info.method}) as run:
@@ -214,6 +217,7 @@ def retrain(
     from pfs_core.trainjob.manifest import TrainJob
     from pfs_core.trainjob.retrain import retrain_on_cluster
 
+    check_seed(seed)
     data = split_info(split_dir)
     config = recipe_for(recipe_name, data.dataset).stage("retrain", settings or {})
     loaded = Structure.load(structure)
@@ -221,7 +225,7 @@ def retrain(
     inputs: dict[str, Any] = {"network": loaded.network, "structure": file_digest(structure), "split": data.fingerprint}
     inputs |= {"initial": file_digest(initial)} if initial else {}
     params = prefixed("retrain", {**inputs, "seed": seed, **config.model_dump()})
-    known = known_inputs(params, loaded.model)
+    known = known_inputs(params, loaded.model, config.precision)
     step = f"retrain/{loaded.network}"
     if (figures := taken(step, known, out)) is not None:
         return figures
@@ -269,12 +273,13 @@ def benchmark(
     from pfs_core.storage.digests import file_digest
     from pfs_core.structure import Structure
 
+    check_seed(seed)
     loaded = [Structure.load(path) for path in structures]
     config = recipe_for(recipe_name, loaded[0].dataset).stage("latency", settings or {})
     inputs = {"structures": [file_digest(path) for path in structures]}
     params = prefixed("latency", {**inputs, "seed": seed, **config.model_dump()})
     # Measured in every run, but not twice in a run that is started again.
-    known = known_inputs({**params, "run": os.environ.get("KFP_RUN_ID", "")}, loaded[0].model)
+    known = known_inputs({**params, "run": os.environ.get("KFP_RUN_ID", "")}, loaded[0].model, measures=True)
     if (figures := taken("latency", known, out)) is not None:
         return figures
     with step_run("latency", params, loaded[0].title, about(loaded[0])) as run:

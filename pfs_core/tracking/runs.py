@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pfs_core.errors import AccessDeniedError, InvalidError
-from pfs_core.runtime.environment import code
+from pfs_core.runtime.environment import code, mlflow_address
 from pfs_core.storage.artifacts import plain_name
 from pfs_core.tracking import outbox as mail
 from pfs_core.tracking.outbox import Outbox, PendingCall, brief_requests, plain, refusal, server, unsent
@@ -28,8 +28,10 @@ INHERITED = ("model", "budget", "seed", "dataset", "method")
 
 
 def tracked() -> bool:
-    """Whether the environment configures tracking."""
-    return bool(os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID"))
+    """Whether the environment configures tracking; UserError if it does so by what is no address."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    mlflow_address(uri)
+    return bool(uri or os.environ.get("MLFLOW_RUN_ID"))
 
 
 def milliseconds() -> int:

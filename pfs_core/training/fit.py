@@ -104,7 +104,7 @@ def fit(
         for row in history:
             record(row)
     time_left = TimeLeft(loop.epoch - 1)
-    progress = EpochProgress(name, epochs, training.steps(config.batch_size), loop.step)
+    progress = EpochProgress(name, epochs, training.steps(config.batch_size), loop.step, loop.images * ranks.world)
     for epoch in range(loop.epoch, epochs + 1):
         done = loop.begin(epoch)
         lr = lr if done else optimisation.lr

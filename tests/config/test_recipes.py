@@ -78,8 +78,8 @@ def test_every_list_of_recipes_has_it(name):
         ({"warmup_epochs": 2, "milestones": [0.5]}, "retrain.warmup_epochs: must be less than the 1.5 epochs before"),
         ({"warmup_epochs": -1}, "retrain.warmup_epochs: Input should be greater than or equal to 0 (got -1)"),
         ({"label_smoothing": 1}, "retrain.label_smoothing: Input should be less than 1 (got 1)"),
-        ({"ema": 1}, "retrain.ema: Input should be less than 1 (got 1)"),
-        ({"clip_norm": 0}, "retrain.clip_norm: Input should be greater than 0 (got 0)"),
+        ({"ema": 1}, "retrain.ema: must be None or a number in (0, 1) (got 1)"),
+        ({"clip_norm": 0}, "retrain.clip_norm: must be None or a number above 0 (got 0)"),
         ({"accumulate": 0}, "retrain.accumulate: Input should be greater than or equal to 1 (got 0)"),
         (
             {"accumulate": 65},

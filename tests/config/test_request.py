@@ -5,7 +5,7 @@ import json
 import pytest
 from pfs_components import check_request
 from pfs_pipelines.cli import main
-from pfs_pipelines.run import new_folder
+from pfs_pipelines.run_folders import new_folder
 
 from pfs_core.config.overrides import STAGES
 from pfs_core.config.request import CompressRequest

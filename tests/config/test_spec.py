@@ -1,6 +1,8 @@
 """What a user asks for is read exactly, or refused in one line that says what would be right."""
 
 import re
+from types import UnionType
+from typing import Union, get_origin
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pfs_core.config.spec import Budget, Config, ModelSpec
-from pfs_core.config.stages import LatencyConfig, RetrainConfig
+from pfs_core.config.stages import ExtractConfig, LatencyConfig, RetrainConfig, SplitConfig
 from pfs_core.errors import UserError
 from pfs_core.methods.pfs.config import PfsConfig
 
@@ -151,6 +153,13 @@ def test_a_configuration_cannot_be_changed_but_updated():
         (RetrainConfig, {"epochs": 2, "milestones": [0.6, 0.3]}, "x.milestones: must be rising fractions"),
         (RetrainConfig, {"epochs": 2, "milestones": [0.5, 1.0]}, "x.milestones: must be rising fractions"),
         (RetrainConfig, {"epochs": 2, "schedule": "linear"}, "x.schedule: "),
+        (ExtractConfig, {"blocks": "foo"}, "x.blocks: must be auto or a whole number from 1 (got 'foo')"),
+        (ExtractConfig, {"blocks": 0}, "x.blocks: must be auto or a whole number from 1 (got 0)"),
+        (ExtractConfig, {"threads": 1.5}, "x.threads: must be auto or a whole number from 1 (got 1.5)"),
+        (SplitConfig, {"channels": 2}, "x.channels: must be 1, 3 or None (got 2)"),
+        (SplitConfig, {"label_column": 3}, "x.label_column: must be None or a text (got 3)"),
+        (SplitConfig, {"image_size": "large"}, "x.image_size: must be a side in pixels such as 224, or height"),
+        (PfsConfig, {"expand_stream": 9}, "x.expand_stream: must be None or a number in [1.0, 8.0] (got 9)"),
         (LatencyConfig, {"min_rounds": 63}, "x.min_rounds: "),
         (LatencyConfig, {"threads": -1}, "x.threads"),
         (LatencyConfig, {"runtimes": ["tvm"]}, "x.runtimes"),
@@ -158,3 +167,22 @@ def test_a_configuration_cannot_be_changed_but_updated():
 )
 def test_wrong_settings_are_refused(config, values, message):
     assert re.match(re.escape(message), refused(config.parse, values, "x"))
+
+
+def of_several_kinds(config):
+    """The settings below ``config`` that take values of several kinds."""
+    for kind in config.__subclasses__():
+        for name, field in kind.model_fields.items():
+            if get_origin(field.annotation) in (Union, UnionType):
+                yield kind, name
+        yield from of_several_kinds(kind)
+
+
+def test_every_setting_of_several_kinds_says_all_that_it_may_be():
+    found = set(of_several_kinds(Config))
+    assert {(SplitConfig, "channels"), (ExtractConfig, "blocks"), (RetrainConfig, "ema")} <= found
+    for config, name in found:
+        others = {other: "1" for other, field in config.model_fields.items() if field.is_required()}
+        said = refused(config.parse, {**others, name: object()}, "x")
+        assert said.startswith(f"x.{name}: must be "), said
+        assert " or " in said

@@ -78,7 +78,11 @@ BAD = {
         ["--set", "split.image_size=32", "--set", "split.resize=squash", "--set", "split.crop_scale=[0.5,1]"],
         "leave one of the two out",
     ),
-    "augment: misspelt": (["--set", "retrain.augment=randaug"], "'randaugment' or 'trivialaugment'"),
+    "augment: misspelt": (["--set", "retrain.augment=randaug"], "must be randaugment, trivialaugment or None"),
+    "blocks: misspelt": (
+        ["--set", "extract.blocks=atuo"],
+        "blocks: must be auto or a whole number from 1 (got 'atuo')",
+    ),
     "random erasing: in percent": (["--set", "retrain.random_erasing=25"], "retrain.random_erasing"),
     "mixup: negative": (["--set", "retrain.mixup=-0.2"], "retrain.mixup"),
     "class weights: a list": (["--set", "retrain.class_weights=[1,2]"], "retrain.class_weights"),
@@ -96,6 +100,7 @@ BAD = {
     "fine-tuning what was never trained": (["--set", "retrain.start=inherited"], "starts from trained weights"),
     "registered name": (["--register", "team/resnet20"], "takes no name with / or :"),
     "seed: negative": (["--seed", "-1"], "seed"),
+    "seed: too large": (["--seed", "18446744073709551616"], "is not a whole number from 0 to 4294967295"),
     "runtime: unknown": (["--set", "latency.runtimes=tensorrt"], "latency.runtimes"),
 }
 

@@ -24,7 +24,7 @@ class Terminal:
         self.text = b""
         pid, self.master = pty.fork()
         if pid == 0:
-            for number in (signal.SIGINT, signal.SIGQUIT):  # which whoever started the tests may ignore
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):  # which whoever started the tests may ignore
                 signal.signal(number, signal.SIG_DFL)
             os.chdir(cwd)
             kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
@@ -45,6 +45,11 @@ class Terminal:
 
     def press(self, key):
         os.write(self.master, key)
+
+    def close(self):
+        """Close its window; returns the exit code."""
+        os.close(self.master)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def ended(self):
         """Read to the end; returns the exit code."""

@@ -17,7 +17,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from pfs_pipelines.cli import main
-from pfs_pipelines.run import claimed, print_paths, states
+from pfs_pipelines.run import print_paths
+from pfs_pipelines.run_folders import claimed, states
 
 from pfs_core.config.request import CompressRequest
 from pfs_core.data import load_split
@@ -280,6 +281,8 @@ def test_the_next_run_goes_on_where_a_killed_one_was(tmp_path):
         assert next(line for line in process.stdout if line.startswith("search epoch 3/"))
         process.send_signal(signal.SIGKILL)
     before = {path.name for path in (tmp_path / "pfs-runs").glob("resnet20-*")}
+    while [row["state"] for row in states(tmp_path / "pfs-runs")] != ["stopped"]:
+        time.sleep(0.1)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert {path.name for path in (tmp_path / "pfs-runs").glob("resnet20-*")} == before
     assert "split: taken from" in done.stdout
@@ -303,13 +306,13 @@ def test_the_same_request_goes_on_in_the_folder_of_a_run_that_was_stopped(tmp_pa
     begun(tmp_path, "finished", request.arguments(), steps=False)
     begun(tmp_path, "broken", request.arguments())
     (tmp_path / "broken" / "run.json").write_text("{")
-    with claimed(tmp_path, request, fresh=False) as folder:
+    with claimed(tmp_path, request, fresh=False) as (folder, _):
         assert folder == same
         assert "going on in" in capsys.readouterr().out
         assert {row["name"]: row["state"] for row in states(tmp_path)}["same"] == "running"
-        with claimed(tmp_path, request, fresh=False) as meanwhile:  # another process uses that one
+        with claimed(tmp_path, request, fresh=False) as (meanwhile, _):  # another process uses that one
             assert meanwhile.name.startswith("resnet20-digits-macs0.5-seed0")
-    with claimed(tmp_path, request, fresh=True) as folder:
+    with claimed(tmp_path, request, fresh=True) as (folder, _):
         assert folder != same
     assert {row["name"]: row["state"] for row in states(tmp_path)}["same"] == "stopped"
 
@@ -327,6 +330,30 @@ def test_runs_are_listed_with_what_would_not_be_made_again(tmp_path, capsys, dig
     assert not main(["runs", "--out", str(tmp_path), "--json"])
     assert {row["name"] for row in json.loads(capsys.readouterr().out)} == {"stopped", "whole"}
     assert main(["runs", "--out", str(tmp_path / "none")]) == 2
+
+
+def test_runs_are_listed_while_files_come_and_go(tmp_path, monkeypatch):
+    steps, refused = begun(tmp_path, "running", {}) / "steps", begun(tmp_path, "refused", {}, steps=False)
+    (steps / "partial").mkdir()
+    (steps / "file").symlink_to("gone")
+    stat, scandir = Path.stat, os.scandir
+
+    def last_stat(path, **options):
+        found = stat(path, **options)
+        if path == refused / "run.json":
+            shutil.rmtree(refused)
+        return found
+
+    def late_scandir(path):
+        if str(path).endswith("partial"):
+            (steps / "partial").rename(steps / "gates")
+        return scandir(path)
+
+    monkeypatch.setattr(Path, "stat", last_stat)
+    monkeypatch.setattr(os, "scandir", late_scandir)
+    assert [row["name"] for row in states(tmp_path)] == ["running"]
+    assert (steps / "gates").exists()
+    assert not refused.exists()
 
 
 @pytest.mark.slow

@@ -108,6 +108,7 @@ def test_two_runs_at_once_share_the_work(ask, server):
         ({"budget": "macs=2"}, "must be a fraction"),
         ({"model_settings": "{width: 4}"}, "model_settings is not JSON"),
         ({"seed": "soon"}, "pfs.seed"),
+        ({"seed": "4294967296"}, "pfs.seed"),
         ({"recipe": "cifar"}, "unknown recipe"),
         ({"max_accuracy_drop": "5"}, "pfs.max_accuracy_drop"),  # meant in percent: a gate that lets all through
     ],

@@ -22,7 +22,7 @@ def test_it_is_said_once_a_minute_and_at_a_terminal_every_two_seconds(monkeypatc
     monkeypatch.delenv("PFS_MARK_LINES", raising=False)
     if marks:
         monkeypatch.setenv("PFS_MARK_LINES", marks)
-    say = EpochProgress("retrain dense", epochs=4, steps=100, step=0)
+    say = EpochProgress("retrain dense", epochs=4, steps=100, step=0, images=0)
     for second in range(5 * every):
         clock[0] = 100.0 + second
         say(1, 1 + second, 128 * (1 + second))
@@ -30,12 +30,24 @@ def test_it_is_said_once_a_minute_and_at_a_terminal_every_two_seconds(monkeypatc
 
 
 def test_it_says_the_share_the_rate_and_the_time_left(caplog, clock):
-    say = EpochProgress("retrain dense", epochs=4, steps=100, step=150)  # it goes on in the second epoch
+    say = EpochProgress("retrain dense", epochs=4, steps=100, step=150, images=150 * 128)  # it goes on in epoch 2
     say(2, 151, 151 * 128)
     clock[0] += 64
     say(2, 175, 175 * 128)
-    # 24 steps of 128 images in 64 s; 225 steps are left where 25 took 64 s.
-    assert caplog.messages == ["retrain dense epoch 2/4  75% of it  48 images/s  left 9:36"]
+    clock[0] += 64
+    say(2, 176, 176 * 128)
+    # 25 steps of 128 images in 64 s, and one; 225 steps are left where 25 took 64 s.
+    assert caplog.messages == [
+        "retrain dense epoch 2/4  75% of it  50 images/s  left 9:36",
+        "retrain dense epoch 2/4  76% of it  2 images/s  left 18:22",
+    ]
+
+
+def test_a_first_step_that_takes_long_has_its_rate(caplog, clock):
+    say = EpochProgress("retrain dense", epochs=1, steps=10, step=0, images=0)
+    clock[0] += 64
+    say(1, 1, 128)
+    assert caplog.messages == ["retrain dense epoch 1/1  10% of it  2 images/s  left 9:36"]
 
 
 def test_at_a_terminal_the_next_line_takes_its_place_and_the_log_has_none(capsys):

@@ -4,9 +4,12 @@ import json
 import sys
 
 import pytest
+import torch
 
 from pfs_core import steps
 from pfs_core.config.spec import ModelSpec
+from pfs_core.latency.machine import machine
+from pfs_core.runtime.device import core_count, native_bf16
 from pfs_core.steps.kept import FRESH, RUNS, STEPS, keep, known_inputs, taken
 from pfs_core.storage.artifacts import publish, write_json
 
@@ -77,6 +80,71 @@ def test_a_users_own_code_counts(store, tmp_path, monkeypatch):
         sys.modules.pop("kept_net", None)
         found.append(known_inputs({}, ModelSpec(name="kept_net:build")))
     assert found[0] == found[1] != found[2]
+
+
+def inputs_of(step, monkeypatch):
+    """What a step believes its result to depend on; it computes nothing."""
+    found = []
+    monkeypatch.setattr("pfs_core.steps.training_steps.taken", lambda name, inputs, out: found.append(inputs) or {})
+    step()
+    return found[0]
+
+
+LEARN = {
+    "search": lambda place: steps.search("resnet20", place["digits"], "out", recipe_name="demo"),
+    "retrain": lambda place: steps.retrain(place["structures"] / "structure.json", place["digits"], "out"),
+}
+MEASURE = {
+    "extract, blocks": lambda place: steps.extract(place["gates"], "out", settings={"blocks": "auto"}),
+    "extract, latency": lambda place: steps.extract(place["gates"], "out", "latency=0.6", settings={"blocks": 8}),
+    "benchmark": lambda place: steps.benchmark([place["structures"] / "structure.json"], "out"),
+}
+NEITHER = {
+    "split": lambda place: steps.split("digits", "out"),
+    "extract": lambda place: steps.extract(place["gates"], "out", settings={"blocks": 8}),
+}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Makes this machine another one in one regard."""
+    changes = {
+        "device": ("pfs_core.runtime.device.pick_device", lambda: torch.device("meta")),
+        "precision": ("pfs_core.runtime.device.native_bf16", lambda device: not native_bf16(device)),
+        "runtime": ("pfs_core.latency.machine.machine", lambda: {**machine(), "onnxruntime": "0.1"}),
+        "cores": ("pfs_core.runtime.device.core_count", lambda: core_count() + 1),
+    }
+    return lambda what: monkeypatch.setattr(*changes[what])
+
+
+@pytest.mark.parametrize(
+    ("step", "matters"),
+    [
+        *((step, {"device", "precision"}) for step in LEARN),
+        *((step, {"runtime", "cores"}) for step in MEASURE),
+        *((step, set()) for step in NEITHER),
+    ],
+)
+@pytest.mark.parametrize("what", ["device", "precision", "runtime", "cores"])
+def test_a_result_of_elsewhere_counts_where_it_would_be_the_same(
+    store, monkeypatch, digits, gates, structures, elsewhere, step, matters, what
+):
+    def inputs():
+        place = {"digits": digits, "gates": gates, "structures": structures}
+        return inputs_of(lambda: {**LEARN, **MEASURE, **NEITHER}[step](place), monkeypatch)
+
+    here = inputs()
+    assert here == inputs()
+    elsewhere(what)
+    assert (here != inputs()) == (what in matters)
+
+
+def test_the_version_of_a_library_counts_for_its_networks(store, monkeypatch):
+    names = ("torchvision:resnet18", "timm:resnet18", "resnet20")
+    before = [known_inputs({}, ModelSpec(name=name)) for name in names]
+    monkeypatch.setattr("pfs_core.steps.kept.version", lambda library: f"another {library}")
+    after = [known_inputs({}, ModelSpec(name=name)) for name in names]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
 
 
 def test_without_a_folder_of_runs_nothing_is_known(monkeypatch):

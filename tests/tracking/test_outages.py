@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ErrorCode
 
 from pfs_core import tracking
-from pfs_core.errors import AccessDeniedError, InvalidError
+from pfs_core.errors import AccessDeniedError, InvalidError, UserError
 from pfs_core.tracking import outbox, step
 from tests.servers import free_port, mlflow_server
 
@@ -236,6 +236,13 @@ def test_what_the_server_refuses_at_the_start_is_the_users_mistake(store):
     MlflowClient().delete_experiment(experiment)
     with pytest.raises(InvalidError, match="refuses the run"):
         tracking.open_pipeline("resnet20", {}, {"model": "resnet20"})
+
+
+def test_what_is_no_address_is_the_users_mistake(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hidden@[::1")
+    with pytest.raises(UserError, match="is no address") as refused, tracking.step_run("search"):
+        pass
+    assert "hidden" not in str(refused.value)
 
 
 def test_a_parameter_that_has_another_value_keeps_it_and_the_rest_is_logged(store, capsys):

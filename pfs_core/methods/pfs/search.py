@@ -213,7 +213,7 @@ def learn_gates(
         for row in history.rows:
             record(row)
     time_left = TimeLeft(loop.step)
-    progress = EpochProgress(name, config.epochs, steps, loop.step)
+    progress = EpochProgress(name, config.epochs, steps, loop.step, loop.images)
     for epoch in range(loop.epoch, config.epochs + 1):
         for images, labels in training.epoch(config.batch_size, random, loop.begin(epoch)):
             cross_entropy = F.cross_entropy(network(normalise(images)), labels)

@@ -1,0 +1,67 @@
+"""The results of a run are those of its last attempt, and are moved to its folder however often that is begun."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pfs_pipelines.local import results
+from pfs_pipelines.run import collect
+
+from pfs_core.storage.artifacts import publish, write_json
+
+
+def attempt(steps, hour):
+    """What an attempt at this hour leaves below ``steps``: a result of three kinds."""
+    for kind in ("split", "search", "metrics"):
+        with publish(steps / f"compress-2026-01-01-{hour:02}-00-00-000000" / kind / "out", kind) as folder:
+            write_json(folder / f"{kind}.json", {"network": "pruned", "hour": hour})
+
+
+def finish(steps, hour):
+    """What a pipeline leaves that comes to its end at this hour."""
+    attempt(steps, hour)
+    write_json(steps / "outputs.json", results(steps))
+
+
+class StoppedError(Exception):
+    """The process has ended."""
+
+
+def hour_of(path, kind):
+    return json.loads((path / f"{kind}.json").read_text())["hour"]
+
+
+def test_of_several_attempts_the_last_one_counts(tmp_path):
+    for hour in (9, 10, 8, 11):
+        attempt(tmp_path, hour)
+    last = tmp_path / "compress-2026-01-01-11-00-00-000000"
+    assert results(tmp_path) == {
+        "split": str(last / "split" / "out"),
+        "gates": str(last / "search" / "out"),
+        "model-pruned": str(last / "metrics" / "out"),
+    }
+
+
+@pytest.mark.parametrize("moved", range(5))
+def test_a_run_that_was_stopped_while_it_collected_ends_the_next_time(tmp_path, monkeypatch, moved):
+    steps, move, left = tmp_path / "steps", Path.rename, iter(range(moved))
+
+    def rename(path, target):
+        if next(left, None) is None:
+            raise StoppedError
+        move(path, target)
+
+    for name in ("split", "gates"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "left").touch()
+    finish(steps, 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(StoppedError):
+            collect(tmp_path)
+    finish(steps, 10)
+    collect(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"split", "gates", "model-pruned"}
+    found = {"split": "split", "gates": "search", "model-pruned": "metrics"}
+    assert {hour_of(tmp_path / name, kind) for name, kind in found.items()} == {10}
+    assert not list(tmp_path.rglob("left"))
