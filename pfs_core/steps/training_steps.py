@@ -165,7 +165,10 @@ def extract(
     goal = Budget.from_text(budget)
     gates = file_digest(Path(gates_dir) / "gates.safetensors")
     params = prefixed("extract", {"gates": gates, "budget": str(goal), **config.model_dump()})
-    known = known_inputs(params, info.model, measures=goal.metric == "latency" or config.blocks == "auto")
+    # Equal gates may be of other searches, as those of ``uniform`` are, and a structure says which it is of.
+    of = {"method": info.method, "policy": info.config.policy, "seed": info.seed, "split": info.split_fingerprint}
+    measures = goal.metric == "latency" or config.blocks == "auto"
+    known = known_inputs({**params, **of}, info.model, measures=measures)
     if (figures := taken("extract", known, out)) is not None:
         return figures
     with step_run("extract", params, str(goal), {"budget": goal, "method": info.method}) as run:

@@ -1,7 +1,9 @@
 """A step of ``pfs run`` takes the result of an earlier run, if nothing that it depends on has changed."""
 
 import json
+import shutil
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from pfs_core.config.spec import ModelSpec
 from pfs_core.latency.machine import machine
 from pfs_core.runtime.device import core_count, native_bf16
 from pfs_core.steps.kept import FRESH, RUNS, STEPS, keep, known_inputs, taken
-from pfs_core.storage.artifacts import publish, write_json
+from pfs_core.storage.artifacts import publish, read_json, write_json
 
 INPUTS = {"seed": 0, "versions": ["1"]}
 
@@ -137,6 +139,13 @@ def test_a_result_of_elsewhere_counts_where_it_would_be_the_same(
     assert here == inputs()
     elsewhere(what)
     assert (here != inputs()) == (what in matters)
+
+
+def test_equal_gates_of_another_seed_are_another_extraction(store, monkeypatch, gates, tmp_path):
+    other = shutil.copytree(gates, tmp_path / "other")
+    write_json(other / "search.json", {**read_json(gates / "search.json"), "seed": 1})
+    extracted = [inputs_of(partial(steps.extract, folder, "out"), monkeypatch) for folder in (gates, gates, other)]
+    assert extracted[0] == extracted[1] != extracted[2]
 
 
 def test_the_version_of_a_library_counts_for_its_networks(store, monkeypatch):
