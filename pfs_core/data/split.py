@@ -41,7 +41,7 @@ logger = logging.getLogger(__package__)
 
 TRAIN, VALIDATION, TEST = range(3)
 _LEFT_OUT = -1
-_SAMPLED_GROUPS, _SAMPLED_ROWS, _SHOWN = 16, 128, 1000
+_SAMPLED_GROUPS, _SAMPLED_ROWS = 16, 128
 _IN_MEMORY = 8 * 2**30
 _WRITTEN = 2**17
 _INDEX = pa.schema(
@@ -156,7 +156,8 @@ def _inputs(source: Source, images: Tensor | None, parts: np.ndarray, config: Sp
     else:
         _, channels, height, width = images.shape
         training = np.flatnonzero(parts == TRAIN)
-        samples = [(i, images[i]) for i in training[:_SHOWN].tolist()]
+        shown = _of_each_class(source.labels[training], np.full(len(source.class_names), EACH))
+        samples = [(i, images[i]) for i in training[np.sort(shown)].tolist()]
         mean, std = pixel_statistics([images[torch.from_numpy(training)]])
         augmentation = Augmentation(crop_padding=height // 8, flip=flip)
     preparation = Preparation(
@@ -251,9 +252,16 @@ def _validation(source: Source, config: SplitConfig, rows: np.ndarray) -> np.nda
         exact = count * sizes / len(rows)
         quota = np.floor(exact).astype(int)
         quota[np.argsort(quota - exact, kind="stable")[: count - quota.sum()]] += 1
+    chosen: np.ndarray = rows[_of_each_class(labels, quota)]
+    return chosen
+
+
+def _of_each_class(labels: np.ndarray, quota: np.ndarray) -> np.ndarray:
+    """The positions in ``labels`` of the first ``quota`` of each class, int64 [classes], class by class."""
+    sizes = np.bincount(labels, minlength=len(quota))
     by_class = np.argsort(labels, kind="stable")
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return rows[by_class[place < np.repeat(quota, sizes)]]
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return by_class[place < np.repeat(quota, sizes)]
 
 
 def pixel_statistics(images: Iterable[Tensor]) -> tuple[list[float], list[float]]:
