@@ -16,7 +16,7 @@ from pfs_core.data.decode import BadImageError, Picture, pixels
 from pfs_core.data.formats.arrow import ArrowFile
 from pfs_core.data.formats.parquet import encoded_images, open_file_of
 from pfs_core.errors import UserError
-from pfs_core.runtime.device import memory_size, usable_cores
+from pfs_core.runtime.device import core_count, memory_size
 from pfs_core.runtime.progress import ImageProgress
 from pfs_core.storage import open_storage
 from pfs_core.storage.listing import Entry
@@ -128,7 +128,7 @@ def each_image(source: Source, make: Callable[[bytes | None], T], name: str) -> 
 
     reader, groups = Reader(source), row_groups(source, np.arange(len(source)))
     progress = ImageProgress(name, len(source))
-    threads = max(_THREADS, min(32, len(usable_cores())))
+    threads = max(_THREADS, min(32, core_count()))
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(threads) as pool:
         reading = [ahead.submit(reader.read, rows) for rows in groups[:1]]
         for i, rows in enumerate(groups):
