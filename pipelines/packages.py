@@ -13,6 +13,7 @@ from pfs_pipelines.pools import Placement
 
 import pfs_core
 from pfs_core.config.recipes import RECIPES
+from pfs_core.storage.whole_file import whole_file
 
 PIPELINES: dict[str, Callable[[Placement], Any]] = {
     "compress": compress.define,
@@ -62,14 +63,13 @@ def compile_one(name: str, path: Path, place: Placement = Placement(), form: For
     Returns:
         ``path``.
     """
-    partial = path.with_name(f".{path.stem}.partial.yaml")
-    compiler.Compiler().compile(PIPELINES[name](place), str(partial))
-    lines = partial.read_text().splitlines(keepends=True)
-    # kfp writes comments, in an order that differs from one compilation to the next.
-    partial.write_text("".join(line for line in lines if not line.startswith("#")))
-    if form != FormOptions():
-        set_form(partial, form)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        compiler.Compiler().compile(PIPELINES[name](place), str(partial))
+        lines = partial.read_text().splitlines(keepends=True)
+        # kfp writes comments, in an order that differs from one compilation to the next.
+        partial.write_text("".join(line for line in lines if not line.startswith("#")))
+        if form != FormOptions():
+            set_form(partial, form)
     return path
 
 
@@ -101,21 +101,22 @@ def write_resources(
     paths = []
     for name, define in PIPELINES.items():
         resource = name.replace("_", "-")
-        path, partial = folder / f"{name}-resources.yaml", folder / f".{name}.partial.yaml"
-        package = compile_one(name, partial, place, form).read_bytes()
-        options = compiler.KubernetesManifestOptions(
-            pipeline_name=resource,
-            pipeline_version_name=f"{resource}-{package_version(package)}",
-            namespace=namespace,
-            include_pipeline_manifest=True,
-        )
-        compiler.Compiler().compile(
-            define(place), str(partial), kubernetes_manifest_options=options, kubernetes_manifest_format=True
-        )
-        pipeline, version = yaml.safe_load_all(partial.read_text())
-        version["spec"]["pipelineSpec"] = next(yaml.safe_load_all(package))
-        partial.write_text(yaml.safe_dump_all([pipeline, version]))
-        paths.append(partial.replace(path))
+        path = folder / f"{name}-resources.yaml"
+        with whole_file(path) as partial:
+            package = compile_one(name, partial, place, form).read_bytes()
+            options = compiler.KubernetesManifestOptions(
+                pipeline_name=resource,
+                pipeline_version_name=f"{resource}-{package_version(package)}",
+                namespace=namespace,
+                include_pipeline_manifest=True,
+            )
+            compiler.Compiler().compile(
+                define(place), str(partial), kubernetes_manifest_options=options, kubernetes_manifest_format=True
+            )
+            pipeline, version = yaml.safe_load_all(partial.read_text())
+            version["spec"]["pipelineSpec"] = next(yaml.safe_load_all(package))
+            partial.write_text(yaml.safe_dump_all([pipeline, version]))
+        paths.append(path)
     return paths
 
 

@@ -16,7 +16,7 @@ from pfs_core.data.decode import BadImageError, Picture, pixels
 from pfs_core.data.formats.arrow import ArrowFile
 from pfs_core.data.formats.parquet import encoded_images, open_file_of
 from pfs_core.errors import UserError
-from pfs_core.runtime.device import usable_cores
+from pfs_core.runtime.device import core_count, memory_size
 from pfs_core.runtime.progress import ImageProgress
 from pfs_core.storage import open_storage
 from pfs_core.storage.listing import Entry
@@ -128,7 +128,7 @@ def each_image(source: Source, make: Callable[[bytes | None], T], name: str) -> 
 
     reader, groups = Reader(source), row_groups(source, np.arange(len(source)))
     progress = ImageProgress(name, len(source))
-    threads = max(_THREADS, min(32, len(usable_cores())))
+    threads = max(_THREADS, min(32, core_count()))
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(threads) as pool:
         reading = [ahead.submit(reader.read, rows) for rows in groups[:1]]
         for i, rows in enumerate(groups):
@@ -148,8 +148,8 @@ def load_images(source: Source, channels: int | None, skip: bool, background: st
         background: the colour behind transparent pixels.
 
     Raises:
-        UserError: an image cannot be decoded or differs in size, and ``skip`` is not set; or no image can be decoded.
-            The message names file and row.
+        UserError: an image cannot be decoded or differs in size, and ``skip`` is not set; no image can be decoded; or
+            all together would take too much memory. The message names file and row.
     """
 
     def decoded(data: bytes | None) -> tuple[Tensor, set[str]]:
@@ -164,6 +164,7 @@ def load_images(source: Source, channels: int | None, skip: bool, background: st
             continue
         image, remarks = found
         if out is None:
+            _check_memory(source, image.nbytes, skip)
             out = torch.zeros(len(source), *image.shape, dtype=torch.uint8)
         if image.shape != out.shape[1:]:
             _skip(source, i, _difference(image.shape, out.shape[1:]), skip, readings)
@@ -173,6 +174,19 @@ def load_images(source: Source, channels: int | None, skip: bool, background: st
     if out is None:
         raise UserError(f"dataset {source.uri} has no image that can be decoded")
     return readings._replace(images=out)
+
+
+def _check_memory(source: Source, size: int, skip: bool) -> None:
+    """Raise UserError unless the images, of ``size`` bytes each, leave as much memory for everything else.
+
+    Where some may be left out, the others are copied too.
+    """
+    needed, there = len(source) * size, memory_size(torch.device("cpu"))
+    if needed * (3 if skip else 2) > there:
+        raise UserError(
+            f"dataset {source.uri} takes {needed / 2**30:,.1f} GiB decoded, too much to keep in {there / 2**30:,.1f} "
+            "GiB of memory; set split.image_size (224 for ImageNet) to read images from where they are"
+        )
 
 
 def check_images(source: Source, skip: bool) -> Readings:

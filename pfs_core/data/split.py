@@ -41,8 +41,8 @@ logger = logging.getLogger(__package__)
 
 TRAIN, VALIDATION, TEST = range(3)
 _LEFT_OUT = -1
-_SAMPLED_GROUPS, _SAMPLED_ROWS, _SHOWN = 16, 128, 1000
-_IN_MEMORY = 8 * 2**30
+_SAMPLED_GROUPS, _SAMPLED_ROWS = 16, 128
+_COUNTED = 128
 _WRITTEN = 2**17
 _INDEX = pa.schema(
     {"file": pa.string(), "row_group": pa.int32(), "row": pa.int64(), "label": pa.int64(), "split": pa.string()}
@@ -112,7 +112,8 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
     with publish(out, "split") as folder:
         write_index(folder, source, parts)
         if images is not None:
-            save_file({"images": images[torch.from_numpy(usable)]}, folder / "images.safetensors")
+            kept = images[torch.from_numpy(usable)] if skipped else images.contiguous()
+            save_file({"images": kept}, folder / "images.safetensors")
         info.save(folder / "split.json")
         timer.write(folder)
         (folder / "dataset.html").write_text(
@@ -156,8 +157,9 @@ def _inputs(source: Source, images: Tensor | None, parts: np.ndarray, config: Sp
     else:
         _, channels, height, width = images.shape
         training = np.flatnonzero(parts == TRAIN)
-        samples = [(i, images[i]) for i in training[:_SHOWN].tolist()]
-        mean, std = pixel_statistics([images[torch.from_numpy(training)]])
+        shown = _of_each_class(source.labels[training], np.full(len(source.class_names), EACH))
+        samples = [(i, images[i]) for i in training[np.sort(shown)].tolist()]
+        mean, std = pixel_statistics(images[rows] for rows in torch.from_numpy(training).split(_COUNTED))
         augmentation = Augmentation(crop_padding=height // 8, flip=flip)
     preparation = Preparation(
         channels=channels,
@@ -180,12 +182,6 @@ def _read(source: Source, config: SplitConfig) -> Readings:
         return Readings(_with_channels(source.images, config.channels), {}, Counter())
     if config.image_size:
         return images_checked_once(source, skip)
-    stored = int(source.files.sizes.sum())
-    if stored > _IN_MEMORY:
-        raise UserError(
-            f"dataset {source.uri} holds {stored / 2**30:.0f} GiB, too much to keep in memory; "
-            "set split.image_size (224 for ImageNet) to read images from where they are"
-        )
     return load_images(source, config.channels, skip, config.background)
 
 
@@ -251,9 +247,16 @@ def _validation(source: Source, config: SplitConfig, rows: np.ndarray) -> np.nda
         exact = count * sizes / len(rows)
         quota = np.floor(exact).astype(int)
         quota[np.argsort(quota - exact, kind="stable")[: count - quota.sum()]] += 1
+    chosen: np.ndarray = rows[_of_each_class(labels, quota)]
+    return chosen
+
+
+def _of_each_class(labels: np.ndarray, quota: np.ndarray) -> np.ndarray:
+    """The positions in ``labels`` of the first ``quota`` of each class, int64 [classes], class by class."""
+    sizes = np.bincount(labels, minlength=len(quota))
     by_class = np.argsort(labels, kind="stable")
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return rows[by_class[place < np.repeat(quota, sizes)]]
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return by_class[place < np.repeat(quota, sizes)]
 
 
 def pixel_statistics(images: Iterable[Tensor]) -> tuple[list[float], list[float]]:

@@ -25,7 +25,7 @@ from pfs_core.data.formats.tree import GROUP
 from pfs_core.data.image_augmentation import ImageAugmentation
 from pfs_core.data.reading import Reader, row_groups
 from pfs_core.errors import UserError
-from pfs_core.runtime.device import usable_cores
+from pfs_core.runtime.device import core_count
 from pfs_core.runtime.seeded import seeded
 
 WINDOW = 8
@@ -110,7 +110,7 @@ class Streamed:
         self.crop = crop
         self.flip = flip
         self.device = device
-        self.workers = min(8, len(usable_cores())) if workers is None else workers
+        self.workers = min(8, core_count()) if workers is None else workers
         self.rank = rank
         self.world = world
         self.augment = augment

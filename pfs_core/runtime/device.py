@@ -23,13 +23,23 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def pick_device() -> torch.device:
-    """Return a CUDA device if there is one, else the CPU.
+    """Return a CUDA device if there is one, else the CPU, on which torch then keeps to :func:`core_count` threads.
 
     Under torchrun each process gets the CUDA device of its ``LOCAL_RANK``.
     """
+    _limit_threads()
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if "LOCAL_RANK" in os.environ else torch.device("cuda")
+
+
+def _limit_threads() -> None:
+    """Let torch have no more threads than cores, unless ``OMP_NUM_THREADS`` says how many.
+
+    It takes one per core of the machine, also in a container that may use few of them, where they wait for each other.
+    """
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > core_count():
+        torch.set_num_threads(core_count())
 
 
 def usable_cores() -> set[int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pfs_core.errors import AccessDeniedError, InvalidError, NotFoundError, file_error
 from pfs_core.storage.digests import file_digest
+from pfs_core.storage.whole_file import whole_file
 
 COMPLETE = "complete.json"
 """Name of the file written last into every published folder: {file: sha256}."""
@@ -162,7 +163,6 @@ def read_yaml(path: str | Path) -> Any:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON, aside first and then renamed."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    with whole_file(Path(path)) as aside:
+        aside.write_text(text, encoding="utf-8")

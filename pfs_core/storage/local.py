@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from pfs_core.errors import ChangedError, InvalidError, NotFoundError, file_error
 from pfs_core.storage.listing import Entry, Listing
+from pfs_core.storage.whole_file import whole_file
 
 _BLOCK = 4 * 2**20
 
@@ -82,18 +82,12 @@ class LocalStorage:
         target = self.root / path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    if isinstance(source, bytes):
-                        file.write(source)
-                    else:
-                        with source.open("rb") as content:
-                            shutil.copyfileobj(content, file, _BLOCK)
-                Path(aside).chmod(0o644)  # temporary files are private to their user; results are not
-                Path(aside).replace(target)
-            finally:
-                Path(aside).unlink(missing_ok=True)
+            with whole_file(target) as aside, aside.open("wb") as file:
+                if isinstance(source, bytes):
+                    file.write(source)
+                else:
+                    with source.open("rb") as content:
+                        shutil.copyfileobj(content, file, _BLOCK)
         except OSError as e:
             raise file_error(e, f"{target} cannot be written: {e.strerror}") from None
 

@@ -9,6 +9,7 @@ from typing import Any
 from pfs_core.errors import NotFoundError
 from pfs_core.storage import Storage, open_storage
 from pfs_core.storage.artifacts import COMPLETE, publish
+from pfs_core.storage.whole_file import whole_file
 from pfs_core.structure.inherited_weights import FILE as INHERITED
 
 JOB = "job.json"
@@ -51,6 +52,5 @@ def get_file(address: str, name: str, folder: Path) -> None:
     storage = open_storage(address)
     for entry in storage.files():
         if entry.path == name:
-            aside = folder / f".{name}"
-            aside.write_bytes(storage.read(entry))
-            aside.rename(folder / name)
+            with whole_file(folder / name) as aside:
+                aside.write_bytes(storage.read(entry))

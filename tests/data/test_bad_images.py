@@ -55,6 +55,19 @@ def test_it_is_left_out_and_listed(spoiled, tmp_path, size):
         assert sum(len(batch) for batch in images.in_order(7)) == len(images) == rows
 
 
+@pytest.mark.parametrize(("on_bad", "copies"), [("stop", 2), ("skip", 3)])
+def test_images_that_do_not_fit_in_memory_once_decoded_are_refused(tmp_path, monkeypatch, on_bad, copies):
+    flat = encode(Image.new("RGB", (90, 80)), "JPEG")
+    write(tmp_path / "train.parquet", [flat] * 40, [0, 1] * 20)
+    needed = copies * 40 * 90 * 80 * 3
+    config = SplitConfig(on_bad=on_bad)
+    monkeypatch.setattr("pfs_core.data.reading.memory_size", lambda device: needed - 1)
+    with pytest.raises(UserError, match=rf"^dataset {tmp_path} takes 0.0 GiB decoded.*; set split.image_size [^\n]*$"):
+        split_dataset(str(tmp_path), tmp_path / "split", config)
+    monkeypatch.setattr("pfs_core.data.reading.memory_size", lambda device: needed)
+    assert sum(split_dataset(str(tmp_path), tmp_path / "split", config).rows.values()) == 40
+
+
 def test_images_of_another_size_are_left_out_too(tmp_path):
     encoded = [png(image) for image in images(40)]
     encoded[17] = png(images(1, (3, 9, 9))[0])

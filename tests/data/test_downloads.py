@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,14 @@ from pfs_core.data.open import check_dataset, open_source
 from pfs_core.errors import UserError
 
 
+def half(root, download):
+    """A download that fails after the first file."""
+    folder = Path(root) / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"half")
+    raise OSError("no network")
+
+
 @pytest.fixture
 def downloads(tmp_path, monkeypatch):
     """Makes torchvision's MNIST a download of two tiny files; the list of what was asked for."""
@@ -18,7 +27,7 @@ def downloads(tmp_path, monkeypatch):
 
     def mnist(root, download):
         asked.append((root, download))
-        folder = tmp_path / "MNIST" / "raw"
+        folder = Path(root) / "MNIST" / "raw"
         folder.mkdir(parents=True)
         images = np.arange(4 * 6, dtype=np.uint8).tobytes()
         (folder / "train-images-idx3-ubyte.gz").write_bytes(
@@ -37,7 +46,34 @@ def test_a_dataset_is_downloaded_once(downloads, tmp_path):
         assert source.uri == "torchvision:MNIST", "another machine has it elsewhere"
         assert source.labels.tolist() == [0, 1, 1, 0]
         assert source.images.shape == (4, 1, 2, 3)
-    assert downloads == [(str(tmp_path), True)]
+    assert [download for _, download in downloads] == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["MNIST"]
+
+
+def test_a_download_that_fails_leaves_nothing_and_is_tried_again(downloads, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "MNIST", half)
+        with pytest.raises(UserError, match="torchvision:MNIST cannot be downloaded"):
+            open_source("torchvision:MNIST")
+    assert [path.name for path in tmp_path.rglob("*")] == ["MNIST"]
+    assert open_source("torchvision:MNIST").labels.tolist() == [0, 1, 1, 0]
+
+
+def test_an_empty_folder_of_a_download_that_failed_is_filled(downloads, tmp_path):
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    assert open_source("torchvision:MNIST").labels.tolist() == [0, 1, 1, 0]
+
+
+def test_two_processes_that_download_at_once_find_the_same(downloads, tmp_path, monkeypatch):
+    mnist = datasets.MNIST
+
+    def slow(root, download):
+        mnist(root, download)
+        mnist(tmp_path, download)
+
+    monkeypatch.setattr(datasets, "MNIST", slow)
+    assert open_source("torchvision:MNIST").labels.tolist() == [0, 1, 1, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["MNIST"]
 
 
 def test_asking_for_a_name_downloads_nothing(downloads):

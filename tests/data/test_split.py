@@ -1,6 +1,7 @@
 """Every row is in exactly one part, by a choice that the seed repeats."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.open import open_source
-from pfs_core.data.split import PARTS, TEST, VALIDATION, _kept, choose_rows, pixel_statistics
+from pfs_core.data.split import PARTS, TEST, TRAIN, VALIDATION, _inputs, _kept, choose_rows, pixel_statistics
 from pfs_core.data.split_info import CLASSES, EACH
 from pfs_core.errors import UserError
 from pfs_core.storage.artifacts import read_json, write_json
@@ -130,6 +131,15 @@ def test_few_of_the_samples_are_kept_for_the_page():
     assert list(_kept(samples, labels, kept)) == [image for _, image in samples]
     assert np.bincount(labels[[i for i, _ in kept]]).tolist() == [EACH] * CLASSES
     assert all(image == i for i, image in kept)
+
+
+def test_the_page_has_images_of_each_class_also_where_they_lie_class_by_class():
+    rows = replace(source(3000), labels=np.repeat([0, 1], [2990, 10]))
+    images = torch.zeros(3000, 1, 2, 2, dtype=torch.uint8)
+    parts = choose_rows(rows, SplitConfig(stratified=True), seed=0)
+    samples = _inputs(rows, images, parts, SplitConfig(), 0).samples
+    assert np.bincount(rows.labels[[i for i, _ in samples]]).tolist() == [EACH, 7]
+    assert all(parts[i] == TRAIN for i, _ in samples)
 
 
 def test_flat_images_have_a_deviation_to_divide_by():

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from pfs_core.runtime import device
-from pfs_core.runtime.device import autocast, compiled, memory_text, native_bf16, peak_memory, resolve_precision
+from pfs_core.runtime.device import (
+    autocast,
+    compiled,
+    memory_text,
+    native_bf16,
+    peak_memory,
+    pick_device,
+    resolve_precision,
+)
 
 CPU = torch.device("cpu")
 
@@ -73,6 +81,23 @@ def test_cores_are_no_more_than_the_limit_of_the_container(monkeypatch, content,
     monkeypatch.setattr(device, "usable_cores", lambda: set(range(64)))
     monkeypatch.setattr(device.Path, "read_text", lambda path: content)
     assert device.core_count() == cores
+
+
+@pytest.mark.parametrize(
+    ("cores", "before", "said", "after"), [(4, 64, None, 4), (4, 2, None, 2), (4, 64, "64", 64), (4, 2, "2", 2)]
+)
+def test_a_step_computes_on_the_cores_of_its_container_unless_a_user_says_otherwise(
+    monkeypatch, cores, before, said, after
+):
+    threads = [before]
+    monkeypatch.setattr(device, "core_count", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert pick_device() == CPU
+    assert threads[-1] == after
 
 
 @pytest.mark.parametrize("content", [None, "max 100000"])

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mlflow.utils import validation
@@ -202,6 +203,33 @@ def test_json_has_no_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"loss": float("nan")})
     assert not (tmp_path / "x.json").exists()
+
+
+def test_writers_of_the_same_json_do_not_meet(tmp_path, monkeypatch):
+    replace = Path.replace
+
+    def overtaken(aside, target):
+        monkeypatch.setattr(Path, "replace", replace)
+        write_json(target, "of another")
+        assert read_json(target) == "of another"
+        replace(aside, target)
+
+    monkeypatch.setattr(Path, "replace", overtaken)
+    write_json(tmp_path / "x.json", "own")
+    assert read_json(tmp_path / "x.json") == "own"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_json_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_json(tmp_path / "x.json", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_json_can_be_read_by_others(tmp_path):
+    write_json(tmp_path / "x.json", 1)
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o644
 
 
 def test_json_is_read_as_written(tmp_path):
