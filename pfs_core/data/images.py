@@ -50,6 +50,25 @@ class Images(Protocol):
         """
 
 
+def batch_borders(count: int, size: int, world: int) -> list[int]:
+    """Return where the batches of an epoch begin and end.
+
+    The last one is smaller if ``size`` does not divide the number of images. If it would leave a single image, on which
+    BatchNorm cannot train, to some process, it joins the batch before it.
+
+    Args:
+        count: the number of images.
+        size: images per batch, of all processes together.
+        world: how many processes train together.
+
+    >>> batch_borders(10, 4, 1), batch_borders(9, 4, 1)
+    ([0, 4, 8, 10], [0, 4, 9])
+    """
+    full, rest = divmod(count, size)
+    batches = max(1, full + (rest >= 2 * world))
+    return [*(size * batch for batch in range(batches)), count]
+
+
 class InMemory:
     """Images that are on the device already, and are augmented there batch by batch.
 
@@ -88,20 +107,13 @@ class InMemory:
         return len(self.labels)
 
     def steps(self, size: int) -> int:
-        """Return the number of full batches, plus one for the rest if it has at least 2 images per process."""
-        full, rest = divmod(len(self), size)
-        return max(1, full + (rest >= 2 * self.world))
+        """Return the number of batches of an epoch."""
+        return len(batch_borders(len(self), size, self.world)) - 1
 
     def epoch(self, size: int, generator: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches as :meth:`Images.epoch` does.
-
-        The last batch is smaller if ``size`` does not divide the number of images. If it would leave a single image,
-        on which BatchNorm cannot train, to some process, it joins the batch before it.
-        """
-        batches = list(self._order(generator).to(self.images.device).split(size))
-        if len(batches) > 1 and len(batches[-1]) < 2 * self.world:
-            batches[-2:] = [torch.cat(batches[-2:])]
-        for number, batch in enumerate(batches):
+        """Yield batches as :meth:`Images.epoch` does."""
+        order = self._order(generator).to(self.images.device)
+        for number, batch in enumerate(order.tensor_split(batch_borders(len(self), size, self.world)[1:-1])):
             first = len(batch) * self.rank // self.world
             last = len(batch) * (self.rank + 1) // self.world
             rows = batch[first:last]

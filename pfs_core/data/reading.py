@@ -29,7 +29,8 @@ _THREADS = 8
 class Reader:
     """Reads the encoded images of a dataset.
 
-    Where every image is a file, several are read at once. Of Parquet files, the most recent ones stay open.
+    Where every image is a file, several are read at once. Of Parquet files, the most recent ones stay open, and of row
+    groups the last one stays in memory, since several parts of it may be wanted.
 
     Args:
         source: the dataset.
@@ -41,6 +42,8 @@ class Reader:
         self._pool = ThreadPoolExecutor(_THREADS)
         self._parquet = lru_cache(maxsize=16)(self._open)
         self._arrow = lru_cache(maxsize=16)(lambda file: ArrowFile(self.storage, source.files[file]))
+        self._row_group = lru_cache(maxsize=1)(self._read_row_group)
+        self._record_batch = lru_cache(maxsize=1)(self._read_record_batch)
 
     def _open(self, file: int) -> tuple[pq.ParquetFile, np.ndarray]:
         """Open a file, and find the first row of each of its row groups."""
@@ -62,10 +65,14 @@ class Reader:
             return self._from_tar(files[file], rows)
         if kind == "arrow":
             return self._from_arrow(file, rows)
-        group = int(self.source.group[rows[0]])
+        start, images = self._row_group(file, int(self.source.group[rows[0]]))
+        return [images[i] for i in (self.source.row[rows] - start).tolist()]
+
+    def _read_row_group(self, file: int, group: int) -> tuple[int, list[bytes | None]]:
+        """Return the first row of a row group, and its images."""
         opened, starts = self._parquet(file)
-        images = encoded_images(self.storage, files[file], opened, group, self.source.image_column)
-        return [images[i] for i in (self.source.row[rows] - starts[group]).tolist()]
+        entry = self.source.files[file]
+        return int(starts[group]), encoded_images(self.storage, entry, opened, group, self.source.image_column)
 
     def _from_tar(self, entry: Entry, rows: np.ndarray) -> list[bytes | None]:
         """Read the images and what is between them at once."""
@@ -79,10 +86,12 @@ class Reader:
     def _from_arrow(self, file: int, rows: np.ndarray) -> list[bytes | None]:
         assert self.source.offset is not None
         assert self.source.size is not None
-        first = rows[0]
-        place = int(self.source.offset[first]), int(self.source.size[first])
-        images = self._arrow(file).images(int(self.source.group[first]), *place, self.source.image_column)
+        group, offset, size = (int(of[rows[0]]) for of in (self.source.group, self.source.offset, self.source.size))
+        images = self._record_batch(file, group, offset, size)
         return [images[i] for i in self.source.row[rows].tolist()]
+
+    def _read_record_batch(self, file: int, group: int, offset: int, size: int) -> list[bytes | None]:
+        return self._arrow(file).images(group, offset, size, self.source.image_column)
 
 
 def row_groups(source: Source, rows: np.ndarray) -> list[np.ndarray]:

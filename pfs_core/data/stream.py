@@ -1,14 +1,17 @@
 """Images that stay in the files of the dataset: worker processes read a few row groups at a time, decode and crop.
 
-An epoch follows a plan, which is computed from the seed alone. Every process and every worker computes the same plan,
-so that together they read each row once without talking to each other, and a resumed epoch can skip to any batch.
+An epoch follows a plan, which is computed from the seed alone. Its rows have *places*, and a batch is so many places in
+a row. Place after place belongs to one process after the other, and of those of a process to one of its ``LANES`` after
+the other; a lane reads its row groups one at a time. Workers, however many there are, have equally many lanes each.
+Every process and every worker computes the same plan, so that together they read each row once without talking to each
+other, and a resumed epoch can skip to any batch.
 """
 
 import itertools
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,57 +24,76 @@ from pfs_core.data.balance import balanced_rows
 from pfs_core.data.crop import Crop
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError
-from pfs_core.data.formats.tree import GROUP
 from pfs_core.data.image_augmentation import ImageAugmentation
-from pfs_core.data.reading import Reader, row_groups
+from pfs_core.data.images import batch_borders
+from pfs_core.data.reading import Reader, bad_image, row_groups
 from pfs_core.errors import UserError
 from pfs_core.runtime.device import core_count
-from pfs_core.runtime.seeded import seeded
+from pfs_core.runtime.seeded import seed_again, seeded
 
-WINDOW = 8
-"""Row groups whose rows are shuffled together. A worker holds one window in memory and reads the next one meanwhile."""
+LANES = 24
+"""Row groups that a batch takes its rows from, in each process. Each lane holds one in memory and reads the next one
+meanwhile. The number can be divided among 1, 2, 3, 4, 6 or 8 workers."""
+_WORKERS = 8
+_FILES = 64
+"""Where every image is a file, so many at random are read together."""
+_SHARES_AHEAD = 4
+"""Batches of which each worker makes its share ahead: all have to be ready for the next one."""
+
+Row = tuple[int, bytes | None]
+"""A row with the bytes of its image."""
 
 
-def plan(source: Source, rows: np.ndarray, slots: int, seed: int) -> list[list[np.ndarray]]:
-    """Plan which rows each slot (one worker of one process) reads in an epoch, in which order.
+def plan(source: Source, rows: np.ndarray, lanes: int, seed: int) -> list[list[np.ndarray]]:
+    """Plan which rows each lane of all processes reads in an epoch, in which order.
 
     Row groups are shuffled and dealt out in equal shares of rows; a group on the border of two shares is divided. Then
-    the rows of every ``WINDOW`` groups are shuffled. Rows are not shuffled across the whole dataset, since a row group
-    is read as a whole. Where every image is a file, they are.
+    the rows of every group are shuffled. Rows are not shuffled across the whole dataset, since a row group is read as a
+    whole. Where every image is a file, they are.
 
     Args:
         source: the dataset.
         rows: int64 [N], the rows of the part of the split.
-        slots: number of workers of all processes.
+        lanes: number of lanes of all processes.
         seed: the seed of the epoch.
 
     Returns:
-        The windows of each slot, in the order in which it reads them; every row is in exactly one window, or in as many
-        as it is repeated in ``rows``.
+        The row groups of each lane, in the order in which it reads them; every row is in exactly one of them, or in as
+        many as it is repeated in ``rows``.
     """
     random = np.random.default_rng(seed)
     if source.kind == "tree":
         rows = random.permutation(rows)
-        groups = np.split(rows, range(GROUP, len(rows), GROUP))
+        groups = np.split(rows, range(_FILES, len(rows), _FILES))
     else:
         groups = row_groups(source, rows)
         groups = [groups[i] for i in random.permutation(len(groups))]
     order = np.concatenate(groups)
     starts = np.cumsum([0, *map(len, groups)])
-    windows_of_slots: list[list[np.ndarray]] = []
-    for start, stop in itertools.pairwise(_cuts(len(order), slots)):
-        borders = [start, *starts[(starts > start) & (starts < stop)][WINDOW - 1 :: WINDOW].tolist(), stop]
-        windows_of_slots.append([random.permutation(order[a:b]) for a, b in itertools.pairwise(borders)])
-    return windows_of_slots
+    ends = np.cumsum([0, *(_places(lane, len(order), lanes) for lane in range(lanes))]).tolist()
+    groups_of_lanes: list[list[np.ndarray]] = []
+    for start, stop in itertools.pairwise(ends):
+        borders = [start, *starts[(starts > start) & (starts < stop)].tolist(), stop]
+        groups_of_lanes.append([random.permutation(order[a:b]) for a, b in itertools.pairwise(borders)])
+    return groups_of_lanes
 
 
-def _cuts(count: int, slots: int) -> list[int]:
-    """Divide ``count`` rows into ``slots`` shares of equal size, give or take one, and return their borders.
+def _places(first: int, stop: int, step: int) -> int:
+    """Return how many of the places before ``stop`` are every ``step``-th one from ``first`` on.
 
-    >>> _cuts(10, 4)
-    [0, 2, 5, 8, 10]
+    >>> [_places(lane, 10, 4) for lane in range(4)]
+    [3, 3, 2, 2]
     """
-    return [round(count * slot / slots) for slot in range(slots + 1)]
+    return len(range(first, stop, step))
+
+
+def _dividing(workers: int) -> int:
+    """Return the most workers, but no more than ``workers``, that can have equally many lanes.
+
+    >>> [_dividing(workers) for workers in (0, 1, 3, 5, 8)]
+    [0, 1, 3, 4, 8]
+    """
+    return max((number for number in range(1, workers + 1) if LANES % number == 0), default=0)
 
 
 class Streamed:
@@ -85,7 +107,8 @@ class Streamed:
         crop: how images become pixels.
         flip: whether to mirror training images at random.
         device: the device that batches go to.
-        workers: processes that read and decode; None for one per core, at most 8.
+        workers: processes that read and decode, as far as they can have equally many lanes; None for one per core, at
+            most 8.
         rank: the rank of this process among those that train together.
         world: how many processes train together.
         augment: changes training images after the crop; None if nothing does.
@@ -110,7 +133,7 @@ class Streamed:
         self.crop = crop
         self.flip = flip
         self.device = device
-        self.workers = min(8, core_count()) if workers is None else workers
+        self.workers = _dividing(min(_WORKERS, core_count()) if workers is None else workers)
         self.rank = rank
         self.world = world
         self.augment = augment
@@ -125,17 +148,17 @@ class Streamed:
 
     def steps(self, size: int) -> int:
         """Return the number of batches of an epoch, which is the same in every process."""
-        return sum(self._batches(size))
+        return len(batch_borders(len(self), size, self.world)) - 1
 
     def epoch(self, size: int, generator: torch.Generator, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield random crops as :meth:`pfs_core.data.images.Images.epoch` does.
-
-        The last batch of every worker may be smaller than the others.
-        """
+        """Yield random crops as :meth:`pfs_core.data.images.Images.epoch` does."""
         seed = int(torch.randint(2**62, (1,), generator=generator))
-        done, turn = _turns(self._batches(size), skip)
-        batches = self._loaded(_Training(self, size, seed, done, turn))
-        for number, (images, labels) in enumerate(batches, skip):
+        borders = batch_borders(len(self), size, self.world)[skip:]
+        borders = [_places(self.rank, border, self.world) for border in borders]
+        shares = self._loaded(_Training(self, borders, seed), _SHARES_AHEAD)
+        batches = zip(*[shares] * max(1, self.workers), strict=True)
+        for number, (first, batch) in enumerate(zip(borders, batches, strict=False), skip):
+            images, labels = (_joined(parts, first) for parts in zip(*batch, strict=True))
             flips = torch.Generator().manual_seed(hash((seed, number)))
             yield random_flip(images, flips) if self.flip else images, labels
 
@@ -160,25 +183,12 @@ class Streamed:
         for images, _ in self._loaded(_Evaluation(self, size)):
             yield images
 
-    def _batches(self, size: int) -> list[int]:
-        """Return the number of batches of each worker of this process."""
-        return [len(borders) - 1 for borders in self.borders(size)]
+    def _loaded(self, dataset: "IterableDataset[Any]", ahead: int = 2) -> Iterator[tuple[Tensor, Tensor]]:
+        """Run a dataset in worker processes, and bring to the device what they yield in turn.
 
-    def borders(self, size: int) -> list[list[int]]:
-        """Return where the batches begin and end among the rows of each worker of this process.
-
-        All workers of all processes make the same number of batches, though one may have a row more than another:
-        processes that train together must take the same number of steps.
-        """
-        workers = max(1, self.workers)
-        counts = np.diff(_cuts(len(self), self.world * workers)).tolist()
-        return [
-            _borders(count, min(counts), max(1, size // self.world))
-            for count in counts[self.rank * workers : (self.rank + 1) * workers]
-        ]
-
-    def _loaded(self, dataset: "IterableDataset[Any]") -> Iterator[tuple[Tensor, Tensor]]:
-        """Run a dataset in worker processes and bring its batches to the device.
+        Args:
+            dataset: yields tuples (images, labels, fault).
+            ahead: how many of them each worker makes ahead.
 
         Raises:
             UserError: a worker reports a fault.
@@ -190,6 +200,7 @@ class Streamed:
             dataset,
             batch_size=None,
             num_workers=self.workers,
+            prefetch_factor=ahead if self.workers else None,
             pin_memory=pinned,
             generator=unused,
             worker_init_fn=_end_quietly,
@@ -209,82 +220,60 @@ def _end_quietly(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
 
 
-def _turns(batches: list[int], skip: int) -> tuple[list[int], int]:
-    """Find where the workers are after the first ``skip`` batches, which the loader takes from them in turn.
+def _joined(shares: Sequence[Tensor], first: int) -> Tensor:
+    """Put together a batch whose places are in the shares of one worker after the other.
 
     Args:
-        batches: number of batches of each worker; one that has made all of its own is passed over.
-        skip: number of batches taken.
-
-    Returns:
-        The number of batches taken from each worker, and the worker whose turn is next.
-
-    >>> _turns([2, 1, 2], 4)
-    ([2, 1, 1], 1)
+        shares: the rows of each worker.
+        first: the first place of the batch.
     """
-    done, worker = [0] * len(batches), 0
-    for _ in range(min(skip, sum(batches))):
-        while done[worker] == batches[worker]:
-            worker = (worker + 1) % len(batches)
-        done[worker] += 1
-        worker = (worker + 1) % len(batches)
-    return done, worker
-
-
-def _borders(count: int, least: int, size: int) -> list[int]:
-    """Return where the batches of ``count`` rows begin and end.
-
-    There are as many batches as ``least`` rows need, and the last one has all remaining rows. A last batch of a single
-    row, on which BatchNorm cannot train, joins the one before it.
-
-    Args:
-        count: the rows of this worker.
-        least: the smallest number of rows of any worker.
-        size: rows per batch.
-
-    >>> _borders(11, 10, 4), _borders(10, 9, 4)
-    ([0, 4, 8, 11], [0, 4, 10])
-    """
-    full, rest = divmod(least or count, size)
-    batches = max(min(1, count), full + (rest > 1))
-    return [*(size * batch for batch in range(batches)), count]
+    if len(shares) == 1:
+        return shares[0]
+    longest = max(shares, key=len)
+    batch = longest.new_empty(sum(map(len, shares)), *longest.shape[1:])
+    for worker, share in enumerate(shares):
+        if len(share):
+            batch[(worker - first) % len(shares) :: len(shares)] = share
+    return batch
 
 
 class _Training(IterableDataset[Any]):
-    """Batches of random crops of this process's rows, as tuples (images, labels, fault).
+    """Each worker's shares of the batches of this process, random crops, as tuples (images, labels, fault).
 
     Args:
         images: the images.
-        size: rows per batch, of all processes together.
+        borders: the places, among those of this process, at which batches begin and end.
         seed: the seed of the epoch.
-        done: number of batches of each worker that are skipped.
-        turn: the worker whose turn is first.
     """
 
-    def __init__(self, images: Streamed, size: int, seed: int, done: list[int], turn: int) -> None:
+    def __init__(self, images: Streamed, borders: list[int], seed: int) -> None:
         self.images = images
-        self.size = size
+        self.borders = borders
         self.seed = seed
-        self.done = done
-        self.turn = turn
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, str]]:
         worker, workers = _worker()
         images = self.images
-        # The loader always asks its worker 0 first. In a resumed epoch that one continues for the worker whose turn it
-        # is, the next one for the next, and so on.
-        worker = (worker + self.turn) % workers
-        slot = images.rank * workers + worker
-        windows = plan(images.source, images.rows_of_epoch(self.seed), images.world * workers, self.seed)[slot]
-        borders = images.borders(self.size)[worker]
-        first = self.done[worker]
-        rows = _read_ahead(images.source, windows, skip=borders[first])
-        for number in range(first, len(borders) - 1):
-            count = borders[number + 1] - borders[number]
-            # A seed for each batch, so that its crops do not depend on the batches before it.
-            with seeded(self.seed, slot, number):
-                batch = _batch(images, itertools.islice(rows, count), images.training_image)
-            yield batch
+        lanes = plan(images.source, images.rows_of_epoch(self.seed), images.world * LANES, self.seed)
+        lanes = lanes[images.rank :: images.world]
+        done = self.borders[0] if self.borders else 0
+        reader = Reader(images.source)
+        with ThreadPoolExecutor(1) as pool:
+            rows = {
+                lane: _read_ahead(reader, pool, lanes[lane], skip=_places(lane, done, LANES))
+                for lane in range(worker, LANES, workers)
+            }
+            for start, stop in itertools.pairwise(self.borders):
+                places = range(start + (worker - start) % workers, stop, workers)
+                with seeded(self.seed):
+                    batch = _batch(images, (self._crop(rows, place) for place in places))
+                yield batch
+
+    def _crop(self, rows: Mapping[int, Iterator[Row]], place: int) -> tuple[int, Tensor]:
+        """Return the row at a place, and a crop of it that depends on no other."""
+        row = next(rows[place % LANES])
+        seed_again(self.seed, self.images.rank, place)
+        return _cropped(self.images, row, self.images.training_image)
 
 
 class _Evaluation(IterableDataset[Any]):
@@ -304,9 +293,12 @@ class _Evaluation(IterableDataset[Any]):
         images = self.images
         batches = np.split(images.rows, range(self.size, len(images.rows), self.size))
         batches = batches[images.rank :: images.world][worker::workers]
-        rows = _read_ahead(images.source, [group for rows in batches for group in row_groups(images.source, rows)])
-        for batch in batches:
-            yield _batch(images, itertools.islice(rows, len(batch)), images.crop.evaluation)
+        groups = [group for rows in batches for group in row_groups(images.source, rows)]
+        with ThreadPoolExecutor(1) as pool:
+            rows = _read_ahead(Reader(images.source), pool, groups)
+            for batch in batches:
+                some = itertools.islice(rows, len(batch))
+                yield _batch(images, (_cropped(images, row, images.crop.evaluation) for row in some))
 
 
 def _worker() -> tuple[int, int]:
@@ -318,63 +310,62 @@ def _worker() -> tuple[int, int]:
     return info.id, info.num_workers
 
 
-def _read_ahead(
-    source: Source, windows: Sequence[np.ndarray], skip: int = 0
-) -> Iterator[tuple[int, bytes | None] | UserError]:
-    """Yield the rows of the windows with their bytes, and read the next window in the meantime.
+def _read_ahead(reader: Reader, pool: Executor, groups: Sequence[np.ndarray], skip: int = 0) -> Iterator[Row]:
+    """Return an iterator over the rows of row groups with their bytes, which reads the next group in the meantime.
+
+    The first one is read from now on.
 
     Args:
-        source: the dataset.
-        windows: the rows, in the order in which they are wanted.
+        reader: reads them.
+        pool: runs the reading.
+        groups: the rows of one row group after the other, in the order in which they are wanted.
         skip: number of rows to leave out at the start.
 
-    Yields:
-        A row and its bytes; or, as the last item, the error that stopped the reading.
+    Raises:
+        UserError: a group cannot be read; the iterator raises it.
     """
-    ends = np.cumsum([len(window) for window in windows])
+    ends = np.cumsum([len(group) for group in groups])
     remaining = [
-        window[max(0, skip - end + len(window)) :] for window, end in zip(windows, ends, strict=True) if end > skip
+        group[max(0, skip - end + len(group)) :] for group, end in zip(groups, ends, strict=True) if end > skip
     ]
-    reader = Reader(source)
 
-    def read(window: np.ndarray) -> dict[int, bytes | None]:
-        return {
-            row: data
-            for rows in row_groups(source, np.unique(window))
-            for row, data in zip(rows.tolist(), reader.read(rows), strict=True)
-        }
+    def read(group: np.ndarray) -> dict[int, bytes | None]:
+        rows = np.unique(group)
+        return dict(zip(rows.tolist(), reader.read(rows), strict=True))
 
-    with ThreadPoolExecutor(1) as pool:
-        reading = [pool.submit(read, window) for window in remaining[:1]]
-        for i, window in enumerate(remaining):
-            try:
-                data_of_rows = reading.pop().result()
-            except UserError as e:
-                yield e
-                return
-            reading += [pool.submit(read, next_window) for next_window in remaining[i + 1 : i + 2]]
-            for row in window.tolist():
-                yield row, data_of_rows[row]
+    reading = [pool.submit(read, group) for group in remaining[:1]]
+
+    def rows() -> Iterator[Row]:
+        for i, group in enumerate(remaining):
+            data = reading.pop().result()
+            reading.extend(pool.submit(read, following) for following in remaining[i + 1 : i + 2])
+            for row in group.tolist():
+                yield row, data[row]
+
+    return rows()
 
 
-def _batch(
-    images: Streamed, rows: Iterator[tuple[int, bytes | None] | UserError], crop: Callable[[bytes | None], Tensor]
-) -> tuple[Tensor, Tensor, str]:
-    """Decode and crop a batch.
+def _cropped(images: Streamed, row: Row, crop: Callable[[bytes | None], Tensor]) -> tuple[int, Tensor]:
+    """Return the number of a row and its crop; UserError if its image cannot be used."""
+    number, data = row
+    try:
+        return number, crop(data)
+    except BadImageError as e:
+        raise bad_image(images.source, number, str(e)) from None
+
+
+def _batch(images: Streamed, crops: Iterable[tuple[int, Tensor]]) -> tuple[Tensor, Tensor, str]:
+    """Make a batch of rows and their crops.
 
     Returns:
-        The images, the labels and an empty text. Where an image cannot be used, two empty tensors and the reason:
-        an exception would come out of a worker process as a page of traceback.
+        The images, the labels and an empty text. Where an image cannot be read or used, two empty tensors and the
+        reason: an exception would come out of a worker process as a page of traceback.
     """
-    crops, labels = [], []
-    for item in rows:
-        if isinstance(item, UserError):
-            return torch.empty(0), torch.empty(0), str(item)
-        row, data = item
-        try:
-            crops.append(crop(data))
-        except BadImageError as e:
-            place = images.source.place(row)
-            return torch.empty(0), torch.empty(0), f"{place}: {e}; split.on_bad=skip leaves such images out"
-        labels.append(int(images.source.labels[row]))
-    return torch.stack(crops), torch.tensor(labels), ""
+    try:
+        made = list(crops)
+    except UserError as e:
+        return torch.empty(0), torch.empty(0), str(e)
+    if not made:
+        return torch.empty(0), torch.empty(0), ""
+    labels = images.source.labels[[row for row, _ in made]]
+    return torch.stack([crop for _, crop in made]), torch.from_numpy(labels), ""

@@ -13,5 +13,10 @@ def seeded(*numbers: int) -> Iterator[None]:
     The generators of GPUs, which dropout draws from, are left alone.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(hash(numbers))
+        seed_again(*numbers)
         yield
+
+
+def seed_again(*numbers: int) -> None:
+    """Seed torch's generator of the CPU by other ``numbers``, in the context of :func:`seeded`."""
+    torch.default_generator.manual_seed(hash(numbers))

@@ -12,7 +12,7 @@ from pfs_core.data.image_augmentation import ImageAugmentation, image_augmentati
 from pfs_core.data.images import InMemory
 from pfs_core.data.open import open_source
 from tests.data.folders import images, tree
-from tests.data.test_stream import epoch, labels, streamed
+from tests.data.test_stream import epoch, labels, same, streamed
 
 POLICIES = {"randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWide}
 SEEDS = torch.arange(40) * 7919
@@ -71,10 +71,6 @@ def in_memory(rows=41, **places):
     of_rows = torch.arange(rows) % 7 // 5  # 5 of class 0 to 2 of class 1
     change = augmentation(augment="trivialaugment", random_erasing=0.3)
     return InMemory(images(rows), of_rows, 1, True, augment=change, balanced=True, **places)
-
-
-def same(some, others):
-    return all(torch.equal(a, b) for x, y in zip(some, others, strict=True) for a, b in zip(x, y, strict=True))
 
 
 def test_an_epoch_in_memory_taken_up_at_any_step_is_the_same_to_the_bit():

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pfs_core.data.crop import Crop
+from pfs_core.data.images import batch_borders
 from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader
-from pfs_core.data.stream import WINDOW, Streamed, _borders, _cuts, plan
+from pfs_core.data.stream import LANES, Streamed, plan
 from pfs_core.errors import UserError
 from tests.data.folders import encode, picture, tree, write
 
@@ -54,6 +55,11 @@ def epoch(images, size=10, seed=0, skip=0):
     return list(images.epoch(size, torch.Generator().manual_seed(seed), skip))
 
 
+def same(some, others):
+    pairs = zip(some, others, strict=True)
+    return all(torch.equal(a, b) for batches in pairs for a, b in zip(*batches, strict=True))
+
+
 def labels(batches):
     return torch.cat([target for _, target in batches]).tolist()
 
@@ -76,17 +82,12 @@ def test_every_row_comes_exactly_once_an_epoch_with_its_label(numbered, world, w
     assert len(steps) == 1
 
 
-@given(count=st.integers(1, 400), size=st.integers(2, 40), world=st.integers(1, 4), workers=st.integers(1, 3))
-def test_all_ranks_make_as_many_batches(count, size, world, workers):
-    cuts = np.diff(_cuts(count, world * workers)).tolist()
-    borders = [_borders(share, min(cuts), size) for share in cuts]
-    for share, each in zip(cuts, borders, strict=True):
-        assert each[0] == 0 or share == 0
-        assert each[-1] == share
-        assert all(b - a >= min(2, share) for a, b in itertools.pairwise(each))
-        assert all(b - a <= size + 2 for a, b in itertools.pairwise(each))
-    if count >= world * workers:
-        assert len({len(each) for each in borders}) == 1
+@given(count=st.integers(1, 400), size=st.integers(2, 40), world=st.integers(1, 4))
+def test_batches_are_of_the_size_asked_for_but_for_the_last(count, size, world):
+    sizes = np.diff(batch_borders(count, size, world)).tolist()
+    assert sum(sizes) == count
+    assert set(sizes[:-1]) <= {size}
+    assert len(sizes) == 1 or min(size, 2 * world) <= sizes[-1] < size + 2 * world
 
 
 def test_evaluation_is_shared_out_by_batches(numbered):
@@ -119,14 +120,10 @@ def test_the_seed_alone_decides_the_order(numbered, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_taken_up_at_any_step_is_the_same_to_the_bit(noise, workers):
     images = streamed(noise, size=8, flip=True, workers=workers)
-    whole = epoch(images)
-    assert len(whole) == images.steps(10) >= 7
-    for step in range(len(whole) + 2):
-        rest = epoch(images, skip=step)
-        assert len(rest) == max(0, len(whole) - step)
-        for (a, b), (c, d) in zip(rest, whole[step:], strict=True):
-            assert torch.equal(a, c)
-            assert torch.equal(b, d)
+    whole = epoch(streamed(noise, size=8, flip=True, workers=0))
+    assert len(whole) == images.steps(10) == 7
+    for step in range(len(whole) + 2) if workers == 0 else (0, 3, 7, 8):
+        assert same(epoch(images, skip=step), whole[step:])
 
 
 def test_crops_differ_from_epoch_to_epoch_and_from_image_to_image(noise):
@@ -168,33 +165,60 @@ def test_it_can_be_sent_to_a_worker_that_is_not_a_fork(noise):
     images = streamed(noise, workers=0)
     sent = pickle.loads(pickle.dumps(images))
     assert "labels" not in vars(sent)  # they may be on a device that a worker must not touch
-    for (a, b), (c, d) in zip(epoch(sent), epoch(images), strict=True):
-        assert torch.equal(a, c)
-        assert torch.equal(b, d)
+    assert same(epoch(sent), epoch(images))
+
+
+@pytest.fixture
+def in_turn(monkeypatch):
+    """Workers are iterators in this process, which the loader asks in turn as it does processes."""
+
+    def loader(dataset, num_workers, **_):
+        running = []
+        for worker in range(num_workers):
+            monkeypatch.setattr("pfs_core.data.stream._worker", lambda worker=worker: (worker, num_workers))
+            running.append(itertools.chain([next(items := iter(dataset), None)], items))
+        return (item for items in zip(*running, strict=True) for item in items if item)
+
+    monkeypatch.setattr("pfs_core.data.stream.DataLoader", loader)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_an_epoch_is_the_same_to_the_bit_on_any_number_of_cores_also_taken_up(noise, in_turn, world, balanced):
+    def images(workers):
+        return streamed(noise, flip=True, rank=world - 1, world=world, balanced=balanced, workers=workers)
+
+    whole = epoch(images(1))
+    assert len(whole) == 7
+    for workers in (2, 3, 8):
+        for done in (0, workers - 1):
+            assert same(epoch(images(workers), skip=done), whole[done:])
 
 
 def test_a_part_has_as_many_workers_as_cores_it_may_use(noise, monkeypatch):
-    for cores, workers in ((1, 1), (2, 2), (64, 8)):
+    for cores, workers in ((1, 1), (2, 2), (5, 4), (64, 8)):
         monkeypatch.setattr("pfs_core.data.stream.core_count", lambda cores=cores: cores)
         assert streamed(noise).workers == workers
 
 
-def test_a_window_mixes_its_row_groups(numbered):
-    (windows,) = plan(numbered, np.arange(ROWS), 1, seed=0)
+def test_a_batch_mixes_as_many_row_groups_as_there_are_lanes(numbered):
     groups = numbered.file.astype(int) * 1000 + numbered.group
-    for window in windows[:-1]:
-        assert len(set(groups[window])) == WINDOW
-        assert (np.diff(groups[window]) != 0).sum() > WINDOW
+    batches = [target.numpy() for _, target in epoch(streamed(numbered, workers=0), size=LANES)]
+    assert all(len(set(groups[rows])) > LANES * 3 / 4 for rows in batches[:-1])
 
 
-@pytest.mark.parametrize("slots", [1, 3, 8, 200])
-def test_slots_have_equal_shares_of_the_rows(numbered, slots):
-    dealt = [sum(map(len, windows)) for windows in plan(numbered, np.arange(ROWS), slots, seed=4)]
+@pytest.mark.parametrize("lanes", [1, 3, LANES, 200])
+def test_lanes_have_equal_shares_of_the_rows_and_read_a_row_group_at_a_time(numbered, lanes):
+    planned = plan(numbered, np.arange(ROWS), lanes, seed=4)
+    groups = numbered.file.astype(int) * 1000 + numbered.group
+    dealt = [sum(map(len, lane)) for lane in planned]
     assert sum(dealt) == ROWS
+    assert dealt == sorted(dealt, reverse=True)
     assert max(dealt) - min(dealt) <= 1
+    assert all(len(set(groups[rows])) <= 1 for lane in planned for rows in lane)
 
 
-def test_no_more_than_two_windows_are_held(numbered, monkeypatch):
+def test_no_more_than_two_row_groups_of_a_lane_are_held(numbered, monkeypatch):
     alive, peak = [0], [0]
 
     class Counted(bytes):
@@ -208,23 +232,44 @@ def test_no_more_than_two_windows_are_held(numbered, monkeypatch):
 
     read = Reader.read
     monkeypatch.setattr(Reader, "read", lambda self, rows: [Counted(data) for data in read(self, rows)])
+    monkeypatch.setattr("pfs_core.data.stream.LANES", 5)
     epoch(streamed(numbered, workers=0))
-    assert WINDOW * GROUP < peak[0] <= 2 * WINDOW * GROUP + 1
+    assert 5 * GROUP < peak[0] <= 2 * 5 * GROUP + 1
     peak[0] = 0
     list(streamed(numbered, workers=0).in_order(50))
     assert peak[0] <= 2 * GROUP + 1
 
 
-def test_a_row_group_is_read_once_an_epoch(numbered, monkeypatch):
-    read, groups = Reader.read, []
+def read_in_an_epoch(images, monkeypatch):
+    """The row groups that are read from their files in an epoch."""
+    read, groups = Reader._read_row_group, []
 
-    def counting(self, rows):
-        groups.append((int(numbered.file[rows[0]]), int(numbered.group[rows[0]])))
-        return read(self, rows)
+    def counting(self, file, group):
+        groups.append((file, group))
+        return read(self, file, group)
 
-    monkeypatch.setattr(Reader, "read", counting)
-    epoch(streamed(numbered, workers=0))
-    assert len(groups) == len(set(groups)) == len({*zip(numbered.file, numbered.group, strict=True)})
+    monkeypatch.setattr(Reader, "_read_row_group", counting)
+    epoch(images)
+    return groups
+
+
+def test_a_row_group_is_read_once_an_epoch_unless_two_lanes_share_it(numbered, monkeypatch):
+    groups = read_in_an_epoch(streamed(numbered, workers=0), monkeypatch)
+    assert set(groups) == {*zip(numbered.file, numbered.group, strict=True)}
+    assert len(groups) <= len(set(groups)) + LANES - 1
+
+
+def test_a_single_row_group_is_read_once_for_all_lanes(tmp_path, monkeypatch):
+    write(tmp_path / "train.parquet", map(number, range(100)), range(100), map(str, range(100)))
+    assert read_in_an_epoch(streamed(open_source(str(tmp_path)), workers=0), monkeypatch) == [(0, 0)]
+
+
+def test_files_are_read_many_at_once(noise, monkeypatch):
+    read, counts = Reader.read, []
+    monkeypatch.setattr(Reader, "read", lambda self, rows: counts.append(len(rows)) or read(self, rows))
+    monkeypatch.setattr("pfs_core.data.stream.LANES", 2)
+    epoch(streamed(noise, workers=0))
+    assert sorted(counts) == [6, 29, 35]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
