@@ -24,7 +24,7 @@ from pathlib import Path
 
 from certainty_tables import collect, tables
 from paper import note_machine
-from paper_tables import load_results, parts_of_results, put
+from paper_tables import cells_command
 
 from pfs_core.config.overrides import recipe_for
 from pfs_core.config.spec import Budget, ModelSpec
@@ -34,37 +34,25 @@ from pfs_core.methods.gates_folder import write_gates
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.registry import method_config, method_named
 from pfs_core.runtime.device import pick_device, resolve_precision
-from pfs_core.runtime.progress import user_errors
 from pfs_core.storage.artifacts import COMPLETE
 from pfs_core.training.checkpoints import Checkpoints
 
 
 def main() -> None:
     """Run what is missing, collect what is done, or print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = parser.add_subparsers(dest="part", required=True)
-    run_parser = parts.add_parser("run", help="run the cells that are missing")
-    run_parser.add_argument("--dataset", required=True)
-    run_parser.add_argument("--out", type=Path, required=True)
-    run_parser.add_argument("--network", default="resnet20")
-    run_parser.add_argument("--budget", default="macs=0.5")
-    run_parser.add_argument("--weights", type=int, nargs="+", default=[0], help="seeds of the weights")
-    run_parser.add_argument("--orders", type=int, nargs="+", help="seeds of the order of the images")
-    run_parser.add_argument("--precision", nargs="+", default=["bf16"], choices=("bf16", "fp32"))
-    run_parser.add_argument("--recipe", default="cifar-official")
-    run_parser.add_argument("--epochs", type=int, help="of a search; the recipe's without")
-    parts_of_results(parts)
-    a = parser.parse_args()
-    with user_errors():
-        if a.part == "run":
-            run_cells(a)
-        elif a.part == "collect":
-            collect(a.out, a.results)
-        else:
-            for mark, text in tables(load_results(a.results, "certainty.py")).items():
-                print(f"\n{text}")
-                if a.docs:
-                    put(a.docs, mark, text)
+    cells_command(__doc__, add_options, run_cells, collect, tables)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what cells are known by."""
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--budget", default="macs=0.5")
+    parser.add_argument("--weights", type=int, nargs="+", default=[0], help="seeds of the weights")
+    parser.add_argument("--orders", type=int, nargs="+", help="seeds of the order of the images")
+    parser.add_argument("--precision", nargs="+", default=["bf16"], choices=("bf16", "fp32"))
+    parser.add_argument("--recipe", default="cifar-official")
+    parser.add_argument("--epochs", type=int, help="of a search; the recipe's without")
 
 
 def run_cells(a: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from paper import note_machine
-from paper_tables import add_rows, load_results, parts_of_results, put
+from paper_tables import add_rows, cells_command
 
 from pfs_core.config.recipes import recipe
 from pfs_core.config.spec import Budget, ModelSpec
@@ -41,7 +41,6 @@ from pfs_core.errors import UserError
 from pfs_core.latency.benchmarking import benchmark
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.run import search
-from pfs_core.runtime.progress import user_errors
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import COMPLETE, read_json
 from pfs_core.structure import FILES, Structure
@@ -81,29 +80,17 @@ CUTS = {
 
 def main() -> None:
     """Run what is missing, collect what is done, or print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = parser.add_subparsers(dest="part", required=True)
-    run_parser = parts.add_parser("run", help="run the cells that are missing")
-    run_parser.add_argument("--dataset", required=True)
-    run_parser.add_argument("--out", type=Path, required=True)
-    run_parser.add_argument("--network", default="resnet20")
-    run_parser.add_argument("--latency", type=float, default=0.7, help="share of the dense network's")
-    run_parser.add_argument("--cuts", nargs="+", default=list(CUTS), choices=list(CUTS))
-    run_parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    run_parser.add_argument("--epochs", type=int, help="of searches and trainings, to try this command")
-    parts_of_results(parts)
-    a = parser.parse_args()
-    with user_errors():
-        if a.part == "run":
-            run_cells(a)
-        elif a.part == "collect":
-            rows = list(finished(a.out))
-            add_rows(a.results, rows, KEY, f"{a.out} has no trained network yet; make one with the part run")
-        else:
-            for mark, text in tables(load_results(a.results, "equal_time.py")).items():
-                print(f"\n{text}")
-                if a.docs:
-                    put(a.docs, mark, text)
+    cells_command(__doc__, add_options, run_cells, collect, tables)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what cells are known by."""
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--latency", type=float, default=0.7, help="share of the dense network's")
+    parser.add_argument("--cuts", nargs="+", default=list(CUTS), choices=list(CUTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, help="of searches and trainings, to try this command")
 
 
 def run_cells(a: argparse.Namespace) -> None:
@@ -153,6 +140,11 @@ def measure(out: Path, structures: dict[str, Structure]) -> None:
     if not (out / COMPLETE).exists():
         renamed = [s.model_copy(update={"chosen_by": {"method": name}}) for name, s in structures.items()]
         benchmark(renamed, out, LatencyConfig(runtimes=("onnxruntime",), threads=(1,), max_seconds=20.0))
+
+
+def collect(out: Path, results: Path) -> None:
+    """Add a row for each trained cell in ``out`` to the Parquet file ``results``; UserError where there is none."""
+    add_rows(results, list(finished(out)), KEY, f"{out} has no trained network yet; make one with the part run")
 
 
 def finished(out: Path) -> Iterator[dict[str, Any]]:

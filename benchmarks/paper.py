@@ -24,13 +24,14 @@ import argparse
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from paper_tables import COSTS, collect, load_results, parts_of_results, put, tables
+from paper_tables import COSTS, cells_command, collect, tables
 from safetensors.torch import save_file
 
 from pfs_core.config.recipes import recipe
@@ -47,7 +48,6 @@ from pfs_core.methods.registry import METHODS, method_config
 from pfs_core.methods.run import search
 from pfs_core.nn.weights import weights_of
 from pfs_core.runtime.cost import StageCost
-from pfs_core.runtime.progress import user_errors
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import COMPLETE, publish, write_json
 from pfs_core.structure import FILES, Structure, unexpanded_graph
@@ -92,36 +92,17 @@ CELLS = ("dense", *METHODS, PRETRAINED, *FINE_TUNED)
 
 def main() -> None:
     """Run what is missing, collect what is done, or print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = parser.add_subparsers(dest="part", required=True)
-    run_parser = parts.add_parser("run", help="run the cells that are missing")
-    run_parser.add_argument("--data", type=Path, required=True)
-    run_parser.add_argument("--out", type=Path, required=True)
-    run_parser.add_argument("--experiment", default="resnet20", choices=EXPERIMENTS)
-    run_parser.add_argument("--methods", nargs="+", default=CELLS, choices=CELLS)
-    run_parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    run_parser.add_argument("--scale", type=float, default=1.0)
-    run_parser.add_argument("--search-scale", type=float, default=1.0)
-    parts_of_results(parts)
-    with user_errors():
-        work(parser.parse_args())
+    cells_command(__doc__, add_options, run_cells, collect, partial(tables, order=CELLS))
 
 
-def work(a: argparse.Namespace) -> None:
-    """What the command line asks for.
-
-    Raises:
-        UserError: something of it cannot be done.
-    """
-    if a.part == "run":
-        run_cells(a)
-    elif a.part == "collect":
-        collect(a.out, a.results)
-    else:
-        for mark, text in tables(load_results(a.results), CELLS).items():
-            print(f"\n{text}")
-            if a.docs:
-                put(a.docs, mark, text)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what cells are known by."""
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--experiment", default="resnet20", choices=EXPERIMENTS)
+    parser.add_argument("--methods", nargs="+", default=CELLS, choices=CELLS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--search-scale", type=float, default=1.0)
 
 
 def run_cells(a: argparse.Namespace) -> None:

@@ -1,9 +1,10 @@
 """What benchmarks/paper.py found, as a table a file and as tables for people."""
 
+import argparse
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from pfs_core.errors import UserError
+from pfs_core.runtime.progress import user_errors
 from pfs_core.storage.artifacts import COMPLETE, read_json
 from pfs_core.structure import Structure
 
@@ -34,14 +36,44 @@ def collect(out: Path, results: Path) -> None:
     add_rows(results, rows, KEY, f"{out} has no trained network yet; make one with: python benchmarks/paper.py run")
 
 
-def parts_of_results(parts: Any) -> None:
-    """Add the parts of the command line that finished cells are collected and shown by."""
+def cells_command(
+    description: str | None,
+    add_options: Callable[[argparse.ArgumentParser], None],
+    run: Callable[[argparse.Namespace], None],
+    collect: Callable[[Path, Path], None],
+    tables: Callable[[pd.DataFrame], Mapping[str, str]],
+) -> None:
+    """The command line of a benchmark whose cells are run, collected in a file of results, and shown.
+
+    Args:
+        description: what ``--help`` says.
+        add_options: adds the options of the part ``run``.
+        run: runs the cells that are asked for and missing.
+        collect: adds the finished cells of a folder to a file of results.
+        tables: makes ``{mark: Markdown}`` of the results.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    run_parser = parts.add_parser("run", help="run the cells that are missing")
     collect_parser = parts.add_parser("collect", help="add the finished cells of a folder to a file of results")
-    collect_parser.add_argument("--out", type=Path, required=True)
     table_parser = parts.add_parser("table", help="print the tables of a file of results")
-    for other in (collect_parser, table_parser):
-        other.add_argument("--results", type=Path, required=True)
+    for with_out in (run_parser, collect_parser):
+        with_out.add_argument("--out", type=Path, required=True)
+    for with_results in (collect_parser, table_parser):
+        with_results.add_argument("--results", type=Path, required=True)
     table_parser.add_argument("--docs", type=Path)
+    add_options(run_parser)
+    a = parser.parse_args()
+    with user_errors():
+        if a.part == "run":
+            run(a)
+        elif a.part == "collect":
+            collect(a.out, a.results)
+        else:
+            for mark, text in tables(load_results(a.results, parser.prog)).items():
+                print(f"\n{text}")
+                if a.docs:
+                    put(a.docs, mark, text)
 
 
 def add_rows(results: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str], missing: str) -> None:
@@ -60,7 +92,7 @@ def add_rows(results: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str
     aside.replace(results)
 
 
-def load_results(results: Path, command: str = "paper.py") -> pd.DataFrame:
+def load_results(results: Path, command: str) -> pd.DataFrame:
     """The rows of a file that ``command collect`` wrote; UserError where there is none."""
     if not results.exists():
         raise UserError(
