@@ -5,10 +5,16 @@
 
 FOLDER is a tree of JPEGs of natural sizes, PACK what ``pfs pack`` made of it, SHRUNK the same with ``--max-side 256``.
 Both sides use the same number of worker processes and do the same work: crop with 4 pixels of padding and flip for
-CIFAR-10; a random resized crop to 224 pixels and flip for JPEGs; normalised float32 batches.
+CIFAR-10; a random resized crop to 224 pixels and flip for JPEGs; normalised float32 batches. An epoch goes through the
+JPEGs several times, so that few of them show what many would do.
+
+Then the decoders that are installed (``pip install opencv-python-headless imagecodecs``) decode the JPEGs of FOLDER in
+turns, in one thread.
 """
 
 import argparse
+import importlib.util
+import io
 import os
 import statistics
 import time
@@ -18,9 +24,11 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import simplejpeg
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, Dataset
+from PIL import Image
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -33,6 +41,7 @@ from pfs_core.data.split_info import SplitInfo
 from pfs_core.data.stream import Streamed
 from pfs_core.latency.machine import machine
 from pfs_core.models import build_model
+from pfs_core.runtime.device import reuse_memory
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -86,18 +95,20 @@ def compare(name: str, a: Callable[[], Iterator], b: Callable[[], Iterator], cou
 
 
 def share_of_a_step(data: InMemory, steps: int = 20) -> float:
-    """Which share of ResNet-20's training steps is spent on input."""
+    """Which share of ResNet-20's training steps is spent on input, the first step left out."""
     model, normalise = build_model("resnet20").train(), Normalise(INFO, CPU, torch.channels_last)
     model.to(memory_format=torch.channels_last)
     waiting = total = 0.0
     batches = data.epoch(128, torch.Generator().manual_seed(0))
-    for _ in range(steps):
+    for step in range(steps + 1):
         started = time.perf_counter()
         images, labels = next(batches)
         images = normalise(images)
-        waiting += time.perf_counter() - started
+        waited = time.perf_counter() - started
         F.cross_entropy(model(images), labels).backward()
-        total += time.perf_counter() - started
+        if step:
+            waiting += waited
+            total += time.perf_counter() - started
     return waiting / total
 
 
@@ -122,6 +133,35 @@ def peak_memory(packed: Path, gigabytes: int) -> tuple[float, float]:
     return peaks[0], peaks[1]
 
 
+def decoders(files: list[Path], rounds: int) -> dict[str, float]:
+    """Milliseconds that an image takes in each decoder, the median over the rounds."""
+    known: dict[str, Callable[[bytes], object]] = {
+        "Pillow": lambda data: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")),
+        "simplejpeg": lambda data: simplejpeg.decode_jpeg(data, "RGB"),
+        "simplejpeg, quick and less exact": lambda data: simplejpeg.decode_jpeg(
+            data, "RGB", fastdct=True, fastupsample=True
+        ),
+    }
+    if importlib.util.find_spec("cv2"):
+        import cv2
+
+        cv2.setNumThreads(1)
+        known["OpenCV"] = lambda data: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if importlib.util.find_spec("imagecodecs"):
+        import imagecodecs
+
+        known["imagecodecs"] = imagecodecs.jpeg_decode
+    images = [file.read_bytes() for file in files]
+    taken: dict[str, list[float]] = {name: [] for name in known}
+    for _ in range(rounds):
+        for name, decode in known.items():
+            started = time.perf_counter()
+            for data in images:
+                decode(data)
+            taken[name].append(1000 * (time.perf_counter() - started) / len(images))
+    return {name: statistics.median(each) for name, each in taken.items()}
+
+
 def main() -> None:
     """Print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,6 +171,7 @@ def main() -> None:
     parser.add_argument("--shrunk", type=Path, required=True, metavar="PACK")
     parser.add_argument("--rounds", type=int, default=5)
     a = parser.parse_args()
+    reuse_memory()  # as in a training
     workers = os.cpu_count() or 1
     cpu = machine()
     print(f"{cpu['cpu']}, {workers} cores and workers, torch {cpu['torch']}; n = {a.rounds} rounds in turns\n")
@@ -143,17 +184,22 @@ def main() -> None:
         "CIFAR-10, in memory against PIL transforms",
         lambda: ours(cifar), lambda: usual(pictures, workers), (40_000, 10_000), a.rounds,
     )  # fmt: skip
-    folder = ImageFolder(str(a.tree), transforms.Compose([transforms.RandomResizedCrop(224), *tensor]))
+    tree = ImageFolder(str(a.tree), transforms.Compose([transforms.RandomResizedCrop(224), *tensor]))
+    times = -(-10_000 // len(tree))
+    folder = ConcatDataset([tree] * times)
     for name, where in (("packed", a.packed), ("packed at 256 pixels", a.shrunk), ("tree", a.tree)):
         source = open_source(str(where))
         crop = Crop((224, 224), 3, (0.08, 1.0))
-        streamed = Streamed(source, np.arange(len(source)), crop, True, CPU, workers)
+        streamed = Streamed(source, np.tile(np.arange(len(source)), times), crop, True, CPU, workers)
         compare(
             f"JPEG, streamed ({name}) against ImageFolder",
-            lambda images=streamed: ours(images), lambda: usual(folder, workers), (1500, 1500), a.rounds,
+            lambda images=streamed: ours(images), lambda: usual(folder, workers), (6000, 2000), a.rounds,
         )  # fmt: skip
     print(f"\nInput is {share_of_a_step(cifar):.1%} of a ResNet-20 training step in fp32, batch 128.\n")
-    print("| streamed, GB | peak MiB, main process | peak MiB, worker |\n| ---: | ---: | ---: |")
+    print("| decoder | ms an image |\n| --- | ---: |")
+    for name, milliseconds in decoders(sorted(a.tree.rglob("*.jpg"))[:300], a.rounds).items():
+        print(f"| {name} | {milliseconds:.2f} |")
+    print("\n| streamed, GB | peak MiB, main process | peak MiB, worker |\n| ---: | ---: | ---: |")
     for gigabytes in (1, 4, 16):
         main_peak, worker = peak_memory(a.packed, gigabytes)
         print(f"| {gigabytes} | {main_peak:,.0f} | {worker:,.0f} |")

@@ -9,6 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 
+class Quiet(ThreadingHTTPServer):
+    """A server that says nothing where a client has gone, as one does that is stopped."""
+
+    def handle_error(self, request, client_address):
+        pass
+
+
 class Faulty:
     """A proxy in front of ``endpoint``.
 
@@ -35,7 +42,7 @@ class Faulty:
             def log_message(self, *_):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Quiet(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pfs_core.data.dataset import Source
-from pfs_core.data.decode import BadImageError, Picture, pixels
+from pfs_core.data.decode import BadImageError, Picture
 from pfs_core.data.reading import each_image
 from pfs_core.data.split_info import CLASSES, EACH
 
@@ -96,7 +96,7 @@ def _seen(source: Source) -> Iterator[tuple[int, _Seen | BadImageError]]:
 
 def _look_at(data: bytes | None) -> _Seen:
     picture = Picture(data)
-    image = pixels(picture.load())
+    image = picture.pixels()
     return _Seen(hashlib.sha256(data or b"").digest(), image.shape, _small(image), picture.remarks)
 
 

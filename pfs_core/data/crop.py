@@ -5,17 +5,18 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from pfs_core.config.stages import SplitConfig
-from pfs_core.data.decode import Picture, pixels
+from pfs_core.data.decode import Picture, as_image, as_tensor
 
 CENTRE = 7 / 8
 """Size of the part in the centre, as a share of the largest one: 224 pixels of 256, as is usual for ImageNet."""
 
 Box = tuple[float, float, float, float]
-"""Left, top, width and height of a part of an image, in pixels."""
+"""Left and top of a part of an image in pixels, and two more numbers: width and height, or right and bottom."""
 
 
 class Crop:
@@ -52,11 +53,17 @@ class Crop:
         """
         picture = Picture(data, self.background)
         width, height = picture.size
-        box = self.random.make_params([torch.empty(1, height, width, device="meta")])
-        return self._resized(picture, (box["left"], box["top"], box["width"], box["height"]))
+        drawn = self.random.make_params([torch.empty(1, height, width, device="meta")])
+        box = self._draft(picture, (drawn["left"], drawn["top"], drawn["width"], drawn["height"]))
+        left, top, right, bottom = map(round, box)
+        part = picture.pixels(self.channels)[None, :, top:bottom, left:right]
+        # For bytes, torch's kernel gives what Pillow's gives, or a level beside it, in a third of the time.
+        return F.interpolate(part, self.size, mode="bilinear", antialias=True)[0]
 
     def evaluation(self, data: bytes | None) -> Tensor:
         """Return the part in the centre that has the result's aspect ratio and ``CENTRE`` of the largest one's sides.
+
+        Its borders may lie within pixels, and Pillow resizes it, so that whoever uses the network can do the same.
 
         Raises:
             BadImageError: the image is missing or cannot be decoded.
@@ -65,18 +72,24 @@ class Crop:
         return self._resized(picture, centre_box(*picture.size, self.size))
 
     def _resized(self, picture: Picture, box: Box) -> Tensor:
-        """Return a part of an image, resized to the size of the result."""
+        """Return a part of an image, resized by Pillow to the size of the result."""
+        box = self._draft(picture, box)
+        image = as_image(picture.pixels(self.channels))
+        return as_tensor(image.resize(self.size[::-1], Image.Resampling.BILINEAR, box))
+
+    def _draft(self, picture: Picture, box: Box) -> Box:
+        """Let a JPEG be decoded at the smallest scale at which a part of it has at least the pixels of the result.
+
+        Returns:
+            Left, top, right and bottom of that part at this scale.
+        """
         left, top, width, height = box
         shrink = min(width / self.size[1], height / self.size[0])
         before = picture.size[0]
-        # This asks for the smallest scale at which the part has at least the pixels of the crop.
         picture.draft(math.ceil(before / shrink), math.ceil(picture.size[1] / shrink))
         ratio = picture.size[0] / before
-        right = min((left + width) * ratio, picture.size[0])
-        bottom = min((top + height) * ratio, picture.size[1])
-        area = (left * ratio, top * ratio, right, bottom)
-        image = picture.load(self.channels)
-        return pixels(image.resize(self.size[::-1], Image.Resampling.BILINEAR, area))
+        right, bottom = min((left + width) * ratio, picture.size[0]), min((top + height) * ratio, picture.size[1])
+        return left * ratio, top * ratio, right, bottom
 
 
 class Squash(Crop):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pfs_core.data.dataset import Source
-from pfs_core.data.decode import BadImageError, Picture, pixels
+from pfs_core.data.decode import BadImageError, Picture
 from pfs_core.data.formats.arrow import ArrowFile
 from pfs_core.data.formats.parquet import encoded_images, open_file_of
 from pfs_core.errors import UserError
@@ -152,7 +152,7 @@ def load_images(source: Source, channels: int | None, skip: bool, background: st
 
     Args:
         source: the dataset, of encoded images.
-        channels: as for :meth:`pfs_core.data.decode.Picture.load`.
+        channels: as for :meth:`pfs_core.data.decode.Picture.pixels`.
         skip: whether to skip images that cannot be used, instead of stopping at the first one.
         background: the colour behind transparent pixels.
 
@@ -163,7 +163,7 @@ def load_images(source: Source, channels: int | None, skip: bool, background: st
 
     def decoded(data: bytes | None) -> tuple[Tensor, set[str]]:
         picture = Picture(data, background)
-        return pixels(picture.load(channels)), picture.remarks
+        return picture.pixels(channels), picture.remarks
 
     out: Tensor | None = None
     readings = Readings(None, {}, Counter())
@@ -214,7 +214,7 @@ def check_images(source: Source, skip: bool) -> Readings:
     def remarks_of(data: bytes | None) -> set[str]:
         picture = Picture(data)
         picture.draft(1, 1)
-        picture.load()
+        picture.pixels()
         return picture.remarks
 
     readings = Readings(None, {}, Counter())

@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from pfs_core.data.decode import BadImageError, Picture
+from pfs_core.data.decode import BadImageError, Picture, as_image
 
 
 def shrink(data: bytes | None, side: int, quality: int, background: str = "white") -> bytes | None:
@@ -27,7 +27,7 @@ def shrink(data: bytes | None, side: int, quality: int, background: str = "white
         scale = side / min(width, height)
         size = (max(side, round(width * scale)), max(side, round(height * scale)))
         picture.draft(*size)
-        image = picture.load()
+        image = as_image(picture.pixels())
     except BadImageError:
         return data
     out = io.BytesIO()

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
-from pfs_core.data.augment import random_flip
 from pfs_core.data.balance import balanced_rows
 from pfs_core.data.crop import Crop
 from pfs_core.data.dataset import Source
@@ -33,8 +32,8 @@ from pfs_core.runtime.seeded import seed_again, seeded
 
 LANES = 24
 """Row groups that a batch takes its rows from, in each process. Each lane holds one in memory and reads the next one
-meanwhile. The number can be divided among 1, 2, 3, 4, 6 or 8 workers."""
-_WORKERS = 8
+meanwhile. The number can be divided among 1, 2, 3, 4, 6, 8 or 12 workers."""
+_WORKERS = 12
 _FILES = 64
 """Where every image is a file, so many at random are read together."""
 _SHARES_AHEAD = 4
@@ -108,7 +107,7 @@ class Streamed:
         flip: whether to mirror training images at random.
         device: the device that batches go to.
         workers: processes that read and decode, as far as they can have equally many lanes; None for one per core, at
-            most 8.
+            most 12.
         rank: the rank of this process among those that train together.
         world: how many processes train together.
         augment: changes training images after the crop; None if nothing does.
@@ -157,10 +156,9 @@ class Streamed:
         borders = [_places(self.rank, border, self.world) for border in borders]
         shares = self._loaded(_Training(self, borders, seed), _SHARES_AHEAD)
         batches = zip(*[shares] * max(1, self.workers), strict=True)
-        for number, (first, batch) in enumerate(zip(borders, batches, strict=False), skip):
+        for first, batch in zip(borders, batches, strict=False):
             images, labels = (_joined(parts, first) for parts in zip(*batch, strict=True))
-            flips = torch.Generator().manual_seed(hash((seed, number)))
-            yield random_flip(images, flips) if self.flip else images, labels
+            yield images, labels
 
     def rows_of_epoch(self, seed: int) -> np.ndarray:
         """Return the rows of an epoch, int64 [N]; where it is balanced, some of them are repeated."""
@@ -170,13 +168,15 @@ class Streamed:
         return rows
 
     def training_image(self, data: bytes | None) -> Tensor:
-        """Return an encoded image as training has it, but for mirroring; draws from torch's global generator.
+        """Return an encoded image as training has it; draws from torch's global generator.
 
         Raises:
             BadImageError: the image is missing or cannot be decoded.
         """
-        crop = self.crop.training(data)
-        return self.augment(crop) if self.augment else crop
+        image = self.crop.training(data)
+        if self.flip and torch.rand(()) < 0.5:
+            image = image.flip(-1)
+        return self.augment(image) if self.augment else image
 
     def in_order(self, size: int) -> Iterator[Tensor]:
         """Yield images as evaluation has them, as :meth:`pfs_core.data.images.Images.in_order` does."""
@@ -368,4 +368,5 @@ def _batch(images: Streamed, crops: Iterable[tuple[int, Tensor]]) -> tuple[Tenso
     if not made:
         return torch.empty(0), torch.empty(0), ""
     labels = images.source.labels[[row for row, _ in made]]
-    return torch.stack([crop for _, crop in made]), torch.from_numpy(labels), ""
+    # In a worker this stacks them in memory that the main process shares.
+    return default_collate([crop for _, crop in made]), torch.from_numpy(labels), ""

@@ -72,7 +72,7 @@ CASES = [(mode, kind) for mode, (_, kinds, _, _) in MODES.items() for kind in ki
 def test_a_mode_gives_its_colours(mode, kind):
     image, _, pixel, remarks = MODES[mode]
     opened = Picture(saved(image, kind))
-    found = np.array(opened.load()).reshape(2, 2, -1)
+    found = opened.pixels().permute(1, 2, 0).numpy()
     expected = pixel * 3 if mode == "L" and kind == "GIF" and found.shape[-1] == 3 else pixel
     assert (found == expected).all(), found
     assert opened.remarks == remarks
@@ -125,7 +125,7 @@ def test_every_orientation_is_turned_upright(orientation, kind):
     expected = np.array(SHOWN[orientation])
     height, width = expected.shape[:2]
     assert opened.size == (width * BLOCK, height * BLOCK)
-    found = np.array(opened.load())[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK].astype(int)
+    found = opened.pixels().permute(1, 2, 0).numpy()[BLOCK // 2 :: BLOCK, BLOCK // 2 :: BLOCK].astype(int)
     assert np.abs(found - expected).max() <= 6
     assert (TURNED in opened.remarks) == (orientation in range(2, 9))
 
@@ -149,7 +149,7 @@ def test_crops_are_of_the_upright_image(orientation):
 def test_an_exif_block_that_is_broken_turns_nothing():
     data = saved(picture(0), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff")
     assert Picture(data).remarks == set()
-    assert Picture(data).load().size == (12, 10)
+    assert Picture(data).pixels().shape == (3, 10, 12)
 
 
 def test_transparency_is_laid_over_the_background():
@@ -164,7 +164,7 @@ def test_transparency_is_laid_over_the_background():
 def test_of_several_frames_the_first_is_used(kind, options):
     frames = [Image.new("RGB", (8, 8), tuple(colour)) for colour in (RED, BLUE)]
     opened = Picture(saved(frames[0], kind, save_all=True, append_images=frames[1:], **options))
-    assert np.array(opened.load())[0, 0].tolist() == RED
+    assert opened.pixels()[:, 0, 0].tolist() == RED
     assert opened.remarks == {ANIMATED}
 
 
@@ -182,7 +182,7 @@ def test_colours_of_16_bits_a_channel_are_scaled():
     for name, body in chunks:
         data += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
     opened = Picture(data)
-    assert np.array(opened.load()).tolist() == [[[10, 20, 30]]]
+    assert opened.pixels().permute(1, 2, 0).tolist() == [[[10, 20, 30]]]
     assert opened.remarks == {DEEP}
 
 
@@ -242,11 +242,11 @@ import sys, io
 from PIL import Image
 from pfs_core.data.decode import Picture, BadImageError
 image = Image.new("P", (4, 4)); image.putpalette([1, 2, 3] * 4)
-out = io.BytesIO(); image.save(out, "PNG", transparency=b"\\x00\\x10"); Picture(out.getvalue()).load()
-out = io.BytesIO(); Image.new("1", (10000, 9500)).save(out, "PNG"); Picture(out.getvalue()).load()
+out = io.BytesIO(); image.save(out, "PNG", transparency=b"\\x00\\x10"); Picture(out.getvalue()).pixels()
+out = io.BytesIO(); Image.new("1", (10000, 9500)).save(out, "PNG"); Picture(out.getvalue()).pixels()
 out = io.BytesIO(); Image.new("RGB", (40, 40)).save(out, "TIFF")
 for end in range(8, len(out.getvalue()), 97):
-    try: Picture(out.getvalue()[:end]).load()
+    try: Picture(out.getvalue()[:end]).pixels()
     except BadImageError: pass
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)

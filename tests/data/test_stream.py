@@ -196,7 +196,7 @@ def test_an_epoch_is_the_same_to_the_bit_on_any_number_of_cores_also_taken_up(no
 
 
 def test_a_part_has_as_many_workers_as_cores_it_may_use(noise, monkeypatch):
-    for cores, workers in ((1, 1), (2, 2), (5, 4), (64, 8)):
+    for cores, workers in ((1, 1), (2, 2), (5, 4), (64, 12)):
         monkeypatch.setattr("pfs_core.data.stream.core_count", lambda cores=cores: cores)
         assert streamed(noise).workers == workers
 
