@@ -219,6 +219,49 @@ def layers():
     }
 
 
+class Computed(nn.BatchNorm2d):
+    """A BatchNorm whose scale, or shift, is not its parameter itself."""
+
+    def __init__(self, scale, shift):
+        super().__init__(8)
+        self.scale, self.shift = scale, shift
+
+    def forward(self, x):
+        scale, shift = self.scale(self.weight), self.shift(self.bias)
+        return F.batch_norm(x, self.running_mean, self.running_var, scale, shift, self.training)
+
+
+class Positive(nn.Module):
+    """A parametrization without an inverse."""
+
+    def forward(self, weight):
+        return F.softplus(weight)
+
+
+def parametrized():
+    layer = nn.BatchNorm2d(8)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Positive())
+    return layer
+
+
+OF_ONES_OWN = {
+    "a scale of 1 + weight": lambda: Computed(lambda w: 1 + w, lambda b: b),
+    "a shift of 1 + bias": lambda: Computed(lambda w: w, lambda b: b + 1),
+    "a sigmoid of the weight": lambda: Computed(torch.sigmoid, lambda b: b),
+    "a parametrized scale": parametrized,
+}
+
+
+@pytest.mark.parametrize("name", OF_ONES_OWN)
+def test_a_batch_norm_that_computes_its_scale_is_gated_at_its_output(name):
+    torch.manual_seed(0)
+    model = Unusual(lambda self, x: self.norm(self.conv(x)), conv=conv3(8, 8), norm=OF_ONES_OWN[name]())
+    graph = trace(model, INPUT)
+    assert graph.group("conv").gates == ("norm",)
+    for outputs in both_ways(model, graph, random_kept(graph), INPUT):
+        assert outputs.error() < EXACT
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_what_is_known_is_counted_resized_and_masked(name):
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import fx
 
-from pfs_core.channels.abstract_values import Channels
+from pfs_core.channels.abstract_values import Channels, Span
 from pfs_core.channels.groups import Parts
 from pfs_core.channels.nodes import argument, first, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer, Layer
@@ -154,11 +154,24 @@ def batch_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
     tracer.add_axis(layer.name, "norm", x.parts, tensors, len(shape_of(node)) - 2)
     if not layer.gate:
         return x.without_gates(f"{layer.name} is not computed by a layer of its own")
+    if not all(_is_own(tracer, layer, name, argument(node, name)) for name in ("weight", "bias")):
+        tracer.add_axis(layer.name, "gate", x.parts, trailing=len(shape_of(node)) - 2)
     gated = x.gated_by([layer.gate])
     if tracer.placement == "last":
         return gated
     pairs = zip(x.parts, gated.parts, strict=True)
     return Channels(1, tuple(old if any(map(tracer.is_batch_norm, old.gates)) else new for old, new in pairs))
+
+
+def _is_own(tracer: ChannelTracer, layer: Layer, name: str, given: Any) -> bool:
+    """Return whether an operator gets the parameter of that name of its module, or nothing.
+
+    Where it gets something else, such as ``1 + weight``, a gate that multiplies the parameter sets no channel to 0.
+    """
+    if given is None:
+        return True
+    own = tracer.weights(given).dims == {0: {Span(f"{layer.name}.{name}", 0)}}
+    return own and isinstance(given, fx.Node) and given.op == "placeholder"
 
 
 def layer_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
