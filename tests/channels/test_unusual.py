@@ -377,6 +377,50 @@ def test_a_network_whose_values_are_needed_is_proved_with_them():
     assert proved(model, graph) == graph
 
 
+class Pooled(nn.Module):
+    """A generalised mean; its exponent is called as the rate of a dropout is."""
+
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        return F.avg_pool2d(x.clamp(min=1e-6).pow(self.p), 2).pow(1 / self.p)
+
+
+def test_a_number_that_is_called_like_a_rate_of_dropout_stays_as_it_is():
+    model = Unusual(lambda self, x: self.pooled(x), pooled=Pooled(3.0))
+    graph = trace(model, INPUT)
+    assert graph.group("conv1").gates == ("pooled",)
+    assert proved(model, graph) == graph
+
+
+BY_WIDTH = {
+    "from half of the channels": lambda self, x: x.tanh() if x.shape[1] > 4 else F.relu(x),
+    "from two channels": lambda self, x: x.tanh() if x.shape[1] > 1 else F.relu(x),
+    "at all of the channels": lambda self, x: x.tanh() if x.shape[1] == 8 else F.relu(x),
+}
+
+
+@pytest.mark.parametrize("name", BY_WIDTH)
+def test_what_does_something_else_from_some_width_on_is_not_pruned(name):
+    model = Unusual(BY_WIDTH[name])
+    graph = proved(model, trace(model, INPUT))
+    assert "masked and removed channels differ" in graph.group("conv1").reason
+    assert graph.group("conv2").prunable
+
+
+def test_a_network_that_returns_zeros_with_few_channels_is_proved():
+    model = nn.Sequential(conv3(2, 8), nn.ReLU(), conv3(8, 6), nn.ReLU(), head(6))
+    nn.init.zeros_(model[-1].fc.bias)
+    model[-1].fc.bias.requires_grad_(False)
+    model.append(nn.ReLU())
+    graph = trace(model, INPUT)
+    with torch.no_grad():
+        model[2].weight.neg_().clamp_(max=-0.1)
+    assert proved(model, graph) == graph
+
+
 def test_a_network_that_cannot_learn_is_refused():
     model = Unusual(lambda self, x: x)
     model.forward = torch.no_grad()(model.forward)
