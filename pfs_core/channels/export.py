@@ -109,7 +109,7 @@ def without_weights(model: nn.Module) -> nn.Module:
     Raises:
         UserError: it cannot be copied.
     """
-    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+    if any(map(nn.parameter.is_lazy, (*model.parameters(), *model.buffers()))):
         raise UserError(
             f"{type(model).__name__} cannot be copied: it has lazy layers, which need a first batch of images"
         )
@@ -173,7 +173,7 @@ def in_a_line(error: Exception) -> str:
 
 def _place(error: Exception) -> str:
     """Return the line of the user's own code that raised an error: the innermost one outside PyTorch and pfs."""
-    ours = (Path(torch.__file__).parent, Path(__file__).parent)
+    ours = (Path(torch.__file__).parent, Path(__file__).parents[1])
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if path.parent in (Path(copy.__file__).parent, Path(contextlib.__file__).parent):

@@ -212,6 +212,10 @@ class ChannelGraph:
         """Return ``(module, role)`` of every axis that the group is on, in forward order."""
         return [(a.module, a.role) for a in self.axes if any(s.group == name for s in a.segments)]
 
+    def gated_by_output(self) -> set[str]:
+        """Return the layers whose output a gate multiplies, even where they have scales."""
+        return {axis.module for axis in self.axes if axis.role == "gate"}
+
     def widths(self) -> dict[str, int]:
         """Return ``{group: width}`` as traced."""
         return {group.name: group.width for group in self.groups}

@@ -115,16 +115,17 @@ class Groups:
             ]
         return self.joined(tuple(found))
 
-    def blocks_at_once(self, parts: Parts, count: int) -> Parts | None:
+    def blocks_at_once(self, parts: Parts, count: int, where: str) -> Parts | None:
         """Return the channels of ``count`` equal blocks as those of one, None where the parts are not such blocks.
 
-        Each place of the result stands for that place in every block, so all gates of the blocks have to mask it.
+        Each place of the result stands for that place in every block, so all gates of the blocks have to mask it. Where
+        the blocks have other borders, they are frozen, with a reason that says ``where``.
         """
         size = self.features(parts) // count
         blocks = [self.block_of(parts, i * size, (i + 1) * size) for i in range(count)]
         out = blocks[0]
         for block in blocks[1:]:
-            if out is None or block is None or not self.unify(out, block, "its blocks have other borders"):
+            if out is None or block is None or not self.unify(out, block, f"{where} joins blocks with other borders"):
                 return None
             out = tuple(map(zero_in_both, *self.matched(out, block)))
         return out

@@ -171,14 +171,16 @@ class _Resizing:
 class Masking:
     """Tries masks: a network with some channels set to 0 where gates act computes what it computes without them.
 
-    It computes in float64 or, where the model's own code mixes in numbers of another precision, in the model's.
+    Once half of the channels stay and once a single one of every group, since a network may do something else from some
+    width on. It computes in float64 or, where the model's own code mixes in numbers of another precision, in the
+    model's.
 
     Args:
         model: the network.
         graph: its channel graph.
 
     Raises:
-        UserError: the model fails in training mode.
+        UserError: the model fails.
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
@@ -190,14 +192,16 @@ class Masking:
         except Exception:  # a model that mixes in numbers of another precision
             self._exact = EXACT_IN_FLOAT32
             self._images = self._images.to(next((p.dtype for p in model.parameters()), torch.float32))
-            with named(f"{type(model).__name__} cannot process its images in training mode"):
+            with named(f"{type(model).__name__} cannot process its images"):
                 self._model = calibrated(copy.deepcopy(model), self._images)
-        self._kept = random_kept(graph)
+        self._kept = [random_kept(graph), random_kept(graph, share=0.0)]
 
     @torch.no_grad()
     def __call__(self, groups: list[str]) -> str:
         """Return what is wrong when random channels of these groups alone are masked and removed; empty if nothing."""
-        kept = {name: self._kept[name] for name in groups}
+        return next(filter(None, (self._difference({name: kept[name] for name in groups}) for kept in self._kept)), "")
+
+    def _difference(self, kept: Mapping[str, Tensor]) -> str:
         try:
             masked = self._compute(mask(self._model, self._graph, kept))
             removed = self._compute(slice_weights(self._model, self._graph, kept))
@@ -215,26 +219,25 @@ def calibrated(model: nn.Module, images: Tensor) -> nn.Module:
     """Return ``model``, changed, in evaluation mode and the images' precision, such that masks on any channels show.
 
     BatchNorms get random affines and the statistics of ``images``; layers that start at zero or almost (a classifier,
-    a residual branch) get random values, and what is random in training is switched off.
+    a residual branch) get random values. Nothing but the BatchNorms is in training mode meanwhile, so that nothing is
+    random.
 
     Args:
         model: the network.
         images: [N, C, H, W].
     """
-    model = model.to(images.dtype).train()
+    model = model.to(images.dtype).eval()
     for parameter in model.parameters():
         if parameter.numel() > 1 and parameter.abs().max() < 1e-3:
             nn.init.normal_(parameter, 0.0, 0.1)
     for module in model.modules():
-        for attribute in ("p", "drop_prob"):
-            if isinstance(getattr(module, attribute, None), float):
-                setattr(module, attribute, 0.0)
         if isinstance(module, _NORMS) and module.affine:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0.0, 0.5)
         if isinstance(module, _NORMS) and module.track_running_stats:
             module.reset_running_stats()
             module.momentum = None
+            module.train()
     with torch.no_grad():
         model(images)
     return model.eval()
@@ -273,19 +276,20 @@ def _multiplied(factor: Tensor, trailing: int) -> Callable[[nn.Module, object, T
     return hook
 
 
-def random_kept(graph: ChannelGraph, seed: int = 0) -> dict[str, Tensor]:
-    """Return a random half of the gates of every prunable group, at least one: ``{group: int64 [n]}``, rising."""
+def random_kept(graph: ChannelGraph, seed: int = 0, share: float = 0.5) -> dict[str, Tensor]:
+    """Return a random share of the gates of every prunable group, at least one: ``{group: int64 [n]}``, rising."""
     random = torch.Generator().manual_seed(seed)
     kept = {}
     for group in graph.prunable():
         order = torch.randperm(group.gate_count, generator=random)
-        kept[group.name] = order[: max(1, round(group.gate_count / 2))].sort().values
+        kept[group.name] = order[: max(1, round(group.gate_count * share))].sort().values
     return kept
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
     """Return the largest difference of two outputs, relative to the largest value of the second."""
-    return float((a - b).abs().max() / b.abs().max())
+    difference = (a - b).abs().max()
+    return float(difference / b.abs().max()) if difference else 0.0
 
 
 def _tensors(output: object) -> list[Tensor]:

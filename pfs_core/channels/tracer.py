@@ -105,10 +105,18 @@ class ChannelTracer(Groups):
         if isinstance(value, Channels) and value.dim == dim % len(shape) and value.outer is None:
             return value.parts
         if isinstance(value, FixedTensor) and shape and not value.constant:
-            group = self._group_for(f"<{value.origin}:{shape[dim]}>", value.origin, shape[dim])
-            self.freeze((TracedSlice(group),), value.reason)
-            return (TracedSlice(group),)
+            return self._fixed_parts(value, shape[dim])
         return None
+
+    def constant_parts(self, node: Any, dim: int) -> Parts | None:
+        """Return dimension ``dim`` of a constant as a frozen group; None if the argument is no constant."""
+        value, shape = self.value(node), shape_of(node)
+        return self._fixed_parts(value, shape[dim]) if isinstance(value, FixedTensor) and value.constant else None
+
+    def _fixed_parts(self, value: FixedTensor, width: int) -> Parts:
+        part = TracedSlice(self._group_for(f"<{value.origin}:{width}>", value.origin, width))
+        self.freeze((part,), value.reason)
+        return (part,)
 
     def layer(self, node: fx.Node, weight: Any) -> Layer:
         """Return the layer that an operator computes with the argument ``weight``.
@@ -131,7 +139,9 @@ class ChannelTracer(Groups):
                 name = self._first_path[path]
                 return Layer(name, name)
         if not owners:
-            return Layer(self._first_path.get(next(iter(modules_around(node)), ""), node.name), "")
+            path = next(iter(modules_around(node)), "")
+            alone = path in self._modules and not any(self._modules[path].children())
+            return Layer(self._first_path[path] if alone else f"<{node.name}>", "")
         tensor = min(span.tensor for span in weight.spans())
         path, _, name = tensor.rpartition(".")
         return Layer(path if name == "weight" and path else tensor, "")

@@ -15,6 +15,7 @@ def check_network(model: nn.Module, spec: ModelSpec) -> None:
         UserError: it does not turn images [N, C, H, W] into logits [N, classes], or its weights are not float32, or
             they cannot be stored and loaded.
     """
+    tried = without_weights(model)
     other = next((p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32), None)
     if other:
         raise UserError(f"model {spec.name}: it has weights in {other}; return it in float32, as .float() makes it")
@@ -27,7 +28,6 @@ def check_network(model: nn.Module, spec: ModelSpec) -> None:
         if any(stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True)):
             raise UserError(f"model {spec.name}: {name} is an expanded tensor, which cannot be loaded; add .clone()")
     shape = "x".join(map(str, spec.input_shape))
-    tried = without_weights(model)
     for mode in (False, True):
         with named(f"{type(model).__name__} cannot process {shape} images{' in training mode' * mode}"):
             outputs = run_without_values(tried.train(mode), torch.empty(2, *spec.input_shape))

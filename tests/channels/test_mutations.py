@@ -61,9 +61,18 @@ USES = {
     "expand": (lambda net, x: x[:, :, :1].expand(-1, -1, 8, -1), 8),
     "reduce": (lambda net, x: x.mean(3, keepdim=True), 8),
     "softmax": (lambda net, x: x.softmax(3), 8),
+    "fresh": (lambda net, x: torch.maximum(x, x.new_ones(x.shape)), 8),
+    "compare": (lambda net, x: (x < 0.1).to(x.dtype), 8),
+    "choose": (lambda net, x: x.masked_fill(x < 0.1, 1.0), 8),
+    "glu": (lambda net, x: F.glu(x, 1), 4),
+    "index": (lambda net, x: x[:, :, torch.arange(0, 8, 2)], 8),
+    "channel_shuffle": (lambda net, x: F.channel_shuffle(x, 2), 8),
+    "patches": (lambda net, x: F.unfold(x, 3, padding=1).view(x.shape[0], -1, 8, 8), 72),
+    "from_patches": (lambda net, x: F.fold(F.unfold(x, 2, stride=2), (8, 8), 2, stride=2), 8),
+    "windows": (lambda net, x: x.unfold(2, 2, 2).mean(-1), 8),
 }
 """A use of an operator of every handler, and the channels that come out of it."""
-BREAK_ZERO = ("group_norm", "breaks_zero", "clip", "power", "pad", "softmax")
+BREAK_ZERO = ("group_norm", "breaks_zero", "clip", "power", "pad", "softmax", "fresh", "compare", "choose")
 """Handlers of operators that turn the 0 of a masked channel into something else."""
 
 

@@ -1,5 +1,7 @@
 """Unusual networks: whatever their graph allows holds for them too, and what it cannot know it does not allow."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -137,6 +139,47 @@ KNOWN = {
     "a mean over the channels": (lambda self, x: x * x.mean(1, keepdim=True), 8),
     "depthwise upsampling": (lambda self, x: self.up(x), 8),
     "grouped upsampling": (lambda self, x: self.grouped(x), 8),
+    "channels that are normalised": (lambda self, x: self.conv(F.normalize(x, dim=1)), 8),
+    "channels by their norm": (lambda self, x: self.conv(x / (1 + x.norm(dim=1, keepdim=True))), 8),
+    "a shuffle": (lambda self, x: F.channel_shuffle(x, 2), 8),
+    "a shuffle by hand": (
+        lambda self, x: x.view(x.shape[0], 2, x.shape[1] // 2, 8, 8).transpose(1, 2).reshape(x.shape),
+        8,
+    ),
+    "a shuffle between grouped layers": (lambda self, x: self.halves(F.channel_shuffle(self.split(x), 2)), 8),
+    "a choice of numbers": (lambda self, x: torch.where(x > 0, x, 0.1 * x), 8),
+    "a choice of two branches": (lambda self, x: torch.where(x > 0, self.conv(x), self.other(x)), 8),
+    "a choice of zeros": (lambda self, x: torch.where(x > 0.1, x, torch.zeros_like(x)), 8),
+    "masked values": (lambda self, x: x.masked_fill(x < 0.1, 0), 8),
+    "a gated linear unit": (lambda self, x: F.glu(x, 1), 4),
+    "a power by a parameter": (lambda self, x: self.conv(F.relu(x).add(1).pow(self.gain)), 8),
+    "places of space": (lambda self, x: x[:, :, torch.arange(0, 8, 2)][..., torch.arange(0, 8, 2)], 8),
+    "selected rows": (lambda self, x: x.index_select(2, torch.tensor([0, 3])), 8),
+    "the largest of space": (lambda self, x: F.relu(x - x.flatten(2).topk(5, 2)[0][..., -1:, None]), 8),
+    "coordinates beside the channels": (
+        lambda self, x: torch.cat([x, x.new_ones(8).cumsum(0).expand(x.shape[0], 1, 8, 8)], 1),
+        9,
+    ),
+    "zeros of its shape": (lambda self, x: torch.maximum(x, x.new_zeros(x.shape)), 8),
+    "patches": (lambda self, x: F.unfold(x, 3, padding=1).view(x.shape[0], -1, 8, 8), 72),
+    "patches weighted by a kernel of every pixel": (
+        lambda self, x: (
+            F.unfold(x, 3, padding=1).view(x.shape[0], x.shape[1], 9, 8, 8) * self.nine(x).unsqueeze(1)
+        ).sum(2),
+        8,
+    ),
+    "patches and back": (lambda self, x: F.fold(F.unfold(x, 3, padding=1), (8, 8), 3, padding=1), 8),
+    "windows": (lambda self, x: x.unfold(2, 2, 2).mean(-1), 8),
+    "features and back": (lambda self, x: x.flatten(1).view(x.shape), 8),
+    "one kernel for all channels": (
+        lambda self, x: F.conv2d(x, self.blur[:1].expand(x.shape[1], -1, -1, -1), padding=1, groups=x.shape[1]),
+        8,
+    ),
+    "one kernel for all channels, repeated": (
+        lambda self, x: F.conv2d(x, self.blur[:1].repeat(x.shape[1], 1, 1, 1), groups=x.shape[1]),
+        8,
+    ),
+    "a scale expanded": (lambda self, x: x * self.gains.unsqueeze(0).expand_as(x), 8),
 }
 
 
@@ -198,6 +241,9 @@ def layers():
         "by_numbers": Numbered("numbers"),
         "by_end": Numbered("end"),
         "single": conv3(8, 1),
+        "nine": nn.Conv2d(8, 9, 1),
+        "split": conv3(8, 8, groups=2),
+        "halves": conv3(8, 8, groups=2),
         "halved": conv3(4, 4),
         "other": conv3(8, 8),
         "five": conv3(8, 5),
@@ -217,6 +263,75 @@ def layers():
         "up": nn.ConvTranspose2d(8, 8, 2, 2, groups=8),
         "grouped": nn.ConvTranspose2d(8, 8, 2, 2, groups=2),
     }
+
+
+class Computed(nn.BatchNorm2d):
+    """A BatchNorm whose scale, or shift, is not its parameter itself."""
+
+    def __init__(self, scale, shift):
+        super().__init__(8)
+        self.scale, self.shift = scale, shift
+
+    def forward(self, x):
+        scale, shift = self.scale(self.weight), self.shift(self.bias)
+        return F.batch_norm(x, self.running_mean, self.running_var, scale, shift, self.training)
+
+
+class Positive(nn.Module):
+    """A parametrization without an inverse."""
+
+    def forward(self, weight):
+        return F.softplus(weight)
+
+
+def parametrized():
+    layer = nn.BatchNorm2d(8)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Positive())
+    return layer
+
+
+OF_ONES_OWN = {
+    "a scale of 1 + weight": lambda: Computed(lambda w: 1 + w, lambda b: b),
+    "a shift of 1 + bias": lambda: Computed(lambda w: w, lambda b: b + 1),
+    "a sigmoid of the weight": lambda: Computed(torch.sigmoid, lambda b: b),
+    "a parametrized scale": parametrized,
+}
+
+
+@pytest.mark.parametrize("name", OF_ONES_OWN)
+def test_a_batch_norm_that_computes_its_scale_is_gated_at_its_output(name):
+    torch.manual_seed(0)
+    model = Unusual(lambda self, x: self.norm(self.conv(x)), conv=conv3(8, 8), norm=OF_ONES_OWN[name]())
+    graph = trace(model, INPUT)
+    assert graph.group("conv").gates == ("norm",)
+    for outputs in both_ways(model, graph, random_kept(graph), INPUT):
+        assert outputs.error() < EXACT
+
+
+KERNELS = {
+    "mirrored": lambda weight: weight.flip(-1),
+    "turned": lambda weight: torch.rot90(weight, 1, (2, 3)),
+    "its middle": lambda weight: F.pad(weight[:, :, 1:2, 1:2], (1, 1, 1, 1)),
+    "quantised": lambda weight: weight + ((8 * weight).round() / 8 - weight).detach(),
+    "sparse": lambda weight: torch.where(weight.abs() > 0.05, weight, 0.0),
+    "masked": lambda weight: weight.masked_fill(weight < 0, 0),
+    "resized": lambda weight: F.interpolate(weight, size=(3, 3), mode="bilinear"),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_channels_of_a_kernel_are_followed_through_what_is_made_of_its_pixels(name):
+    torch.manual_seed(0)
+    model = Unusual(
+        lambda self, x: self.other(F.conv2d(x, KERNELS[name](self.layer.weight), padding=1)),
+        layer=conv3(8, 8),
+        other=conv3(8, 8),
+    )
+    graph = trace(model, INPUT)
+    assert graph.group("conv1").prunable
+    assert graph.group("layer").resizable
+    assert proved(model, graph) == graph
+    check_costs(model, graph)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -332,6 +447,64 @@ def test_a_network_whose_values_are_needed_is_proved_with_them():
     graph = trace(model, INPUT)
     assert graph.group("conv1").prunable
     assert proved(model, graph) == graph
+
+
+class Pooled(nn.Module):
+    """A generalised mean; its exponent is called as the rate of a dropout is."""
+
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        return F.avg_pool2d(x.clamp(min=1e-6).pow(self.p), 2).pow(1 / self.p)
+
+
+def test_a_number_that_is_called_like_a_rate_of_dropout_stays_as_it_is():
+    model = Unusual(lambda self, x: self.pooled(x), pooled=Pooled(3.0))
+    graph = trace(model, INPUT)
+    assert graph.group("conv1").gates == ("pooled",)
+    assert proved(model, graph) == graph
+
+
+BY_WIDTH = {
+    "from half of the channels": lambda self, x: x.tanh() if x.shape[1] > 4 else F.relu(x),
+    "from two channels": lambda self, x: x.tanh() if x.shape[1] > 1 else F.relu(x),
+    "at all of the channels": lambda self, x: x.tanh() if x.shape[1] == 8 else F.relu(x),
+}
+
+
+@pytest.mark.parametrize("name", BY_WIDTH)
+def test_what_does_something_else_from_some_width_on_is_not_pruned(name):
+    model = Unusual(BY_WIDTH[name])
+    graph = proved(model, trace(model, INPUT))
+    assert "masked and removed channels differ" in graph.group("conv1").reason
+    assert graph.group("conv2").prunable
+
+
+def test_a_network_that_returns_zeros_with_few_channels_is_proved():
+    model = nn.Sequential(conv3(2, 8), nn.ReLU(), conv3(8, 6), nn.ReLU(), head(6))
+    nn.init.zeros_(model[-1].fc.bias)
+    model[-1].fc.bias.requires_grad_(False)
+    model.append(nn.ReLU())
+    graph = trace(model, INPUT)
+    with torch.no_grad():
+        model[2].weight.neg_().clamp_(max=-0.1)
+    assert proved(model, graph) == graph
+
+
+def test_operators_of_the_network_itself_are_layers_of_their_own():
+    """Two normalisations without weights are not one layer, although no module holds either."""
+    normal = functools.partial(F.batch_norm, running_mean=None, running_var=None, training=True)
+    model = Unusual(
+        lambda self, x: self.one(normal(self.few(x))) + self.other(normal(self.many(x))),
+        few=conv3(8, 4), many=conv3(8, 5), one=conv3(4, 8), other=conv3(5, 8),
+    )  # fmt: skip
+    graph = trace(model, INPUT)
+    for name in ("few", "many"):
+        assert graph.group(name).resizable
+        assert "cannot be gated: <batch_norm" in graph.group(name).reason
+    assert "" not in [axis.module for axis in graph.axes]
 
 
 def test_a_network_that_cannot_learn_is_refused():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pfs_core.channels import Refuted, trace
@@ -80,8 +81,16 @@ def test_the_penalty_pulls_at_the_scales_of_prunable_groups_alone():
     assert scales(model, graph)["first"][3] == 0.25
 
 
-def test_a_network_without_scales_is_refused():
-    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 10))
+class Shifted(nn.BatchNorm2d):
+    """A BatchNorm whose scale is not its weight."""
+
+    def forward(self, x):
+        return F.batch_norm(x, self.running_mean, self.running_var, 1 + self.weight, self.bias, self.training)
+
+
+@pytest.mark.parametrize("layer", [nn.ReLU, lambda: Shifted(8)], ids=["none", "computed"])
+def test_a_network_without_scales_is_refused(layer):
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), layer(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 10))
     graph = trace(model, (1, 8, 8))
     with pytest.raises(UserError, match="none follows the channels of '0'; choose another search.method"):
         check_scales(model, graph)

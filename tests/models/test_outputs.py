@@ -105,3 +105,20 @@ def test_what_cannot_be_stored_or_loaded_is_refused():
     assert refused(Net(extra=Expanded())) == (
         "model nets:build: extra.ones is an expanded tensor, which cannot be loaded; add .clone()"
     )
+
+
+def test_lazy_layers_are_refused():
+    with pytest.raises(UserError, match="cannot be copied: it has lazy layers"):
+        check_network(Net(late=nn.LazyLinear(4)), SPEC)
+    with pytest.raises(UserError, match="cannot be copied: it has lazy layers"):
+        check_network(Net(late=nn.LazyBatchNorm2d(affine=False)), SPEC)
+
+
+def test_an_argument_that_is_missing_is_not_said_to_be_in_our_code():
+    class Needing(Net):
+        def forward(self, x, *, scale):
+            return super().forward(x * scale)
+
+    with pytest.raises(UserError, match="missing 1 required keyword-only argument: 'scale'") as error:
+        check_network(Needing(), SPEC)
+    assert "outputs.py" not in str(error.value)

@@ -28,6 +28,13 @@ def breaks_zero(tracer: ChannelTracer, node: fx.Node) -> Any:
     return NotImplemented if x is None else x.without_gates(f"{operation(node)} does not map 0 to 0 ({place(node)})")
 
 
+def fresh(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``new_zeros`` and the like, which take a tensor's shape at most, and none of its values."""
+    if shape_of(node) == shape_of(first(node)):
+        return keeps_zero(tracer, node) if operation(node) == "new_zeros" else breaks_zero(tracer, node)
+    return FixedTensor(node.name, f"comes out of {operation(node)} ({place(node)})", constant=True)
+
+
 def clip(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a clipping to a range, which maps 0 to 0 only if 0 is in the range."""
     low, high = argument(node, "min", "min_val"), argument(node, "max", "max_val")
@@ -41,7 +48,10 @@ def power(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a power; 0 stays 0 if the exponent is a positive number."""
     exponent = argument(node, "exponent")
     if not isinstance(exponent, int | float):
-        return NotImplemented
+        x = _in_result(tracer, node, first(node))
+        if x is None or not along(tracer, node, x, exponent):
+            return NotImplemented
+        return x.without_gates(f"the exponent of {operation(node)} is computed ({place(node)})")
     return keeps_zero(tracer, node) if exponent > 0 else breaks_zero(tracer, node)
 
 
@@ -88,6 +98,40 @@ def multiply(tracer: ChannelTracer, node: fx.Node) -> Any:
     return replace(x, parts=tuple(map(zero_in_one, *tracer.matched(x.parts, y.parts))))
 
 
+def compare(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle a comparison: it unifies two tensors of one width, and what it says of a 0 may be 1."""
+    out = multiply(tracer, node)
+    return out.without_gates(f"{operation(node)} ({place(node)})") if isinstance(out, Channels) else out
+
+
+def choose(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``where`` and ``masked_fill``: 0 stays 0 where both of what is chosen from are 0."""
+    condition, *chosen = first(node), argument(node, "self"), argument(node, "other")
+    if operation(node) == "masked_fill":
+        condition, chosen = argument(node, "mask"), [first(node), argument(node, "value")]
+    operands = [*chosen, condition]
+    rows = [_in_result(tracer, node, operand) for operand in operands]
+    known = [x for x in rows if x is not None]
+    dim = known[0].dim
+    if any(x.outer is not None or x.dim != dim for x in known):
+        return NotImplemented
+    for operand, x in zip(operands, rows, strict=True):
+        if x is None and not along(tracer, node, known[0], operand):
+            return NotImplemented
+        if x is not None and _size(node, operand, dim) != shape_of(node)[dim]:
+            return NotImplemented
+    for x in known[1:]:
+        if not tracer.unify(known[0].parts, x.parts, f"{joint(node)} chooses from channels with other borders"):
+            return known[0]
+    out = known[0]
+    values = [x for x in rows[:2] if x is not None]
+    for x in values:
+        out = replace(out, parts=tuple(map(zero_in_both, *tracer.matched(x.parts, values[0].parts))))
+    if values and all(x is not None or operand == 0 for operand, x in zip(chosen, rows, strict=False)):
+        return out
+    return out.without_gates(f"{operation(node)} sets another value ({place(node)})")
+
+
 def add_product(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle ``addcmul``: weights of each channel plus the product of its weights and its values."""
     added, factors = first(node), (argument(node, "tensor1"), argument(node, "tensor2"))
@@ -96,7 +140,7 @@ def add_product(tracer: ChannelTracer, node: fx.Node) -> Any:
         return NotImplemented
     x = _in_result(tracer, node, with_channels[0])
     for other in (added, *(one for one in factors if one is not with_channels[0])):
-        if x is not None and not _along(tracer, node, x, other):
+        if x is not None and not along(tracer, node, x, other):
             return NotImplemented
     return NotImplemented if x is None else x.without_gates(f"addcmul adds another tensor ({place(node)})")
 
@@ -147,7 +191,7 @@ def _with_other(tracer: ChannelTracer, node: fx.Node, ungated: str) -> Any:
     if x is None or _size(node, one, x.dim) != shape_of(node)[x.dim]:  # a single channel, spread over many others
         return NotImplemented
     out = x.without_gates(ungated) if ungated else x
-    if _along(tracer, node, x, other):
+    if along(tracer, node, x, other):
         return out
     if x.outer is not None or not isinstance(value := tracer.value(other), FixedTensor):
         return NotImplemented
@@ -155,7 +199,7 @@ def _with_other(tracer: ChannelTracer, node: fx.Node, ungated: str) -> Any:
     return FixedTensor(node.name, f"is combined with a tensor that {value.reason}")
 
 
-def _along(tracer: ChannelTracer, node: fx.Node, x: Channels, other: Any) -> bool:
+def along(tracer: ChannelTracer, node: fx.Node, x: Channels, other: Any) -> bool:
     """Return whether ``other`` is the same for all channels, or weights with a value for each, which go with them."""
     if _size(node, other, x.dim) == 1 and (x.outer is None or _size(node, other, x.outer) == 1):
         return True
@@ -167,23 +211,29 @@ def _along(tracer: ChannelTracer, node: fx.Node, x: Channels, other: Any) -> boo
 
 
 def _over_all(tracer: ChannelTracer, node: fx.Node, x: Channels, y: Channels) -> Channels | None:
-    """Return the channels of two operands of which one has a single channel, spread over all those of the other.
+    """Return the channels of two operands of which one is the same for all of those: the other is then fixed.
 
+    That is one of a single channel, or one whose channels are on a dimension that is none of channels in the first.
     None where it is not so.
     """
-    a, b = _size(node, first(node), x.dim), _size(node, argument(node, "other"), y.dim)
-    if x.dim != y.dim or x.outer != y.outer or (a == 1) == (b == 1):
+    operands = (first(node), x), (argument(node, "other"), y)
+    for (many, a), (single, b) in (operands, operands[::-1]):
+        across = a.dim != b.dim and a.outer is None and b.outer is None and _size(node, single, a.dim) == 1
+        if across and _size(node, many, b.dim) == shape_of(node)[b.dim] == _size(node, single, b.dim) > 1:
+            tracer.freeze(b.parts, f"{joint(node)} spreads it over all channels")
+            return a
+    alone, other_alone = (_size(node, operand, one.dim) == 1 for operand, one in operands)
+    if x.dim != y.dim or x.outer != y.outer or alone == other_alone:
         return None
-    many, single = (x, y) if b == 1 else (y, x)
-    tracer.freeze(single.parts, f"{joint(node)} spreads it over all channels")
-    return many
+    tracer.freeze((x if alone else y).parts, f"{joint(node)} spreads it over all channels")
+    return y if alone else x
 
 
 def _one_block(tracer: ChannelTracer, node: fx.Node, x: Channels, other: Channels) -> Channels:
     """Return channels in blocks as one block, where the other operand has the same channels for every block."""
     if x.outer is None or other.outer is not None or x.dim != other.dim:
         return x
-    block = tracer.blocks_at_once(x.parts, shape_of(node)[x.outer])
+    block = tracer.blocks_at_once(x.parts, shape_of(node)[x.outer], joint(node))
     return x if block is None else Channels(x.dim, block)
 
 
@@ -210,9 +260,12 @@ ELEMENTWISE: dict[str, Handler] = {
     **dict.fromkeys(KEEP_ZERO, keeps_zero),
     **dict.fromkeys(BREAK_ZERO, breaks_zero),
     **dict.fromkeys(("clamp", "clip", "hardtanh", "clamp_min", "clamp_max"), clip),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_full", "new_empty"), fresh),
     "pow": power,
     **dict.fromkeys(("add", "sub", "rsub", "maximum", "minimum", "fmax", "fmin"), add),
     **dict.fromkeys(("mul", "multiply"), multiply),
+    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), compare),
+    **dict.fromkeys(("where", "masked_fill"), choose),
     "addcmul": add_product,
     **dict.fromkeys(("div", "divide", "true_divide"), divide),
 }

@@ -7,6 +7,7 @@ from torch import fx
 
 from pfs_core.channels.abstract_values import Channels
 from pfs_core.channels.groups import zero_in_both
+from pfs_core.channels.handlers.elementwise import along
 from pfs_core.channels.handlers.layers import Handler
 from pfs_core.channels.handlers.weights import as_list
 from pfs_core.channels.nodes import argument, first, is_residual, joint, operation, place, shape_of
@@ -25,6 +26,11 @@ def concatenate(tracer: ChannelTracer, node: fx.Node) -> Any:
         return NotImplemented
     dim, channel_dim = argument(node, "dim") % dims, known[0].dim
     all_rows = [tracer.parts_of_dim(tensor, channel_dim) for tensor in tensors]
+    if dim == channel_dim:
+        all_rows = [
+            tracer.constant_parts(tensor, dim) if row is None else row
+            for tensor, row in zip(tensors, all_rows, strict=True)
+        ]
     rows = [row for row in all_rows if row is not None]
     if len(rows) < len(all_rows):
         return NotImplemented
@@ -144,11 +150,48 @@ def expand(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle ``expand``, which repeats values along dimensions of size 1, and puts new dimensions in front."""
     x, before, after = tracer.channels(first(node)), shape_of(first(node)), shape_of(node)
     if x is None:
-        return NotImplemented
+        return _expanded_as(tracer, node)
     out = x.shifted(len(after) - len(before))
     if before[x.dim] != after[out.dim] or (x.outer is not None and before[x.outer] != after[out.outer or 0]):
         return NotImplemented
     return out
+
+
+def _expanded_as(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Return another tensor, as wide as channels are: one value for all of them, or weights with one for each."""
+    x = tracer.channels(argument(node, "other"))
+    if x is None or not along(tracer, node, x, first(node)):
+        return NotImplemented
+    return x.without_gates(f"{operation(node)} ({place(node)})")
+
+
+def glu(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``glu``, the first half of the channels times the sigmoid of the second: it is 0 where the first is."""
+    x, shape = tracer.channels(first(node)), shape_of(first(node))
+    if x is None or x.outer is not None:
+        return NotImplemented
+    if argument(node, "dim") % len(shape) != x.dim:
+        return x
+    half = shape[x.dim] // 2
+    factor, gate = (tracer.block_of(x.parts, start, start + half) for start in (0, half))
+    if factor is None or gate is None:
+        return _not_blocks(tracer, node)
+    tracer.unify(factor, gate, f"{joint(node)} multiplies channels with other borders")
+    return Channels(x.dim, factor)
+
+
+def index(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``x[:, :, places]`` and ``index_select`` along space."""
+    x, places = tracer.channels(first(node)), argument(node, "indices", "index")
+    if x is None:
+        return NotImplemented
+    if operation(node) == "index_select":
+        return x if argument(node, "dim") % len(shape_of(node)) not in (x.dim, x.outer) else NotImplemented
+    given = [dim for dim, place in enumerate(places) if place is not None]
+    apart = given != list(range(given[0], given[-1] + 1))  # the dimensions of the places then come first
+    if apart or given[0] <= x.dim or x.outer is not None or any(map(tracer.channels, places)):
+        return NotImplemented
+    return x
 
 
 def _not_blocks(tracer: ChannelTracer, node: fx.Node) -> Any:
@@ -166,5 +209,7 @@ JOINING: dict[str, Handler] = {
     "repeat": repeat,
     "repeat_interleave": repeat_interleave,
     **dict.fromkeys(("expand", "expand_as"), expand),
+    "glu": glu,
+    **dict.fromkeys(("index", "index_select"), index),
 }
 """The handler of every operator that joins tensors or takes them apart."""

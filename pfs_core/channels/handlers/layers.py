@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import fx
 
-from pfs_core.channels.abstract_values import Channels
+from pfs_core.channels.abstract_values import Channels, FixedTensor, Span, Weights
 from pfs_core.channels.groups import Parts
 from pfs_core.channels.nodes import argument, first, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer, Layer
@@ -67,9 +67,11 @@ def convolution(tracer: ChannelTracer, node: fx.Node) -> Any:
 def _depthwise(tracer: ChannelTracer, node: fx.Node, layer: Layer, x: Channels, macs: int) -> Any:
     """Handle a depthwise convolution, which keeps the groups: every channel becomes one or several of its own."""
     weight, bias = argument(node, "weight"), argument(node, "bias")
-    rows = tracer.tensors(weight, 0)
-    if not rows:
-        return NotImplemented
+    rows, value = tracer.tensors(weight, 0), tracer.value(weight)
+    if not rows:  # it may be one kernel, as many times as there are channels
+        if not isinstance(value, Weights) and not (isinstance(value, FixedTensor) and value.constant):
+            return NotImplemented
+        layer = Layer(f"<{node.name}>", "")
     out = x.repeated(shape_of(weight)[0] // argument(node, "groups"))
     tracer.add_axis(layer.name, "depthwise", x.parts)
     trailing = len(shape_of(node)) - 1 - x.dim
@@ -88,8 +90,8 @@ def _grouped(tracer: ChannelTracer, parts: Parts, groups: int) -> Parts | None:
     Within one channel group, the channels at the same place of every group of the convolution come and go together.
     Where each group of the convolution reads channel groups of its own, those are unified.
     """
-    if len(parts) == 1:
-        return parts if tracer.require_multiple(parts, groups) else None
+    if tracer.require_multiple(parts, groups):
+        return parts
     size, rest = divmod(tracer.features(parts), groups)
     runs = [tracer.block_of(parts, i * size, (i + 1) * size) for i in range(groups)]
     if rest or runs[0] is None:
@@ -154,11 +156,24 @@ def batch_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
     tracer.add_axis(layer.name, "norm", x.parts, tensors, len(shape_of(node)) - 2)
     if not layer.gate:
         return x.without_gates(f"{layer.name} is not computed by a layer of its own")
+    if not all(_is_own(tracer, layer, name, argument(node, name)) for name in ("weight", "bias")):
+        tracer.add_axis(layer.name, "gate", x.parts, trailing=len(shape_of(node)) - 2)
     gated = x.gated_by([layer.gate])
     if tracer.placement == "last":
         return gated
     pairs = zip(x.parts, gated.parts, strict=True)
     return Channels(1, tuple(old if any(map(tracer.is_batch_norm, old.gates)) else new for old, new in pairs))
+
+
+def _is_own(tracer: ChannelTracer, layer: Layer, name: str, given: Any) -> bool:
+    """Return whether an operator gets the parameter of that name of its module, or nothing.
+
+    Where it gets something else, such as ``1 + weight``, a gate that multiplies the parameter sets no channel to 0.
+    """
+    if given is None:
+        return True
+    own = tracer.weights(given).dims == {0: {Span(f"{layer.name}.{name}", 0)}}
+    return own and isinstance(given, fx.Node) and given.op == "placeholder"
 
 
 def layer_norm(tracer: ChannelTracer, node: fx.Node) -> Any:

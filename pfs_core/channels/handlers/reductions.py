@@ -8,7 +8,7 @@ from pfs_core.channels.abstract_values import Channels, FixedTensor
 from pfs_core.channels.handlers.elementwise import ELEMENTWISE, breaks_zero
 from pfs_core.channels.handlers.layers import Handler
 from pfs_core.channels.handlers.weights import as_list
-from pfs_core.channels.nodes import argument, first, has_argument, operation, place, shape_of
+from pfs_core.channels.nodes import argument, first, has_argument, joint, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
 
@@ -16,8 +16,8 @@ def reduce(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a mean, sum, norm or maximum.
 
     Over space it keeps the channels; over the outer one of two dimensions of channels, it keeps a block of them. Over
-    the channels themselves a sum is what it is without those that are 0, and everything else depends on how many there
-    are: none may be absent, but their number may change.
+    the channels themselves a sum, or a norm, is what it is without those that are 0, and everything else depends on how
+    many there are: none may be absent, but their number may change.
     """
     if has_argument(node, "other"):  # the larger one of two tensors
         return ELEMENTWISE["maximum"](tracer, node)
@@ -27,14 +27,14 @@ def reduce(tracer: ChannelTracer, node: fx.Node) -> Any:
     count = len(shape_of(first(node)))
     dims = {d % count for d in as_list(given)} if given not in (None, []) else set(range(count))
     if x.dim in dims:
-        if operation(node) == "sum" and x.outer is None:
+        if _leaves_zeros_out(node) and x.outer is None:
             tracer.mix(x.parts)
         else:
             tracer.forbid_gating(x.parts, f"{operation(node)} is over its channels ({place(node)})")
         return _each(node, FixedTensor(node.name, f"is the {operation(node)} of channels"))
     parts = x.parts
     if x.outer in dims:
-        blocks = tracer.blocks_at_once(x.parts, shape_of(first(node))[x.outer])
+        blocks = tracer.blocks_at_once(x.parts, shape_of(first(node))[x.outer], joint(node))
         if blocks is None:
             return NotImplemented
         parts = blocks
@@ -47,6 +47,14 @@ def reduce(tracer: ChannelTracer, node: fx.Node) -> Any:
         outer = None if x.outer is None or x.outer in dims else x.outer - sum(d < x.outer for d in dims)
         out = Channels(x.dim - sum(d < x.dim for d in dims), parts, outer)
     return _each(node, out if operation(node) not in ("logsumexp", "prod") else out.without_gates("a logsumexp"))
+
+
+def _leaves_zeros_out(node: fx.Node) -> bool:
+    """Return whether a reduction is the same without the values that are 0."""
+    if operation(node) in ("norm", "linalg_vector_norm"):
+        order = argument(node, "ord", "p")
+        return order is None or (isinstance(order, int | float) and order >= 0)
+    return operation(node) == "sum"
 
 
 def _each(node: fx.Node, value: Any) -> Any:

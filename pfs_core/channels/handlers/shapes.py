@@ -9,7 +9,7 @@ from torch import fx
 from pfs_core.channels.abstract_values import Channels
 from pfs_core.channels.handlers.layers import Handler
 from pfs_core.channels.handlers.weights import as_list
-from pfs_core.channels.nodes import argument, first, operation, place, shape_of
+from pfs_core.channels.nodes import argument, first, joint, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
 
@@ -17,7 +17,8 @@ def view(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a view, such as a flatten, where channels stay whole.
 
     They stay a dimension, become the outermost of several merged ones (each channel is then several neighbouring
-    features), or are divided in two dimensions, of which the first counts equal blocks; such two can become one again.
+    features) or what they were before that, or are divided in two dimensions, of which the first counts equal blocks;
+    such two can become one again.
     That the sizes follow from the width, and are not numbers that only fit this one, the graph cannot say
     (:mod:`pfs_core.channels.proof` finds it).
     """
@@ -25,9 +26,12 @@ def view(tracer: ChannelTracer, node: fx.Node) -> Any:
     if x is None:
         return NotImplemented
     start, size = x.dim, before[x.dim]
+    if x.outer is not None and x.outer != x.dim - 1:
+        merged = (*before[: x.dim], size * before[x.outer], *before[x.dim + 2 :])
+        return (
+            shuffled(tracer, node, x, before[x.outer]) if x.outer == x.dim + 1 and after == merged else NotImplemented
+        )
     if x.outer is not None:
-        if x.outer != x.dim - 1:
-            return NotImplemented
         start, size = x.outer, before[x.outer] * size
     in_front, behind = math.prod(before[:start]), before[x.dim + 1 :]
     for dim, width in enumerate(after):
@@ -37,9 +41,31 @@ def view(tracer: ChannelTracer, node: fx.Node) -> Any:
         times, rest = divmod(width, size)
         if not rest and times in [math.prod(behind[:end]) for end in range(len(behind) + 1)]:
             return Channels(dim, x.parts).repeated(times)
+        times, ends = size // width, range(dim + 2, len(after) + 1)
+        if size in [math.prod(after[dim:end]) for end in ends] and _are_wide(x, times):
+            return Channels(dim, tuple(part._replace(repeat=part.repeat // times) for part in x.parts))
         if 1 < width < size and dim + 1 < len(after) and width * after[dim + 1] == size:
             return _divided(tracer, node, x, dim, width)
     return NotImplemented
+
+
+def _are_wide(x: Channels, times: int) -> bool:
+    """Return whether every ``times`` neighbouring features are of one channel."""
+    return x.outer is None and not any(part.repeat % times for part in x.parts)
+
+
+def shuffled(tracer: ChannelTracer, node: fx.Node, x: Channels, blocks: int) -> Any:
+    """Return channels in blocks in the order of a shuffle: the first ones of all blocks, then the second ones, ..."""
+    block = tracer.blocks_at_once(x.parts, blocks, joint(node))
+    return NotImplemented if block is None else Channels(x.dim, block).repeated(blocks)
+
+
+def channel_shuffle(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``channel_shuffle``."""
+    x = tracer.channels(first(node))
+    if x is None or x.dim != 1 or x.outer is not None:
+        return NotImplemented
+    return shuffled(tracer, node, x, argument(node, "groups"))
 
 
 def _divided(tracer: ChannelTracer, node: fx.Node, x: Channels, dim: int, blocks: int) -> Any:
@@ -101,6 +127,7 @@ def squeeze(tracer: ChannelTracer, node: fx.Node) -> Any:
 SHAPES: dict[str, Handler] = {
     **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "_unsafe_view"), view),
     **dict.fromkeys(("permute", "transpose", "swapaxes", "swapdims", "t", "movedim", "moveaxis"), reorder),
+    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
     "unsqueeze": unsqueeze,
     "squeeze": squeeze,
 }

@@ -1,5 +1,6 @@
 """What operators on space do to channels: pooling, resizing, padding, shuffling pixels."""
 
+import math
 from typing import Any
 
 from torch import fx
@@ -43,6 +44,32 @@ def move_pixels(tracer: ChannelTracer, node: fx.Node) -> Any:
     count = len(shape_of(first(node)))
     if x is None or dims in (None, []) or {x.dim, x.outer} & {dim % count for dim in as_list(dims)}:
         return NotImplemented
+    if isinstance(node.meta["val"], tuple | list):  # with their places
+        return x, x.without_gates(f"the places of {operation(node)} ({place(node)})")
+    return x
+
+
+def patches(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``unfold`` of images: each channel becomes as many neighbouring ones as a patch has pixels."""
+    x = tracer.channels(first(node))
+    if x is None or x.dim != len(shape_of(first(node))) - 3 or x.outer is not None:
+        return NotImplemented
+    return x.repeated(math.prod(argument(node, "kernel_size")))
+
+
+def from_patches(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``fold``, the sum of such patches."""
+    x, times = tracer.channels(first(node)), math.prod(argument(node, "kernel_size"))
+    if x is None or x.dim != len(shape_of(first(node))) - 2 or any(part.repeat % times for part in x.parts):
+        return NotImplemented
+    return Channels(x.dim, tuple(part._replace(repeat=part.repeat // times) for part in x.parts))
+
+
+def windows(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``Tensor.unfold``: windows along a dimension of space become a last dimension."""
+    x = tracer.channels(first(node))
+    if x is None or argument(node, "dimension") % len(shape_of(first(node))) in (x.dim, x.outer):
+        return NotImplemented
     return x
 
 
@@ -76,7 +103,10 @@ SPATIAL: dict[str, Handler] = {
     **dict.fromkeys([f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)], pool),
     "grid_sampler": pool,
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
-    **dict.fromkeys(("roll", "flip", "cumsum", "sort"), move_pixels),
+    **dict.fromkeys(("roll", "flip", "cumsum", "sort", "topk"), move_pixels),
+    "im2col": patches,
+    "col2im": from_patches,
+    "unfold": windows,
     "pixel_unshuffle": pixel_unshuffle,
     "pixel_shuffle": pixel_shuffle,
 }

@@ -10,17 +10,17 @@ from typing import Any
 from torch import fx
 
 from pfs_core.channels.abstract_values import Span, Value, Weights
+from pfs_core.channels.handlers.elementwise import ELEMENTWISE
 from pfs_core.channels.nodes import argument, first, is_one_tensor, operation, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
-_ONE_BY_ONE = {
-    *("add", "sub", "rsub", "mul", "div", "pow", "neg", "abs", "sqrt", "rsqrt", "reciprocal", "exp", "log", "square"),
-    *("sigmoid", "tanh", "relu", "softplus", "clamp", "clamp_min", "clamp_max", "to", "type_as", "detach", "clone"),
-    *("contiguous", "alias", "lift_fresh", "lift_fresh_copy", "float", "maximum", "minimum", "zeros_like", "ones_like"),
-    *("_to_copy", "expand", "expand_as", "sign", "dropout"),
-}
+_ONE_BY_ONE = {*ELEMENTWISE, "expand", "expand_as"}
 _RESHAPES = {
     *("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "_unsafe_view", "unsqueeze", "squeeze"),
+}
+_ALONG = {
+    *("flip", "rot90", "roll", "slice", "narrow", "select", "pad", "constant_pad_nd", "upsample_nearest2d"),
+    *("upsample_bilinear2d", "upsample_bicubic2d", "avg_pool2d", "adaptive_avg_pool2d"),
 }
 _REDUCTIONS = {"mean", "sum", "var", "std", "amax", "amin", "norm", "linalg_vector_norm", "var_mean", "std_mean"}
 
@@ -34,6 +34,8 @@ def combine_weights(tracer: ChannelTracer, node: fx.Node) -> Value:
         out = _reshaped(tracer, node)
     elif name in ("permute", "transpose", "t"):
         out = _permuted(tracer, node)
+    elif name in _ALONG:
+        out = _along_others(tracer, node)
     elif name in _REDUCTIONS:
         out = _reduced(tracer, node)
     elif name == "_weight_norm":
@@ -107,6 +109,24 @@ def _reduced(tracer: ChannelTracer, node: fx.Node) -> Weights:
         dim if keeps else dim - sum(r < dim for r in reduced): spans
         for dim, spans in tracer.weights(first(node)).dims.items()
         if dim not in reduced
+    })  # fmt: skip
+
+
+def _along_others(tracer: ChannelTracer, node: fx.Node) -> Weights:
+    """Only the dimensions go on along which an operator moves, adds or takes no values."""
+    before, name, given = shape_of(first(node)), operation(node), argument(node, "dims", "dim")
+    count = len(before)
+    if name in ("pad", "constant_pad_nd"):  # sizes are given in pairs, for the last dimension first
+        touched = {count - 1 - place // 2 for place, size in enumerate(argument(node, "pad")) if size}
+    elif name[-2:] == "2d":
+        touched = {count - 2, count - 1}
+    else:
+        touched = {dim % count for dim in as_list(given)} if given not in (None, []) else set(range(count))
+    gone = touched if name == "select" else set()
+    return Weights({
+        dim - sum(one < dim for one in gone): spans
+        for dim, spans in tracer.weights(first(node)).dims.items()
+        if dim not in touched
     })  # fmt: skip
 
 

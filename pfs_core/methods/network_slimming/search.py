@@ -119,7 +119,9 @@ def _penalised(model: nn.Module, graph: ChannelGraph) -> list[_Penalised]:
     widths = graph.widths()
     penalised = []
     for axis in graph.axes:
-        weight = getattr(model.get_submodule(axis.module), "weight", None) if axis.role == "norm" else None
+        if axis.role != "norm" or axis.module in graph.gated_by_output():
+            continue
+        weight = getattr(model.get_submodule(axis.module), "weight", None)
         if weight is None:
             continue
         for part, place in axis.slices(widths):

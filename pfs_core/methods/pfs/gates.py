@@ -28,8 +28,9 @@ class Gates:
     """One gate in [0, 1] per prunable channel, or per set of channels that come and go together; initially 1.
 
     Where BatchNorms gate a group, a gate multiplies their initial scale, and their initial shift where that is not 0.
-    Where another layer gates the group, a forward hook multiplies its output. A channel whose gate is 0 therefore
-    contributes nothing to the layers behind it, exactly as if it had been removed.
+    Where another layer gates the group, or a BatchNorm of one's own that computes with something else than its scale
+    and shift (the graph then has an axis ``gate`` of it), a forward hook multiplies its output. A channel whose gate
+    is 0 therefore contributes nothing to the layers behind it, exactly as if it had been removed.
 
     Attributes:
         values: float32 [gates], the only tensor that requires a gradient.
@@ -53,8 +54,11 @@ class Gates:
         self.values = torch.ones(sum(self.sizes), device=device, requires_grad=True)
         group_named = {group.name: group for group in graph.groups}
         gating_layers = {name for group in groups for name in group.gates}
+        by_output = graph.gated_by_output()
         for axis in graph.axes:
             if axis.module not in gating_layers or axis.role not in ("writes", "norm", "gate"):
+                continue
+            if axis.role == "norm" and axis.module in by_output:
                 continue
             module: Any = model.get_submodule(axis.module)
             stretches = []
