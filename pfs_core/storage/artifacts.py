@@ -12,6 +12,8 @@ from typing import Any
 
 from pfs_core.errors import AccessDeniedError, InvalidError, NotFoundError, file_error
 from pfs_core.storage.digests import file_digest
+from pfs_core.storage.local import is_there
+from pfs_core.storage.strict import json_value, yaml_value
 from pfs_core.storage.whole_file import whole_file
 
 COMPLETE = "complete.json"
@@ -78,7 +80,7 @@ def check_out(out: str | Path, kind: str) -> None:
 def check_parents(out: Path) -> None:
     """Raise InvalidError or AccessDeniedError unless the folders above ``out`` exist or can be made."""
     for parent in out.absolute().parents:
-        if parent.exists():
+        if is_there(parent):
             if not parent.is_dir():
                 raise InvalidError(f"{out} cannot be made: {parent} is a file, not a folder")
             if not os.access(parent, os.W_OK):
@@ -131,14 +133,14 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_value(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise InvalidError(f"{path} is a folder; expected a JSON file") from None
     except OSError as e:
         raise file_error(e, f"{path} cannot be read: {e.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+    except ValueError as e:
         raise InvalidError(f"{path} is not JSON: {e}") from None
 
 
@@ -150,15 +152,13 @@ def read_yaml(path: str | Path) -> Any:
         AccessDeniedError: it may not be read.
         InvalidError: it is not YAML.
     """
-    import yaml
-
     path = Path(path)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml_value(path.read_bytes())
     except OSError as e:
         raise file_error(e, f"{path} cannot be read: {e.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as e:
-        raise InvalidError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
+    except ValueError as e:
+        raise InvalidError(f"{path} is not YAML: {e}") from None
 
 
 def write_json(path: str | Path, value: Any) -> None:
