@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+import pfs_core
 from pfs_core.errors import UserError
 
 
@@ -173,7 +174,7 @@ def in_a_line(error: Exception) -> str:
 
 def _place(error: Exception) -> str:
     """Return the line of the user's own code that raised an error: the innermost one outside PyTorch and pfs."""
-    ours = (Path(torch.__file__).parent, Path(__file__).parent)
+    ours = (Path(torch.__file__).parent, Path(pfs_core.__file__).parent)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if path.parent in (Path(copy.__file__).parent, Path(contextlib.__file__).parent):
