@@ -81,6 +81,7 @@ BAD = {
     "method: in capitals": (["--method", "AMC"], "did you mean amc?"),
     "registered name: blank": (["--register", " "], "names of 1 to 256 characters"),
     "registered name: long": (["--register", "a" * 257], "names of 1 to 256 characters"),
+    "budget against a floor of everything": (["--set", "extract.floor=1"], "ask for macs=1.0 or more"),
     "again: no folder of a run": (["--again", "empty"], "is no folder of a run"),
     "again: its run.json": (["--again", "empty/run.json"], "is no folder of a run"),
     "budget: no number": (["--budget", "macs=half"], "budget 'macs=half' is not understood"),
