@@ -44,10 +44,12 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
 
     >>> did_you_mean("resnet21", ["resnet20", "resnet32", "vgg11"])
     ' (did you mean resnet20?)'
+    >>> did_you_mean("PFS", ["pfs", "amc"])
+    ' (did you mean pfs?)'
     """
 
     def likeness(other: str) -> float:
-        return difflib.SequenceMatcher(None, name, other).ratio()
+        return difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
 
     nearest = max(known, key=likeness, default="")
     return f" (did you mean {prefix}{nearest}?)" if likeness(nearest) >= 0.6 else ""

@@ -19,6 +19,7 @@ from pfs_pipelines.step_commands import add_step_commands
 import pfs_core
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.runtime.logs import log_to_terminal
+from pfs_core.storage.local import is_there
 
 if TYPE_CHECKING:
     from pfs_core.config.request import CompressRequest
@@ -108,12 +109,14 @@ def run(a: argparse.Namespace) -> int:
     settings["search"] = with_method(a.method, settings["search"])
     asked: dict[str, Any] = {"model": "resnet20", "dataset": "digits", "budgets": ["macs=0.5"]}
     if a.again:
+        if not (a.again / "run.json").exists():
+            raise UserError(f"--again {a.again} is no folder of a run: it holds no run.json; pfs runs lists them")
         asked = CompressRequest.load(a.again / "run.json").model_dump()
-    if a.model:
+    if a.model is not None:
         asked["model"], asked["model_settings"] = named_model(a.model, {})
-    if a.dataset:
+    if a.dataset is not None:
         asked["dataset"] = a.dataset
-        if a.dataset != "digits" and Path(a.dataset).exists():
+        if a.dataset not in ("", "digits") and is_there(a.dataset):
             asked["dataset"] = str(Path(a.dataset).absolute())
     given = {"budgets": [a.budget], "recipe": a.recipe, "seed": a.seed, "registered_model": a.register}
     asked |= {name: value for name, value in given.items() if value not in ("", None, [None])}

@@ -56,6 +56,8 @@ def check(a: argparse.Namespace) -> int:
     from pfs_core.data.open import open_source
     from pfs_core.steps import parse_settings
 
+    if a.html and a.html.is_dir():
+        raise UserError(f"--html {a.html} is a folder; name the file to write")
     config = SplitConfig.parse(parse_settings(a.settings, ("split",))["split"], "split")
     source = open_source(a.dataset, config)
     with contextlib.redirect_stdout(sys.stderr):  # progress goes to stderr, so that the findings can be piped

@@ -30,13 +30,18 @@ _REMEDIES = {
     "where_cpu_tolerations or where_latency_tolerations",
     r"node affinity|node selector": "no node has the labels of where_gpu_node_selector, "
     "where_cpu_node_selector or where_latency_node_selector",
-    r"ImagePull|ErrImage|InvalidImageName": "the image cannot be pulled: is PFS_IMAGE pushed, and may nodes pull it?",
+    r"ImagePull|ErrImage|InvalidImageName|pull policy": "the image cannot be pulled: is PFS_IMAGE pushed, and may "
+    "nodes pull it?",
     r"(?i)persistentvolumeclaim|unbound": "the claim of --data-volume is missing or not bound",
     r"(?i)configmap|secret": "check where_config_map and where_secret: what they name must be in the run's namespace",
     r"may not be specified when value is not empty": "this package clashes with variables that the cluster adds: "
     "compile it anew with this version",
-    r"OOMKilled|exit code 137": "it took more memory than it may: raise where_gpu_memory, where_cpu_memory or "
-    "where_latency_memory",
+    r"exceeded quota": "the namespace's quota is used up: wait for other runs, or ask for less with where_gpu_cpu, "
+    "where_cpu_cores, where_latency_cores or the parameters where_..._memory",
+    r"ephemeral-storage": "the node's disk is full: make room on it, or choose others with where_gpu_node_selector, "
+    "where_cpu_node_selector or where_latency_node_selector",
+    r"OOMKilled|exit code 137|low on resource: memory": "it took more memory than it may: raise "
+    "where_gpu_memory, where_cpu_memory or where_latency_memory",
 }
 _STATES = {"RUNNING": "running", "SUCCEEDED": "done", "FAILED": "failed", "PENDING": "running"}
 _FOREIGN = re.compile(r"[IWEF]\d{4} \d\d:|\[KFP Executor |time=\"")
@@ -258,7 +263,7 @@ def ended_with(step: Step, terminated: datetime | None) -> bool:
 
 def ending(run: Any) -> str:
     """Return the state of a run, with the duration of one that has ended and with what Kubeflow says of its error."""
-    text = str(run.state)
+    text = run.state or "PENDING"
     if run.state in ENDED and run.created_at and run.finished_at and run.finished_at > run.created_at:
         text += f" after {duration((run.finished_at - run.created_at).total_seconds())}"
     if run.state == "FAILED" and terminated_at(run):

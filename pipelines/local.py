@@ -21,6 +21,7 @@ from pfs_core.errors import UserError
 from pfs_core.runtime.environment import mlflow_address
 from pfs_core.runtime.progress import user_errors
 from pfs_core.storage.artifacts import COMPLETE, read_json, write_json
+from pfs_core.storage.local import is_there
 
 logger = logging.getLogger(__package__)
 
@@ -50,7 +51,7 @@ def first_lines(arguments: dict[str, Any]) -> list[str]:
 
 def check_disk(root: Path) -> None:
     """Raise UserError unless there is room for the results of a run."""
-    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    place = next(folder for folder in (root, *root.parents) if is_there(folder))
     if (free := shutil.disk_usage(place).free) < _LEAST_FREE:
         raise UserError(
             f"{place} has {free / 2**30:.1f} GiB left on its disk, and a run may need {_LEAST_FREE / 2**30:.0f} GiB; "

@@ -12,6 +12,7 @@ from pfs_pipelines.pools import Pools, form_name
 
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage.artifacts import read_json, read_yaml
+from pfs_core.storage.strict import json_value
 
 logger = logging.getLogger(__package__)
 
@@ -137,9 +138,11 @@ def _parse(text: str, kind: str) -> Any:
     if kind == "NUMBER_DOUBLE" and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
         return float(text)
     try:
-        return json.loads(text.lower() if kind == "BOOLEAN" else text)
+        return json_value(text.lower() if kind == "BOOLEAN" else text)
     except json.JSONDecodeError:
         return text
+    except ValueError as e:
+        raise UserError(f"{text!r} is not JSON: {e}") from None
 
 
 def _check(name: str, value: Any, kind: str) -> None:

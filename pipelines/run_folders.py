@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pfs_core.config.request import DEFAULT_METHOD, CompressRequest
-from pfs_core.errors import UserError
+from pfs_core.errors import UserError, file_error
 from pfs_core.storage.artifacts import COMPLETE, check_parents, plain_name, read_json
+from pfs_core.storage.local import is_there
 
 LOG = "run.log"
 
@@ -87,7 +88,7 @@ def states(store: Path) -> list[dict[str, Any]]:
 def _runs(store: Path) -> list[Path]:
     """Return the folders of the runs in ``store``, the latest first."""
     begun = {}
-    for path in store.glob("*/run.json"):
+    for path in store.glob("*/run.json") if is_there(store) else ():
         with contextlib.suppress(FileNotFoundError):
             begun[path.parent] = path.stat().st_mtime
     return sorted(begun, key=lambda folder: -begun[folder])
@@ -119,7 +120,7 @@ def new_folder(store: Path, request: CompressRequest) -> Path:
     Raises:
         UserError: ``store`` is a file or cannot be written.
     """
-    if store.exists() and not store.is_dir():
+    if is_there(store) and not store.is_dir():
         raise UserError(f"--out {store} is a file; name a folder for the runs")
     check_parents(store / "run")
     parts = [plain_name(request.model), Path(request.dataset).name, *request.budgets]
@@ -129,7 +130,10 @@ def new_folder(store: Path, request: CompressRequest) -> Path:
     name = re.sub(r"[^\w.-]+", "", "-".join(parts).replace("=", ""))
     for attempt in ("", *(f"-{i}" for i in range(2, 100))):
         folder = (store / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}{attempt}").absolute()
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
+        try:
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                return folder
+        except OSError as e:
+            raise file_error(e, f"{folder} cannot be made: {e.strerror}; name another folder with --out") from None
     raise RuntimeError(f"no free name in {store}")

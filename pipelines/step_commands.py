@@ -109,11 +109,11 @@ def compare(a: argparse.Namespace) -> None:
 
     check_out(a.out, "comparison")
     done = [folder for folder in a.runs if finished(folder)]
+    if not done:
+        raise UserError("none of the folders is a finished run; name folders that pfs runs calls finished")
     for folder in a.runs:
         if folder not in done:
             print(f"{folder} is left out: it is no finished run", file=sys.stderr)
-    if not done:
-        raise UserError("none of the folders is a finished run; name folders that pfs runs calls finished")
     comparison = write_comparison(load_runs(done), a.out)
     print("\n".join(comparison.lines()))
     print(f"\ncomparison  {a.out / 'comparison.html'}")

@@ -81,11 +81,18 @@ def steps(status: Mapping[str, Any], spec: Spec, parameters: Mapping[str, Any]) 
 
 
 def _nodes(status: Mapping[str, Any]) -> dict[str, Node]:
-    """Return the nodes by id; a large workflow has them packed."""
+    """Return the nodes by id, with all that is read of them; a large workflow has them packed.
+
+    Argo leaves out what is empty, such as the phase of a node that it has only just added.
+    """
+    nodes: Mapping[str, Node] = status.get("nodes") or {}
     if packed := status.get("compressedNodes"):
-        result: dict[str, Node] = json.loads(gzip.decompress(base64.b64decode(packed)))
-        return result
-    return dict(status.get("nodes") or {})
+        nodes = json.loads(gzip.decompress(base64.b64decode(packed)))
+    given = {key: {name: value for name, value in node.items() if value is not None} for key, node in nodes.items()}
+    return {
+        key: {"id": key, "displayName": node.get("name", key), "type": "", "phase": "", "startedAt": "", **node}
+        for key, node in given.items()
+    }
 
 
 def _matters(driver: Node) -> bool:
@@ -138,7 +145,7 @@ def _is_step(node: Node) -> bool:
 def _step(path: tuple[str, ...], group: Sequence[Node], own: bool, again: bool, text: str) -> Step | None:
     pods = [node for node in group if node["type"] == "Pod"]
     last = pods[-1] if pods else group[-1]
-    phase, reason = last["phase"], last.get("message") or ""
+    phase, reason = last["phase"], " ".join(last.get("message", "").split())
     if phase == "Omitted":
         return None
     if phase == "Skipped":
@@ -146,7 +153,7 @@ def _step(path: tuple[str, ...], group: Sequence[Node], own: bool, again: bool, 
     elif phase in ("Failed", "Error"):
         state = "again" if again else "failed"
     else:
-        state = {"Pending": "waiting", "Succeeded": "done"}.get(phase, "running")
+        state = {"Pending": "waiting", "": "waiting", "Succeeded": "done"}.get(phase, "running")
         reason = reason if state == "waiting" else ""
     ended = _seconds(pods[0]["startedAt"], last.get("finishedAt")) if pods and state in ("done", "failed") else None
     names = tuple(Pod(node["id"], pod_name(node)) for node in pods)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pfs_core.config.recipes import Recipe, default_recipe, recipe
 from pfs_core.errors import UserError, did_you_mean
+from pfs_core.storage.strict import json_value
 
 Settings = Mapping[str, Any]
 STAGES = ("split", "search", "extract", "retrain", "latency")
@@ -47,16 +48,22 @@ def parse_settings(pairs: Sequence[str], stages: Sequence[str]) -> dict[str, dic
 def parse_value(text: str) -> Any:
     """Return a value given as text: JSON, or a number, list or name as Python writes it, or else the text itself.
 
+    Raises:
+        UserError: it begins as a JSON list or object, and has a name in it twice, or NaN.
+
     >>> [parse_value(text) for text in ("1e-3", ".5", "true", "True", "None", "[8, 16]", "cosine")]
     [0.001, 0.5, True, True, None, [8, 16], 'cosine']
     """
     try:
-        return json.loads(text)
+        return json_value(text)
     except json.JSONDecodeError:
         pass
+    except ValueError as e:
+        if text.lstrip()[:1] in ("{", "["):
+            raise UserError(f"{text!r} is not JSON: {e}") from None
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
     return value if isinstance(value, bool | int | float | list | None) else text
 

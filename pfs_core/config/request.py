@@ -21,9 +21,9 @@ class CompressRequest(Config):
     The types are checked here; :func:`pfs_core.steps.preflight.check` finds out whether the request can be carried out.
     """
 
-    model: str
+    model: str = Field(min_length=1)
     """A name from the zoo, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``."""
-    dataset: str
+    dataset: str = Field(min_length=1)
     """The address of the dataset, as :func:`pfs_core.data.open.open_source` takes it."""
     budgets: list[str]
     """What the network is cut to, e.g. ``["macs=0.5"]``; a network is trained for each."""

@@ -1,14 +1,15 @@
 """The network and the budget that a user asks for, and the base class of all settings."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-from pfs_core.config.alternatives import alternatives
-from pfs_core.errors import UserError
+from pfs_core.errors import UserError, did_you_mean
+from pfs_core.expected import model_at, shown, takes_truth, wrong_value
 
 
 class Config(BaseModel):
@@ -39,18 +40,23 @@ class Config(BaseModel):
     @classmethod
     def _refusal(cls, error: ErrorDetails, what: str) -> str:
         """Return what one of pydantic's errors says, in one line."""
-        path, message = [what, *map(str, error["loc"])], error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
-            owner: Any = cls
-            for part in error["loc"][:-1]:
-                owner = owner.model_fields[part].annotation
-            return f"{'.'.join(path)} is not a setting; known: {', '.join(owner.model_fields)}"
-        if error["type"] == "missing":
-            return f"{'.'.join(path)}: {message}"
-        field = cls.model_fields.get(path[1]) if error["loc"] else None
-        if field and error["type"] != "value_error" and (known := alternatives(field)):
-            path, message = path[:2], f"must be {known}"  # pydantic's own path names one of the alternatives
-        return f"{'.'.join(path)}: {message} (got {error['input']!r})"
+            *_, name = path = [what, *map(str, error["loc"])]
+            known = model_at(cls, error["loc"]).model_fields
+            return f"{'.'.join(path)} is not a setting{did_you_mean(name, known)}; known: {', '.join(known)}"
+        place, wrong = wrong_value(cls, error)
+        got = "" if error["type"] == "missing" and wrong == "is missing" else f" (got {shown(error['input'])})"
+        return f"{'.'.join([what, *place])}: {wrong}{got}"
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        given = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, bool) for item in given):
+            annotation = cls.model_fields[info.field_name or ""].annotation
+            if not takes_truth(annotation):
+                raise PydanticCustomError("truth", "must be no truth value")
+        return value
 
     def updated(self, changes: Mapping[str, Any], what: str) -> Self:
         """Return a copy with ``changes`` applied and validated.
@@ -104,21 +110,17 @@ class Budget(Config):
 
     metric: Literal["macs", "params", "latency"] = "macs"
     """Unit of the cost: multiply-accumulates, parameters, or the measured time of one image."""
-    target: float = Field(gt=0)
+    target: float
     """Largest cost: a fraction in (0, 1], or a count of at least 1,000 (a latency is always a fraction)."""
 
     @field_validator("target")
     @classmethod
-    def _fraction_or_count(cls, target: float) -> float:
-        if 1 < target < 1000:
+    def _fraction_or_count(cls, target: float, info: ValidationInfo) -> float:
+        if target <= 0 or 1 < target < 1000 or (target > 1 and info.data.get("metric") == "latency"):
+            if info.data.get("metric") == "latency":
+                raise ValueError("must be a fraction of the dense network's latency, such as latency=0.6")
             raise ValueError("must be a fraction in (0, 1] or a count such as 20M")
         return target
-
-    @model_validator(mode="after")
-    def _latency_is_a_fraction(self) -> Self:
-        if self.metric == "latency" and self.target > 1:
-            raise ValueError("must be a fraction of the dense network's latency, such as latency=0.6")
-        return self
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -154,7 +156,9 @@ class Budget(Config):
 
 
 def _number(text: str) -> float | None:
+    """Return a number, or None if the text is none or one that is too large for a float."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if number < math.inf else None

@@ -9,16 +9,17 @@ from pfs_core.data.dataset import Source, fingerprint
 from pfs_core.data.formats.arrow import ARROW, open_arrow
 from pfs_core.data.formats.cifar import load_cifar
 from pfs_core.data.formats.digits import load_digits
-from pfs_core.data.formats.downloads import PREFIX, check_name, downloaded
+from pfs_core.data.formats.downloads import FOLDERS, PREFIX, check_name, downloaded
 from pfs_core.data.formats.idx import IDX, load_idx
 from pfs_core.data.formats.lists import LISTS, open_lists, says_the_same
 from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.tree import IMAGES, open_tree
 from pfs_core.data.formats.webdataset import TARS, open_tars
 from pfs_core.data.left_out import left_out, summary
-from pfs_core.errors import UserError
+from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage import LocalStorage, Storage, open_storage
 from pfs_core.storage.listing import Listing
+from pfs_core.storage.local import is_there
 
 
 def open_source(uri: str, config: SplitConfig = SplitConfig()) -> Source:
@@ -115,9 +116,11 @@ def _storage(uri: str) -> Storage:
     """Open the address of a dataset; UserError if it is local and is not a folder."""
     storage = open_storage(uri)
     if isinstance(storage, LocalStorage):
-        if not storage.root.exists():
-            hint = "" if "/" in uri or "." in uri else " and is no dataset that comes with pfs"
-            raise UserError(f"dataset {uri!r} does not exist{hint}; use digits, or a folder or s3:// prefix of images")
+        if not is_there(storage.root):
+            beside = "" if "/" in uri or "." in uri else " and is no dataset that comes with pfs"
+            hint = did_you_mean(uri, ["digits", *(PREFIX + name for name in FOLDERS)])
+            right = "use digits, or a folder or s3:// prefix of images"
+            raise UserError(f"dataset {uri!r} does not exist{beside}{hint}; {right}")
         if not storage.root.is_dir():
             raise UserError(f"dataset {uri} is a file; name the folder that holds it")
     return storage

@@ -82,10 +82,10 @@ METHODS = {
 }
 
 
-def method_named(name: str) -> Method:
+def method_named(name: object) -> Method:
     """The method of that name; UserError lists the names if there is none."""
-    if name not in METHODS:
-        hint = did_you_mean(name, METHODS)
+    if not isinstance(name, str) or name not in METHODS:
+        hint = did_you_mean(str(name), METHODS)
         raise UserError(f"search.method: {name!r} is not known{hint}; known: {', '.join(METHODS)}")
     return METHODS[name]
 

@@ -2,18 +2,18 @@
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError, did_you_mean, one_line
-from pfs_core.models.from_module import from_module
+from pfs_core.models.from_module import by_module, from_module
 from pfs_core.models.from_timm import from_timm
 from pfs_core.models.from_torchvision import from_torchvision
 from pfs_core.models.spec_file import model_fields
 from pfs_core.models.zoo import MODELS, Entry
+from pfs_core.storage.local import is_there
 
 __all__ = [
     "MODELS",
@@ -47,7 +47,9 @@ def factory_of(name: str) -> Callable[..., nn.Module]:
         return LIBRARIES[source](rest)
     if colon:
         return from_module(name)
-    if Path(f"{name}.py").is_file():
+    if name.endswith(".py"):
+        raise UserError(f"model {name!r} names a file; {by_module(name, 'FUNCTION')}")
+    if is_there(f"{name}.py"):
         raise UserError(f"model {name!r} is a module of yours; name the function in it that builds it: {name}:FUNCTION")
     known = ", ".join([*MODELS, *(f"{library}:NAME" for library in LIBRARIES), "package.module:factory"])
     raise UserError(f"unknown model {name!r}{did_you_mean(name, MODELS)}; known: {known}")
@@ -96,9 +98,9 @@ def build_model(model: ModelSpec | str, **kwargs: Any) -> nn.Module:
     arguments = _arguments(model, factory)
     try:
         network = factory(**arguments)
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as e:
+    except BaseException as e:
         raise UserError(f"model {model.name}: {one_line(e)}") from e
     network = getattr(network, "_orig_mod", network)  # what torch.compile was given
     if not isinstance(network, nn.Module):

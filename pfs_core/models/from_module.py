@@ -10,6 +10,9 @@ from typing import Any
 
 from pfs_core.errors import UserError, did_you_mean, one_line
 
+LIBRARIES = ("torchvision", "timm")
+"""Prefixes of names that are no module of the user's."""
+
 
 def from_module(name: str) -> Callable[..., Any]:
     """Return the factory that ``package.module:factory`` names.
@@ -22,11 +25,8 @@ def from_module(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if not (module_name and attribute):
         raise UserError(f"model {name!r} is not understood; write for example package.module:factory")
-    if module_name.endswith(".py"):
-        meant = ".".join(Path(module_name).with_suffix("").parts)
-        raise UserError(
-            f"model {name!r} names a file; write {meant}:{attribute}, where {meant} can be imported from here"
-        )
+    if module_name.endswith(".py") or "/" in module_name:
+        raise UserError(f"model {name!r} names a file; {by_module(module_name, attribute)}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -39,13 +39,39 @@ def from_module(name: str) -> Callable[..., Any]:
             f"model {name}: module {module_name!r} cannot be imported: it ends with SystemExit; "
             'put what it does as a script below if __name__ == "__main__"'
         ) from None
-    except Exception as e:
-        raise UserError(f"model {name}: module {module_name!r} cannot be imported: {one_line(e)}") from e
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:
+        hint = did_you_mean(module_name, [*LIBRARIES, *_modules_here()]) if isinstance(e, ModuleNotFoundError) else ""
+        raise UserError(f"model {name}: module {module_name!r} cannot be imported: {one_line(e)}{hint}") from e
     sys.stderr.write(said.getvalue())
     factory = getattr(module, attribute, None)
-    if factory is None:
+    if not hasattr(module, attribute):
+        if module_name in _modules_here() and not Path(f"{module_name}.py").samefile(file := module.__file__ or "/"):
+            raise UserError(
+                f"model {name}: Python takes {file} for {module_name}; give your {module_name}.py another name"
+            )
         raise UserError(f"model {name}: {module_name} has no {attribute!r}{did_you_mean(attribute, vars(module))}")
     if not callable(factory):
         raise UserError(f"model {name}: {attribute} is of type {type(factory).__name__}; name a function or class")
     result: Callable[..., Any] = factory
     return result
+
+
+def by_module(file: str, attribute: str) -> str:
+    """Return how to name what is in a file of Python code: by its module, and where that is found.
+
+    >>> by_module("nets/small.py", "build")
+    'write nets.small:build, where nets.small can be imported from here'
+    >>> by_module("/home/me/small.py", "build")
+    'write small:build in the folder /home/me, or with that on PYTHONPATH'
+    """
+    path = Path(file).with_suffix("")
+    if path.is_absolute() or ".." in path.parts:
+        return f"write {path.name}:{attribute} in the folder {path.parent}, or with that on PYTHONPATH"
+    module = ".".join(path.parts)
+    return f"write {module}:{attribute}, where {module} can be imported from here"
+
+
+def _modules_here() -> list[str]:
+    return [path.stem for path in Path.cwd().glob("*.py")]

@@ -10,6 +10,7 @@ from pfs_core.config.request import CompressRequest
 from pfs_core.config.seed import LARGEST_SEED
 from pfs_core.config.spec import Config
 from pfs_core.errors import UserError
+from pfs_core.storage.strict import json_value
 
 PREFIX = "pfs."
 STATE = "pfs.compress"
@@ -49,8 +50,8 @@ class Request(Config):
         }
         if "model_settings" in values:
             try:
-                values["model_settings"] = json.loads(values["model_settings"])
-            except json.JSONDecodeError as e:
+                values["model_settings"] = json_value(values["model_settings"])
+            except ValueError as e:
                 raise UserError(f"{what}: tag {PREFIX}model_settings is not JSON: {e}") from None
         return cls.parse(values, f"{what}: {PREFIX}".removesuffix("."))
 

@@ -1,17 +1,17 @@
 """Requests as files; each becomes one version of a registered model."""
 
 import hashlib
-import json
 import logging
+import re
 from typing import Any
 
-import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pfs_core.errors import UserError
 from pfs_core.registry.claims import Claim
 from pfs_core.registry.request import REQUESTED, STATE, Request
 from pfs_core.storage import open_storage
+from pfs_core.storage.strict import json_value, yaml_value
 
 logger = logging.getLogger(__package__)
 
@@ -22,8 +22,15 @@ FILES = r"\.(json|ya?ml)$"
 class RequestFile(Request):
     """A request together with the name of its registered model."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    name: str = Field(min_length=1)
     """The name of the registered model."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError("must be of letters, digits, '_', '.' and '-'")
+        return name
 
 
 class ModelTags:
@@ -96,8 +103,6 @@ def _register(request: RequestFile, sha256: str, place: str, run: str) -> None:
 
 def _parsed(data: bytes, place: str) -> Any:
     try:
-        return json.loads(data) if place.endswith(".json") else yaml.safe_load(data)
-    except (ValueError, yaml.YAMLError) as e:
-        raise UserError(
-            f"{place} is not {'JSON' if place.endswith('.json') else 'YAML'}: {e}".splitlines()[0]
-        ) from None
+        return json_value(data) if place.endswith(".json") else yaml_value(data)
+    except ValueError as e:
+        raise UserError(f"{place} is not {'JSON' if place.endswith('.json') else 'YAML'}: {e}") from None

@@ -5,10 +5,14 @@ from pfs_core.config.request import CompressRequest
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data.open import check_dataset
 from pfs_core.errors import UserError, did_you_mean
+from pfs_core.expected import shown
 from pfs_core.methods.registry import METHODS, Method, method_config
 from pfs_core.models import build_model
 from pfs_core.steps.foreseen import check_foreseen
 from pfs_core.structure import FILES
+
+LONGEST_NAME = 256
+"""The most characters of a name in MLflow's model registry, as its database has them."""
 
 
 def check(request: CompressRequest) -> None:
@@ -40,10 +44,7 @@ def check_settings(request: CompressRequest) -> None:
             f"choose {training}, or leave it out"
         )
     _check_budgets(request, method)
-    if any(sign in request.registered_model for sign in "/:"):
-        raise UserError(
-            f"the model registry takes no name with / or : in it ({request.registered_model!r}); choose another"
-        )
+    _check_registered_name(request.registered_model)
     _check_networks(request.networks, inherits)
 
 
@@ -62,9 +63,22 @@ def _check_budgets(request: CompressRequest, method: Method) -> None:
             )
 
 
+def _check_registered_name(name: str) -> None:
+    """Check a name for MLflow's model registry; an empty one is made of the model's."""
+    if any(sign in name for sign in "/:"):
+        raise UserError(f"the model registry takes no name with / or : in it ({name!r}); choose another")
+    if name and (name.strip(" .") == "" or len(name) > LONGEST_NAME or not name.isprintable()):
+        raise UserError(
+            f"the model registry takes names of 1 to {LONGEST_NAME} characters that can be seen ({shown(name)}); "
+            "choose another"
+        )
+
+
 def _check_networks(networks: list[str], inherits: bool) -> None:
     """Check the names of the networks to train; ``inherits`` says that the pruned one is fine-tuned."""
-    for network in networks:
+    for i, network in enumerate(networks):
+        if network in networks[:i]:
+            raise UserError(f"network {network!r} is given twice; give each once")
         if network not in FILES:
             hint = did_you_mean(network, FILES)
             raise UserError(f"unknown network {network!r} to train{hint}; known: {', '.join(FILES)}")

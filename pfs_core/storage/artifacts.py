@@ -12,6 +12,8 @@ from typing import Any
 
 from pfs_core.errors import AccessDeniedError, InvalidError, NotFoundError, file_error
 from pfs_core.storage.digests import file_digest
+from pfs_core.storage.local import is_there
+from pfs_core.storage.strict import json_value, yaml_value
 from pfs_core.storage.whole_file import whole_file
 
 COMPLETE = "complete.json"
@@ -33,8 +35,8 @@ def publish(out: str | Path, kind: str) -> Iterator[Path]:
     Raises:
         UserError: as :func:`check_out`.
     """
-    out = Path(out).resolve()
     check_out(out, kind)
+    out = Path(out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
     try:
@@ -64,11 +66,11 @@ def check_out(out: str | Path, kind: str) -> None:
         InvalidError: there is something else at ``out``.
         AccessDeniedError: nothing can be written there.
     """
+    check_parents(Path(out))
     out = Path(out).resolve()
-    check_parents(out)
     if out.is_dir():
         found = {str(path.relative_to(out)) for path in _files(out)}
-        earlier = {COMPLETE, *read_json(out / COMPLETE)} if COMPLETE in found else set()
+        earlier = {COMPLETE, *_digests(out)} if COMPLETE in found else set()
         if found and (found != earlier or f"{kind}.json" not in found):
             raise InvalidError(f"{out} holds other files than an earlier {kind} result; name a new or empty folder")
     elif out.exists():
@@ -76,14 +78,27 @@ def check_out(out: str | Path, kind: str) -> None:
 
 
 def check_parents(out: Path) -> None:
-    """Raise InvalidError or AccessDeniedError unless the folders above ``out`` exist or can be made."""
+    """Raise InvalidError or AccessDeniedError unless the folders above ``out`` exist or can be made.
+
+    An address is no folder, also where a path has made ``s3:/`` of its ``s3://``.
+    """
+    if out.parts and out.parts[0].endswith(":"):
+        raise InvalidError(f"{out} is an address; name a folder of this machine")
     for parent in out.absolute().parents:
-        if parent.exists():
+        if is_there(parent):
             if not parent.is_dir():
                 raise InvalidError(f"{out} cannot be made: {parent} is a file, not a folder")
             if not os.access(parent, os.W_OK):
                 raise AccessDeniedError(f"{out} cannot be made: {parent} is not writable")
             return
+
+
+def _digests(folder: Path) -> dict[str, Any]:
+    """Return what a published folder says of its files; InvalidError if that is damaged."""
+    digests = read_json(folder / COMPLETE)
+    if not isinstance(digests, dict):
+        raise InvalidError(f"{folder / COMPLETE} is damaged: it must be an object with the files' digests")
+    return digests
 
 
 def _files(folder: Path) -> list[Path]:
@@ -106,7 +121,7 @@ def require_result(folder: str | Path, kind: str, made_by: str) -> Path:
         raise NotFoundError(f"{folder} is not a folder; expected the output of `{made_by}`")
     if not (folder / COMPLETE).is_file() or not (folder / f"{kind}.json").is_file():
         raise NotFoundError(f"{folder} is not a complete {kind} folder; make one with `{made_by}`")
-    for name in read_json(folder / COMPLETE):
+    for name in _digests(folder):
         if not (folder / name).is_file():
             raise NotFoundError(f"{folder} has lost its {name}; make it again with `{made_by}`")
     return folder
@@ -131,14 +146,14 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_value(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise InvalidError(f"{path} is a folder; expected a JSON file") from None
     except OSError as e:
         raise file_error(e, f"{path} cannot be read: {e.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+    except ValueError as e:
         raise InvalidError(f"{path} is not JSON: {e}") from None
 
 
@@ -150,15 +165,13 @@ def read_yaml(path: str | Path) -> Any:
         AccessDeniedError: it may not be read.
         InvalidError: it is not YAML.
     """
-    import yaml
-
     path = Path(path)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml_value(path.read_bytes())
     except OSError as e:
         raise file_error(e, f"{path} cannot be read: {e.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as e:
-        raise InvalidError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
+    except ValueError as e:
+        raise InvalidError(f"{path} is not YAML: {e}") from None
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -12,6 +12,14 @@ from pfs_core.storage.whole_file import whole_file
 _BLOCK = 4 * 2**20
 
 
+def is_there(path: str | Path) -> bool:
+    """Return whether there is something at a path, which may be a text that no file can be called."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long, in a circle of links, or with a zero in it
+        return False
+
+
 class LocalStorage:
     """Files below a folder. Links are followed, but not in circles."""
 

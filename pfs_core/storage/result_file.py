@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from pfs_core.errors import InvalidError
+from pfs_core.expected import wrong_value
 from pfs_core.storage.artifacts import read_json, write_json
 
 
@@ -54,9 +55,8 @@ class ResultFile(Result):
         try:
             return cls.model_validate(values)
         except ValidationError as e:
-            first = e.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise InvalidError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+            place, wrong = wrong_value(cls, e.errors()[0])
+            raise InvalidError(f"{path}: {'.'.join(place)}: {wrong}") from None
 
     def save(self, path: str | Path) -> None:
         """Write the file."""

@@ -262,4 +262,4 @@ def equal_gates(graph: ChannelGraph, expanded: Mapping[str, int]) -> dict[str, T
 
 def _round_up(fraction: float) -> float:
     """Return ``fraction`` with four decimals, rounded up so that a user who asks for it gets a structure."""
-    return int(fraction * 10_000 + 1) / 10_000
+    return min(int(fraction * 10_000 + 1) / 10_000, 1.0)

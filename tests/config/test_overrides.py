@@ -47,9 +47,15 @@ def test_whole_numbers_are_integers_wherever_they_stand():
         ("3", 3), ("1e-3", 1e-3), (".5", 0.5), ("5.", 5.0), ("-.5", -0.5), ("true", True), ("True", True),
         ("False", False), ("null", None), ("None", None), ("[8, 16]", [8, 16]), ("[True, None]", [True, None]),
         ('{"a": 1}', {"a": 1}), ('"3"', "3"), ("cosine", "cosine"), ("a=b", "a=b"), ("", ""), ("__import__('os')",) * 2,
-        ("(1, 2)", "(1, 2)"), ("'quoted'", "'quoted'"), ("1 if True else 2",) * 2,
+        ("NaN", "NaN"), ("(1, 2)", "(1, 2)"), ("'quoted'", "'quoted'"), ("1 if True else 2",) * 2,
     ],
 )  # fmt: skip
 def test_a_value_is_json_or_what_python_writes_for_the_same(text, value):
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '[{"a": {"b": 1, "b": 1}}]', "[NaN]", '{"a": Infinity}'])
+def test_a_value_that_says_two_things_is_refused(text):
+    with pytest.raises(UserError, match=r"is not JSON: ('[ab]' is there twice|\w+ is no number)"):
+        parse_settings([f"model.x={text}"], ("model",))

@@ -76,18 +76,18 @@ def test_every_list_of_recipes_has_it(name):
     [
         ({"warmup_epochs": 3}, "retrain.warmup_epochs: must be less than the 3 epochs before the rate falls (got 3)"),
         ({"warmup_epochs": 2, "milestones": [0.5]}, "retrain.warmup_epochs: must be less than the 1.5 epochs before"),
-        ({"warmup_epochs": -1}, "retrain.warmup_epochs: Input should be greater than or equal to 0 (got -1)"),
-        ({"label_smoothing": 1}, "retrain.label_smoothing: Input should be less than 1 (got 1)"),
+        ({"warmup_epochs": -1}, "retrain.warmup_epochs: must be a number from 0 (got -1)"),
+        ({"label_smoothing": 1}, "retrain.label_smoothing: must be a number in [0, 1) (got 1)"),
         ({"ema": 1}, "retrain.ema: must be None or a number in (0, 1) (got 1)"),
         ({"clip_norm": 0}, "retrain.clip_norm: must be None or a number above 0 (got 0)"),
-        ({"accumulate": 0}, "retrain.accumulate: Input should be greater than or equal to 1 (got 0)"),
+        ({"accumulate": 0}, "retrain.accumulate: must be a whole number from 1 (got 0)"),
         (
             {"accumulate": 65},
             "retrain.accumulate: must leave at least 2 of batch_size's images to a micro-batch (got 65)",
         ),
-        ({"validate_every": 0}, "retrain.validate_every: Input should be greater than or equal to 1 (got 0)"),
+        ({"validate_every": 0}, "retrain.validate_every: must be a whole number from 1 (got 0)"),
         ({"keep": "best"}, "retrain.keep: best needs a validation: set train_on_validation=false (got 'best')"),
-        ({"keep": "first"}, "retrain.keep: Input should be 'last' or 'best' (got 'first')"),
+        ({"keep": "first"}, "retrain.keep: must be last or best (got 'first')"),
     ],
 )
 def test_a_wrong_setting_of_the_retraining_is_one_line(changes, line):

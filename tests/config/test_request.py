@@ -98,8 +98,15 @@ def test_a_request_for_several_budgets_has_no_arguments_for_compress():
     [
         ({}, "is not the run.json of a run"),
         ([], "is not the run.json of a run"),
-        ({"arguments": {"dataset": "digits", "budget": "macs=0.5"}}, r"run\.json\.model: Field required"),
+        ({"arguments": {"dataset": "digits", "budget": "macs=0.5"}}, r"run\.json\.model: is missing"),
         ({"arguments": {**ASKED.arguments(), "seed": -1}}, r"run\.json\.seed: .*\(got -1\)"),
+        ({"arguments": {**ASKED.arguments(), "seed": True}}, r"run\.json\.seed: must be a whole number .*\(got True\)"),
+        ({"arguments": {**ASKED.arguments(), "budget": 3}}, r"run\.json\.budgets\.0: must be a text \(got 3\)"),
+        ({"arguments": {**ASKED.arguments(), "model": ""}}, r"run\.json\.model: must be a text that is not empty"),
+        (
+            {"arguments": {**ASKED.arguments(), "networks": "dense"}},
+            r"networks: must be a list of texts",
+        ),
         ({"arguments": {**ASKED.arguments(), "sed": 1}}, r"run\.json\.sed is not a setting"),
     ],
 )

@@ -106,7 +106,7 @@ def test_an_unknown_key_lists_the_known_ones():
 
 def test_an_unknown_key_further_in_lists_those_known_there():
     message = refused(Settings.parse, {"inner": {"width": 1}}, "retrain")
-    assert message == "retrain.inner.width is not a setting; known: depth"
+    assert message == "retrain.inner.width is not a setting (did you mean depth?); known: depth"
 
 
 def test_a_wrong_value_is_shown():
@@ -137,12 +137,16 @@ def test_a_configuration_cannot_be_changed_but_updated():
 @pytest.mark.parametrize(
     ("config", "values", "message"),
     [
-        (ModelSpec, {}, "x.name: Field required"),
+        (ModelSpec, {}, "x.name: is missing"),
         (ModelSpec, {"name": "a", "num_classes": 1}, "x.num_classes: "),
         (ModelSpec, {"name": "a", "input_shape": [3, 32]}, "x.input_shape"),
         (ModelSpec, {"name": "a", "input_shape": [3, 32, 0]}, "x.input_shape: must be three positive numbers"),
         (ModelSpec, {"name": "a", "expand": 0.5}, "x.expand: "),
-        (ModelSpec, {"name": "a", "classes": 10}, "x.classes is not a setting; known: name, num_classes"),
+        (
+            ModelSpec,
+            {"name": "a", "classes": 10},
+            "x.classes is not a setting (did you mean num_classes?); known: name, ",
+        ),
         (PfsConfig, {"epochs": 0}, "x.epochs: "),
         (PfsConfig, {"batch_size": 1}, "x.batch_size: "),
         (PfsConfig, {"policy": "outer"}, "x.policy: "),
@@ -167,6 +171,51 @@ def test_a_configuration_cannot_be_changed_but_updated():
 )
 def test_wrong_settings_are_refused(config, values, message):
     assert re.match(re.escape(message), refused(config.parse, values, "x"))
+
+
+PYDANTICS = re.compile("Input should|a valid |Field required|Value error|after validation")
+
+
+def every_field(config):
+    """The fields of all settings below ``config``, but for those that take anything and those of the tests."""
+    for kind in config.__subclasses__():
+        if not kind.__module__.startswith("tests."):
+            yield from ((kind, name, field.annotation) for name, field in kind.model_fields.items())
+        yield from every_field(kind)
+
+
+@pytest.mark.parametrize(
+    "value", [object(), [object()], {"a": object()}, None, "?", -1, 0.5, [], float("inf")], ids=str
+)
+def test_no_refusal_is_in_the_words_of_pydantic(value):
+    fields = list(every_field(Config))
+    assert (RetrainConfig, "epochs", int) in fields
+    for kind, name, _ in fields:
+        others = {other: "1" for other, field in kind.model_fields.items() if field.is_required()}
+        try:
+            kind.parse({**others, kind.model_fields[name].alias or name: value}, "x")
+        except UserError as e:
+            assert not PYDANTICS.search(str(e)), (kind, name)
+            assert "\n" not in str(e)
+
+
+@pytest.mark.parametrize("value", [True, [False]])
+def test_true_and_false_are_no_numbers(value):
+    numbers = [(kind, name) for kind, name, annotation in every_field(Config) if annotation in (int, float)]
+    assert {(RetrainConfig, "epochs"), (RetrainConfig, "lr"), (PfsConfig, "draws")} <= set(numbers)
+    for kind, name in numbers:
+        others = {other: "1" for other, field in kind.model_fields.items() if field.is_required()}
+        said = refused(kind.parse, {**others, name: value}, "x")
+        assert said.startswith("x.")
+    assert "a list of whole numbers from 0" in refused(LatencyConfig.parse, {"threads": None}, "x")
+    assert refused(LatencyConfig.parse, {"threads": value}, "x").startswith(
+        "x.threads: must be a list of whole numbers"
+    )
+    assert RetrainConfig.parse({"epochs": 1, "nesterov": True}, "x").nesterov
+
+
+def test_a_long_value_is_not_shown_as_a_whole():
+    assert len(refused(Settings.parse, {"epochs": "9" * 10_000 + "x"}, "retrain")) < 400
 
 
 def of_several_kinds(config):

@@ -134,7 +134,7 @@ def test_a_split_of_rectangles(tmp_path, resize):
             {"resize": "squash", "image_size": 32, "crop_scale": [0.5, 1]},
             "split.crop_scale: scales crops, and split.resize=squash makes none; leave one of the two out",
         ),
-        ({"resize": "pad", "image_size": 32}, "split.resize: Input should be 'crop' or 'squash'"),
+        ({"resize": "pad", "image_size": 32}, "split.resize: must be crop or squash"),
     ],
 )
 def test_what_does_not_go_together_is_refused(settings, line):

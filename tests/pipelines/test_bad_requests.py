@@ -1,5 +1,7 @@
 """A request that cannot be carried out is refused in one line before the split, whoever would have found out later."""
 
+import sys
+
 import pytest
 from pfs_pipelines.cli import main
 
@@ -34,10 +36,54 @@ def two_outputs(num_classes=10):
 
     return Two()
 
-number = 3
+class NoForward(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3)
+
+number, nothing = 3, None
 """
 
+ENDS = {
+    "own_error": "class Own(BaseException): pass\n\nraise Own('mine')\n",
+    "late": "class Own(BaseException): pass\n\ndef build(num_classes):\n    raise Own('mine')\n",
+    "json": "def build(num_classes): pass\n",
+}
+
 BAD = {
+    "budget: in capitals": (["--budget", "MACS=0.5"], "metric: must be macs, params or latency (got 'MACS')"),
+    "budget: nothing": (["--budget", "macs=0"], "must be a fraction in (0, 1] or a count such as 20M (got 0.0)"),
+    "budget: infinite": (["--budget", "macs=1e400"], "budget 'macs=1e400' is not understood"),
+    "budget: a latency above the dense one's": (["--budget", "latency=2"], "such as latency=0.6 (got 2.0)"),
+    "model: empty": (["--model", ""], "request.model: must be a text that is not empty"),
+    "model: in capitals": (["--model", "RESNET20"], "did you mean resnet20?"),
+    "model: a longer name than files have": (["--model", "a" * 300], "unknown model"),
+    "model: a library misspelt": (["--model", "torchvison:resnet18"], "did you mean torchvision?"),
+    "model: a file alone": (["--model", "own_nets.py"], "write own_nets:FUNCTION"),
+    "model: a file elsewhere": (["--model", "/a/b/nets.py:build"], "write nets:build in the folder /a/b"),
+    "model: a path": (["--model", "a/nets:build"], "write a.nets:build"),
+    "model: none": (["--model", "own_nets:nothing"], "nothing is of type NoneType"),
+    "model: a module that ends by an error of its own": (["--model", "own_error:build"], "Own: mine"),
+    "model: a factory that ends by an error of its own": (["--model", "late:build"], "Own: mine"),
+    "model: a module of Python's name": (["--model", "json:build"], "give your json.py another name"),
+    "model: no forward": (["--model", "own_nets:NoForward"], 'is missing the required "forward" function\n'),
+    "dataset: empty": (["--dataset", ""], "request.dataset: must be a text that is not empty"),
+    "dataset: a longer name than files have": (["--dataset", "a" * 300], "does not exist"),
+    "dataset: in capitals": (["--dataset", "Digits"], "did you mean digits?"),
+    "dataset: a library misspelt": (["--dataset", "torchvison:CIFAR10"], "did you mean torchvision:CIFAR10?"),
+    "setting: nearly right": (["--set", "search.epoch=3"], "did you mean epochs?"),
+    "setting: true for a number": (["--set", "retrain.epochs=True"], "must be a whole number from 1 (got True)"),
+    "setting: a list for a number": (["--set", "retrain.lr=[1]"], "retrain.lr: must be a number above 0 (got [1])"),
+    "setting: NaN": (["--set", "retrain.lr=NaN"], "retrain.lr: must be a number above 0 (got 'NaN')"),
+    "setting: an object with a name twice": (["--set", 'model.x={"a": 1, "a": 2}'], "'a' is there twice"),
+    "method: None": (["--set", "search.method=None"], "search.method: None is not known"),
+    "method: a list": (["--set", "search.method=[1]"], "search.method: [1] is not known"),
+    "method: in capitals": (["--method", "AMC"], "did you mean amc?"),
+    "registered name: blank": (["--register", " "], "names of 1 to 256 characters"),
+    "registered name: long": (["--register", "a" * 257], "names of 1 to 256 characters"),
+    "budget against a floor of everything": (["--set", "extract.floor=1"], "ask for macs=1.0 or more"),
+    "again: no folder of a run": (["--again", "empty"], "is no folder of a run"),
+    "again: its run.json": (["--again", "empty/run.json"], "is no folder of a run"),
     "budget: no number": (["--budget", "macs=half"], "budget 'macs=half' is not understood"),
     "budget: another metric": (["--budget", "flops=0.5"], "macs"),
     "budget: over the dense network": (["--budget", "macs=9G"], "is over the dense network's"),
@@ -108,7 +154,9 @@ BAD = {
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with networks of a user's own and an empty dataset; requests are checked in this process."""
-    for name, source in {"ending": ENDING, "script": SCRIPT, "own_nets": NETS}.items():
+    for name in ("own_nets", "late"):  # of the test before, in another folder
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name, source in {"ending": ENDING, "script": SCRIPT, "own_nets": NETS, **ENDS}.items():
         (tmp_path / f"{name}.py").write_text(source)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,7 @@
 """Wrong input gets one clear line, exit code 2, and leaves nothing behind."""
 
 import json
+import shutil
 import socket
 
 import pytest
@@ -158,7 +159,7 @@ def test_out_with_other_peoples_files_is_refused_and_kept(capsys, tmp_path):
 def test_unknown_settings_are_refused(capsys, digits, tmp_path):
     search = ("search", "--split", digits, tmp_path / "out", "--set")
     line = refused(capsys, *search, "search.epoch=1")
-    assert "search.epoch is not a setting; known: " in line
+    assert "search.epoch is not a setting (did you mean epochs?); known: " in line
     assert " epochs," in line
     assert "search.epochs" in refused(capsys, *search, "search.epochs=0")
     assert "serch.epochs=1" in refused(capsys, *search, "serch.epochs=1")
@@ -179,3 +180,27 @@ def test_step_without_the_step_before_is_refused(capsys, structures, tmp_path):
     assert "pfs run" in refused(capsys, "ui", "--out", tmp_path)
     assert "is not a folder" in refused(capsys, "report", tmp_path / "none", tmp_path / "out")
     assert Structure.load(structures / "structure.json").network == "pruned"
+
+
+def test_an_address_for_a_folder_is_refused_and_nothing_is_made(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (("split", "digits", "s3://bucket/x"), ("run", "--out", "s3://bucket/x")):
+        assert "s3:/bucket/x is an address; name a folder" in refused(capsys, *command).replace("/run is", " is")
+    assert "cannot be made: File name too long" in refused(capsys, "run", "--out", "a" * 300)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", "3", "["])
+def test_a_damaged_list_of_digests_is_refused(capsys, digits, structures, tmp_path, content):
+    shutil.copytree(digits, tmp_path / "split")
+    (tmp_path / "split" / "complete.json").write_text(content)
+    line = refused(capsys, "search", "--split", tmp_path / "split", tmp_path / "out")
+    assert "complete.json is" in line
+
+
+def test_a_page_that_is_a_folder_is_refused(capsys, tmp_path):
+    assert "is a folder; name the file" in refused(capsys, "data", "check", "digits", "--html", tmp_path)
+
+
+def test_folders_that_are_no_runs_are_refused_in_one_line(capsys, tmp_path):
+    assert "none of the folders is a finished run" in refused(capsys, "compare", tmp_path / "a", tmp_path / "b")

@@ -201,6 +201,50 @@ def test_at_every_moment_of_a_run_its_steps_can_be_told(name, data):
         assert step.title
 
 
+def changed(task, **fields):
+    """The nodes of a run that succeeded, but for some fields of the pod of a task; those that are None are left out."""
+    nodes = recording("succeeded")["status"]["nodes"]
+    path = next(node for node in nodes.values() if node["displayName"] == f"{task}(0)")
+    pod = next(node for node in nodes.values() if node.get("boundaryID") == path["id"] and node["type"] == "Pod")
+    given = {name: value for name, value in {**pod, **fields}.items() if value is not None}
+    return {"nodes": {**nodes, pod["id"]: given}}
+
+
+@pytest.mark.parametrize("name", ["id", "displayName", "type", "phase", "message", "startedAt", "finishedAt"])
+@pytest.mark.parametrize("null", [False, True])
+def test_a_node_may_lack_any_field(spec, name, null):
+    status = changed("search-gates", **{name: None})
+    if null:
+        for node in status["nodes"].values():
+            node.setdefault(name, None)
+    whole = {step.title: step.state for step in steps(changed("search-gates"), spec, {})}
+    found = {step.title: step.state for step in steps(status, spec, {})}
+    assert {**whole, **found, "Search gates": ""} == {**whole, "Search gates": ""}
+    if name == "phase":  # Argo has just added the node
+        assert found["Search gates"] == "waiting"
+
+
+@pytest.mark.parametrize("name", WITH_NODES)
+def test_the_order_of_the_nodes_says_nothing(name, spec):
+    nodes = recording(name)["status"]["nodes"]
+    backwards = dict(reversed(nodes.items()))
+    assert steps({"nodes": backwards}, spec, {}) == steps({"nodes": nodes}, spec, {})
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Error", "Pending"])
+def test_a_message_of_several_lines_is_one_line(api, spec, phase):
+    status = changed("search-gates", phase=phase, message="main: Error (exit code 1)\n  of the pod\n")
+    (step,) = (step for step in steps(status, spec, {}) if step.title == "Search gates")
+    line = following.described(Client(), "run", step)
+    assert line.endswith(": main: Error (exit code 1) of the pod")
+
+
+def test_a_run_without_a_state_has_not_begun(capsys, api, replayed):
+    key = replayed("succeeded", state=None, finished_at=None)
+    assert main(["status", key]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "run: PENDING"
+
+
 def waiting(content, name, message):
     """The workflow at the moment at which a step's pod waits for a reason."""
     nodes = content["status"]["nodes"]
@@ -239,7 +283,11 @@ def test_a_pod_that_waits_says_why_after_a_while_and_what_helps(api, replayed, s
         ("ErrImagePull: manifest unknown", "PFS_IMAGE"),
         ('CreateContainerConfigError: configmap "pfs" not found', "config_map"),
         ('persistentvolumeclaim "pfs-data" not found', "--data-volume"),
+        ("container image is not present with pull policy of Never", "PFS_IMAGE"),
+        ('pods "x" is forbidden: exceeded quota: team, requested: cpu=2', "quota is used up"),
         ("OOMKilled (exit code 137)", "gpu_memory"),
+        ("Pod was evicted: The node was low on resource: memory. Threshold quantity: 100Mi", "gpu_memory"),
+        ("The node was low on resource: ephemeral-storage.", "disk is full"),
         ("env[2].valueFrom: Invalid value: may not be specified when value is not empty", "compile it anew"),
         ("something else", ""),
     ],

@@ -61,8 +61,8 @@ def test_over_a_bucket(bucket, store, name, registry):
     ("text", "says"),
     [
         ("{", "one.json is not JSON"),
-        ("[]", "one.json: Input should be"),
-        ('{"name": "n", "model": "resnet20"}', "one.json.dataset: Field required"),
+        ("[]", "one.json: must be an object"),
+        ('{"name": "n", "model": "resnet20"}', "one.json.dataset: is missing"),
         ('{"name": "n/1", "model": "resnet20", "dataset": "digits"}', "one.json.name"),
         ('{"name": "n", "model": "resnet20", "dataset": "digits", "size": 1}', "one.json.size is not a setting"),
     ],

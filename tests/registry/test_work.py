@@ -102,8 +102,8 @@ def test_two_runs_at_once_share_the_work(ask, server):
     ("wrong", "says"),
     [
         ({"model": "resnet21"}, "did you mean resnet20?"),
-        ({"model": None}, "pfs.model: Field required"),
-        ({"dataset": None}, "pfs.dataset: Field required"),
+        ({"model": None}, "pfs.model: is missing"),
+        ({"dataset": None}, "pfs.dataset: is missing"),
         ({"dataset": "cifra10"}, "use digits, or a folder"),
         ({"budget": "macs=2"}, "must be a fraction"),
         ({"model_settings": "{width: 4}"}, "model_settings is not JSON"),

@@ -272,10 +272,14 @@ def test_another_schema_is_refused_with_what_to_do(kind, values, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
-        (SplitInfo, without(SPLIT, "mean"), "file.json: mean: Field required"),
-        (SplitInfo, {**SPLIT, "rows": {"train": "many"}}, "file.json: rows.train: Input should be a valid integer"),
+        (SplitInfo, without(SPLIT, "mean"), "file.json: mean: is missing"),
+        (SplitInfo, {**SPLIT, "rows": {"train": "many"}}, "file.json: rows.train: must be a whole number"),
         (SearchInfo, {**SEARCH, "method": "magic"}, "file.json: recipe: of an unknown method; known: pfs, uniform"),
-        (LatencyResult, {**LATENCY, "measurements": []}, "file.json: measurements: List should have at least 1 item"),
+        (
+            LatencyResult,
+            {**LATENCY, "measurements": []},
+            "file.json: measurements: must be a list of objects, at",
+        ),
         (LatencyResult, [], "file.json has schema None; expected 'pfs.latency/2'"),
     ],
 )
