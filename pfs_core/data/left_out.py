@@ -15,11 +15,15 @@ _FORMATS = (  # noqa: SIM905
     "xpm dds sgi apng"
 ).split()
 _DATA = ("npy", "npz", "mat", "nii", "raw", "rgb", "pdf", "eps", "ai", "xcf", "ico", "icns")
+_IMAGES = "jpg jpeg jpe jfif png bmp webp pbm pgm pnm ppm tif tiff gif avif".split()  # noqa: SIM905
 UNREAD = rf"(?i)\.({'|'.join(_FORMATS)})$"
 """Pattern of the paths of images that are not read."""
 _REASONS = {
     **{f".{suffix}": _UNREAD for suffix in (*_FORMATS, *_DATA)},
     **{f".{suffix}": "archives are not read; unpack them" for suffix in ("zip", "gz", "tgz", "bz2", "xz", "zst", "7z")},
+    **{f".{suffix}": "Parquet files are read as .parquet; rename them" for suffix in ("pq", "parq", "pqt")},
+    **{f".{suffix}": "lists are read as .csv, .tsv or .parquet" for suffix in ("jsonl", "xlsx", "xls", "ods")},
+    **{f".{suffix}": "not read beside the others" for suffix in (*_IMAGES, "parquet", "arrow", "feather", "ipc")},
     ".tar": "tar files are read where no images are beside them",
     **{f".{suffix}": "videos are not read" for suffix in ("mp4", "avi", "mov", "mkv", "webm")},
 }

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from pfs_core.config.stages import SplitConfig
+from pfs_core.data.classes import differing_in_capitals
 from pfs_core.data.dataset import Source, fingerprint
 from pfs_core.data.formats.arrow import ARROW, open_arrow
 from pfs_core.data.formats.cifar import load_cifar
@@ -34,7 +35,7 @@ def open_source(uri: str, config: SplitConfig = SplitConfig()) -> Source:
         UserError: there is no such dataset, its format is not known, or it is broken.
     """
     source = _opened(uri, config)
-    return replace(source, notes=(*source.notes, *_classes_without_images(source)))
+    return replace(source, notes=(*source.notes, *_classes_without_images(source), *_capitals(source)))
 
 
 def _opened(uri: str, config: SplitConfig) -> Source:
@@ -86,6 +87,13 @@ def _classes_without_images(source: Source) -> list[str]:
         return []
     more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
     return [f"{len(missing)} of {len(counts)} classes have no training images: {', '.join(missing[:8])}{more}"]
+
+
+def _capitals(source: Source) -> list[str]:
+    """Say which classes are named alike but for capitals."""
+    pairs = differing_in_capitals(source.class_names)
+    more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+    return [f"{one} and {other}{more} are different classes" for one, other in pairs[:1]]
 
 
 def check_dataset(uri: str) -> None:

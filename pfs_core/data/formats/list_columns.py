@@ -11,12 +11,10 @@ import pyarrow.compute as pc
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.formats.list_paths import ImageNames, Named
 from pfs_core.data.formats.list_tables import ListTable
-from pfs_core.data.parts import part_named, parts_in, words_in
+from pfs_core.data.parts import MUST_BE_PARTS, PART_COLUMNS, is_flag, part_named, parts_in
 from pfs_core.errors import UserError
 
 _LABELS = ("label", "labels", "class", "class_name", "classname", "class_id", "category", "target", "species", "breed")
-_PARTS = ("split", "set", "subset", "part", "partition", "data set", "data_set", "dataset")
-_MUST_BE_PARTS = ("split", "partition")
 
 
 class Listed(NamedTuple):
@@ -119,19 +117,19 @@ def _most_said(place: str, found: dict[str, Named]) -> tuple[str, Named]:
 def _part_column(place: str, columns: dict[str, pa.Array]) -> str | None:
     """Return the column that says parts, if there is one."""
     for name, texts in columns.items():
-        if name.lower() not in _PARTS or not len(texts):
+        if name.lower() not in PART_COLUMNS or not len(texts):
             continue
         is_part = [bool(part_named(text)) for text in texts.to_pylist()]
         if all(is_part):
             return name
-        if any(is_part) or name.lower() in _MUST_BE_PARTS:
+        if any(is_part) or name.lower() in MUST_BE_PARTS:
             row = is_part.index(False)
             raise UserError(
                 f"{place}, row {row}: {name!r} is {texts[row].as_py()!r}, which is no part; "
                 "write train, validation or test, and take out rows of no part"
             )
     for name in columns:
-        if "is" in words_in(name) and parts_in(name):
+        if is_flag(name):
             raise UserError(
                 f"{place}: column {name!r} seems to say parts; write a column split with train, validation and test"
             )
