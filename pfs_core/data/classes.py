@@ -1,5 +1,6 @@
 """One list of classes from the lists of several files: matched by name where files name their classes."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -60,6 +61,21 @@ def merge_labels(files: Sequence[Labels]) -> Merged:
     if all(file.names == first.names for file in named):
         return Merged(np.concatenate([file.codes for file in files]), first.names, ())
     return _by_name(files, first)
+
+
+def label_fault(text: str) -> str:
+    """Say why a text is no label; empty if it may be one.
+
+    >>> label_fault("cat"), label_fault(" "), label_fault("0.5")
+    ('', 'is missing', 'is 0.5, which is no whole number and no name of a class')
+    """
+    if not text.strip() or text.lower() == "nan":
+        return "is missing"
+    if re.fullmatch(r"-?\d*\.\d+(e[+-]?\d+)?", text.lower()):
+        return f"is {text}, which is no whole number and no name of a class"
+    if text[0] in "{[":
+        return f"is {text[:40]!r}, which is no name of a class; write the number or the name alone"
+    return "is no text" if re.search(r"[\x00-\x1f]", text) else ""
 
 
 def check_told_apart(uri: str, names: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 TURNED, TRANSPARENT, DEEP, ANIMATED = "turned", "transparent", "deep", "animated"
@@ -25,7 +26,7 @@ REMARKS = {
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "PPM", "TIFF", "AVIF", "JPEG2000")
 _MOVING = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")
 _DEEP = re.compile(r"(?<!BGR);16")  # BGR;16 is 16 bits of all channels together
-_ORIENTATION = 0x0112
+_ORIENTATION, _PHOTOMETRIC = 0x0112, 0x0106
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -68,6 +69,8 @@ class Picture:
             self._image = image = Image.open(io.BytesIO(data), formats=_FORMATS)
             if image.format in _MOVING and getattr(image, "is_animated", False):
                 self.remarks.add(ANIMATED)
+            # Pillow turns levels that count from white around only where they have 8 bits or fewer.
+            self._from_white = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
             self._levels = 4095 if ";12" in str(image.tile) else 65535
             if _DEEP.search(str(image.tile)) or image.mode.startswith("I;16"):
                 self.remarks.add(DEEP)
@@ -117,6 +120,8 @@ class Picture:
     def _in_8_bits(self, image: Image.Image) -> Image.Image:
         """Scale the levels of a grey image to 0-255."""
         levels = np.asarray(image).astype(np.int64)
+        if self._from_white:
+            levels = self._levels - levels
         grey = Image.fromarray(((levels * 255 + self._levels // 2) // self._levels).clip(0, 255).astype(np.uint8))
         if isinstance(clear := image.info.get("transparency"), int):
             alpha = Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8))

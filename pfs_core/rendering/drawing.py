@@ -1,6 +1,7 @@
 """The style of pages and figures, and the rendering of both."""
 
 import io
+import warnings
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -35,7 +36,9 @@ STYLE: Any = {
 def svg_text(figure: Figure) -> str:
     """Return a figure as an ``<svg>`` element; the same figure gives the same text."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text, and browsers have more fonts
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
 
 

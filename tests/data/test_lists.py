@@ -163,7 +163,11 @@ REFUSED |= {
         "row 1: the label is missing",
     ),
     "no label as -1": ("id,label", [(n, i % 3 - 1) for i, n in enumerate(NAMES)], "row 0: label -1 is out of range"),
-    "fractions": ("id,label", [(n, f"{i % 2}.0") for i, n in enumerate(NAMES)], "row 0: label 0.0 is no whole number"),
+    "fractions": (
+        "id,label",
+        [(n, f"{i % 2}.0") for i, n in enumerate(NAMES)],
+        "row 0: the label is 0.0, which is no whole number",
+    ),
     "several labels": (
         "id,label",
         [(n, ["a", "b", "a|b"][i % 3]) for i, n in enumerate(NAMES)],

@@ -309,3 +309,21 @@ def test_two_idx_sets_in_a_folder_are_refused(tmp_path):
     as_idx(tmp_path, {"letters-train": 3, "digits-train": 3})
     with pytest.raises(UserError, match=r"several IDX sets \(digits-train and letters-train\)"):
         open_source(str(tmp_path))
+
+
+def test_a_test_label_of_idx_without_training_images_is_refused(tmp_path):
+    as_idx(tmp_path, {"train": 3, "t10k": 2})
+    path = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1] + b"\x07"))
+    with pytest.raises(UserError, match="label 7 of t10k has no training images"):
+        open_source(str(tmp_path))
+
+
+def test_of_a_plain_and_a_packed_idx_file_the_plain_one_is_read(tmp_path):
+    as_idx(tmp_path, {"train": 3})
+    for path in list(tmp_path.iterdir()):
+        data = gzip.decompress(path.read_bytes())
+        path.with_suffix("").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    source = open_source(str(tmp_path))
+    assert source.labels.tolist() == [0, 1, 0, 1, 0, 0]
+    assert [(one.suffix, one.reason, one.files) for one in source.left_out] == [(".gz", "the plain file is read", 2)]

@@ -174,6 +174,12 @@ def test_what_has_no_known_range_is_refused(dtype):
         Picture(saved(deep(5, dtype), "TIFF"))
 
 
+def test_levels_of_16_bits_that_count_from_white_are_turned_around():
+    """Scanners and DICOM converters write such TIFF files; Pillow turns only those of 8 bits around."""
+    data = saved(deep(55 * 257), "TIFF", tiffinfo={262: 0})
+    assert (np.array(Picture(data).load()) == 255 - 55).all()
+
+
 def test_colours_of_16_bits_a_channel_are_scaled():
     """Pillow writes none, so these are the chunks of a PNG of one pixel."""
     levels = zlib.compress(b"\x00" + bytes([0x0A, 0xFF, 0x14, 0x00, 0x1E, 0x80]))
@@ -234,6 +240,13 @@ def test_grey_among_colour_names_the_setting(tmp_path, first, other):
     with pytest.raises(UserError, match=f"a/3.png: the image is {words[other]}, the first one {words[first]}; set "):
         split_dataset(str(data), tmp_path / "split")
     split_dataset(str(data), tmp_path / "split", SplitConfig(channels=3))
+
+
+def test_classes_of_any_alphabet_are_shown_without_a_warning(tmp_path, recwarn):
+    tree(tmp_path / "data", *[f"{c}/{i}.png" for c in ("\u732b", "\u72ac", "\u0643\u0644\u0628") for i in range(9)])
+    split_dataset(str(tmp_path / "data"), tmp_path / "split")
+    assert [str(one.message) for one in recwarn] == []
+    assert "\u732b" in (tmp_path / "split" / "dataset.html").read_text(encoding="utf-8")
 
 
 def test_no_warning_of_a_library_reaches_a_user():

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfs_core.config.stages import SplitConfig
-from pfs_core.data.classes import Labels
+from pfs_core.data.classes import Labels, label_fault
 from pfs_core.data.parts import MUST_BE_PARTS, PART_COLUMNS, is_flag, is_held_out, part_named
 from pfs_core.errors import UserError
 
@@ -139,16 +139,16 @@ def labels_of(place: str, schema: pa.Schema, name: str, column: pa.ChunkedArray,
         UserError: a label is missing, or is not among the names of the classes.
     """
     column = _plain(column)
-    missing = column.is_null()
-    if _is_text(column.type):
-        missing = pc.or_kleene(missing, pc.equal(pc.utf8_trim_whitespace(column.cast(pa.string())), ""))
-    if pc.any(missing).as_py():
-        row = missing.to_pylist().index(True)
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
         raise UserError(f"{place}, row {row}: the label is missing")
     names = class_names(place, schema, name)
     if not _is_text(column.type):
         return Labels(place, column.to_numpy().astype(np.int64), names, held_out)
     texts = column.cast(pa.string())
+    for text in texts.unique().to_pylist():
+        if fault := label_fault(text):
+            raise UserError(f"{place}, row {texts.index(text).as_py()}: the label {fault}")
     names = names or sorted(texts.unique().to_pylist())
     codes = pc.index_in(texts, value_set=pa.array(names, pa.string()))
     if codes.null_count:

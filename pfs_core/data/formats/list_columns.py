@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfs_core.config.stages import SplitConfig
+from pfs_core.data.classes import label_fault
 from pfs_core.data.formats.list_paths import ImageNames, Named
 from pfs_core.data.formats.list_tables import ListTable
 from pfs_core.data.parts import MUST_BE_PARTS, PART_COLUMNS, is_flag, part_named, parts_in
@@ -168,12 +169,10 @@ def _check_labels(place: str, texts: pa.Array) -> None:
     several = {text for text in found if len(both := re.split(r"\s*[|;,]\s*", text)) > 1 and set(both) <= set(found)}
     for text in found:
         row = texts.index(text).as_py()
-        if not text or text.lower() == "nan":
-            raise UserError(f"{place}, row {row}: the label is missing")
+        if fault := label_fault(text):
+            raise UserError(f"{place}, row {row}: the label {fault}")
         if whole and "0" in found and text.startswith("-"):
             raise UserError(f"{place}, row {row}: label {text} is out of range; labels count from 0")
-        if re.fullmatch(r"-?\d*\.\d+(e[+-]?\d+)?", text.lower()):
-            raise UserError(f"{place}, row {row}: label {text} is no whole number and no name of a class")
         if text in several:
             raise UserError(f"{place}, row {row}: {text!r} is several labels; an image may have one")
 
