@@ -16,7 +16,7 @@ from pfs_core.data.formats.lists import LISTS, open_lists, says_the_same
 from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.tree import IMAGES, open_tree
 from pfs_core.data.formats.webdataset import TARS, open_tars
-from pfs_core.data.left_out import left_out, summary
+from pfs_core.data.left_out import left_out, summary, without_system_folders
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage, open_storage
 from pfs_core.storage.listing import Listing
@@ -44,7 +44,7 @@ def _opened(uri: str, config: SplitConfig) -> Source:
     if uri.startswith(PREFIX):
         return replace(_opened(str(downloaded(uri.removeprefix(PREFIX))), config), uri=uri)
     storage = _storage(uri)
-    return _from_files(storage, storage.files(), config)
+    return _from_files(storage, without_system_folders(storage.files()), config)
 
 
 def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source:
