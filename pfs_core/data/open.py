@@ -21,6 +21,8 @@ from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage, open_storage
 from pfs_core.storage.listing import Listing
 
+_SHARDS = ((PARQUET, open_parquet), (ARROW, open_arrow), (TARS, open_tars))
+
 
 def open_source(uri: str, config: SplitConfig = SplitConfig()) -> Source:
     """Index the rows of the dataset at ``uri``.
@@ -57,16 +59,29 @@ def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source
         return load_idx(storage, files)
     if files.named("data_batch_1", "train") and files.named("batches.meta", "meta"):
         return load_cifar(storage, files)
+    shards = next((found for found in _SHARDS if files.matching(found[0])), None)
     if files.matching(IMAGES):
-        return open_tree(storage, files)
-    for pattern, open_format in ((PARQUET, open_parquet), (ARROW, open_arrow), (TARS, open_tars)):
-        if files.matching(pattern):
-            return open_format(storage, files, config)
+        try:
+            return open_tree(storage, files)
+        except UserError as e:
+            if shards and (folder := _folder(files.matching(shards[0]))):
+                hint = f"{storage.uri}/{folder}, which has Parquet, Arrow or tar files"
+                raise UserError(f"{e}; or name {hint}") from None
+            raise
+    if shards:
+        return shards[1](storage, files, config)
+    if cifar := files.matching(r"/(batches\.meta|data_batch_1)$"):
+        raise UserError(f"dataset {storage.uri} has CIFAR's files in a folder; name {storage.uri}/{_folder(cifar)}")
     beside = f"; {summary(left_out(files, []))}" if files else ""
     raise UserError(
         f"dataset {storage.uri} holds no *.parquet file, no class folders with images, no tar or Arrow files, no "
         f"IDX and no CIFAR Python files{beside}"
     )
+
+
+def _folder(files: Listing) -> str:
+    """Return the folder of the first file."""
+    return files[0].path.rpartition("/")[0]
 
 
 def _list_or_tree(storage: Storage, files: Listing, listed: Source) -> Source:

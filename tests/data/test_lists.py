@@ -305,3 +305,22 @@ def test_a_list_of_other_parts_than_the_folders_is_taken(tmp_path):
     source = open_source(str(tmp_path))
     assert source.is_test.sum() == 8
     assert "parts in 'split'" in source.notes[0]
+
+
+@pytest.mark.parametrize("folder", ["", "images/"])
+@pytest.mark.parametrize("below", ["", "0/"])
+def test_folders_of_images_in_a_list_say_the_parts(tmp_path, folder, below):
+    parts = ["train"] * 12 + ["val"] * 3 + ["Test"] * 5
+    paths = [f"{folder}{part}/{below}{name}.png" for part, name in zip(parts, NAMES, strict=True)]
+    tree(tmp_path / "data", *paths)
+    csv(tmp_path / "data" / "labels.csv", "id,label", zip(NAMES, CLASSES, strict=True))
+    info = split_dataset(str(tmp_path / "data"), tmp_path / "split")
+    assert info.rows == {"train": 12, "validation": 3, "test": 5}
+    assert "parts by folders" in info.notes[0]
+
+
+def test_images_of_a_list_in_folders_of_parts_and_others_are_refused(tmp_path):
+    tree(tmp_path, *[f"{['train', 'test', 'extra'][i % 3]}/{name}.png" for i, name in enumerate(NAMES)])
+    csv(tmp_path / "labels.csv", "id,label", zip(NAMES, CLASSES, strict=True))
+    with pytest.raises(UserError, match="names images in folders named like parts and in extra/; write a column split"):
+        open_source(str(tmp_path))

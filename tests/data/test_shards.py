@@ -183,6 +183,12 @@ def test_several_configurations_of_a_repository_are_refused(tmp_path):
         open_source(str(tmp_path))
 
 
+def test_a_picture_beside_a_folder_of_shards_names_the_folder(tmp_path):
+    (hub(tmp_path) / "banner.png").write_bytes(PNGS[0])
+    with pytest.raises(UserError, match=f"banner.png lies in no class folder.*or name {tmp_path}/data"):
+        open_source(str(tmp_path))
+
+
 @pytest.mark.parametrize("names", [None, ("cat", "dog")])
 def test_labels_of_tars_are_numbers_or_names(tmp_path, names):
     source = open_source(str(webdataset(tmp_path, names)))

@@ -1,5 +1,6 @@
 """Which columns of a list have the paths, the labels and the parts; what could be meant in two ways is refused."""
 
+import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from pfs_core.config.stages import SplitConfig
 from pfs_core.data.classes import label_fault
 from pfs_core.data.formats.list_paths import ImageNames, Named
 from pfs_core.data.formats.list_tables import ListTable
-from pfs_core.data.parts import MUST_BE_PARTS, PART_COLUMNS, is_flag, part_named, parts_in
+from pfs_core.data.parts import MUST_BE_PARTS, PART_COLUMNS, TRAINING, is_flag, part_named, parts_in
 from pfs_core.errors import UserError
 
 _LABELS = ("label", "labels", "class", "class_name", "classname", "class_id", "category", "target", "species", "breed")
@@ -64,13 +65,8 @@ def listed_in(uri: str, table: ListTable, images: ImageNames, config: SplitConfi
     _check_labels(place, texts)
     unused = [other for other in others if other != label and not _is_index(other)]
     also = f"; not used: {', '.join(unused)}" if unused else ""
-    return Listed(
-        table.path,
-        rows,
-        texts,
-        _parts(table, part),
-        f"paths in {name!r}, labels in {label!r}{f', parts in {part!r}' if part else ''}{also}",
-    )
+    parts, by = _parts(place, table, part, images.paths.take(pa.array(rows)))
+    return Listed(table.path, rows, texts, parts, f"paths in {name!r}, labels in {label!r}{by}{also}")
 
 
 def _image_column(
@@ -137,12 +133,30 @@ def _part_column(place: str, columns: dict[str, pa.Array]) -> str | None:
     return None
 
 
-def _parts(table: ListTable, column: str | None) -> list[str]:
-    """Return the part of each row, by a column or by the name of the list."""
+def _parts(place: str, table: ListTable, column: str | None, paths: pa.Array) -> tuple[list[str], str]:
+    """Return the part of each row and what says it: a column, the name of the list, or the folders of the images."""
     if column:
-        return [part_named(text) for text in table.columns[column].to_pylist()]
+        return [part_named(text) for text in table.columns[column].to_pylist()], f", parts in {column!r}"
     said = parts_in(table.path.rpartition(".")[0])
-    return [said.pop() if len(said) == 1 else ""] * len(next(iter(table.columns.values())))
+    if len(said) == 1:
+        return [said.pop()] * len(paths), ""
+    folders = pc.replace_substring_regex(paths, r"[^/]*$", "").dictionary_encode()
+    parts = _said_by_folders(place, folders.dictionary.to_pylist())
+    return [parts[i] for i in folders.indices.to_pylist()], ", parts by folders" if any(parts) else ""
+
+
+def _said_by_folders(place: str, folders: list[str]) -> list[str]:
+    """Return the part that the first folder below those that all images share says; empty for none."""
+    shared = os.path.commonpath([f"/{folder}" for folder in folders])
+    firsts = [f"/{folder}"[len(shared) :].strip("/").partition("/")[0] for folder in folders]
+    parts = [part_named(first) for first in firsts]
+    if all(parts) or TRAINING not in parts or len({*parts} - {""}) < 2:
+        return parts if all(parts) else [""] * len(parts)
+    other = firsts[parts.index("")]
+    raise UserError(
+        f"{place} names images in folders named like parts and in {f'{other}/' if other else 'others'}; "
+        "write a column split with train, validation and test"
+    )
 
 
 def _label_column(place: str, columns: dict[str, pa.Array], others: list[str], setting: str | None) -> str | None:

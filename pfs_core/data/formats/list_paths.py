@@ -47,6 +47,7 @@ class ImageNames:
     """
 
     def __init__(self, images: Listing) -> None:
+        self.paths = images.paths
         self._exact = _Ways(images.paths)
         self._folded = _Ways(_folded(images.paths))
 
