@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
@@ -62,7 +62,8 @@ class Picture:
 
     def __init__(self, data: bytes | None, background: str = "white") -> None:
         if not data:
-            raise BadImageError("the image is empty")
+            paths = " (a table must have the bytes of images, not only their paths)" if data is None else ""
+            raise BadImageError(f"the image is empty{paths}")
         self.background = background
         self.remarks: set[str] = set()
         with _bad_image_errors(data):
@@ -72,7 +73,7 @@ class Picture:
             # Pillow turns levels that count from white around only where they have 8 bits or fewer.
             self._from_white = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
             self._levels = 4095 if ";12" in str(image.tile) else 65535
-            if _DEEP.search(str(image.tile)) or image.mode.startswith("I;16"):
+            if _DEEP.search(str(image.tile)) or image.mode.startswith("I;16") or _deep_ppm(image):
                 self.remarks.add(DEEP)
             elif image.mode in ("I", "F"):
                 raise BadImageError("the image cannot be decoded (it has 32 bits a channel, in no known range)")
@@ -174,6 +175,12 @@ def remarks_on(counts: Mapping[str, int], background: str) -> str:
     """
     texts = [text.format(count=counts[key], background=background) for key, text in REMARKS.items() if counts.get(key)]
     return f"images: {', '.join(texts)}"
+
+
+def _deep_ppm(image: ImageFile.ImageFile) -> bool:
+    """Whether the levels of a PGM or PPM go beyond 255; Pillow scales these to 65535 or 255."""
+    most = re.search(r"'ppm'.*, (\d+)\)", str(image.tile))
+    return image.format == "PPM" and most is not None and int(most[1]) > 255
 
 
 def _orientation(image: Image.Image) -> int:

@@ -67,6 +67,8 @@ def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source
             if shards and (folder := _folder(files.matching(shards[0]))):
                 hint = f"{storage.uri}/{folder}, which has Parquet, Arrow or tar files"
                 raise UserError(f"{e}; or name {hint}") from None
+            if lists := files.matching(LISTS):
+                raise UserError(f"{e}; {lists[0].path} has no column of their names and one of labels") from None
             raise
     if shards:
         return shards[1](storage, files, config)

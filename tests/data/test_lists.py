@@ -324,3 +324,12 @@ def test_images_of_a_list_in_folders_of_parts_and_others_are_refused(tmp_path):
     csv(tmp_path / "labels.csv", "id,label", zip(NAMES, CLASSES, strict=True))
     with pytest.raises(UserError, match="names images in folders named like parts and in extra/; write a column split"):
         open_source(str(tmp_path))
+
+
+def test_a_file_that_is_no_list_of_the_images_is_named(tmp_path):
+    tree(tmp_path, *[f"{i:06}.png" for i in range(9)])
+    csv(tmp_path / "labels.csv", "id,label", [(1000 + i, i % 2) for i in range(9)])
+    with pytest.raises(
+        UserError, match=r"lies in no class folder; .*; labels.csv has no column of their names and one"
+    ):
+        open_source(str(tmp_path))

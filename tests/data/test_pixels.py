@@ -192,6 +192,15 @@ def test_colours_of_16_bits_a_channel_are_scaled():
     assert opened.remarks == {DEEP}
 
 
+@pytest.mark.parametrize("most", [200, 1023, 4095, 65535])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_levels_of_pgm_and_ppm_are_scaled(most, channels):
+    level = (most // 2).to_bytes(1 if most < 256 else 2, "big")
+    opened = Picture(f"P{5 if channels == 1 else 6}\n2 2\n{most}\n".encode() + level * 4 * channels)
+    assert np.abs(np.array(opened.load()).astype(int) - 127).max() <= 1
+    assert opened.remarks == ({DEEP} if most > 255 else set())
+
+
 def test_16_bits_of_all_channels_together_are_not_many():
     header = b"BM" + struct.pack("<IHHI", 58, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 16, 0, 4, 0, 0, 0, 0)
     assert Picture(header + struct.pack("<HH", 0x7C00, 0)).remarks == set()
