@@ -107,5 +107,5 @@ def checked_classes(names: list[str], uri: str) -> list[str]:
     """Return the class names of the dataset at ``uri``; UserError if there are fewer than two, or two look alike."""
     check_told_apart(uri, names)
     if len(names) < 2:
-        raise UserError(f"dataset {uri} has a single class; at least 2 are needed")
+        raise UserError(f"dataset {uri} has a single class; at least 2 are needed, and there is only {names}")
     return names

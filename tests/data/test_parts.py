@@ -113,6 +113,7 @@ REFUSED = {
     "parts within folders of their names": ["seg_train/seg_train/sea", "seg_test/seg_test/sea", "seg_pred/seg_pred"],
     "parts below classes": ["cat/train", "cat/test", "dog/train", "dog/test"],
     "parts in a folder": ["chest/train/cat", "chest/train/dog", "chest/val/cat"],
+    "parts without folders beside another": ["train", "test", "supplemental"],
     "no training part": ["val/cat", "val/dog", "test/cat"],
 }
 

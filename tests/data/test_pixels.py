@@ -251,8 +251,9 @@ def test_grey_among_colour_names_the_setting(tmp_path, first, other):
     split_dataset(str(data), tmp_path / "split", SplitConfig(channels=3))
 
 
-def test_classes_of_any_alphabet_are_shown_without_a_warning(tmp_path, recwarn):
-    tree(tmp_path / "data", *[f"{c}/{i}.png" for c in ("\u732b", "\u72ac", "\u0643\u0644\u0628") for i in range(9)])
+def test_classes_of_any_name_are_shown_without_a_warning(tmp_path, recwarn):
+    names = ("\u732b", "\u72ac", "\u0643\u0644\u0628", "W" * 200)
+    tree(tmp_path / "data", *[f"{c}/{i}.png" for c in names for i in range(9)])
     split_dataset(str(tmp_path / "data"), tmp_path / "split")
     assert [str(one.message) for one in recwarn] == []
     assert "\u732b" in (tmp_path / "split" / "dataset.html").read_text(encoding="utf-8")

@@ -98,6 +98,9 @@ def _said_by_folders(uri: str, images: Listing, top: pa.DictionaryArray) -> dict
         return said
     if said := _said_by_words(tops):
         return said
+    whole = {part_named(name) for name in tops}
+    if TRAINING in whole and len(whole - {""}) > 1:
+        raise UserError(f"dataset {uri} has folders named like parts beside others ({listed(tops)}); {EXPECTED}")
     if clash := _clash(images, top, tops):
         raise UserError(
             f"dataset {uri} has folders named like parts beside others ({listed(tops)}; {clash}); {EXPECTED}"
