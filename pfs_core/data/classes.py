@@ -1,5 +1,7 @@
 """One list of classes from the lists of several files: matched by name where files name their classes."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -49,11 +51,67 @@ def merge_labels(files: Sequence[Labels]) -> Merged:
         return _numbered(files)
     first = named[0]
     assert first.names is not None
+    numbers = [file for file in files if file.names is None]
+    if numbers and all(file.is_text for file in named):
+        raise UserError(
+            f"{numbers[0].place} has numbers as labels and {first.place} names; write names in all files, or numbers"
+        )
     for file in files:
         _check_range(file, file.names or first.names, "are named in its schema")
     if all(file.names == first.names for file in named):
         return Merged(np.concatenate([file.codes for file in files]), first.names, ())
     return _by_name(files, first)
+
+
+def label_fault(text: str) -> str:
+    """Say why a text is no label; empty if it may be one.
+
+    >>> label_fault("cat"), label_fault(" "), label_fault("0.5")
+    ('', 'is missing', 'is 0.5, which is no whole number and no name of a class')
+    """
+    if not text.strip() or text.lower() == "nan":
+        return "is missing"
+    if re.fullmatch(r"-?\d*\.\d+(e[+-]?\d+)?", text.lower()):
+        return f"is {text}, which is no whole number and no name of a class"
+    if text[0] in "{[":
+        return f"is {text[:40]!r}, which is no name of a class; write the number or the name alone"
+    return "is no text" if re.search(r"[\x00-\x1f]", text) else ""
+
+
+def check_told_apart(uri: str, names: Sequence[str]) -> None:
+    """Raise UserError if two names of classes differ in nothing that a reader sees, or one is blank.
+
+    The same name twice is let pass: ImageNet has two classes of cranes.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        look = _look(name)
+        if not look:
+            raise UserError(f"dataset {uri} has a class without a name ({name!r}); name it")
+        if (other := seen.setdefault(look, name)) != name:
+            raise UserError(
+                f"dataset {uri} has classes {other!a} and {name!a}, which differ in spaces, zeros in front or forms of "
+                "Unicode only; give them one name, or two that can be told apart"
+            )
+
+
+def differing_in_capitals(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs of names that differ in capitals only."""
+    seen: dict[str, str] = {}
+    pairs = [(seen.setdefault(name.casefold(), name), name) for name in names]
+    return [(one, other) for one, other in pairs if one != other]
+
+
+def alike_hint(name: str, names: Sequence[str]) -> str:
+    """Say, after a name that is not among others, which of these was probably meant."""
+    look = _look(name).casefold()
+    return next((f", but {other!a} has" for other in names if _look(other).casefold() == look), "")
+
+
+def _look(name: str) -> str:
+    """Return what a reader takes a name for."""
+    look = " ".join(unicodedata.normalize("NFC", name).split())
+    return str(int(look)) if look.isdecimal() else look
 
 
 def _by_name(files: Sequence[Labels], first: Labels) -> Merged:
@@ -76,8 +134,8 @@ def _by_name(files: Sequence[Labels], first: Labels) -> Merged:
             row = int(missing[0])
             name = (file.names or [])[file.codes[row]]
             raise UserError(
-                f"{file.place}, row {row}: class {name!r} has no training images; {training[0].place} and the other "
-                f"training files have {_few(names)}"
+                f"{file.place}, row {row}: class {name!r} has no training images{alike_hint(name, names)}; "
+                f"{training[0].place} and the other training files have {_few(names)}"
             )
         labels.append(codes)
     texts = all(file.is_text for file in files)

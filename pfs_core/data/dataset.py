@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from pfs_core.config.stages import SplitConfig
+from pfs_core.data.classes import check_told_apart
 from pfs_core.data.left_out import LeftOut
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage
@@ -103,7 +104,8 @@ def column_fingerprint(digest: str, config: SplitConfig) -> str:
 
 
 def checked_classes(names: list[str], uri: str) -> list[str]:
-    """Return the class names of the dataset at ``uri``; UserError if there are fewer than two."""
+    """Return the class names of the dataset at ``uri``; UserError if there are fewer than two, or two look alike."""
+    check_told_apart(uri, names)
     if len(names) < 2:
-        raise UserError(f"dataset {uri} has a single class; at least 2 are needed")
+        raise UserError(f"dataset {uri} has a single class; at least 2 are needed, and there is only {names}")
     return names

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageColor, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from pfs_core.data.jpeg import Jpeg, may_be_turned
@@ -31,7 +32,7 @@ REMARKS = {
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "PPM", "TIFF", "AVIF", "JPEG2000")
 _MOVING = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")
 _DEEP = re.compile(r"(?<!BGR);16")  # BGR;16 is 16 bits of all channels together
-_ORIENTATION = 0x0112
+_ORIENTATION, _PHOTOMETRIC = 0x0112, 0x0106
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -67,7 +68,8 @@ class Picture:
 
     def __init__(self, data: bytes | None, background: str = "white") -> None:
         if not data:
-            raise BadImageError("the image is empty")
+            paths = " (a table must have the bytes of images, not only their paths)" if data is None else ""
+            raise BadImageError(f"the image is empty{paths}")
         self.background = background
         self.remarks: set[str] = set()
         self._data = data
@@ -88,8 +90,10 @@ class Picture:
             image = Image.open(io.BytesIO(self._data), formats=_FORMATS)
             if image.format in _MOVING and getattr(image, "is_animated", False):
                 self.remarks.add(ANIMATED)
+            # Pillow turns levels that count from white around only where they have 8 bits or fewer.
+            self._from_white = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0
             self._levels = 4095 if ";12" in str(image.tile) else 65535
-            if _DEEP.search(str(image.tile)) or image.mode.startswith("I;16"):
+            if _DEEP.search(str(image.tile)) or image.mode.startswith("I;16") or _deep_ppm(image):
                 self.remarks.add(DEEP)
             elif image.mode in ("I", "F"):
                 raise BadImageError("the image cannot be decoded (it has 32 bits a channel, in no known range)")
@@ -154,6 +158,8 @@ class Picture:
     def _in_8_bits(self, image: Image.Image) -> Image.Image:
         """Scale the levels of a grey image to 0-255."""
         levels = np.asarray(image).astype(np.int64)
+        if self._from_white:
+            levels = self._levels - levels
         grey = Image.fromarray(((levels * 255 + self._levels // 2) // self._levels).clip(0, 255).astype(np.uint8))
         if isinstance(clear := image.info.get("transparency"), int):
             alpha = Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8))
@@ -212,6 +218,12 @@ def remarks_on(counts: Mapping[str, int], background: str) -> str:
     """
     texts = [text.format(count=counts[key], background=background) for key, text in REMARKS.items() if counts.get(key)]
     return f"images: {', '.join(texts)}"
+
+
+def _deep_ppm(image: ImageFile) -> bool:
+    """Whether the levels of a PGM or PPM go beyond 255; Pillow scales these to 65535 or 255."""
+    most = re.search(r"'ppm'.*, (\d+)\)", str(image.tile))
+    return image.format == "PPM" and most is not None and int(most[1]) > 255
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,5 +1,6 @@
 """Files beside a dataset that are no part of it: counted by suffix, with the reason."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -15,11 +16,17 @@ _FORMATS = (  # noqa: SIM905
     "xpm dds sgi apng"
 ).split()
 _DATA = ("npy", "npz", "mat", "nii", "raw", "rgb", "pdf", "eps", "ai", "xcf", "ico", "icns")
+_IMAGES = "jpg jpeg jpe jfif png bmp webp pbm pgm pnm ppm tif tiff gif avif".split()  # noqa: SIM905
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Folders that operating systems and storage devices make of themselves, which are passed over like hidden ones."""
 UNREAD = rf"(?i)\.({'|'.join(_FORMATS)})$"
 """Pattern of the paths of images that are not read."""
 _REASONS = {
     **{f".{suffix}": _UNREAD for suffix in (*_FORMATS, *_DATA)},
     **{f".{suffix}": "archives are not read; unpack them" for suffix in ("zip", "gz", "tgz", "bz2", "xz", "zst", "7z")},
+    **{f".{suffix}": "Parquet files are read as .parquet; rename them" for suffix in ("pq", "parq", "pqt")},
+    **{f".{suffix}": "lists are read as .csv, .tsv or .parquet" for suffix in ("jsonl", "xlsx", "xls", "ods")},
+    **{f".{suffix}": "not read beside the others" for suffix in (*_IMAGES, "parquet", "arrow", "feather", "ipc")},
     ".tar": "tar files are read where no images are beside them",
     **{f".{suffix}": "videos are not read" for suffix in ("mp4", "avi", "mov", "mkv", "webm")},
 }
@@ -42,6 +49,12 @@ class LeftOut(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.files:,} {self.suffix or 'without a suffix'} ({self.reason})"
+
+
+def without_system_folders(files: Listing) -> Listing:
+    """Return the files that are in none of :data:`SYSTEM_FOLDERS`."""
+    folders = "|".join(re.escape(name) for name in SYSTEM_FOLDERS)
+    return files.filter(pc.invert(pc.match_substring_regex(files.paths, f"(^|/)({folders})/")))
 
 
 def left_out(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from pfs_core.config.stages import SplitConfig
+from pfs_core.data.classes import differing_in_capitals
 from pfs_core.data.dataset import Source, fingerprint
 from pfs_core.data.formats.arrow import ARROW, open_arrow
 from pfs_core.data.formats.cifar import load_cifar
@@ -15,11 +16,13 @@ from pfs_core.data.formats.lists import LISTS, open_lists, says_the_same
 from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.tree import IMAGES, open_tree
 from pfs_core.data.formats.webdataset import TARS, open_tars
-from pfs_core.data.left_out import left_out, summary
+from pfs_core.data.left_out import left_out, summary, without_system_folders
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage import LocalStorage, Storage, open_storage
 from pfs_core.storage.listing import Listing
 from pfs_core.storage.local import is_there
+
+_SHARDS = ((PARQUET, open_parquet), (ARROW, open_arrow), (TARS, open_tars))
 
 
 def open_source(uri: str, config: SplitConfig = SplitConfig()) -> Source:
@@ -35,7 +38,7 @@ def open_source(uri: str, config: SplitConfig = SplitConfig()) -> Source:
         UserError: there is no such dataset, its format is not known, or it is broken.
     """
     source = _opened(uri, config)
-    return replace(source, notes=(*source.notes, *_classes_without_images(source)))
+    return replace(source, notes=(*source.notes, *_classes_without_images(source), *_capitals(source)))
 
 
 def _opened(uri: str, config: SplitConfig) -> Source:
@@ -44,7 +47,7 @@ def _opened(uri: str, config: SplitConfig) -> Source:
     if uri.startswith(PREFIX):
         return replace(_opened(str(downloaded(uri.removeprefix(PREFIX))), config), uri=uri)
     storage = _storage(uri)
-    return _from_files(storage, storage.files(), config)
+    return _from_files(storage, without_system_folders(storage.files()), config)
 
 
 def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source:
@@ -57,16 +60,31 @@ def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source
         return load_idx(storage, files)
     if files.named("data_batch_1", "train") and files.named("batches.meta", "meta"):
         return load_cifar(storage, files)
+    shards = next((found for found in _SHARDS if files.matching(found[0])), None)
     if files.matching(IMAGES):
-        return open_tree(storage, files)
-    for pattern, open_format in ((PARQUET, open_parquet), (ARROW, open_arrow), (TARS, open_tars)):
-        if files.matching(pattern):
-            return open_format(storage, files, config)
+        try:
+            return open_tree(storage, files)
+        except UserError as e:
+            if shards and (folder := _folder(files.matching(shards[0]))):
+                hint = f"{storage.uri}/{folder}, which has Parquet, Arrow or tar files"
+                raise UserError(f"{e}; or name {hint}") from None
+            if lists := files.matching(LISTS):
+                raise UserError(f"{e}; {lists[0].path} has no column of their names and one of labels") from None
+            raise
+    if shards:
+        return shards[1](storage, files, config)
+    if cifar := files.matching(r"/(batches\.meta|data_batch_1)$"):
+        raise UserError(f"dataset {storage.uri} has CIFAR's files in a folder; name {storage.uri}/{_folder(cifar)}")
     beside = f"; {summary(left_out(files, []))}" if files else ""
     raise UserError(
         f"dataset {storage.uri} holds no *.parquet file, no class folders with images, no tar or Arrow files, no "
         f"IDX and no CIFAR Python files{beside}"
     )
+
+
+def _folder(files: Listing) -> str:
+    """Return the folder of the first file."""
+    return files[0].path.rpartition("/")[0]
 
 
 def _list_or_tree(storage: Storage, files: Listing, listed: Source) -> Source:
@@ -87,6 +105,13 @@ def _classes_without_images(source: Source) -> list[str]:
         return []
     more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
     return [f"{len(missing)} of {len(counts)} classes have no training images: {', '.join(missing[:8])}{more}"]
+
+
+def _capitals(source: Source) -> list[str]:
+    """Say which classes are named alike but for capitals."""
+    pairs = differing_in_capitals(source.class_names)
+    more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+    return [f"{one} and {other}{more} are different classes" for one, other in pairs[:1]]
 
 
 def check_dataset(uri: str) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pfs_core.data.split_info import CLASSES, EACH
-from pfs_core.rendering.drawing import STYLE, render_page, svg_text
+from pfs_core.rendering.drawing import STYLE, render_page, shortened, svg_text
 from pfs_core.rendering.pictures import png_text
 
 _COLOURS = {"train": "#1f6fb4", "validation": "#d1810f", "test": "#7a7a7a"}
@@ -71,7 +71,7 @@ def balance(class_names: Sequence[str], rows_per_class: Mapping[str, Sequence[in
         ax.bar(x, counts, bottom=below, width=0.9, color=_COLOURS[part], label=part)
         below += np.asarray(counts)
     if len(class_names) <= 2 * CLASSES:
-        ax.set_xticks(x, list(class_names), rotation=45, ha="right", fontsize=8)
+        ax.set_xticks(x, list(map(shortened, class_names)), rotation=45, ha="right", fontsize=8)
     else:
         ax.set_xlabel("class")
     ax.set_ylabel("rows")

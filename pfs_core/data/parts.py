@@ -14,6 +14,11 @@ TRAINING, VALIDATION, TEST, EVALUATION = "training", "validation", "test", "eval
 EXPECTED = "expected train/CLASS/image.jpg beside val/CLASS/ or test/CLASS/, or CLASS/image.jpg alone"
 """How folders of images may be laid out, for messages."""
 
+PART_COLUMNS = ("split", "set", "subset", "part", "partition", "data set", "data_set", "dataset")
+"""Names of columns that may say the part of a row."""
+MUST_BE_PARTS = ("split", "partition")
+"""Those of them that can mean nothing else."""
+
 _SUFFIX = "(?:sets?|data|dataset|images?|imgs?|splits?)?"
 _WORDS = {
     TRAINING: re.compile(f"(?:train|training|trains|trn|trainval){_SUFFIX}"),
@@ -52,6 +57,11 @@ def part_named(name: str) -> str:
     others = [word for word in words_in(name) if not any(p.fullmatch(word) for p in _WORDS.values())]
     said = parts_in(name)
     return said.pop() if len(said) == 1 and all(_BESIDE.fullmatch(word) for word in others) else ""
+
+
+def is_flag(name: str) -> bool:
+    """Whether a column says of each row if it is of a part, such as ``is_train``."""
+    return "is" in words_in(name) and bool(parts_in(name))
 
 
 def said_by_files(uri: str, paths: Sequence[str]) -> list[str]:

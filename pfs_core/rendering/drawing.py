@@ -1,6 +1,7 @@
 """The style of pages and figures, and the rendering of both."""
 
 import io
+import warnings
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, FunctionLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+_LETTERS = 24
 INK = "#101112"
 """The colour of lines and letters in figures. On a page it is replaced by the page's own, so that dark pages work."""
 
@@ -35,8 +37,19 @@ STYLE: Any = {
 def svg_text(figure: Figure) -> str:
     """Return a figure as an ``<svg>`` element; the same figure gives the same text."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text, and browsers have more fonts
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()[text.getvalue().index("<svg") :].replace(INK, "currentColor")
+
+
+def shortened(name: str) -> str:
+    """Return a name that leaves room for the figure beside it.
+
+    >>> shortened("cat"), shortened("a" * 25)
+    ('cat', 'aaaaaaaaaaaaaaaaaaaaaaa\u2026')
+    """
+    return name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}\u2026"
 
 
 def render_page(package: str, template: str, **values: Any) -> str:

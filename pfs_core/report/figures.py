@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pfs_core.latency.results import Measurement
 from pfs_core.methods.amc.config import AmcConfig
-from pfs_core.rendering.drawing import INK, STYLE, svg_text
+from pfs_core.rendering.drawing import INK, STYLE, shortened, svg_text
 from pfs_core.report.network_row import NetworkRow
 from pfs_core.report.results import NETWORKS, Results
 
@@ -299,9 +299,9 @@ def _matrix(ax: Axes, counts: np.ndarray, images: np.ndarray, names: list[str]) 
     ax.grid(visible=False)
     ax.pcolormesh(shares, cmap=SHARES, norm=PowerNorm(0.5, 0, 1), edgecolors="none")  # rare mistakes are seen
     ax.invert_yaxis()
-    places = np.arange(len(names)) + 0.5
-    ax.set_xticks(places, names, rotation=60, ha="right", fontsize=7)
-    ax.set_yticks(places, names, fontsize=7)
+    places, shown = np.arange(len(names)) + 0.5, [shortened(name) for name in names]
+    ax.set_xticks(places, shown, rotation=60, ha="right", fontsize=7)
+    ax.set_yticks(places, shown, fontsize=7)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true class")
     if len(names) <= COUNTED:

@@ -131,6 +131,72 @@ REFUSED = {
 }
 
 
+REFUSED |= {
+    "two columns of labels": (
+        "id,category,breed",
+        [(name, label, i % 4) for i, (name, label) in enumerate(zip(NAMES, CLASSES, strict=True))],
+        r"which of its other columns has the labels \(category, breed\)",
+    ),
+    "no header": (
+        "images/000.png,cat",
+        [(f"images/{name}.png", label) for name, label in zip(NAMES, CLASSES, strict=True)][1:],
+        r"labels.csv begins with an image \('images/000.png'\); put the names of the columns first: path,label",
+    ),
+    "most images missing": (
+        "id,label",
+        [(f"images/{i:03}.png", i % 2) for i in range(60)],
+        "row 20: there is no image 'images/020.png'",
+    ),
+    "one column twice": (
+        "id,label,label",
+        [(n, 1, i % 2) for i, n in enumerate(NAMES)],
+        "two of its columns are named",
+    ),
+    "a row too long": (
+        "id,label",
+        [*zip(NAMES, CLASSES, strict=True), ("003", "cat", "big")],
+        "line 22 has 3 columns, and the first one 2",
+    ),
+    "not a number": (
+        "id,label",
+        [(n, ["cat", "nan"][i % 2]) for i, n in enumerate(NAMES)],
+        "row 1: the label is missing",
+    ),
+    "no label as -1": ("id,label", [(n, i % 3 - 1) for i, n in enumerate(NAMES)], "row 0: label -1 is out of range"),
+    "fractions": (
+        "id,label",
+        [(n, f"{i % 2}.0") for i, n in enumerate(NAMES)],
+        "row 0: the label is 0.0, which is no whole number",
+    ),
+    "several labels": (
+        "id,label",
+        [(n, ["a", "b", "a|b"][i % 3]) for i, n in enumerate(NAMES)],
+        r"row 2: 'a\|b' is several labels",
+    ),
+    "a part of another name": (
+        "id,label,split",
+        [(n, i % 2, ["train", "test", "extra"][i % 3]) for i, n in enumerate(NAMES)],
+        "row 2: 'split' is 'extra', which is no part; write train, validation or test",
+    ),
+    "no part": (
+        "id,label,set",
+        [(n, i % 2, ["train", ""][i % 2]) for i, n in enumerate(NAMES)],
+        "row 1: 'set' is '', which is no part",
+    ),
+    "parts as numbers": ("id,label,split", [(n, i % 2, i % 3) for i, n in enumerate(NAMES)], "row 0: 'split' is '0'"),
+    "parts as yes and no": (
+        "id,label,is_train",
+        [(n, i % 2, i % 3) for i, n in enumerate(NAMES)],
+        "'is_train' seems to say parts",
+    ),
+    "two columns of images": (
+        "id,label,partner",
+        [(n, i % 2, NAMES[-i]) for i, n in enumerate(NAMES)],
+        "columns 'id' and 'partner' name different images; set split.image_column",
+    ),
+}
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_list_that_says_too_little_is_refused(tmp_path, case):
     header, rows, message = REFUSED[case]
@@ -146,3 +212,124 @@ def test_columns_of_a_list_are_named_by_settings(tmp_path):
     csv(tmp_path / "labels.csv", "id,x,y", [(name, i % 2, i % 3) for i, name in enumerate(NAMES)])
     source = open_source(str(tmp_path), SplitConfig(label_column="y", image_column="id"))
     assert source.class_names == ["0", "1", "2"]
+
+
+COLUMNS = {
+    # the header, the row of image i of class c, and what is said
+    "the numbers of rows": (",path,label", "{other},images/{i}.png,{c}", "paths in 'path', labels in 'label'"),
+    "the numbers of rows beside numbers": (",id,kind", "{other},{i},{c}", "paths in 'id', labels in 'kind'"),
+    "labels that could be names": ("code,file", "{number},{i}.png", "paths in 'file', labels in 'code'"),
+    "labels twice": ("id,label,class_name", "{i},{number},{c}", "labels in 'class_name'; not used: label"),
+    "more columns": ("id,label,width,fold", "{i},{c},9,{number}", "labels in 'label'; not used: width, fold"),
+    "spaces": ("id, label", "{i}, {c}", "labels in 'label'"),
+    "somebody's folders": ("path,label", "/home/me/pets/images/{i}.png,{c}", "labels in 'label'"),
+    "a folder above": ("path,label", "../images/{i}.png,{c}", "labels in 'label'"),
+    "other capitals": ("path,label", "Images/{i}.PNG,{c}", "labels in 'label'"),
+}
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_columns_are_taken_for_what_they_are(tmp_path, case):
+    header, row, said = COLUMNS[case]
+    tree(tmp_path, *[f"images/{i}.png" for i in range(20)])
+    rows = [
+        (row.format(i=i, other=(7 * i + 3) % 20, c=label, number=int(label == "dog")),)
+        for i, label in enumerate(CLASSES)
+    ]
+    csv(tmp_path / "labels.csv", header, rows)
+    source = open_source(str(tmp_path))
+    assert said in source.notes[0]
+    named = [source.class_names[label] for label in source.labels]
+    found = {
+        int(path.rpartition("/")[2][:-4]): name for path, name in zip(source.names.to_pylist(), named, strict=True)
+    }
+    expected = {i: label if "{c}" in row else str(int(label == "dog")) for i, label in enumerate(CLASSES)}
+    assert found == expected
+
+
+FORMS = {
+    "semicolons": (";", "utf-8", None),
+    "tabs": ("\t", "utf-8", None),
+    "a byte order mark": (",", "utf-8-sig", None),
+    "UTF-16": ("\t", "utf-16", None),
+    "Latin-1": (",", "latin-1", "not UTF-8; save it as UTF-8"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_list_is_read_as_spreadsheets_write_it(tmp_path, form):
+    """The folders could be classes; they are not because a list says others."""
+    delimiter, encoding, refused = FORMS[form]
+    tree(tmp_path, *[f"batch{i % 2}/{name}.png" for i, name in enumerate(NAMES)])
+    rows = [
+        "path,label",
+        *(f"batch{i % 2}/{n}.png,{c}\u00e9" for i, (n, c) in enumerate(zip(NAMES, CLASSES, strict=True))),
+    ]
+    text = "\r\n".join(rows).replace(",", delimiter)
+    (tmp_path / "labels.csv").write_bytes(text.encode(encoding))
+    if refused:
+        with pytest.raises(UserError, match=refused):
+            open_source(str(tmp_path))
+        return
+    assert classes(open_source(str(tmp_path))) == {n: f"{c}\u00e9" for n, c in zip(NAMES, CLASSES, strict=True)}
+
+
+def test_a_name_of_several_images_is_refused(tmp_path):
+    tree(tmp_path, *[f"batch{i // 10}/{i % 10}.png" for i in range(20)])
+    csv(tmp_path / "labels.csv", "file,label", [(f"{i % 10}.png", i % 2) for i in range(20)])
+    with pytest.raises(UserError, match=r"row 0: several images are called '0.png'; write their paths"):
+        open_source(str(tmp_path))
+    csv(tmp_path / "labels.csv", "file,label", [(f"/mine/batch{i // 10}/{i % 10}.png", i % 2) for i in range(20)])
+    assert open_source(str(tmp_path)).class_names == ["0", "1"]
+
+
+def test_a_list_of_some_images_of_a_part_leaves_the_others_out(tmp_path):
+    paths = [
+        f"{part}/{label}/{part}{name}.png"
+        for part in ("train", "test")
+        for name, label in zip(NAMES, CLASSES, strict=True)
+    ]
+    tree(tmp_path, *paths)
+    rows = [(path, path.split("/")[1]) for path in paths]
+    csv(tmp_path / "train.csv", "path,label", rows[:20])
+    assert (len(open_source(str(tmp_path))), open_source(str(tmp_path)).is_test.sum()) == (40, 20)
+    csv(tmp_path / "train.csv", "path,label", rows[:15])
+    assert (len(open_source(str(tmp_path))), open_source(str(tmp_path)).left_out[0].files) == (15, 25)
+
+
+def test_a_list_of_other_parts_than_the_folders_is_taken(tmp_path):
+    paths = [f"{'test' if i < 4 else 'train'}/{c}/{n}.png" for i, (n, c) in enumerate(zip(NAMES, CLASSES, strict=True))]
+    tree(tmp_path, *paths)
+    rows = [(path, path.split("/")[1], "test" if i < 8 else "train") for i, path in enumerate(paths)]
+    csv(tmp_path / "labels.csv", "path,label,split", rows)
+    source = open_source(str(tmp_path))
+    assert source.is_test.sum() == 8
+    assert "parts in 'split'" in source.notes[0]
+
+
+@pytest.mark.parametrize("folder", ["", "images/"])
+@pytest.mark.parametrize("below", ["", "0/"])
+def test_folders_of_images_in_a_list_say_the_parts(tmp_path, folder, below):
+    parts = ["train"] * 12 + ["val"] * 3 + ["Test"] * 5
+    paths = [f"{folder}{part}/{below}{name}.png" for part, name in zip(parts, NAMES, strict=True)]
+    tree(tmp_path / "data", *paths)
+    csv(tmp_path / "data" / "labels.csv", "id,label", zip(NAMES, CLASSES, strict=True))
+    info = split_dataset(str(tmp_path / "data"), tmp_path / "split")
+    assert info.rows == {"train": 12, "validation": 3, "test": 5}
+    assert "parts by folders" in info.notes[0]
+
+
+def test_images_of_a_list_in_folders_of_parts_and_others_are_refused(tmp_path):
+    tree(tmp_path, *[f"{['train', 'test', 'extra'][i % 3]}/{name}.png" for i, name in enumerate(NAMES)])
+    csv(tmp_path / "labels.csv", "id,label", zip(NAMES, CLASSES, strict=True))
+    with pytest.raises(UserError, match="names images in folders named like parts and in extra/; write a column split"):
+        open_source(str(tmp_path))
+
+
+def test_a_file_that_is_no_list_of_the_images_is_named(tmp_path):
+    tree(tmp_path, *[f"{i:06}.png" for i in range(9)])
+    csv(tmp_path / "labels.csv", "id,label", [(1000 + i, i % 2) for i in range(9)])
+    with pytest.raises(
+        UserError, match=r"lies in no class folder; .*; labels.csv has no column of their names and one"
+    ):
+        open_source(str(tmp_path))

@@ -5,6 +5,7 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.feather import write_feather
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data import split_dataset
@@ -81,6 +82,44 @@ def test_labels_that_are_no_integers(tmp_path):
 def test_images_that_are_no_bytes(tmp_path):
     write(tmp_path / "train.parquet", [[1, 2], [3], [4]], [0, 1, 0])
     refused(tmp_path, "column 'image' must hold PNG or JPEG bytes")
+
+
+def test_a_struct_without_bytes(tmp_path):
+    write(tmp_path / "train.parquet", [{"bytes": "x", "path": "x"}] * 3, [0, 1, 0])
+    refused(tmp_path, "column 'image' must hold PNG or JPEG bytes, not struct")
+
+
+@pytest.mark.parametrize("name", ["image", "label", "other"])
+def test_a_column_that_is_there_twice(tmp_path, name):
+    columns = {"image": pa.array(GOOD), "label": pa.array([0, 1, 0]), "other": pa.array([1, 1, 1])}
+    table = pa.Table.from_arrays([*columns.values(), columns[name]], [*columns, name])
+    pq.write_table(table, tmp_path / "train.parquet")
+    refused(tmp_path, f"train.parquet has 2 columns named '{name}'; keep one")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather"])
+def test_images_in_columns_of_two_names(tmp_path, kind):
+    save = pq.write_table if kind == "parquet" else write_feather
+    save(pa.table({"image": GOOD, "label": [0, 1, 0]}), tmp_path / f"train.{kind}")
+    save(pa.table({"img": GOOD, "label": [0, 1, 0]}), tmp_path / f"test.{kind}")
+    refused(tmp_path, f"test.{kind} has the images in column 'img', .*train.{kind} in 'image'; set split.image_column")
+    save(pa.table({"image": GOOD, "img": GOOD, "label": [0, 1, 0]}), tmp_path / f"train.{kind}")
+    refused(tmp_path, f"train.{kind} has several columns of images")
+
+
+def test_files_at_the_root_and_below(tmp_path):
+    for name in ("train.parquet", "held_out/test.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, GOOD, [0, 1, 0])
+    refused(tmp_path, r"holds Parquet files in several folders \(\., held_out\); name one of them")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather"])
+def test_a_suffix_in_capitals_is_the_same(tmp_path, kind):
+    save = pq.write_table if kind == "parquet" else write_feather
+    for name in (f"train.{kind}", f"TEST.{kind.upper()}"):
+        save(pa.table({"image": GOOD, "label": [0, 1, 0]}), tmp_path / name)
+    assert open_source(str(tmp_path)).is_test.sum() == 3
 
 
 def test_no_rows(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.feather import write_feather
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data import split_dataset
@@ -112,6 +113,7 @@ REFUSED = {
     "parts within folders of their names": ["seg_train/seg_train/sea", "seg_test/seg_test/sea", "seg_pred/seg_pred"],
     "parts below classes": ["cat/train", "cat/test", "dog/train", "dog/test"],
     "parts in a folder": ["chest/train/cat", "chest/train/dog", "chest/val/cat"],
+    "parts without folders beside another": ["train", "test", "supplemental"],
     "no training part": ["val/cat", "val/dog", "test/cat"],
 }
 
@@ -144,7 +146,7 @@ def test_classes_that_are_named_like_parts_are_classes(layout, tmp_path):
     root = tree(tmp_path, *[f"{folder}/{i}.png" for folder in CLASSES[layout] for i in range(3)])
     source = open_source(str(root))
     assert source.class_names == sorted({folder.split("/")[0] for folder in CLASSES[layout]})
-    assert source.notes == ()
+    assert [note for note in source.notes if not note.startswith("classes are the folders")] == []
 
 
 @pytest.mark.parametrize(
@@ -229,6 +231,28 @@ CONTRADICTIONS = {
         {"train": ([0, 1], None), "test": ([-1, -1], None)},
         r"test.parquet, row 0: label -1 is out of range; .*the file has no labels, so leave it out",
     ),
+    "numbers and names": (
+        {"train": ([0, 1], None), "test": (["cat", "dog"], None)},
+        r"train.parquet has numbers as labels and .*test.parquet names; write names in all files, or numbers",
+    ),
+    "names and numbers": (
+        {"train-0": (["cat", "dog"], None), "train-1": ([0, 1], None)},
+        r"train-1.parquet has numbers as labels and .*train-0.parquet names",
+    ),
+    "no name": ({"train": (["cat", " ", "dog"], None)}, r"train.parquet, row 1: the label is missing"),
+    "names that differ in spaces": (
+        {"train": (["cat", "cat "], None)},
+        "has classes 'cat' and 'cat ', which differ in",
+    ),
+    "names that differ in zeros": ({"train": (["01", "1"], None)}, "has classes '01' and '1', which differ in"),
+    "names that differ in forms of Unicode": (
+        {"train": (["caf\u00e9", "cafe\u0301"], None)},
+        r"has classes 'cafe\\u0301' and 'caf\\xe9', which differ in",
+    ),
+    "a class that is written otherwise": (
+        {"train": (["cat", "dog"], None), "test": (["Cat"], None)},
+        "class 'Cat' has no training images, but 'cat' has",
+    ),
     "two parts in a name": ({"train_test": ([0, 1], None)}, "is named like test and training; rename it"),
 }
 
@@ -243,6 +267,40 @@ def test_contradictions_are_refused_by_name(tmp_path, case):
     assert "\n" not in str(error.value)
 
 
+COLUMNS = {
+    # a column beside images and labels, and the parts of train.parquet and test.parquet in it
+    "split": (["train", "test"], ["test", "test"]),
+    "Split": (["train", "train"], ["train", "train"]),
+    "set": (["train", "other"], ["test", "test"]),
+    "partition": ([0, 1], [2, 2]),
+    "is_train": ([True, False], [False, False]),
+}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather"])
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_column_that_says_other_parts_is_refused(tmp_path, column, kind):
+    for name, said in zip(("train", "test"), COLUMNS[column], strict=True):
+        table = pa.table({"image": [encode(picture(i)) for i in range(2)], "label": [0, 1], column: said})
+        (pq.write_table if kind == "parquet" else write_feather)(table, tmp_path / f"{name}.{kind}")
+    with pytest.raises(UserError, match=f"column '{column}' .*say.* parts.*; write a file for each part"):
+        open_source(str(tmp_path))
+
+
+def test_a_column_that_says_the_same_parts_is_let_pass(tmp_path):
+    for name in ("train", "test"):
+        table = pa.table({"image": [encode(picture(0))] * 2, "label": [0, 1], "split": [name] * 2, "set": ["a", "b"]})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    source = open_source(str(tmp_path))
+    assert source.is_test.tolist() == [True, True, False, False]
+    assert source.notes[1:] == ("columns that are not used: split, set",)
+
+
+def test_classes_that_differ_in_capitals_are_said(tmp_path):
+    file(tmp_path / "train.parquet", ["a", "B", "A", "b"])
+    assert "A and a and 1 more are different classes" in open_source(str(tmp_path)).notes
+
+
 def test_a_class_without_training_images_is_said(tmp_path):
     file(tmp_path / "train.parquet", [0, 1, 3], classes("a", "b", "c", "d"))
     assert "1 of 4 classes have no training images: c" in open_source(str(tmp_path)).notes
@@ -252,3 +310,21 @@ def test_two_idx_sets_in_a_folder_are_refused(tmp_path):
     as_idx(tmp_path, {"letters-train": 3, "digits-train": 3})
     with pytest.raises(UserError, match=r"several IDX sets \(digits-train and letters-train\)"):
         open_source(str(tmp_path))
+
+
+def test_a_test_label_of_idx_without_training_images_is_refused(tmp_path):
+    as_idx(tmp_path, {"train": 3, "t10k": 2})
+    path = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1] + b"\x07"))
+    with pytest.raises(UserError, match="label 7 of t10k has no training images"):
+        open_source(str(tmp_path))
+
+
+def test_of_a_plain_and_a_packed_idx_file_the_plain_one_is_read(tmp_path):
+    as_idx(tmp_path, {"train": 3})
+    for path in list(tmp_path.iterdir()):
+        data = gzip.decompress(path.read_bytes())
+        path.with_suffix("").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    source = open_source(str(tmp_path))
+    assert source.labels.tolist() == [0, 1, 0, 1, 0, 0]
+    assert [(one.suffix, one.reason, one.files) for one in source.left_out] == [(".gz", "the plain file is read", 2)]

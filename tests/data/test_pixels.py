@@ -174,6 +174,12 @@ def test_what_has_no_known_range_is_refused(dtype):
         Picture(saved(deep(5, dtype), "TIFF"))
 
 
+def test_levels_of_16_bits_that_count_from_white_are_turned_around():
+    """Scanners and DICOM converters write such TIFF files; Pillow turns only those of 8 bits around."""
+    data = saved(deep(55 * 257), "TIFF", tiffinfo={262: 0})
+    assert (np.array(Picture(data).load()) == 255 - 55).all()
+
+
 def test_colours_of_16_bits_a_channel_are_scaled():
     """Pillow writes none, so these are the chunks of a PNG of one pixel."""
     levels = zlib.compress(b"\x00" + bytes([0x0A, 0xFF, 0x14, 0x00, 0x1E, 0x80]))
@@ -184,6 +190,15 @@ def test_colours_of_16_bits_a_channel_are_scaled():
     opened = Picture(data)
     assert opened.pixels().permute(1, 2, 0).tolist() == [[[10, 20, 30]]]
     assert opened.remarks == {DEEP}
+
+
+@pytest.mark.parametrize("most", [200, 1023, 4095, 65535])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_levels_of_pgm_and_ppm_are_scaled(most, channels):
+    level = (most // 2).to_bytes(1 if most < 256 else 2, "big")
+    opened = Picture(f"P{5 if channels == 1 else 6}\n2 2\n{most}\n".encode() + level * 4 * channels)
+    assert np.abs(np.array(opened.load()).astype(int) - 127).max() <= 1
+    assert opened.remarks == ({DEEP} if most > 255 else set())
 
 
 def test_16_bits_of_all_channels_together_are_not_many():
@@ -234,6 +249,14 @@ def test_grey_among_colour_names_the_setting(tmp_path, first, other):
     with pytest.raises(UserError, match=f"a/3.png: the image is {words[other]}, the first one {words[first]}; set "):
         split_dataset(str(data), tmp_path / "split")
     split_dataset(str(data), tmp_path / "split", SplitConfig(channels=3))
+
+
+def test_classes_of_any_name_are_shown_without_a_warning(tmp_path, recwarn):
+    names = ("\u732b", "\u72ac", "\u0643\u0644\u0628", "W" * 200)
+    tree(tmp_path / "data", *[f"{c}/{i}.png" for c in names for i in range(9)])
+    split_dataset(str(tmp_path / "data"), tmp_path / "split")
+    assert [str(one.message) for one in recwarn] == []
+    assert "\u732b" in (tmp_path / "split" / "dataset.html").read_text(encoding="utf-8")
 
 
 def test_no_warning_of_a_library_reaches_a_user():

@@ -183,6 +183,12 @@ def test_several_configurations_of_a_repository_are_refused(tmp_path):
         open_source(str(tmp_path))
 
 
+def test_a_picture_beside_a_folder_of_shards_names_the_folder(tmp_path):
+    (hub(tmp_path) / "banner.png").write_bytes(PNGS[0])
+    with pytest.raises(UserError, match=f"banner.png lies in no class folder.*or name {tmp_path}/data"):
+        open_source(str(tmp_path))
+
+
 @pytest.mark.parametrize("names", [None, ("cat", "dog")])
 def test_labels_of_tars_are_numbers_or_names(tmp_path, names):
     source = open_source(str(webdataset(tmp_path, names)))
@@ -206,6 +212,23 @@ def test_members_of_a_tar_that_are_no_rows_are_counted(tmp_path):
         ("", "neither image nor label"),
     }
     assert torch.equal(decoded(tmp_path), PIXELS[[0, 1, 3]])
+
+
+def test_hidden_members_of_a_tar_are_passed_over_and_links_counted(tmp_path):
+    """A Mac puts a file of its own beside every file."""
+    members = [(f"1/{i}.{kind}", data) for i in range(4) for kind, data in (("png", PNGS[i]), ("cls", b"%d" % (i % 2)))]
+    shard(
+        tmp_path / "train.tar",
+        [m for name, data in members for m in ((f"./{name[:2]}._{name[2:]}", b"x"), (f"./{name}", data))],
+    )
+    with tarfile.open(tmp_path / "train.tar", "a") as tar:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            link = tarfile.TarInfo("1/9.png")
+            link.type, link.linkname = kind, "1/0.png"
+            tar.addfile(link)
+    source = open_source(str(tmp_path))
+    assert source.names.to_pylist() == [f"./1/{i}.png" for i in range(4)]
+    assert source.left_out == ((".png", "links are not followed", 2, "1/9.png"),)
 
 
 BROKEN_TARS = {
@@ -232,7 +255,13 @@ def test_a_broken_tar_is_refused(tmp_path, case):
     [
         ([("1.png", PNGS[0]), ("1.json", b"{}")], r"has no image with a label; expected KEY.jpg and KEY.cls"),
         ([("1.png", PNGS[0]), ("1.cls", b"0"), ("2.png", PNGS[1]), ("2.cls", b"dog")], "is a number and others are"),
-        ([("1.png", PNGS[0]), ("1.cls", b"cat"), ("2.png", PNGS[1]), ("2.cls", b"")], "2.png: the label is missing"),
+        ([("1.png", PNGS[0]), ("1.cls", b"cat"), ("2.png", PNGS[1]), ("2.cls", b"")], "2.cls: the label is missing"),
+        ([("1.png", PNGS[0]), ("1.cls", b"0.0")], "1.cls: the label is 0.0, which is no whole number"),
+        ([("1.png", PNGS[0]), ("1.cls", b'{"label": 1}')], "1.cls: the label is '{\"label\": 1}', which is no name"),
+        ([("1.png", PNGS[0]), ("1.cls", b"\x01\x00\x00\x00")], "1.cls: the label is no text"),
+        ([("1.png", PNGS[0]), ("1.cls", b"caf\xe9")], "1.cls: the label is not UTF-8"),
+        ([("1.png", PNGS[0]), ("1.cls", b"a" * 2000)], "1.cls: the label has 2,000 bytes, too many for a class"),
+        ([("1.png", PNGS[0]), ("1.cls", b"0")] * 2, "several files are named like 1.png; give every image a key"),
         ([("1.png", PNGS[0]), ("1.cls", b"1"), ("2.png", PNGS[1]), ("2.cls", b"2")], "labels count from 1 to 2"),
     ],
 )

@@ -14,7 +14,15 @@ import pyarrow as pa
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.classes import Labels
 from pfs_core.data.dataset import Source, checked_classes, column_fingerprint, fingerprint
-from pfs_core.data.formats.columns import encoded, find_columns, labels_of
+from pfs_core.data.formats.columns import (
+    Columns,
+    check_part,
+    encoded,
+    find_columns,
+    labels_of,
+    one_image_column,
+    unused_columns,
+)
 from pfs_core.data.formats.several_files import read_files
 from pfs_core.data.left_out import left_out
 from pfs_core.data.parts import check_folders
@@ -22,7 +30,7 @@ from pfs_core.errors import UserError
 from pfs_core.storage import Storage, open_file
 from pfs_core.storage.listing import Entry, Listing
 
-ARROW = r"\.(arrow|feather|ipc)$"
+ARROW = r"(?i)\.(arrow|feather|ipc)$"
 """Pattern of the paths of the files of this format."""
 
 _ABOUT = r"(^|/)(state|dataset_info|dataset_dict)\.json$"
@@ -85,7 +93,7 @@ class _Rows(NamedTuple):
     """The rows of a file; of its record batches the number of rows, the place in the file and the bytes."""
 
     labels: Labels
-    image: str
+    columns: Columns
     rows: list[int]
     offsets: list[int]
     sizes: list[int]
@@ -107,6 +115,7 @@ def open_arrow(storage: Storage, files: Listing, config: SplitConfig) -> Source:
     check_folders(storage.uri, paths, "Arrow files")
     rows = read_files(storage.uri, streams, lambda entry, held_out: _scan(storage, entry, held_out, config))
     found = rows.found
+    columns = [one.columns for one in found]
     about = files.matching(_ABOUT).paths.to_pylist()
     return Source(
         uri=storage.uri,
@@ -122,9 +131,9 @@ def open_arrow(storage: Storage, files: Listing, config: SplitConfig) -> Source:
         flip=True,
         fingerprint=column_fingerprint(fingerprint(storage, streams), config),
         is_validation=rows.parts.is_validation,
-        notes=rows.notes,
+        notes=rows.notes + unused_columns(columns),
         left_out=left_out(files, [*paths, *about]),
-        image_column=found[0].image,
+        image_column=one_image_column(columns),
         offset=np.concatenate([np.repeat(np.array(one.offsets, dtype=np.int64), one.rows) for one in found]),
         size=np.concatenate([np.repeat(np.array(one.sizes, dtype=np.int64), one.rows) for one in found]),
     )
@@ -149,12 +158,12 @@ def _data_files(storage: Storage, files: Listing) -> Listing:
 def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -> _Rows:
     """Read a file once: its labels, and where its record batches are."""
     place = f"{storage.uri}/{entry.path}"
-    column, rows, offsets, sizes = [], [], [], []
+    batches, rows, offsets, sizes = [], [], [], []
     try:
         opened = ArrowFile(storage, entry)
         columns = find_columns(place, opened.schema, config)
         for batch, start, size in opened.batches():
-            column.append(batch.column(columns.label))
+            batches.append(batch.select(columns.of_rows))
             rows.append(len(batch))
             offsets.append(start)
             sizes.append(size)
@@ -162,5 +171,8 @@ def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -
         raise UserError(f"{place} is no whole Arrow file: {str(e).splitlines()[0]}") from None
     if not sum(rows):
         raise UserError(f"{place} holds no rows")
-    labels = labels_of(place, opened.schema, columns.label, pa.chunked_array(column), held_out)
-    return _Rows(labels, columns.image, rows, offsets, sizes)
+    table = pa.Table.from_batches(batches)
+    if columns.part:
+        check_part(columns, table.column(columns.part), held_out)
+    labels = labels_of(place, opened.schema, columns.label, table.column(columns.label), held_out)
+    return _Rows(labels, columns, rows, offsets, sizes)

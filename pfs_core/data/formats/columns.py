@@ -5,6 +5,8 @@ Names of classes are in the schema metadata: Hugging Face's ``ClassLabel`` or a 
 """
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,18 +14,38 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfs_core.config.stages import SplitConfig
-from pfs_core.data.classes import Labels
+from pfs_core.data.classes import Labels, label_fault
+from pfs_core.data.parts import MUST_BE_PARTS, PART_COLUMNS, is_flag, is_held_out, part_named
 from pfs_core.errors import UserError
 
 _IMAGES = ("image", "img")
+_INDEX = "__index_level_"
+_A_FILE_EACH = "write a file for each part, such as train.parquet and test.parquet"
 
 
 class Columns(NamedTuple):
-    """The names of the columns of images, of labels and, if there is one, of the rows' names."""
+    """The names of the columns of a file.
 
+    Attributes:
+        place: address of the file.
+        image: the column of images.
+        label: the column of labels.
+        name: the column of the rows' names, if there is one.
+        part: the column that may say parts, if there is one; it is compared with the name of the file.
+        unused: all columns but those of images, labels and names.
+    """
+
+    place: str
     image: str
     label: str
     name: str | None
+    part: str | None
+    unused: tuple[str, ...]
+
+    @property
+    def of_rows(self) -> list[str]:
+        """The columns to be read at once, which are small."""
+        return [self.label, *(column for column in (self.name, self.part) if column)]
 
 
 def find_columns(place: str, schema: pa.Schema, config: SplitConfig) -> Columns:
@@ -35,8 +57,11 @@ def find_columns(place: str, schema: pa.Schema, config: SplitConfig) -> Columns:
         config: its ``image_column`` and ``label_column``, if they are set.
 
     Raises:
-        UserError: a column is missing, or holds something else.
+        UserError: a column is missing, is there twice, or holds something else.
     """
+    twice = [name for name, count in Counter(schema.names).items() if count > 1]
+    if twice:
+        raise UserError(f"{place} has {schema.names.count(twice[0])} columns named {twice[0]!r}; keep one")
     features = _features(schema)
     image = _chosen(place, schema, "image", config.image_column, [*_IMAGES, *_of_type(features, "Image")])
     label = _chosen(place, schema, "label", config.label_column, ["label", *_of_type(features, "ClassLabel")])
@@ -44,11 +69,52 @@ def find_columns(place: str, schema: pa.Schema, config: SplitConfig) -> Columns:
     if not (pa.types.is_integer(_value_type(kind)) or _is_text(_value_type(kind))):
         raise UserError(f"{place}: column {label!r} must hold integers or names of classes, not {kind}")
     kind = _value_type(schema.field(image).type)
-    if not (_is_bytes(kind) or (pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0)):
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not _is_bytes(kind):
         raise UserError(f"{place}: column {image!r} must hold PNG or JPEG bytes, not {schema.field(image).type}")
-    has_names = schema.get_field_index("name") >= 0 and "name" not in (image, label)
-    name = "name" if has_names and _is_text(_value_type(schema.field("name").type)) else None
-    return Columns(image, label, name)
+    others = [column for column in schema.names if column not in (image, label)]
+    for column in others:
+        if is_flag(column):
+            raise UserError(f"{place}: column {column!r} seems to say parts; {_A_FILE_EACH}")
+    name = "name" if "name" in others and _is_text(_value_type(schema.field("name").type)) else None
+    part = next((column for column in others if column.lower() in PART_COLUMNS), None)
+    unused = tuple(column for column in others if column != name and not column.startswith(_INDEX))
+    return Columns(place, image, label, name, part, unused)
+
+
+def one_image_column(files: Iterable[Columns]) -> str:
+    """Return the column of images that all files have; UserError if they differ."""
+    places = {columns.image: columns.place for columns in files}
+    if len(places) > 1:
+        (one, here), (other, there) = list(places.items())[:2]
+        raise UserError(f"{here} has the images in column {one!r}, {there} in {other!r}; set split.image_column")
+    return next(iter(places))
+
+
+def unused_columns(files: Iterable[Columns]) -> tuple[str, ...]:
+    """Say in a sentence which columns are not used; none if all are."""
+    names = dict.fromkeys(name for columns in files for name in columns.unused)
+    return (f"columns that are not used: {', '.join(names)}",) if names else ()
+
+
+def check_part(columns: Columns, column: pa.ChunkedArray, held_out: bool) -> None:
+    """Raise UserError if a column says other parts than the name of the file.
+
+    Args:
+        columns: the columns of the file.
+        column: the values of the one that may say parts.
+        held_out: whether the file is of a part that is not trained on.
+    """
+    texts = [str(text) for text in _plain(column).unique().to_pylist()]
+    said = {part_named(text) for text in texts}
+    must = str(columns.part).lower() in MUST_BE_PARTS
+    if (said == {""} and not must) or (len(said) == 1 and "" not in said and is_held_out(*said) == held_out):
+        return
+    raise UserError(
+        f"{columns.place}: column {columns.part!r} says parts ({', '.join(texts[:3])}), but parts are not read from "
+        f"columns; {_A_FILE_EACH}"
+    )
 
 
 def encoded(column: pa.ChunkedArray) -> list[bytes | None]:
@@ -72,14 +138,17 @@ def labels_of(place: str, schema: pa.Schema, name: str, column: pa.ChunkedArray,
     Raises:
         UserError: a label is missing, or is not among the names of the classes.
     """
+    column = _plain(column)
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
         raise UserError(f"{place}, row {row}: the label is missing")
     names = class_names(place, schema, name)
-    column = _plain(column)
     if not _is_text(column.type):
         return Labels(place, column.to_numpy().astype(np.int64), names, held_out)
     texts = column.cast(pa.string())
+    for text in texts.unique().to_pylist():
+        if fault := label_fault(text):
+            raise UserError(f"{place}, row {texts.index(text).as_py()}: the label {fault}")
     names = names or sorted(texts.unique().to_pylist())
     codes = pc.index_in(texts, value_set=pa.array(names, pa.string()))
     if codes.null_count:
@@ -115,7 +184,8 @@ def _chosen(place: str, schema: pa.Schema, what: str, setting: str | None, usual
     """Return the column that is set, else the first of the usual ones that exists."""
     known = [setting] if setting else list(dict.fromkeys(usual))
     found = [name for name in known if name in schema.names]
-    if found and (setting or found[0] in (*_IMAGES, "label") or len(found) == 1):
+    alike = len(set(found) & set(_IMAGES)) > 1
+    if found and not alike and (setting or found[0] in (*_IMAGES, "label") or len(found) == 1):
         return found[0]
     meaning = "PNG or JPEG bytes" if what == "image" else "integers from 0, or names"
     problem = f"has several columns of {what}s" if found else f"has no column {known[0]!r}"

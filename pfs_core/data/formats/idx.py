@@ -16,7 +16,7 @@ import torch
 
 from pfs_core.data.dataset import Source, checked_classes, fingerprint
 from pfs_core.data.left_out import left_out
-from pfs_core.data.parts import TRAINING, given_parts, said_by_files
+from pfs_core.data.parts import TRAINING, given_parts, is_held_out, said_by_files
 from pfs_core.errors import UserError
 from pfs_core.storage import Storage
 from pfs_core.storage.listing import Entry, Listing
@@ -35,6 +35,9 @@ def load_idx(storage: Storage, files: Listing) -> Source:
     """
     found = files.matching(IDX)
     pairs = _pairs(storage.uri, found)
+    unpacked = left_out(
+        found, [one.path for pair in pairs.values() for one in pair.values()], "the plain file is read", True
+    )
     names = list(pairs)
     said = said_by_files(storage.uri, names)
     images, labels = [], []
@@ -50,6 +53,7 @@ def load_idx(storage: Storage, files: Listing) -> Source:
         raise UserError(f"{storage.uri}: images of {names[0]} and of {names[1]} differ in size: {sorted(sizes)}")
     all_labels = np.concatenate(labels).astype(np.int64)
     parts = given_parts(storage.uri, names, said, np.repeat(np.arange(len(names)), [len(one) for one in labels]))
+    _check_held_out(storage.uri, names, said, labels)
     return Source(
         uri=storage.uri,
         kind="arrays",
@@ -66,8 +70,17 @@ def load_idx(storage: Storage, files: Listing) -> Source:
         images=torch.from_numpy(np.concatenate(images)).unsqueeze(1),
         is_validation=parts.is_validation,
         notes=parts.notes,
-        left_out=left_out(files, found.paths),
+        left_out=left_out(files, found.paths) + unpacked,
     )
+
+
+def _check_held_out(uri: str, names: list[str], said: list[str], labels: list[np.ndarray]) -> None:
+    """Raise UserError if a held-out part has a label that the training part has not."""
+    training = np.concatenate([some for some, part in zip(labels, said, strict=True) if not is_held_out(part)])
+    for name, some in zip(names, labels, strict=True):
+        unknown = np.setdiff1d(some, training)
+        if len(unknown):
+            raise UserError(f"{uri}: label {unknown[0]} of {name} has no training images")
 
 
 def _pairs(uri: str, files: Listing) -> dict[str, dict[str, Entry]]:
@@ -79,7 +92,8 @@ def _pairs(uri: str, files: Listing) -> dict[str, dict[str, Entry]]:
     pairs: dict[str, dict[str, Entry]] = {}
     for entry in files:
         if match := _NAME.fullmatch(entry.path):
-            pairs.setdefault(match["part"], {})[match["what"].lower()] = entry
+            # Of a plain and a gzipped file, the plain one comes first.
+            pairs.setdefault(match["part"], {}).setdefault(match["what"].lower(), entry)
     said = dict(zip(pairs, said_by_files(uri, list(pairs)), strict=True)) if pairs else {}
     if TRAINING not in said.values():
         raise UserError(f"{uri} has no train-images-idx3-ubyte; IDX sets need images and labels of train (and t10k)")

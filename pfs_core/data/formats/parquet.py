@@ -13,7 +13,16 @@ import pyarrow.parquet as pq
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.classes import Labels
 from pfs_core.data.dataset import Source, checked_classes, column_fingerprint, fingerprint
-from pfs_core.data.formats.columns import encoded, find_columns, labels_of, row_names
+from pfs_core.data.formats.columns import (
+    Columns,
+    check_part,
+    encoded,
+    find_columns,
+    labels_of,
+    one_image_column,
+    row_names,
+    unused_columns,
+)
 from pfs_core.data.formats.several_files import read_files
 from pfs_core.data.left_out import left_out
 from pfs_core.data.parts import check_folders
@@ -21,9 +30,9 @@ from pfs_core.errors import UserError
 from pfs_core.storage import Storage, open_file
 from pfs_core.storage.listing import Entry, Listing
 
-PARQUET = r"\.parquet$"
+PARQUET = r"(?i)\.parquet$"
 """Pattern of the paths of the files of this format."""
-AT_ROOT = r"^[^/]*\.parquet$"
+AT_ROOT = r"(?i)^[^/]*\.parquet$"
 """Pattern of those that lie at the root."""
 
 _OWN = ("pack.json", "complete.json")
@@ -36,13 +45,13 @@ class _Rows(NamedTuple):
         labels: their labels.
         groups: int32 [n], the row group of each row.
         names: the names of the rows, if the file has a column of them.
-        image: the name of the column of images.
+        columns: its columns.
     """
 
     labels: Labels
     groups: np.ndarray
     names: pa.Array | None
-    image: str
+    columns: Columns
 
 
 def open_parquet(storage: Storage, files: Listing, config: SplitConfig) -> Source:
@@ -61,10 +70,7 @@ def open_parquet(storage: Storage, files: Listing, config: SplitConfig) -> Sourc
         raise UserError(f"{storage.uri} is a pack that was stopped; finish it with pfs pack")
     shards = _shards(storage.uri, files)
     rows = read_files(storage.uri, shards, lambda entry, held_out: _read(storage, entry, held_out, config))
-    columns = {one.image: one.labels.place for one in rows.found}
-    if len(columns) > 1:
-        (one, here), (other, there) = list(columns.items())[:2]
-        raise UserError(f"{here} has the images in column {one!r}, {there} in {other!r}; set split.image_column")
+    columns = [one.columns for one in rows.found]
     all_named = all(one.names is not None for one in rows.found)
     return Source(
         uri=storage.uri,
@@ -80,9 +86,9 @@ def open_parquet(storage: Storage, files: Listing, config: SplitConfig) -> Sourc
         flip=True,
         fingerprint=column_fingerprint(fingerprint(storage, shards), config),
         is_validation=rows.parts.is_validation,
-        notes=rows.notes,
+        notes=rows.notes + unused_columns(columns),
         left_out=left_out(files, [*shards.paths.to_pylist(), *_OWN]),
-        image_column=next(iter(columns)),
+        image_column=one_image_column(columns),
     )
 
 
@@ -108,9 +114,7 @@ def encoded_images(storage: Storage, entry: Entry, file: pq.ParquetFile, group: 
 
 
 def _shards(uri: str, files: Listing) -> Listing:
-    """Return the files to read: those at the root; else those in one folder, or in folders named like parts."""
-    if at_root := files.matching(AT_ROOT):
-        return at_root
+    """Return the files to read, which are in one folder or in folders named like parts."""
     found = files.matching(PARQUET)
     check_folders(uri, found.paths.to_pylist(), "Parquet files")
     return found
@@ -122,15 +126,17 @@ def _read(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -
     schema = file.schema_arrow
     columns = find_columns(place, schema, config)
     try:
-        table = file.read(columns=[columns.label, *([columns.name] if columns.name else [])])
+        table = file.read(columns=columns.of_rows)
     except (pa.ArrowException, OSError) as e:
         raise UserError(f"{place} cannot be read: {str(e).splitlines()[0]}") from None
     if not len(table):
         raise UserError(f"{place} holds no rows")
+    if columns.part:
+        check_part(columns, table.column(columns.part), held_out)
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     return _Rows(
         labels_of(place, schema, columns.label, table.column(columns.label), held_out),
         np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
         row_names(table.column(columns.name)) if columns.name else None,
-        columns.image,
+        columns,
     )

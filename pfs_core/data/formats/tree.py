@@ -4,16 +4,19 @@ A class is named after its folder, and labels are positions in the sorted names.
 belong to the class too.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pfs_core.data.classes import alike_hint
 from pfs_core.data.dataset import Source, checked_classes, fingerprint
-from pfs_core.data.left_out import UNREAD, left_out
-from pfs_core.data.parts import EXPECTED, TRAINING, GivenParts, given_parts, part_named, parts_in
+from pfs_core.data.formats.folder_levels import Top, check_levels, check_no_masks, listed
+from pfs_core.data.left_out import SYSTEM_FOLDERS, UNREAD, left_out
+from pfs_core.data.parts import EXPECTED, TRAINING, GivenParts, given_parts, is_held_out, part_named, parts_in
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage
 from pfs_core.storage.listing import Listing
@@ -42,7 +45,12 @@ def open_tree(storage: Storage, files: Listing) -> Source:
     folder = _folders(images, 1) if said else top
     outside = np.flatnonzero(folder.is_null())
     if len(outside):
-        raise UserError(f"{storage.uri}/{images[outside[0]].path} lies in no class folder; expected CLASS/image.jpg")
+        raise UserError(
+            f"{storage.uri}/{images[outside[0]].path} lies in no class folder; expected CLASS/image.jpg, or a list "
+            "such as labels.csv (path,label) beside the images"
+        )
+    if not said:
+        check_levels(storage.uri, images, _tops(images, top))
     parts = GivenParts(np.zeros(len(images), dtype=bool), None, ())
     if said:
         names = top.dictionary.to_pylist()
@@ -50,8 +58,9 @@ def open_tree(storage: Storage, files: Listing) -> Source:
         parts = given_parts(storage.uri, [f"{name}/" for name in names], [said[name] for name in names], which)
     training = ~parts.is_test if parts.is_validation is None else ~(parts.is_test | parts.is_validation)
     names = sorted(folder.filter(pa.array(training)).unique().to_pylist())
+    check_no_masks(storage.uri, names)
     _check_read(storage.uri, files, names, 1 if said else 0)
-    _check_folders(storage, set(said) or {""}, set(names))
+    _check_folders(storage, said or {"": ""}, names)
     position = {name: i for i, name in enumerate(names)}
     labels = np.array([position.get(name, -1) for name in folder.dictionary.to_pylist()])[folder.indices.to_numpy()]
     unknown = np.flatnonzero(labels < 0)
@@ -72,22 +81,9 @@ def open_tree(storage: Storage, files: Listing) -> Source:
         flip=True,
         fingerprint=fingerprint(storage, images),
         is_validation=parts.is_validation,
-        notes=parts.notes,
+        notes=parts.notes + _deeper(images, names, 2 if said else 1),
         left_out=left_out(files, images.paths),
     )
-
-
-@dataclass
-class _Top:
-    """A folder at the top of a tree: the names of the folders below it, and whether it has images of its own."""
-
-    below: set[str]
-    images: bool
-
-    @property
-    def holds_folders(self) -> bool:
-        """Whether all of its images are in folders below it."""
-        return bool(self.below) and not self.images
 
 
 def _said_by_folders(uri: str, images: Listing, top: pa.DictionaryArray) -> dict[str, str]:
@@ -102,20 +98,25 @@ def _said_by_folders(uri: str, images: Listing, top: pa.DictionaryArray) -> dict
         return said
     if said := _said_by_words(tops):
         return said
+    whole = {part_named(name) for name in tops}
+    if TRAINING in whole and len(whole - {""}) > 1:
+        raise UserError(f"dataset {uri} has folders named like parts beside others ({listed(tops)}); {EXPECTED}")
     if clash := _clash(images, top, tops):
         raise UserError(
-            f"dataset {uri} has folders named like parts beside others ({_listed(tops)}; {clash}); {EXPECTED}"
+            f"dataset {uri} has folders named like parts beside others ({listed(tops)}; {clash}); {EXPECTED}"
         )
     inner = {part_named(name) for one in tops.values() for name in one.below}
     if TRAINING in inner and len(inner - {""}) > 1:
         hint = f"name {uri}/{next(iter(tops))}" if len(tops) == 1 else EXPECTED
-        raise UserError(f"dataset {uri} has folders named like parts below {_listed(tops)}; {hint}")
+        raise UserError(f"dataset {uri} has folders named like parts below {listed(tops)}; {hint}")
     if tops and all(part_named(name) for name in tops) and all(one.holds_folders for one in tops.values()):
-        raise UserError(f"dataset {uri} has no training images, only {_listed(tops)}; {EXPECTED}")
+        raise UserError(f"dataset {uri} has no training images, only {listed(tops)}; {EXPECTED}")
+    if len(tops) > 1 and len({part for name in tops for part in parts_in(name)}) > 1 and all(map(parts_in, tops)):
+        raise UserError(f"dataset {uri} has folders named like parts and classes at once ({listed(tops)}); {EXPECTED}")
     return {}
 
 
-def _said_by_words(tops: dict[str, _Top]) -> dict[str, str]:
+def _said_by_words(tops: dict[str, Top]) -> dict[str, str]:
     """Return the parts that names such as ``seg_train`` say, if each says another and they hold the same classes."""
     said = [parts_in(name) for name in tops]
     if len(tops) < 2 or any(len(one) != 1 for one in said) or not all(one.holds_folders for one in tops.values()):
@@ -127,7 +128,7 @@ def _said_by_words(tops: dict[str, _Top]) -> dict[str, str]:
     return parts if all(one.below <= tops[training[0]].below for one in tops.values()) else {}
 
 
-def _clash(images: Listing, top: pa.DictionaryArray, tops: dict[str, _Top]) -> str:
+def _clash(images: Listing, top: pa.DictionaryArray, tops: dict[str, Top]) -> str:
     """Say why folders at the top can be neither parts nor classes; empty if they can be classes."""
     like_parts = {name: parts_in(name) for name in tops if parts_in(name)}
     if not like_parts or len(tops) < 2:
@@ -145,11 +146,11 @@ def _clash(images: Listing, top: pa.DictionaryArray, tops: dict[str, _Top]) -> s
     return ""
 
 
-def _tops(images: Listing, top: pa.DictionaryArray) -> dict[str, _Top]:
+def _tops(images: Listing, top: pa.DictionaryArray) -> dict[str, Top]:
     """Describe the folders at the top."""
-    tops: dict[str, _Top] = {}
+    tops: dict[str, Top] = {}
     for name, below in _pairs(images, top, 1):
-        one = tops.setdefault(name, _Top(set(), False))
+        one = tops.setdefault(name, Top(set(), False))
         if below is None:
             one.images = True
         else:
@@ -163,11 +164,11 @@ def _pairs(images: Listing, top: pa.DictionaryArray, depth: int) -> set[tuple[st
     return {(pair["top"], pair["inner"]) for pair in pairs.to_pylist() if pair["top"] is not None}
 
 
-def _listed(names: Collection[str]) -> str:
-    """Name some folders."""
-    shown = sorted(names)
-    more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
-    return ", ".join(f"{name}/" for name in shown[:4]) + more
+def _deeper(images: Listing, names: Collection[str], depth: int) -> tuple[str, ...]:
+    """Say which folders below those of the classes were taken as part of them; nothing if there are none."""
+    below = _folders(images, depth).drop_null().unique().to_pylist()
+    found = f"images in folders below ({listed(below)}) belong to them"
+    return (f"classes are the folders {listed(names)}; {found}",) if below else ()
 
 
 def _folders(files: Listing, depth: int) -> pa.DictionaryArray:
@@ -192,14 +193,22 @@ def _check_read(uri: str, files: Listing, names: Collection[str], depth: int) ->
         )
 
 
-def _check_folders(storage: Storage, tops: set[str], names: Collection[str]) -> None:
-    """Raise UserError if a local class folder has no images, which would silently shift all labels after it.
+def _check_folders(storage: Storage, said: Mapping[str, str], names: Sequence[str]) -> None:
+    """Raise UserError if a local class folder has no images, or is a link to another one.
 
-    S3 has no empty folders.
+    The first would silently shift all labels after it, the second puts images into two parts or classes. S3 has neither
+    empty folders nor links.
     """
     if not isinstance(storage, LocalStorage):
         return
-    for top in sorted(tops):
+    real: dict[str, Path] = {}
+    for top, part in sorted(said.items()):
         for folder in sorted((storage.root / top).iterdir()):
-            if folder.is_dir() and not folder.name.startswith(".") and folder.name not in names:
-                raise UserError(f"class folder {folder} holds no training images; remove it or fill it")
+            if not folder.is_dir() or folder.name.startswith(".") or folder.name in SYSTEM_FOLDERS:
+                continue
+            if folder.name not in names:
+                hint = alike_hint(folder.name, names) if is_held_out(part) else ""
+                raise UserError(f"class folder {folder} holds no training images{hint or '; remove it or fill it'}")
+            other = real.setdefault(os.path.realpath(folder), folder)
+            if other != folder:
+                raise UserError(f"{folder} and {other} are one folder by a link, so its images would be there twice")

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pfs_core.config.stages import SplitConfig
-from pfs_core.data.classes import Labels
+from pfs_core.data.classes import Labels, label_fault
 from pfs_core.data.dataset import Source, checked_classes, column_fingerprint, fingerprint
 from pfs_core.data.formats.several_files import read_files
 from pfs_core.data.formats.tree import IMAGES
@@ -105,8 +105,8 @@ def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -
     shard = _Shard()
     try:
         with tarfile.open(fileobj=open_file(storage, entry), mode="r:") as tar:
-            for members in _samples(tar):
-                _add(tar, members, shard, config)
+            for members in _samples(tar, shard):
+                _add(place, tar, members, shard, config)
     except tarfile.TarError as e:
         raise UserError(f"{place} is no whole tar file: {e}") from None
     if not shard.paths:
@@ -121,11 +121,13 @@ def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -
     )
 
 
-def _samples(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
-    """Yield the members that follow each other and share a key."""
+def _samples(tar: tarfile.TarFile, shard: _Shard) -> Iterator[list[tarfile.TarInfo]]:
+    """Yield the members that follow each other and share a key; links are left out, and hidden files passed over."""
     members: list[tarfile.TarInfo] = []
     for member in tar:
-        if not member.isfile():
+        if member.issym() or member.islnk():
+            shard.leave_out(member, "links are not followed")
+        if not member.isfile() or member.name.rpartition("/")[2].startswith("."):
             continue
         if members and _split(member.name)[0] != _split(members[0].name)[0]:
             yield members
@@ -135,9 +137,11 @@ def _samples(tar: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
         yield members
 
 
-def _add(tar: tarfile.TarFile, members: list[tarfile.TarInfo], shard: _Shard, config: SplitConfig) -> None:
+def _add(place: str, tar: tarfile.TarFile, members: list[tarfile.TarInfo], shard: _Shard, config: SplitConfig) -> None:
     """Add the image of a sample to a shard, if it has a label."""
     kinds = {_split(member.name)[1]: member for member in members}
+    if len(kinds) < len(members):
+        raise UserError(f"{place}: several files are named like {members[0].name}; give every image a key of its own")
     wanted = config.image_column
     images = [
         kind for kind in kinds if (kind == wanted if wanted else re.search(IMAGES, f".{kind}") and "." not in kind)
@@ -155,12 +159,24 @@ def _add(tar: tarfile.TarFile, members: list[tarfile.TarInfo], shard: _Shard, co
     if not images or label is None:
         return
     image = kinds[images[0]]
-    content = tar.extractfile(label)
-    assert content is not None
     shard.paths.append(image.name)
     shard.offsets.append(image.offset_data)
     shard.sizes.append(image.size)
-    shard.labels.append(content.read(_MOST).decode("utf-8", "replace").strip())
+    shard.labels.append(_label(place, tar, label))
+
+
+def _label(place: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    """Read a label; UserError if it is none."""
+    content = tar.extractfile(member)
+    assert content is not None
+    try:
+        text = content.read(_MOST + 1).decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise UserError(f"{place}, {member.name}: the label is not UTF-8") from None
+    fault = label_fault(text) if member.size <= _MOST else f"has {member.size:,} bytes, too many for a class"
+    if fault:
+        raise UserError(f"{place}, {member.name}: the label {fault}")
+    return text
 
 
 def _split(path: str) -> tuple[str, str]:
@@ -179,10 +195,8 @@ def _labels(place: str, shard: _Shard, held_out: bool) -> Labels:
     numbers = [re.fullmatch(r"-?\d{1,9}", text) is not None for text in shard.labels]
     if all(numbers):
         return Labels(place, np.array(shard.labels, dtype=np.int64), None, held_out)
-    for wrong, what in ((any(numbers), "is a number and others are names"), ("" in shard.labels, "is missing")):
-        if wrong:
-            row = numbers.index(True) if any(numbers) else shard.labels.index("")
-            raise UserError(f"{place}, {shard.paths[row]}: the label {what}")
+    if any(numbers):
+        raise UserError(f"{place}, {shard.paths[numbers.index(True)]}: the label is a number and others are names")
     names = sorted(set(shard.labels))
     position = {name: i for i, name in enumerate(names)}
     codes = np.array([position[text] for text in shard.labels], dtype=np.int64)

@@ -1,0 +1,106 @@
+"""Files that may be lists of images, as tables of texts: CSV in the forms that spreadsheets write, and Parquet."""
+
+import io
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from pfs_core.storage import Storage, open_file
+from pfs_core.storage.listing import Entry
+
+_DELIMITERS = ",;\t|"
+
+
+class ListTable(NamedTuple):
+    """A file as a table.
+
+    Attributes:
+        path: the path of the file.
+        columns: the texts of each column by its name, without spaces around them.
+        fault: what is wrong with it, if it is a list of images; empty for nothing.
+    """
+
+    path: str
+    columns: dict[str, pa.Array]
+    fault: str
+
+
+def read_list(storage: Storage, entry: Entry) -> ListTable | None:
+    """Read a file as a table of texts; None where it is no table or has images in it."""
+    try:
+        if entry.path.lower().endswith(".parquet"):
+            return _from_parquet(storage, entry)
+        return _from_text(entry.path, storage.read(entry))
+    except (pa.ArrowException, OSError, KeyError):
+        return None
+
+
+def _from_parquet(storage: Storage, entry: Entry) -> ListTable | None:
+    file = pq.ParquetFile(open_file(storage, entry))
+    names = [field.name for field in file.schema_arrow if _may_be_text(field.type)]
+    if len(names) < len(file.schema_arrow):
+        return None
+    return _table(entry.path, file.read(), "")
+
+
+def _from_text(path: str, data: bytes) -> ListTable:
+    """Read a CSV file, whatever its delimiter and its encoding are."""
+    text, fault = _decoded(data)
+    head = text.partition("\n")[0]
+    delimiter = "\t" if path.lower().endswith(".tsv") else max(_DELIMITERS, key=head.count)
+    ragged: list[pacsv.InvalidRow] = []
+
+    def note(row: pacsv.InvalidRow) -> str:
+        ragged.append(row)
+        return "skip"
+
+    parse = pacsv.ParseOptions(delimiter=delimiter, invalid_row_handler=note)
+    data = text.encode()
+    read = pacsv.ReadOptions(use_threads=False, block_size=max(1, len(data)))
+    names = pacsv.read_csv(io.BytesIO(data), read, parse).column_names
+    convert = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=[])
+    ragged.clear()
+    table = pacsv.read_csv(io.BytesIO(data), read, parse, convert)
+    if ragged and not fault:
+        one = ragged[0]
+        fault = (
+            f"line {one.number} has {one.actual_columns} columns, and the first one {one.expected_columns}; "
+            "texts with a delimiter in them need quotes"
+        )
+    return _table(path, table, fault)
+
+
+def _decoded(data: bytes) -> tuple[str, str]:
+    """Return the text of a file, and what is wrong with its encoding."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace"), ""
+    try:
+        return data.decode("utf-8-sig"), ""
+    except UnicodeDecodeError:
+        return data.decode("latin-1"), "its texts are not UTF-8; save it as UTF-8"
+
+
+def _table(path: str, table: pa.Table, fault: str) -> ListTable:
+    columns: dict[str, pa.Array] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name.strip() in columns:
+            fault = fault or f"two of its columns are named {name.strip()!r}"
+        columns[name.strip()] = _texts(column)
+    return ListTable(path, columns, fault)
+
+
+def _may_be_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return bool(numbers or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _texts(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as texts; an empty one for null."""
+    if pa.types.is_dictionary(column.type):
+        column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
+    texts = column.cast(pa.string()).combine_chunks()
+    return pc.utf8_trim_whitespace(pc.fill_null(texts, ""))
