@@ -185,7 +185,9 @@ def every_field(config):
 
 
 @pytest.mark.parametrize(
-    "value", [object(), [object()], {"a": object()}, None, "?", -1, 0.5, [], float("inf")], ids=str
+    "value",
+    [object(), [object()], {"a": object()}, None, "?", -1, 0.5, [], float("inf")],
+    ids=["object", "list of objects", "mapping to an object", "None", "text", "-1", "0.5", "empty list", "infinity"],
 )
 def test_no_refusal_is_in_the_words_of_pydantic(value):
     fields = list(every_field(Config))

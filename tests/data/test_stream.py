@@ -64,7 +64,7 @@ def labels(batches):
     return torch.cat([target for _, target in batches]).tolist()
 
 
-@pytest.mark.parametrize(("world", "workers"), itertools.product([1, 2], [0, 1, 2]))
+@pytest.mark.parametrize(("world", "workers"), list(itertools.product([1, 2], [0, 1, 2])))
 def test_every_row_comes_exactly_once_an_epoch_with_its_label(numbered, world, workers):
     rows = np.flatnonzero(np.arange(ROWS) % 7)
     seen, steps = [], set()
