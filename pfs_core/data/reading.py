@@ -1,5 +1,6 @@
 """Reading the encoded images of a dataset, one row group at a time."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,11 @@ from pfs_core.storage.listing import Entry
 
 T = TypeVar("T")
 
+FILES = 64
+"""Where every image is a file, so many are read together."""
 _THREADS = 8
+_AT_ONCE = 16
+"""Images that a thread takes at once: taken one by one, small ones would cost more to hand over than to decode."""
 
 
 class Reader:
@@ -52,7 +57,7 @@ class Reader:
         return opened, np.cumsum([0, *sizes])
 
     def read(self, rows: np.ndarray) -> list[bytes | None]:
-        """Return the bytes of the images of some rows, which must all be in one row group.
+        """Return the bytes of the images of some rows, which are files, or else all in one row group.
 
         Raises:
             UserError: a file cannot be read, or has changed since it was listed.
@@ -103,6 +108,13 @@ def row_groups(source: Source, rows: np.ndarray) -> list[np.ndarray]:
     return np.split(rows, np.flatnonzero(np.diff(ids)) + 1) if len(rows) else []
 
 
+def read_together(source: Source, rows: np.ndarray) -> list[np.ndarray]:
+    """Sort ``rows``, and split them into those that :meth:`Reader.read` should read in one call."""
+    if source.kind != "tree":
+        return row_groups(source, rows)
+    return np.split(np.sort(rows), range(FILES, len(rows), FILES)) if len(rows) else []
+
+
 class Readings(NamedTuple):
     """What the images of a dataset are, once all of them have been decoded.
 
@@ -129,13 +141,13 @@ def each_image(source: Source, make: Callable[[bytes | None], T], name: str) -> 
         The row, in the order of the rows, with what was made of it or the reason why it cannot be used.
     """
 
-    def made(row: int, data: bytes | None) -> tuple[int, T | BadImageError]:
+    def made(data: bytes | None) -> T | BadImageError:
         try:
-            return row, make(data)
+            return make(data)
         except BadImageError as e:
-            return row, e
+            return e
 
-    reader, groups = Reader(source), row_groups(source, np.arange(len(source)))
+    reader, groups = Reader(source), read_together(source, np.arange(len(source)))
     progress = ImageProgress(name, len(source))
     threads = max(_THREADS, min(32, core_count()))
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(threads) as pool:
@@ -143,7 +155,9 @@ def each_image(source: Source, make: Callable[[bytes | None], T], name: str) -> 
         for i, rows in enumerate(groups):
             data = reading.pop().result()
             reading += [ahead.submit(reader.read, following) for following in groups[i + 1 : i + 2]]
-            yield from pool.map(made, rows.tolist(), data)
+            some = (data[start : start + _AT_ONCE] for start in range(0, len(data), _AT_ONCE))
+            found = pool.map(lambda part: [made(each) for each in part], some)
+            yield from zip(rows.tolist(), itertools.chain.from_iterable(found), strict=True)
             progress(len(rows))
 
 

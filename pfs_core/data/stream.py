@@ -25,7 +25,7 @@ from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError
 from pfs_core.data.image_augmentation import ImageAugmentation
 from pfs_core.data.images import batch_borders
-from pfs_core.data.reading import Reader, bad_image, row_groups
+from pfs_core.data.reading import FILES, Reader, bad_image, read_together, row_groups
 from pfs_core.errors import UserError
 from pfs_core.runtime.device import core_count
 from pfs_core.runtime.seeded import seed_again, seeded
@@ -34,8 +34,6 @@ LANES = 24
 """Row groups that a batch takes its rows from, in each process. Each lane holds one in memory and reads the next one
 meanwhile. The number can be divided among 1, 2, 3, 4, 6, 8 or 12 workers."""
 _WORKERS = 12
-_FILES = 64
-"""Where every image is a file, so many at random are read together."""
 _SHARES_AHEAD = 4
 """Batches of which each worker makes its share ahead: all have to be ready for the next one."""
 
@@ -63,7 +61,7 @@ def plan(source: Source, rows: np.ndarray, lanes: int, seed: int) -> list[list[n
     random = np.random.default_rng(seed)
     if source.kind == "tree":
         rows = random.permutation(rows)
-        groups = np.split(rows, range(_FILES, len(rows), _FILES))
+        groups = np.split(rows, range(FILES, len(rows), FILES))
     else:
         groups = row_groups(source, rows)
         groups = [groups[i] for i in random.permutation(len(groups))]
@@ -293,7 +291,7 @@ class _Evaluation(IterableDataset[Any]):
         images = self.images
         batches = np.split(images.rows, range(self.size, len(images.rows), self.size))
         batches = batches[images.rank :: images.world][worker::workers]
-        groups = [group for rows in batches for group in row_groups(images.source, rows)]
+        groups = [group for rows in batches for group in read_together(images.source, rows)]
         with ThreadPoolExecutor(1) as pool:
             rows = _read_ahead(Reader(images.source), pool, groups)
             for batch in batches:
