@@ -7,6 +7,8 @@ from functools import cache
 from typing import Any, NoReturn
 
 _DEEP = "it is nested too deeply"
+_DEEPEST = 100
+"""The most levels of YAML."""
 
 
 def json_value(text: str | bytes) -> Any:
@@ -35,9 +37,12 @@ def yaml_value(text: str | bytes) -> Any:
     import yaml
 
     try:
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:  # where PyYAML is libyaml's, its recursion would end the process
+                raise ValueError(_DEEP)
         return yaml.load(text, _loader())  # noqa: S506 - a SafeLoader
-    except RecursionError:
-        raise ValueError(_DEEP) from None
     except yaml.YAMLError as e:
         raise ValueError(" ".join(str(e).split())) from None
 
