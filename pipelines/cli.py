@@ -19,7 +19,6 @@ from pfs_pipelines.step_commands import add_step_commands
 import pfs_core
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.runtime.logs import log_to_terminal
-from pfs_core.storage.local import is_there
 
 if TYPE_CHECKING:
     from pfs_core.config.request import CompressRequest
@@ -104,6 +103,7 @@ def run(a: argparse.Namespace) -> int:
     from pfs_core.config.overrides import STAGES, parse_settings
     from pfs_core.config.recipes import default_recipe
     from pfs_core.config.request import CompressRequest
+    from pfs_core.storage.local import is_there
 
     settings = parse_settings(a.settings, ("model", *STAGES))
     settings["search"] = with_method(a.method, settings["search"])
