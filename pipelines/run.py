@@ -69,6 +69,13 @@ def _run(request: CompressRequest, folder: Path, log: TextIO, store: Path, fresh
     if code:
         print(f"pfs: a step failed; the reason is in {log_path}", file=sys.stderr)
         return 1
+    if not (folder / "steps" / "outputs.json").exists():
+        print(
+            f"pfs: the pipeline's process ended with 0 before it was done; does the code of {request.model} call "
+            f"os._exit? What it said last is in {log_path}",
+            file=sys.stderr,
+        )
+        return 1
     collect(folder)
     print_paths(folder, store)
     return 0

@@ -14,6 +14,9 @@ from pfs_core.errors import InvalidError
 DEFAULT_METHOD = "pfs"
 """The method that searches where the settings of the search name none."""
 
+_NO_ARGUMENTS = ("budgets", "search_budget", "one_search")
+"""The fields of a request that the pipeline ``compress`` has no argument for."""
+
 
 class CompressRequest(Config):
     """Which network to compress on which dataset, how far, and with which settings.
@@ -63,6 +66,9 @@ class CompressRequest(Config):
         Raises:
             UserError: an argument is missing, unknown or of the wrong type.
         """
+        for name in _NO_ARGUMENTS:
+            if name in arguments:
+                raise InvalidError(f"{what}: {name} is no argument of a run, which has one budget; give budget alone")
         values = {name: value for name, value in arguments.items() if name != "budget"}
         budgets = [arguments["budget"]] if "budget" in arguments else []
         return cls.parse({**values, "budgets": budgets}, what)
@@ -98,5 +104,5 @@ class CompressRequest(Config):
             ValueError: there are several budgets, which that pipeline does not take.
         """
         (budget,) = self.budgets
-        others = self.model_dump(exclude={"budgets", "search_budget", "one_search"})
+        others = self.model_dump(exclude=set(_NO_ARGUMENTS))
         return {"model": self.model, "dataset": self.dataset, "budget": budget, **others}

@@ -11,6 +11,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.expected import model_at, shown, takes_truth, wrong_value
 
+LARGEST_IMAGE = 2**28
+"""The most values of one image: more than any camera takes, and some of them still fit in memory."""
+
 
 class Config(BaseModel):
     """A frozen pydantic model that refuses unknown keys and reports errors to users in one line."""
@@ -92,6 +95,8 @@ class ModelSpec(Config):
     def _positive(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         if min(shape) < 1:
             raise ValueError("must be three positive numbers: channels, height, width")
+        if math.prod(shape) > LARGEST_IMAGE:
+            raise ValueError(f"must be an image of at most {LARGEST_IMAGE:,} values")
         return shape
 
 

@@ -11,7 +11,23 @@ Precision = Literal["auto", "bf16", "fp32"]
 """Number format of forward and backward passes; ``auto`` is bf16 where the device computes it natively, else fp32."""
 
 
-class SplitConfig(Config):
+LARGEST_NUMBER = 10**9
+"""The largest number of a setting: what is larger is a slip, and neither ends nor fits anywhere."""
+
+
+class StageConfig(Config):
+    """Settings of a stage, whose numbers have a limit."""
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _small_enough(cls, value: Any) -> Any:
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, int | float) and number > LARGEST_NUMBER for number in numbers):
+            raise ValueError(f"must be at most {LARGEST_NUMBER:,}")
+        return value
+
+
+class SplitConfig(StageConfig):
     """Settings of the split: which images are for validation and which for the test, and how images are read."""
 
     validation: int = Field(default=5000, ge=1)
@@ -83,7 +99,7 @@ class SplitConfig(Config):
         return scale
 
 
-class ExtractConfig(Config):
+class ExtractConfig(StageConfig):
     """Settings of the extraction, which cuts the gates at the budget."""
 
     blocks: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -106,7 +122,7 @@ class ExtractConfig(Config):
         return multiple
 
 
-class RetrainConfig(Config):
+class RetrainConfig(StageConfig):
     """Settings of the training with SGD."""
 
     epochs: int = Field(ge=1)
@@ -213,7 +229,7 @@ class RetrainConfig(Config):
         return keep
 
 
-class LatencyConfig(Config):
+class LatencyConfig(StageConfig):
     """Settings of the interleaved latency protocol."""
 
     patience_seconds: float = Field(default=180.0, ge=0)

@@ -4,11 +4,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pfs_core.config.spec import Config
-from pfs_core.config.stages import Precision, RetrainConfig
+from pfs_core.config.stages import Precision, RetrainConfig, StageConfig
 
 
-class MethodConfig(Config):
+class MethodConfig(StageConfig):
     """Settings of every method: which channels it chooses from. The configuration of each method extends this one."""
 
     method: str = ""

@@ -1,9 +1,12 @@
 """Networks by name: those of the zoo, of torchvision and of timm, and the user's own."""
 
+import contextlib
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from pfs_core.config.spec import ModelSpec
@@ -13,6 +16,7 @@ from pfs_core.models.from_timm import from_timm
 from pfs_core.models.from_torchvision import from_torchvision
 from pfs_core.models.spec_file import model_fields
 from pfs_core.models.zoo import MODELS, Entry
+from pfs_core.runtime.device import memory_size
 from pfs_core.storage.local import is_there
 
 __all__ = [
@@ -20,9 +24,11 @@ __all__ = [
     "Entry",
     "build_model",
     "check_model_name",
+    "check_model_size",
     "factory_of",
     "is_users_own",
     "model_fields",
+    "network_without_values",
     "published_fields",
 ]
 
@@ -77,6 +83,32 @@ def published_fields(name: str) -> dict[str, Any]:
     return {field: getattr(source, field) for field in ("input_shape", "num_classes") if hasattr(source, field)}
 
 
+def network_without_values(spec: ModelSpec) -> nn.Module:
+    """Return a network as :func:`build_model` does; one of the zoo has no values, and takes no memory for them.
+
+    Raises:
+        UserError: as ``build_model``.
+    """
+    with torch.device("meta") if spec.name in MODELS else contextlib.nullcontext():
+        return build_model(spec)
+
+
+def check_model_size(spec: ModelSpec) -> None:
+    """Build a network, one of the zoo without its values, and check that its weights fit in memory.
+
+    Raises:
+        UserError: they do not, or the network cannot be built.
+    """
+    values = sum(p.numel() for p in network_without_values(spec).parameters())
+    needed, there = 4 * values, memory_size(torch.device("cpu"))
+    if needed > there:
+        smaller = ", ".join(f"model.{name}" for name in spec.kwargs)
+        raise UserError(
+            f"model {spec.name}: its {values:,} weights take {needed / 2**30:,.1f} GiB of memory, and there are "
+            f"{there / 2**30:.1f}; make it smaller{f' ({smaller})' if smaller else ''}"
+        )
+
+
 def build_model(model: ModelSpec | str, **kwargs: Any) -> nn.Module:
     """Return a freshly initialised network at its published (unexpanded) widths.
 
@@ -95,9 +127,13 @@ def build_model(model: ModelSpec | str, **kwargs: Any) -> nn.Module:
     if isinstance(model, str):
         model = ModelSpec.parse({**published_fields(model), "name": model, **kwargs}, "model")
     factory = factory_of(model.name)
+    if inspect.iscoroutinefunction(factory):
+        raise UserError(f"model {model.name}: it is an async function; name one that is written with def alone")
     arguments = _arguments(model, factory)
     try:
-        network = factory(**arguments)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # what has no weights is refused
+            network = factory(**arguments)
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as e:

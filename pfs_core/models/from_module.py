@@ -42,7 +42,10 @@ def from_module(name: str) -> Callable[..., Any]:
     except KeyboardInterrupt:
         raise
     except BaseException as e:
-        hint = did_you_mean(module_name, [*LIBRARIES, *_modules_here()]) if isinstance(e, ModuleNotFoundError) else ""
+        missing = isinstance(e, ModuleNotFoundError) and f"{module_name}.".startswith(
+            f"{e.name}."
+        )  # not one it imports
+        hint = did_you_mean(module_name, [*LIBRARIES, *_modules_here()]) if missing else ""
         raise UserError(f"model {name}: module {module_name!r} cannot be imported: {one_line(e)}{hint}") from e
     sys.stderr.write(said.getvalue())
     factory = getattr(module, attribute, None)

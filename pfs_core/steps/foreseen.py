@@ -6,7 +6,7 @@ from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import ExtractConfig, LatencyConfig
 from pfs_core.errors import UserError
 from pfs_core.methods.registry import method_config
-from pfs_core.models import build_model, published_fields
+from pfs_core.models import network_without_values, published_fields
 from pfs_core.models.outputs import check_network
 
 _MARGIN = 1.1
@@ -53,7 +53,7 @@ def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: li
     spec = ModelSpec.parse({**fields, "name": request.model, "kwargs": request.model_settings}, "model")
     try:
         if known:
-            check_network(build_model(spec), spec)
+            check_network(network_without_values(spec), spec)
         graph = unexpanded_graph(spec, search.policy, search.placement)
     except UserError:
         if known:

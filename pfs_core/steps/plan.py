@@ -1,8 +1,10 @@
 """What a run will take, before it is started: its steps, their images and MACs, the time and the disk."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from pfs_core.config.overrides import recipe_for
 from pfs_core.config.request import CompressRequest
@@ -92,6 +94,8 @@ def plan(request: CompressRequest) -> Plan:
     graph = unexpanded_graph(spec, search.policy, search.placement)
     dense, expanded = graph.cost(), graph.cost(graph.expanded(search.expand, search.expand_stream))
     device = pick_device()
+    _check_latency_batches(latency, shape)
+    _check_memory(4 * dense.params * _STATES, memory_size(device), 0, spec)
     rate = training_rate(build_model(spec), shape, classes, retrain, device)
     share = Budget.from_text(request.budgets[0]).fraction(dense.macs)
     counts = ", ".join(f"{rows[part]:,} {part}" for part in PARTS)
@@ -125,11 +129,29 @@ def plan(request: CompressRequest) -> Plan:
 
 
 def _check_memory(needed: float, there: int, batch: int, spec: ModelSpec) -> None:
-    """Raise UserError where what a step keeps for its backward pass alone is more than the memory that there is."""
+    """Raise UserError where what a step keeps for its backward pass alone is more than the memory that there is.
+
+    A ``batch`` of 0 is the weights alone, with what the optimiser keeps of them.
+    """
+    if needed > there and not batch:
+        raise UserError(
+            f"training {spec.name} takes {needed / 2**30:,.1f} GiB of memory for its weights alone, and there are "
+            f"{there / 2**30:.1f}; take a smaller network"
+        )
     if needed > there:
         raise UserError(
             f"a step of training {spec.name} on {batch} images takes {needed / 2**30:.1f} GiB of memory, and there are "
             f"{there / 2**30:.1f}; lower retrain.batch_size, or compute it in parts with retrain.accumulate"
+        )
+
+
+def _check_latency_batches(latency: LatencyConfig, shape: tuple[int, int, int]) -> None:
+    """Raise UserError where the images of a batch that is measured do not fit in memory."""
+    most = memory_size(torch.device("cpu")) // (4 * math.prod(shape))
+    if max(latency.batches) > most:
+        raise UserError(
+            f"latency.batches: memory holds at most {most:,} images of {'x'.join(map(str, shape))} at once "
+            f"(got {max(latency.batches):,})"
         )
 
 

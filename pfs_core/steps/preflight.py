@@ -7,7 +7,7 @@ from pfs_core.data.open import check_dataset
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.expected import shown
 from pfs_core.methods.registry import METHODS, Method, method_config
-from pfs_core.models import build_model
+from pfs_core.models import check_model_size
 from pfs_core.steps.foreseen import check_foreseen
 from pfs_core.structure import FILES
 
@@ -22,7 +22,7 @@ def check(request: CompressRequest) -> None:
         UserError: something is wrong with it.
     """
     check_settings(request)
-    build_model(ModelSpec.parse({"name": request.model, "kwargs": request.model_settings}, "model"))
+    check_model_size(ModelSpec.parse({"name": request.model, "kwargs": request.model_settings}, "model"))
     check_dataset(request.dataset)
     check_foreseen(request)
 

@@ -4,6 +4,7 @@ An address is a path, ``file://PATH`` or ``s3://BUCKET/PREFIX``.
 """
 
 import io
+import re
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -14,6 +15,8 @@ from pfs_core.storage.local import LocalStorage
 from pfs_core.storage.s3 import S3Storage
 
 _BLOCK = 4 * 2**20
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+"""Names of buckets; capitals, underscores and more than 63 characters are of old buckets and of other stores."""
 
 
 class Storage(Protocol):
@@ -48,6 +51,16 @@ def open_storage(uri: str | Path) -> Storage:
         bucket, _, prefix = rest.partition("/")
         if not bucket:
             raise InvalidError(f"{text!r} names no bucket; write s3://BUCKET/PREFIX")
+        if "@" in bucket:  # what is before it may be a secret
+            raise InvalidError(
+                f"s3://...@{rest.rpartition('@')[2]} is no address in S3: write s3://BUCKET/PREFIX, and give key and "
+                "secret as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+        if not _BUCKET.fullmatch(bucket):
+            raise InvalidError(
+                f"{text!r}: S3 has no bucket {bucket!r}; a name has at least 3 letters, digits, dots and hyphens, and "
+                "begins and ends with a letter or digit"
+            )
         return S3Storage(bucket, prefix.strip("/"))
     raise InvalidError(f"{text!r} cannot be read: {scheme}:// is not known; use a path, file:// or s3://")
 

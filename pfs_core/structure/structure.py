@@ -14,7 +14,7 @@ from pfs_core.channels import ChannelGraph, Cost, Refuted, resize, trace
 from pfs_core.channels.tracer import Placement, Policy
 from pfs_core.config.spec import Budget, Config, ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.models import build_model, is_users_own
+from pfs_core.models import build_model, is_users_own, network_without_values
 from pfs_core.storage.artifacts import read_json, write_json
 from pfs_core.storage.digests import json_digest
 from pfs_core.structure.budget_cut import CostModel, check_gates, closed_form, prune_to_budget
@@ -212,7 +212,7 @@ def unexpanded_graph(spec: ModelSpec, policy: Policy = "inner", placement: Place
 def _traced(spec: str, policy: Policy, placement: Placement) -> ChannelGraph:
     model = ModelSpec.model_validate_json(spec)
     with torch.random.fork_rng(devices=[]):
-        return trace(build_model(model), model.input_shape, policy, placement)
+        return trace(network_without_values(model), model.input_shape, policy, placement)
 
 
 def extract(

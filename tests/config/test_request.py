@@ -170,3 +170,11 @@ def test_the_folder_of_a_run_is_named_after_what_differs(tmp_path):
         "resnet20-flowers-macs0.5-network_slimming-seed3",
         "resnet20-digits-macs0.5-seed3",
     ]
+
+
+@pytest.mark.parametrize("name", ["budgets", "search_budget", "one_search"])
+def test_what_a_run_takes_no_argument_for_is_refused(tmp_path, name):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"arguments": {**ASKED.arguments(), name: ["macs=0.3"]}}))
+    with pytest.raises(UserError, match=f"run.json: {name} is no argument of a run, .* give budget alone"):
+        CompressRequest.load(path)

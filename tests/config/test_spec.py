@@ -237,3 +237,26 @@ def test_every_setting_of_several_kinds_says_all_that_it_may_be():
         said = refused(config.parse, {**others, name: object()}, "x")
         assert said.startswith(f"x.{name}: must be "), said
         assert " or " in said
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "value"),
+    [
+        (PfsConfig, "epochs", 99999999999999999999999),
+        (RetrainConfig, "epochs", 10**9 + 1),
+        (RetrainConfig, "batch_size", 1e12),
+        (RetrainConfig, "lr", 1e300),
+        (LatencyConfig, "batches", [1, 10**18]),
+        (SplitConfig, "validation", 10**10),
+    ],
+)
+def test_huge_numbers_are_refused_with_the_limit(config, name, value):
+    message = refused(
+        config.parse, {"epochs": 1, name: value} if "epochs" in config.model_fields else {name: value}, "x"
+    )
+    assert message.startswith(f"x.{name}: must be at most 1,000,000,000 (got ")
+
+
+def test_an_image_that_nothing_holds_is_refused():
+    message = refused(ModelSpec.parse, {"name": "resnet20", "input_shape": [3, 10**8, 10**8]}, "model")
+    assert message.startswith("model.input_shape: must be an image of at most 268,435,456 values")

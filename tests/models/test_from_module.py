@@ -54,7 +54,7 @@ def test_its_input_shape_is_its_attribute(nets):
         ("nets:", "model 'nets:' is not understood; write for example package.module:factory"),
         (":build", "model ':build' is not understood; write for example package.module:factory"),
         ("nest:build", "model nest:build: module 'nest' cannot be imported: "
-         "ModuleNotFoundError: No module named 'nest'"),
+         "ModuleNotFoundError: No module named 'nest' (did you mean nets?)"),
         (".nets:build", "model .nets:build: module '.nets' cannot be imported: TypeError: "),
         ("nets:biuld", "model nets:biuld: nets has no 'biuld' (did you mean build?)"),
         ("nets:WIDTH", "model nets:WIDTH: WIDTH is of type int; name a function or class"),
@@ -121,3 +121,23 @@ def test_a_classifier_of_transformers_returns_its_logits_alone(nets, monkeypatch
     model = build("nets:toy")
     assert model(torch.zeros(3, 2, 8, 8)).shape == (3, 7)
     assert list(model.state_dict()) == ["weight", "bias"]
+
+
+ASYNC = """
+from torch import nn
+
+async def build(num_classes=10):
+    return nn.Linear(3, num_classes)
+
+def width(num_classes=10, width=0):
+    return nn.Linear(width, num_classes)
+"""
+
+
+def test_an_async_factory_is_refused_without_a_warning(here, recwarn):
+    (here / "later.py").write_text(ASYNC)
+    assert (
+        refused("later:build") == "model later:build: it is an async function; name one that is written with def alone"
+    )
+    build("later:width")  # which is refused for what it is, later on
+    assert not recwarn.list

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.models import MODELS, build_model
+from pfs_core.models import MODELS, build_model, check_model_size
+from pfs_core.structure import unexpanded_graph
 
 
 @pytest.mark.parametrize(
@@ -210,3 +211,24 @@ def test_wrong_keyword_arguments_are_refused(name, kwargs):
     with pytest.raises(UserError, match=f"{next(iter(kwargs))}.* (must be|known: )") as error:
         build_model(ModelSpec(name=name, kwargs=kwargs))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("width", "message"),
+    [
+        (
+            100_000,
+            r"its 10,[\d,]+ weights take 3[\d,.]+ GiB of memory, and there are .*make it smaller \(model.width\)",
+        ),
+        (10**8, r"weights take 3[\d,.]+ GiB of memory"),
+        (10**12, "model resnet20: RuntimeError"),
+    ],
+)
+def test_weights_that_do_not_fit_in_memory_are_counted_and_not_made(width, message):
+    with pytest.raises(UserError, match=message) as error:
+        check_model_size(ModelSpec(name="resnet20", kwargs={"width": width}))
+    assert "\n" not in str(error.value)
+
+
+def test_the_cost_of_a_network_takes_no_memory():
+    assert unexpanded_graph(ModelSpec(name="resnet20", kwargs={"width": 10**5})).cost().params > 10**13

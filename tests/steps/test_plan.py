@@ -95,3 +95,25 @@ def test_a_search_of_several_draws_takes_as_many_times_as_long():
     one, three = (plan(request(search_settings={"draws": draws})).steps[1] for draws in (1, 3))
     assert three.what == one.what.replace("pfs, ", "pfs, 3 x ")
     assert three.seconds - 2.0 == pytest.approx(3 * (one.seconds - 2.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latency_settings": {"batches": [1, 10**9]}}, r"latency.batches: memory holds at most .* images of 1x8x8 at"),
+        ({"retrain_settings": {"batch_size": 10**9}}, "lower retrain.batch_size"),
+        (
+            {"split_settings": {"validation_per_class": 100_000}},
+            "split.validation_per_class is 100000, but class '0' has",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_limit(changes, message):
+    with pytest.raises(UserError, match=message):
+        plan(request(**changes))
+
+
+def test_a_network_whose_training_does_not_fit_is_not_made(monkeypatch):
+    monkeypatch.setattr("pfs_core.steps.plan.memory_size", lambda device: 2**20)
+    with pytest.raises(UserError, match="training resnet20 takes 0.0 GiB of memory for its weights alone"):
+        plan(request())

@@ -272,7 +272,7 @@ def test_odd_addresses_are_refused(uri, message):
 
 
 def test_a_bucket_of_no_possible_name_is_refused(bucket):
-    assert "Invalid bucket name" in refused(open_storage("s3://not a bucket/x").files)
+    assert "S3 has no bucket" in refused(open_storage, "s3://not a bucket/x")
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "half%", "a#b?c", "ünï"])
@@ -347,3 +347,19 @@ def test_an_object_read_without_its_tag_is_refused(bucket):
     root = open_storage(bucket)
     root.write("x.bin", CONTENT)
     assert "has changed" in refused(root.read, Entry("x.bin", len(CONTENT), "0" * 32))
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("s3://user:pw@bucket/x", "s3://...@bucket/x is no address in S3: write s3://BUCKET/PREFIX, and give key and"),
+        ("s3://-b-/x", "'s3://-b-/x': S3 has no bucket '-b-'; a name has at least 3 letters, digits, dots and hyphens"),
+        ("s3://ab/x", "S3 has no bucket 'ab'"),
+        ("s3://a b c/x", "S3 has no bucket 'a b c'"),
+        ("s3://bucket:9000/x", "S3 has no bucket 'bucket:9000'"),
+    ],
+)
+def test_what_is_no_bucket_is_refused_without_asking(uri, message):
+    refusal = refused(open_storage, uri)
+    assert message in refusal
+    assert "pw" not in refusal
