@@ -25,7 +25,7 @@ _REASONS = {
     **{f".{suffix}": _UNREAD for suffix in (*_FORMATS, *_DATA)},
     **{f".{suffix}": "archives are not read; unpack them" for suffix in ("zip", "gz", "tgz", "bz2", "xz", "zst", "7z")},
     **{f".{suffix}": "Parquet files are read as .parquet; rename them" for suffix in ("pq", "parq", "pqt")},
-    **{f".{suffix}": "lists are read as .csv, .tsv or .parquet" for suffix in ("jsonl", "xlsx", "xls", "ods")},
+    **{f".{suffix}": "lists are read as .csv, .tsv, .jsonl or .parquet" for suffix in ("xlsx", "xls", "ods")},
     **{f".{suffix}": "not read beside the others" for suffix in (*_IMAGES, "parquet", "arrow", "feather", "ipc")},
     ".tar": "tar files are read where no images are beside them",
     **{f".{suffix}": "videos are not read" for suffix in ("mp4", "avi", "mov", "mkv", "webm")},

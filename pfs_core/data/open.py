@@ -12,7 +12,7 @@ from pfs_core.data.formats.cifar import load_cifar
 from pfs_core.data.formats.digits import load_digits
 from pfs_core.data.formats.downloads import FOLDERS, PREFIX, check_name, downloaded
 from pfs_core.data.formats.idx import IDX, load_idx
-from pfs_core.data.formats.lists import LISTS, open_lists, says_the_same
+from pfs_core.data.formats.lists import LISTS, METADATA, open_lists, says_the_same
 from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.tree import IMAGES, open_tree
 from pfs_core.data.formats.webdataset import TARS, open_tars
@@ -63,7 +63,7 @@ def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source
     shards = next((found for found in _SHARDS if files.matching(found[0])), None)
     if files.matching(IMAGES):
         try:
-            return open_tree(storage, files)
+            tree = open_tree(storage, files)
         except UserError as e:
             if shards and (folder := _folder(files.matching(shards[0]))):
                 hint = f"{storage.uri}/{folder}, which has Parquet, Arrow or tar files"
@@ -71,6 +71,8 @@ def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source
             if lists := files.matching(LISTS):
                 raise UserError(f"{e}; {lists[0].path} has no column of their names and one of labels") from None
             raise
+        said = [f"{one.path} has no column of labels; classes are the folders" for one in files.matching(METADATA)[:1]]
+        return replace(tree, notes=(*tree.notes, *said))
     if shards:
         return shards[1](storage, files, config)
     if cifar := files.matching(r"/(batches\.meta|data_batch_1)$"):
