@@ -17,6 +17,7 @@ from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.tree import IMAGES, open_tree
 from pfs_core.data.formats.webdataset import TARS, open_tars
 from pfs_core.data.left_out import left_out, summary, without_system_folders
+from pfs_core.data.parts import TEST, TRAINING, VALIDATION
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage import LocalStorage, Storage, open_storage
 from pfs_core.storage.listing import Listing
@@ -99,14 +100,19 @@ def _list_or_tree(storage: Storage, files: Listing, listed: Source) -> Source:
 
 
 def _classes_without_images(source: Source) -> list[str]:
-    """Say which classes no training image has."""
-    training = ~source.is_test if source.is_validation is None else ~(source.is_test | source.is_validation)
-    counts = np.bincount(source.labels[training], minlength=len(source.class_names))
-    missing = [source.class_names[i] for i in np.flatnonzero(counts == 0)]
-    if not missing:
-        return []
-    more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
-    return [f"{len(missing)} of {len(counts)} classes have no training images: {', '.join(missing[:8])}{more}"]
+    """Say which classes no training image has, and which no image of a given part of those that are trained."""
+    validation = np.zeros(len(source), dtype=bool) if source.is_validation is None else source.is_validation
+    held_out = ((VALIDATION, validation), (TEST, source.is_test))
+    said, known = [], np.ones(len(source.class_names), dtype=bool)
+    for part, rows in ((TRAINING, ~(source.is_test | validation)), *(one for one in held_out if one[1].any())):
+        has = np.bincount(source.labels[rows], minlength=len(known)) > 0
+        missing = [source.class_names[i] for i in np.flatnonzero(known & ~has)]
+        if part == TRAINING:
+            known = has
+        if missing:
+            more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+            said.append(f"{len(missing)} of {len(has)} classes have no {part} images: {', '.join(missing[:8])}{more}")
+    return said
 
 
 def _capitals(source: Source) -> list[str]:
