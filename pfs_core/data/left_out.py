@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pfs_core.storage.listing import Listing
+from pfs_core.storage import LocalStorage, Storage
+from pfs_core.storage.listing import Entry, Listing
 
 _UNREAD = "images of this format are not read; convert them to PNG or JPEG"
 _FORMATS = (  # noqa: SIM905
@@ -55,6 +56,14 @@ def without_system_folders(files: Listing) -> Listing:
     """Return the files that are in none of :data:`SYSTEM_FOLDERS`."""
     folders = "|".join(re.escape(name) for name in SYSTEM_FOLDERS)
     return files.filter(pc.invert(pc.match_substring_regex(files.paths, f"(^|/)({folders})/")))
+
+
+def special_files(storage: Storage) -> tuple[LeftOut, ...]:
+    """Count what the listing of a local folder met that is no file."""
+    if not isinstance(storage, LocalStorage) or not storage.special:
+        return ()
+    files = Listing.of(Entry(path, 0, "") for path in sorted(storage.special))
+    return left_out(without_system_folders(files), [], "pipes, sockets and devices are not read", always=True)
 
 
 def left_out(

@@ -16,7 +16,7 @@ from pfs_core.data.formats.lists import LISTS, METADATA, open_lists, says_the_sa
 from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.tree import IMAGES, open_tree
 from pfs_core.data.formats.webdataset import TARS, open_tars
-from pfs_core.data.left_out import left_out, summary, without_system_folders
+from pfs_core.data.left_out import left_out, special_files, summary, without_system_folders
 from pfs_core.data.parts import TEST, TRAINING, VALIDATION
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage import LocalStorage, Storage, open_storage
@@ -48,7 +48,9 @@ def _opened(uri: str, config: SplitConfig) -> Source:
     if uri.startswith(PREFIX):
         return replace(_opened(str(downloaded(uri.removeprefix(PREFIX))), config), uri=uri)
     storage = _storage(uri)
-    return _from_files(storage, without_system_folders(storage.files()), config)
+    files = without_system_folders(storage.files())
+    source = _from_files(storage, files, config)
+    return replace(source, left_out=source.left_out + special_files(storage))
 
 
 def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source:
