@@ -33,6 +33,12 @@ _REASONS = {
 }
 
 
+def reason_of(path: str, reason: str = "not an image") -> str:
+    """Return why a file is left out, from its suffix; ``reason`` where that says nothing."""
+    name = path.rpartition("/")[2].lower()
+    return _REASONS.get(f".{name.rpartition('.')[2]}" if "." in name else "", reason)
+
+
 class LeftOut(NamedTuple):
     """Files that are left out for one reason.
 

@@ -18,6 +18,7 @@ from pfs_core.data.formats.tree import IMAGES, open_tree
 from pfs_core.data.formats.webdataset import TARS, open_tars
 from pfs_core.data.left_out import left_out, special_files, summary, without_system_folders
 from pfs_core.data.parts import TEST, TRAINING, VALIDATION
+from pfs_core.data.unread_parts import check_no_part_unread
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage import LocalStorage, Storage, open_storage
 from pfs_core.storage.listing import Listing
@@ -50,6 +51,7 @@ def _opened(uri: str, config: SplitConfig) -> Source:
     storage = _storage(uri)
     files = without_system_folders(storage.files())
     source = _from_files(storage, files, config)
+    check_no_part_unread(source, files)
     return replace(source, left_out=source.left_out + special_files(storage))
 
 

@@ -94,6 +94,7 @@ def open_lists(storage: Storage, files: Listing, config: SplitConfig) -> Source 
         is_validation=None if parts.is_validation is None else parts.is_validation[in_path_order],
         notes=(note, *parts.notes),
         left_out=unlisted + left_out(others, lists),
+        lists=tuple(lists),
     )
 
 
