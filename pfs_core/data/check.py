@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, Picture
 from pfs_core.data.reading import each_image
@@ -42,6 +43,18 @@ class Findings:
     leaked: list[tuple[str, str]] = field(default_factory=list)
     samples: list[tuple[int, Tensor]] = field(default_factory=list)
     remarks: Counter[str] = field(default_factory=Counter)
+
+
+def differences(source: Source, findings: Findings, config: SplitConfig) -> list[str]:
+    """Say which settings the split would ask for, as images in memory must be alike; nothing if they are."""
+    if source.images is not None or config.image_size:
+        return []
+    said = []
+    if len(findings.sizes) > 1:
+        said.append("images differ in size; set split.image_size to resize all to one size")
+    if len(findings.channels) > 1 and config.channels is None:
+        said.append("images are grey and RGB; set split.channels=3 (or 1 for grey) to read all alike")
+    return said
 
 
 class _Seen(NamedTuple):

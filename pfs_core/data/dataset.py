@@ -46,6 +46,7 @@ class Source:
         offset: int64 [N], where the bytes of each image begin in its file if ``kind`` is ``tar``, and those of its
             record batch if it is ``arrow``.
         size: int64 [N], how many bytes these are; 0 of an Arrow file with an index.
+        lists: the paths of the files that name the images, if they are listed.
     """
 
     uri: str
@@ -67,6 +68,7 @@ class Source:
     image_column: str = "image"
     offset: np.ndarray | None = None
     size: np.ndarray | None = None
+    lists: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

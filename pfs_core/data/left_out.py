@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pfs_core.storage.listing import Listing
+from pfs_core.storage import LocalStorage, Storage
+from pfs_core.storage.listing import Entry, Listing
 
 _UNREAD = "images of this format are not read; convert them to PNG or JPEG"
 _FORMATS = (  # noqa: SIM905
@@ -25,11 +26,17 @@ _REASONS = {
     **{f".{suffix}": _UNREAD for suffix in (*_FORMATS, *_DATA)},
     **{f".{suffix}": "archives are not read; unpack them" for suffix in ("zip", "gz", "tgz", "bz2", "xz", "zst", "7z")},
     **{f".{suffix}": "Parquet files are read as .parquet; rename them" for suffix in ("pq", "parq", "pqt")},
-    **{f".{suffix}": "lists are read as .csv, .tsv or .parquet" for suffix in ("jsonl", "xlsx", "xls", "ods")},
+    **{f".{suffix}": "lists are read as .csv, .tsv, .jsonl or .parquet" for suffix in ("xlsx", "xls", "ods")},
     **{f".{suffix}": "not read beside the others" for suffix in (*_IMAGES, "parquet", "arrow", "feather", "ipc")},
     ".tar": "tar files are read where no images are beside them",
     **{f".{suffix}": "videos are not read" for suffix in ("mp4", "avi", "mov", "mkv", "webm")},
 }
+
+
+def reason_of(path: str, reason: str = "not an image") -> str:
+    """Return why a file is left out, from its suffix; ``reason`` where that says nothing."""
+    name = path.rpartition("/")[2].lower()
+    return _REASONS.get(f".{name.rpartition('.')[2]}" if "." in name else "", reason)
 
 
 class LeftOut(NamedTuple):
@@ -55,6 +62,14 @@ def without_system_folders(files: Listing) -> Listing:
     """Return the files that are in none of :data:`SYSTEM_FOLDERS`."""
     folders = "|".join(re.escape(name) for name in SYSTEM_FOLDERS)
     return files.filter(pc.invert(pc.match_substring_regex(files.paths, f"(^|/)({folders})/")))
+
+
+def special_files(storage: Storage) -> tuple[LeftOut, ...]:
+    """Count what the listing of a local folder met that is no file."""
+    if not isinstance(storage, LocalStorage) or not storage.special:
+        return ()
+    files = Listing.of(Entry(path, 0, "") for path in sorted(storage.special))
+    return left_out(without_system_folders(files), [], "pipes, sockets and devices are not read", always=True)
 
 
 def left_out(

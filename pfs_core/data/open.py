@@ -12,11 +12,13 @@ from pfs_core.data.formats.cifar import load_cifar
 from pfs_core.data.formats.digits import load_digits
 from pfs_core.data.formats.downloads import FOLDERS, PREFIX, check_name, downloaded
 from pfs_core.data.formats.idx import IDX, load_idx
-from pfs_core.data.formats.lists import LISTS, open_lists, says_the_same
+from pfs_core.data.formats.lists import LISTS, METADATA, open_lists, says_the_same
 from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.tree import IMAGES, open_tree
 from pfs_core.data.formats.webdataset import TARS, open_tars
-from pfs_core.data.left_out import left_out, summary, without_system_folders
+from pfs_core.data.left_out import left_out, special_files, summary, without_system_folders
+from pfs_core.data.parts import TEST, TRAINING, VALIDATION
+from pfs_core.data.unread_parts import check_no_part_unread
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage import LocalStorage, Storage, open_storage
 from pfs_core.storage.listing import Listing
@@ -47,7 +49,10 @@ def _opened(uri: str, config: SplitConfig) -> Source:
     if uri.startswith(PREFIX):
         return replace(_opened(str(downloaded(uri.removeprefix(PREFIX))), config), uri=uri)
     storage = _storage(uri)
-    return _from_files(storage, without_system_folders(storage.files()), config)
+    files = without_system_folders(storage.files())
+    source = _from_files(storage, files, config)
+    check_no_part_unread(source, files)
+    return replace(source, left_out=source.left_out + special_files(storage))
 
 
 def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source:
@@ -63,7 +68,7 @@ def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source
     shards = next((found for found in _SHARDS if files.matching(found[0])), None)
     if files.matching(IMAGES):
         try:
-            return open_tree(storage, files)
+            tree = open_tree(storage, files)
         except UserError as e:
             if shards and (folder := _folder(files.matching(shards[0]))):
                 hint = f"{storage.uri}/{folder}, which has Parquet, Arrow or tar files"
@@ -71,6 +76,8 @@ def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source
             if lists := files.matching(LISTS):
                 raise UserError(f"{e}; {lists[0].path} has no column of their names and one of labels") from None
             raise
+        said = [f"{one.path} has no column of labels; classes are the folders" for one in files.matching(METADATA)[:1]]
+        return replace(tree, notes=(*tree.notes, *said))
     if shards:
         return shards[1](storage, files, config)
     if cifar := files.matching(r"/(batches\.meta|data_batch_1)$"):
@@ -97,14 +104,19 @@ def _list_or_tree(storage: Storage, files: Listing, listed: Source) -> Source:
 
 
 def _classes_without_images(source: Source) -> list[str]:
-    """Say which classes no training image has."""
-    training = ~source.is_test if source.is_validation is None else ~(source.is_test | source.is_validation)
-    counts = np.bincount(source.labels[training], minlength=len(source.class_names))
-    missing = [source.class_names[i] for i in np.flatnonzero(counts == 0)]
-    if not missing:
-        return []
-    more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
-    return [f"{len(missing)} of {len(counts)} classes have no training images: {', '.join(missing[:8])}{more}"]
+    """Say which classes no training image has, and which no image of a given part of those that are trained."""
+    validation = np.zeros(len(source), dtype=bool) if source.is_validation is None else source.is_validation
+    held_out = ((VALIDATION, validation), (TEST, source.is_test))
+    said, known = [], np.ones(len(source.class_names), dtype=bool)
+    for part, rows in ((TRAINING, ~(source.is_test | validation)), *(one for one in held_out if one[1].any())):
+        has = np.bincount(source.labels[rows], minlength=len(known)) > 0
+        missing = [source.class_names[i] for i in np.flatnonzero(known & ~has)]
+        if part == TRAINING:
+            known = has
+        if missing:
+            more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+            said.append(f"{len(missing)} of {len(has)} classes have no {part} images: {', '.join(missing[:8])}{more}")
+    return said
 
 
 def _capitals(source: Source) -> list[str]:

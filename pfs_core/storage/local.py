@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,11 +22,16 @@ def is_there(path: str | Path) -> bool:
 
 
 class LocalStorage:
-    """Files below a folder. Links are followed, but not in circles."""
+    """Files below a folder. Links are followed, but not in circles.
+
+    Attributes:
+        special: the paths of pipes, sockets and devices that the last listing met and passed over.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.uri = str(self.root)
+        self.special: list[str] = []
 
     def files(self) -> Listing:
         """Every file below the folder, in path order.
@@ -35,6 +41,7 @@ class LocalStorage:
             AccessDeniedError: a folder may not be read.
             UserError: the folder is a file, a name is not UTF-8, or a link leads nowhere or in a circle.
         """
+        self.special = []
         try:
             if not self.root.exists():
                 raise NotFoundError(f"{self.root} does not exist")
@@ -60,9 +67,12 @@ class LocalStorage:
                     if real in above:
                         raise InvalidError(f"{item.path} is a link to a folder above itself; remove it")
                     yield from self._walk(Path(item.path), f"{path}/", above | {real})
-                elif item.is_file() or item.is_symlink():
+                else:
                     status = item.stat()
-                    yield Entry(path, status.st_size, str(status.st_mtime_ns))
+                    if stat.S_ISREG(status.st_mode):
+                        yield Entry(path, status.st_size, str(status.st_mtime_ns))
+                    else:  # reading one could wait for ever
+                        self.special.append(path)
 
     def read(self, entry: Entry, start: int = 0, length: int | None = None) -> bytes:
         """Bytes of a file.

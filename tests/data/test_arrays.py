@@ -39,11 +39,13 @@ def digits_like():
     return files
 
 
-@pytest.mark.parametrize("name", ["{}", "{}.gz", "dotted"])
+@pytest.mark.parametrize("name", ["{}", "{}.gz", "dotted", "{0}/{0}"])
 def test_idx_files_are_read_plain_and_packed(tmp_path, digits_like, name):
     for path, array in digits_like.items():
         data = gzip.compress(idx(array)) if name.endswith(".gz") else idx(array)
-        (tmp_path / (path.replace("-idx", ".idx") if name == "dotted" else name.format(path))).write_bytes(data)
+        file = tmp_path / (path.replace("-idx", ".idx") if name == "dotted" else name.format(path))
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(data)
     source = open_source(str(tmp_path))
     expected = np.concatenate([digits_like[f"{part}-images-idx3-ubyte"] for part in ("train", "t10k")])
     assert torch.equal(source.images[:, 0], torch.from_numpy(expected))

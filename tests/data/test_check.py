@@ -79,11 +79,27 @@ def test_a_check_counts_what_is_odd(tmp_path, capsys):
     )
     (root / "val" / "a" / "0.png").write_bytes(encode(picture(0, mode="RGBA").convert("LA").resize((4, 4))))
     (root / "val" / "b" / "0.png").write_bytes((root / "test" / "b" / "1.png").read_bytes())
-    assert main(["data", "check", str(root), "--json"]) == 0
+    assert main(["data", "check", str(root), "--json", "--set", "split.image_size=8"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["rows_per_class"] == {"train": [3, 3], "validation": [3, 3], "test": [3, 3]}
     assert record["in_training_and_test"] == [[f"{root}/val/b/0.png", f"{root}/test/b/1.png"]]
     assert record["notes"][0].startswith("taken: train/ (6 images) as training, val/ (6 images) as validation")
+
+
+DIFFERENT = {
+    "sizes": ((12, 11), "RGB", "split.image_size=8", "images differ in size; set split.image_size"),
+    "colours": ((12, 10), "L", "split.channels=3", "images are grey and RGB; set split.channels=3"),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_a_check_says_which_setting_the_split_would_ask_for(tmp_path, capsys, case):
+    size, mode, setting, message = DIFFERENT[case]
+    root = tree(tmp_path / "tree", *[f"{c}/{i}.png" for c in "ab" for i in range(20)])
+    (root / "a" / "0.png").write_bytes(encode(picture(0, size, mode)))
+    assert main(["data", "check", str(root)]) == main(["split", str(root), str(tmp_path / "split")]) == 2
+    assert message in capsys.readouterr().out
+    assert main(["data", "check", str(root), "--set", setting]) == 0
 
 
 def test_a_check_takes_columns(tmp_path, capsys):

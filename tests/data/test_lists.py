@@ -1,5 +1,7 @@
 """Lists of paths and labels beside the images: what they name is read, and nothing else trains."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,6 +30,22 @@ def classes(source):
         name.rpartition("/")[2][:3]: source.class_names[label]
         for name, label in zip(source.names.to_pylist(), source.labels, strict=True)
     }
+
+
+def json_lines(path, rows):
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def metadata(root, kind, below, rows):
+    """A list as Hugging Face's ImageFolder reads it, of ``(file_name, label)``."""
+    (root / below).mkdir(parents=True, exist_ok=True)
+    path = root / below / f"metadata.{kind}"
+    if kind == "csv":
+        csv(path, "file_name,label", rows)
+    elif kind == "jsonl":
+        json_lines(path, [{"file_name": name, "label": label} for name, label in rows])
+    else:
+        pq.write_table(pa.table({"file_name": [a for a, _ in rows], "label": [b for _, b in rows]}), path)
 
 
 PATHS = {
@@ -83,6 +101,57 @@ def test_names_of_lists_say_the_parts(tmp_path):
     info = split_dataset(str(tmp_path / "data"), tmp_path / "split")
     assert info.rows["test"] == 8
     assert [(files.suffix, files.files) for files in info.left_out] == [(".csv", 1)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_list_in_each_part_names_what_is_below_it(tmp_path, kind):
+    for part in ("train", "test"):
+        tree(tmp_path / part, *[f"b{i % 2}/{name}.png" for i, name in enumerate(NAMES)])
+        metadata(tmp_path, kind, part, [(f"b{i % 2}/{NAMES[i]}.png", label) for i, label in enumerate(CLASSES)])
+    source = open_source(str(tmp_path))
+    assert source.class_names == ["cat", "dog"]
+    assert [source.class_names[label] for label in source.labels[source.is_test]] == [*CLASSES[::2], *CLASSES[1::2]]
+    assert {path.split("/")[0] for path in source.files.paths.filter(pa.array(source.is_test)).to_pylist()} == {"test"}
+    assert source.left_out == ()
+
+
+def test_a_list_beside_folders_that_are_no_classes_says_the_classes(tmp_path):
+    tree(tmp_path, *[f"b{i % 4}/{name}.png" for i, name in enumerate(NAMES)])
+    metadata(tmp_path, "jsonl", ".", [(f"b{i % 4}/{NAMES[i]}.png", label) for i, label in enumerate(CLASSES)])
+    assert classes(open_source(str(tmp_path))) == dict(zip(NAMES, CLASSES, strict=True))
+
+
+@pytest.mark.parametrize("said", [["text"], []], ids=["captions", "nothing"])
+def test_a_list_without_labels_is_named(tmp_path, said):
+    tree(tmp_path, *[f"train/{label}/{name}.png" for label, name in zip(CLASSES, NAMES, strict=True)])
+    rows = [{"file_name": f"{CLASSES[i]}/{n}.png", **dict.fromkeys(said, f"number {i}")} for i, n in enumerate(NAMES)]
+    json_lines(tmp_path / "train" / "metadata.jsonl", rows)
+    source = open_source(str(tmp_path))
+    assert source.class_names == ["cat", "dog"]
+    assert "train/metadata.jsonl has no column of labels; classes are the folders" in source.notes
+
+
+JSON_LINES = {
+    "no object": ([[1]], "line 21 is no JSON object"),
+    "a label that is a box": (
+        [{"id": "019", "label": {"x": 1}}],
+        "row 20: the label is '{\"x\": 1}', which is no name",
+    ),
+    "no label": ([{"id": "019"}], "row 20: the label is missing"),
+    "null": ([{"id": "019", "label": None}], "row 20: the label is missing"),
+    "half a character": ([{"id": "\ud83d", "label": "cat"}], r"row 20: there is no image '\?'"),
+}
+
+
+@pytest.mark.parametrize("case", JSON_LINES)
+def test_json_lines_that_say_too_little_are_refused(tmp_path, case):
+    more, message = JSON_LINES[case]
+    flat(tmp_path)
+    json_lines(
+        tmp_path / "labels.jsonl", [*({"id": i, "label": c} for i, c in zip(NAMES, CLASSES, strict=True)), *more]
+    )
+    with pytest.raises(UserError, match=message):
+        open_source(str(tmp_path))
 
 
 def test_images_that_no_list_names_are_counted(tmp_path):

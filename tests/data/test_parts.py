@@ -306,6 +306,12 @@ def test_a_class_without_training_images_is_said(tmp_path):
     assert "1 of 4 classes have no training images: c" in open_source(str(tmp_path)).notes
 
 
+@pytest.mark.parametrize(("lacks", "said"), [("test", "test"), ("val", "validation")])
+def test_a_class_without_images_of_a_given_part_is_said(tmp_path, lacks, said):
+    kept = [f"{part}/{c}/0.png" for part in ("train", "val", "test") for c in "abc" if (part, c) != (lacks, "b")]
+    assert f"1 of 3 classes have no {said} images: b" in open_source(str(tree(tmp_path, *kept))).notes
+
+
 def test_two_idx_sets_in_a_folder_are_refused(tmp_path):
     as_idx(tmp_path, {"letters-train": 3, "digits-train": 3})
     with pytest.raises(UserError, match=r"several IDX sets \(digits-train and letters-train\)"):
@@ -327,4 +333,6 @@ def test_of_a_plain_and_a_packed_idx_file_the_plain_one_is_read(tmp_path):
         path.with_suffix("").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     source = open_source(str(tmp_path))
     assert source.labels.tolist() == [0, 1, 0, 1, 0, 0]
-    assert [(one.suffix, one.reason, one.files) for one in source.left_out] == [(".gz", "the plain file is read", 2)]
+    assert [(one.suffix, one.reason, one.files) for one in source.left_out] == [
+        (".gz", "the same file is read in another form", 2)
+    ]

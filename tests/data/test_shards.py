@@ -17,7 +17,7 @@ from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader, row_groups
 from pfs_core.errors import UserError
 from pfs_core.storage import open_storage
-from tests.data.folders import decoded, images, png
+from tests.data.folders import decoded, images, png, tree
 
 ROWS = 30
 PIXELS = images(ROWS)
@@ -331,3 +331,46 @@ def test_other_tools_types_are_read(tmp_path):
     assert source.labels.tolist() == LABELS
     assert source.names.to_pylist()[:2] == ["0", "1"]
     assert torch.equal(decoded(tmp_path), PIXELS)
+
+
+UNREAD = {
+    # the files beside those of the training part; the one that is named
+    "a compressed shard": (["data/test-000000.tar.gz"], "data/test-000000.tar.gz"),
+    "an archive": (["test.zip"], "test.zip"),
+    "another format": (["val.h5"], "val.h5"),
+    "a folder": (["test/a.heic", "test/b.heic"], "test/a.heic"),
+}
+HARMLESS = ["README.md", "test.csv", "train.zip", "test_notes.txt", "images.zip", "train_test.zip", "latest.zip"]
+
+
+@pytest.mark.parametrize("kind", ["tree", "tar"])
+@pytest.mark.parametrize("case", UNREAD)
+def test_a_part_in_a_form_that_is_not_read_is_refused(tmp_path, kind, case):
+    paths, named = UNREAD[case]
+    if kind == "tree":
+        tree(tmp_path, *[f"train/{c}/{i}.png" for c in "ab" for i in range(5)])
+        paths, named = [path.removeprefix("data/") for path in paths], named.removeprefix("data/")
+    else:
+        shard(tmp_path / "data" / "train-0.tar", [(f"{i}.{end}", data) for i in range(4) for end, data in pair(i)])
+    for path in (*paths, *HARMLESS):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"x")
+    with pytest.raises(
+        UserError, match=rf"/{named} is named like a (test|validation) part and is not read \("
+    ) as error:
+        open_source(str(tmp_path))
+    assert "\n" not in str(error.value)
+    for path in paths:
+        (tmp_path / path).unlink()
+    assert len(open_source(str(tmp_path))) == (10 if kind == "tree" else 4)
+
+
+def pair(i):
+    return (("png", PNGS[i]), ("cls", str(i % 2).encode()))
+
+
+@pytest.mark.parametrize("beside", ["test.zip", "val.zip", "test/x.heic"])
+def test_an_archive_of_a_part_that_is_there_is_counted(tmp_path, beside):
+    tree(tmp_path, *[f"{part}/{c}/{i}.png" for part in ("train", "val", "test") for c in "ab" for i in range(5)])
+    (tmp_path / beside).write_bytes(b"x")
+    assert open_source(str(tmp_path)).left_out[0].example == beside

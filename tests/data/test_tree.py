@@ -1,5 +1,6 @@
 """Folders of images: which are the classes, which the test set, and what is refused."""
 
+import os
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from PIL import Image
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.formats.tree import open_tree
+from pfs_core.data.left_out import LeftOut
 from pfs_core.data.open import open_source
 from pfs_core.errors import UserError
 from pfs_core.storage import S3Storage, open_storage
@@ -146,6 +148,17 @@ def test_folders_below_classes_are_said(tmp_path):
 def test_folders_of_systems_are_passed_over(tmp_path, system):
     source = open_source(str(tree(tmp_path, "cat/1.png", "dog/1.png", f"{system}/2.png")))
     assert (source.class_names, len(source), source.left_out) == (["cat", "dog"], 2, ())
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_file_is_counted_and_not_read(tmp_path, linked):
+    root = tree(tmp_path / "pets", "cat/1.png", "dog/1.png")
+    os.mkfifo(tmp_path / "pipe.png" if linked else root / "cat" / "2.png")
+    if linked:
+        (root / "cat" / "2.png").symlink_to(tmp_path / "pipe.png")
+    source = open_source(str(root))
+    assert len(source) == 2
+    assert source.left_out == (LeftOut(".png", "pipes, sockets and devices are not read", 1, "cat/2.png"),)
 
 
 @pytest.mark.parametrize(("link", "to"), [("test", "train"), ("test/cat", "train/cat"), ("train/fox", "train/cat")])

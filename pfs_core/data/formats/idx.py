@@ -2,6 +2,7 @@
 
 Images are in ``PART-images-idx3-ubyte`` and labels in ``PART-labels-idx1-ubyte``, where PART says training (``train``)
 or a held-out part (``t10k``, ``test``, ``val``); text may stand before it (``emnist-letters-train``).
+As Kaggle unpacks them, each may be in a folder of its own name.
 """
 
 import gzip
@@ -27,6 +28,9 @@ IDX = r"(?i)-ubyte(\.gz)?$"
 _NAME = re.compile(r"(?i)(?P<part>.*?)-?(?P<what>images|labels)[-.]idx[13]-ubyte(\.gz)?")
 
 
+_IN_ITS_FOLDER = re.compile(r"(?i)(^|/)(?P<name>[^/]+)/(?P=name)$")
+
+
 def load_idx(storage: Storage, files: Listing) -> Source:
     """Read all images of the training and held-out files, uint8 [N, 1, H, W].
 
@@ -36,7 +40,10 @@ def load_idx(storage: Storage, files: Listing) -> Source:
     found = files.matching(IDX)
     pairs = _pairs(storage.uri, found)
     unpacked = left_out(
-        found, [one.path for pair in pairs.values() for one in pair.values()], "the plain file is read", True
+        found,
+        [one.path for pair in pairs.values() for one in pair.values()],
+        "the same file is read in another form",
+        True,
     )
     names = list(pairs)
     said = said_by_files(storage.uri, names)
@@ -90,9 +97,9 @@ def _pairs(uri: str, files: Listing) -> dict[str, dict[str, Entry]]:
         UserError: one of a pair is missing, there is no training part, or two pairs are of the same part.
     """
     pairs: dict[str, dict[str, Entry]] = {}
-    for entry in files:
-        if match := _NAME.fullmatch(entry.path):
-            # Of a plain and a gzipped file, the plain one comes first.
+    # A plain file comes before a gzipped one, and one that is in no folder of its own before one that is.
+    for entry in sorted(files, key=lambda one: (one.path.lower().endswith(".gz"), one.path.count("/"), one.path)):
+        if match := _NAME.fullmatch(_IN_ITS_FOLDER.sub(r"\1\g<name>", entry.path)):
             pairs.setdefault(match["part"], {}).setdefault(match["what"].lower(), entry)
     said = dict(zip(pairs, said_by_files(uri, list(pairs)), strict=True)) if pairs else {}
     if TRAINING not in said.values():

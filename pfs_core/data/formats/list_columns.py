@@ -17,6 +17,7 @@ from pfs_core.data.parts import MUST_BE_PARTS, PART_COLUMNS, TRAINING, is_flag, 
 from pfs_core.errors import UserError
 
 _LABELS = ("label", "labels", "class", "class_name", "classname", "class_id", "category", "target", "species", "breed")
+_CAPTIONS = ("text", "caption", "captions", "prompt", "description")
 
 
 class Listed(NamedTuple):
@@ -66,7 +67,7 @@ def listed_in(uri: str, table: ListTable, images: ImageNames, config: SplitConfi
     unused = [other for other in others if other != label and not _is_index(other)]
     also = f"; not used: {', '.join(unused)}" if unused else ""
     parts, by = _parts(place, table, part, images.paths.take(pa.array(rows)))
-    return Listed(table.path, rows, texts, parts, f"paths in {name!r}, labels in {label!r}{by}{also}")
+    return Listed(table.path, images.rows[rows], texts, parts, f"paths in {name!r}, labels in {label!r}{by}{also}")
 
 
 def _image_column(
@@ -134,10 +135,11 @@ def _part_column(place: str, columns: dict[str, pa.Array]) -> str | None:
 
 
 def _parts(place: str, table: ListTable, column: str | None, paths: pa.Array) -> tuple[list[str], str]:
-    """Return the part of each row and what says it: a column, the name of the list, or the folders of the images."""
+    """Return the part of each row and what says it: a column, the name or folder of the list, or the folders."""
     if column:
         return [part_named(text) for text in table.columns[column].to_pylist()], f", parts in {column!r}"
-    said = parts_in(table.path.rpartition(".")[0])
+    folder, _, name = table.path.rpartition("/")
+    said = {part_named(one) for one in folder.split("/")} - {""} or parts_in(name.rpartition(".")[0])
     if len(said) == 1:
         return [said.pop()] * len(paths), ""
     folders = pc.replace_substring_regex(paths, r"[^/]*$", "").dictionary_encode()
@@ -164,7 +166,7 @@ def _label_column(place: str, columns: dict[str, pa.Array], others: list[str], s
     if setting:
         return setting if setting in others else None
     usual = [name for name in others if name.lower() in _LABELS]
-    candidates = usual or [name for name in others if not _is_index(name)]
+    candidates = usual or [name for name in others if not _is_index(name) and not _are_captions(name, columns[name])]
     if not candidates:
         return None
     if len(candidates) == 1 or (usual and all(_same(columns[usual[0]], columns[name]) for name in usual[1:])):
@@ -199,6 +201,11 @@ def _same(one: pa.Array, other: pa.Array) -> bool:
 
 def _are_numbers(texts: Sequence[str]) -> bool:
     return all(text.isdecimal() for text in texts)
+
+
+def _are_captions(name: str, texts: pa.Array) -> bool:
+    """Whether a column describes each image in words of its own."""
+    return name.lower() in _CAPTIONS and pc.count_distinct(texts).as_py() * 2 > len(texts)
 
 
 def _is_index(name: str) -> bool:

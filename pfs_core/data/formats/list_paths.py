@@ -44,12 +44,20 @@ class ImageNames:
 
     Args:
         images: the images.
+        folder: what the paths of a list are relative to, with a slash at its end: only images below it can be called.
+            Empty for the dataset itself.
+
+    Attributes:
+        rows: int64, the positions of these images among all.
+        paths: their paths below the dataset.
     """
 
-    def __init__(self, images: Listing) -> None:
-        self.paths = images.paths
-        self._exact = _Ways(images.paths)
-        self._folded = _Ways(_folded(images.paths))
+    def __init__(self, images: Listing, folder: str = "") -> None:
+        self.rows = np.flatnonzero(pc.starts_with(images.paths, folder).to_numpy(zero_copy_only=False))
+        self.paths = images.paths.take(pa.array(self.rows)) if folder else images.paths
+        below = pc.utf8_slice_codeunits(self.paths, len(folder)) if folder else self.paths
+        self._exact = _Ways(below)
+        self._folded = _Ways(_folded(below))
 
     def find(self, texts: pa.Array) -> Named | None:
         """Find the images that texts name, in the first way in which most of them name one; None if none does."""

@@ -1,7 +1,8 @@
-"""Files that may be lists of images, as tables of texts: CSV in the forms that spreadsheets write, and Parquet."""
+"""Files that may be lists of images, as tables of texts: CSV as spreadsheets write it, JSON lines and Parquet."""
 
 import io
-from typing import NamedTuple
+import json
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +34,8 @@ def read_list(storage: Storage, entry: Entry) -> ListTable | None:
     try:
         if entry.path.lower().endswith(".parquet"):
             return _from_parquet(storage, entry)
+        if entry.path.lower().endswith(".jsonl"):
+            return _from_json_lines(entry.path, storage.read(entry))
         return _from_text(entry.path, storage.read(entry))
     except (pa.ArrowException, OSError, KeyError):
         return None
@@ -71,6 +74,36 @@ def _from_text(path: str, data: bytes) -> ListTable:
             "texts with a delimiter in them need quotes"
         )
     return _table(path, table, fault)
+
+
+def _from_json_lines(path: str, data: bytes) -> ListTable | None:
+    """Read a file with a JSON object on each line; None if no line has one."""
+    text, fault = _decoded(data)
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            fault = fault or f"line {number} is no JSON object"
+    if not rows:
+        return None
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = [pa.array([_as_text(row.get(name)) for row in rows], pa.string()) for name in names]
+    return _table(path, pa.table(columns, [_as_text(name) for name in names]), fault)
+
+
+def _as_text(value: Any) -> str:
+    """Return a value of JSON as text: null as an empty one, and what is no single value as JSON."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode("utf-8", "replace").decode()  # JSON can write halves of characters
 
 
 def _decoded(data: bytes) -> tuple[str, str]:

@@ -1,4 +1,6 @@
-"""Images with lists of their paths and labels beside them: CSV files, or Parquet files without images, at the root.
+"""Images with lists of their paths and labels beside them: CSV, JSON lines, or Parquet files without images.
+
+They are at the root; Hugging Face's ``metadata`` files may be in any folder, and name images below it.
 
 :mod:`~pfs_core.data.formats.list_columns` finds out what a list says.
 """
@@ -22,7 +24,9 @@ from pfs_core.errors import UserError
 from pfs_core.storage import Storage
 from pfs_core.storage.listing import Listing
 
-LISTS = r"(?i)^[^/]*\.(csv|tsv|parquet)$"
+METADATA = r"(?i)(^|/)metadata\.(csv|jsonl|parquet)$"
+"""Pattern of the paths of Hugging Face's lists, whose paths are relative to their own folder."""
+LISTS = rf"(?i)^[^/]*\.(csv|tsv|jsonl|parquet)$|{METADATA}"
 """Pattern of the paths of files that may be lists."""
 
 
@@ -44,8 +48,10 @@ def open_lists(storage: Storage, files: Listing, config: SplitConfig) -> Source 
     candidates = [entry for entry in files.matching(LISTS) if "submission" not in words_in(entry.path)]
     with ThreadPoolExecutor(8) as pool:
         tables = [table for table in pool.map(lambda entry: read_list(storage, entry), candidates) if table]
-    names = ImageNames(images)
-    found = [listed for table in tables if (listed := listed_in(storage.uri, table, names, config)) is not None]
+    folders = dict.fromkeys(_folder(table.path) for table in tables)
+    names = {folder: ImageNames(images, folder) for folder in folders}
+    read = (listed_in(storage.uri, table, names[_folder(table.path)], config) for table in tables)
+    found = [listed for listed in read if listed is not None]
     if not found:
         return None
     rows = np.concatenate([one.images for one in found])
@@ -88,7 +94,13 @@ def open_lists(storage: Storage, files: Listing, config: SplitConfig) -> Source 
         is_validation=None if parts.is_validation is None else parts.is_validation[in_path_order],
         notes=(note, *parts.notes),
         left_out=unlisted + left_out(others, lists),
+        lists=tuple(lists),
     )
+
+
+def _folder(path: str) -> str:
+    """Return the folder of a list with a slash at its end; empty at the root."""
+    return "".join(path.rpartition("/")[:2])
 
 
 def says_the_same(tree: Source, listed: Source) -> bool:
