@@ -109,6 +109,13 @@ def without_weights(model: nn.Module) -> nn.Module:
     Raises:
         UserError: it cannot be copied.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = f"its layer {name}" if name else "it"
+            raise UserError(
+                f"{type(model).__name__} cannot be copied: {what} is a TorchScript module, whose operators are not "
+                "seen; give the nn.Module that it was made from"
+            )
     if any(map(nn.parameter.is_lazy, (*model.parameters(), *model.buffers()))):
         raise UserError(
             f"{type(model).__name__} cannot be copied: it has lazy layers, which need a first batch of images"

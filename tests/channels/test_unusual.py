@@ -586,6 +586,17 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line(layer):
     assert "copy.py" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_is_refused_in_one_line():
+    right = "is a TorchScript module, whose operators are not seen; give the nn.Module that it was made from"
+    scripted = torch.jit.script(conv3(8, 8))
+    with pytest.raises(UserError, match=f"^Unusual cannot be copied: its layer layer {right}$"):
+        trace(Unusual(lambda self, x: self.layer(x), layer=scripted), INPUT)
+    traced = torch.jit.trace(conv3(2, 8), torch.zeros(1, *INPUT))
+    with pytest.raises(UserError, match=f" cannot be copied: it {right}$"):
+        trace(traced, INPUT)
+
+
 def test_several_outputs_keep_their_widths():
     class Several(Unusual):
         def forward(self, x):
