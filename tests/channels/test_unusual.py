@@ -479,7 +479,16 @@ def test_what_does_something_else_from_some_width_on_is_not_pruned(name):
     model = Unusual(BY_WIDTH[name])
     graph = proved(model, trace(model, INPUT))
     assert "masked and removed channels differ" in graph.group("conv1").reason
+    assert graph.group("conv1").reason.endswith(" (behind conv1)")
     assert graph.group("conv2").prunable
+
+
+def test_a_reason_without_a_line_of_the_users_own_names_a_layer():
+    model = nn.Sequential(conv3(2, 8), nn.Flatten(), nn.Unflatten(1, (8, *INPUT[1:])), conv3(8, 6), head(6))
+    graph = proved(model, trace(model, INPUT))
+    assert graph.group("0").reason.startswith("resized, the network fails: ")
+    assert graph.group("0").reason.endswith(" (behind 0)")
+    assert graph.group("3").prunable
 
 
 def test_a_network_that_returns_zeros_with_few_channels_is_proved():
