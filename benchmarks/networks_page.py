@@ -11,6 +11,9 @@ PAGE = """# What can be pruned in the networks of torchvision and timm
 
 {command}
 
+The groups of swin_t and swin_v2_t were counted again on an AMD EPYC with AVX-512, by one trace and one proof each;
+their times, and what Torch-Pruning leaves, are the former ones.
+
 - *MACs prunable*: the share of the MACs in layers that read or write a prunable group, under the policies `inner` and
   `all` (which prunes residual streams too).
 - *Proved*: of the groups that a trace lets change, those for which the proof on the network itself holds: resized, it

@@ -109,6 +109,13 @@ def without_weights(model: nn.Module) -> nn.Module:
     Raises:
         UserError: it cannot be copied.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = f"its layer {name}" if name else "it"
+            raise UserError(
+                f"{type(model).__name__} cannot be copied: {what} is a TorchScript module, whose operators are not "
+                "seen; give the nn.Module that it was made from"
+            )
     if any(map(nn.parameter.is_lazy, (*model.parameters(), *model.buffers()))):
         raise UserError(
             f"{type(model).__name__} cannot be copied: it has lazy layers, which need a first batch of images"
@@ -163,12 +170,15 @@ def named(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {in_a_line(e)}") from None
 
 
-def in_a_line(error: Exception) -> str:
-    """Return what is wrong by an error that a user's model raised, and the line of their code that raised it."""
+def in_a_line(error: Exception, elsewhere: str = "") -> str:
+    """Return what is wrong by an error that a user's model raised, and the line of their code that raised it.
+
+    Where none of their lines did, ``elsewhere`` stands in its place.
+    """
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, DataDependentOutputException):
         reason = "what it does depends on their values"
-    return f"{reason}{_place(error)}"
+    return f"{reason}{_place(error) or elsewhere}"
 
 
 def _place(error: Exception) -> str:

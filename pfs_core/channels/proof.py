@@ -92,6 +92,16 @@ def _halved(groups: list[str], trial: Trial, least: int, fail: bool = False) -> 
     return dict.fromkeys(groups, wrong) if wrong else {}
 
 
+def _at(groups: list[str]) -> str:
+    """Return where something is wrong: behind the layer that writes the channels of these groups first.
+
+    >>> _at(["layer1.0.conv1", "layer2.0.conv1"])
+    ' (behind layer1.0.conv1 and 1 more)'
+    """
+    more = f" and {len(groups) - 1} more" if len(groups) > 1 else ""
+    return f" (behind {groups[0]}{more})" if groups else ""
+
+
 _StandIn = tuple[nn.Module, contextlib.AbstractContextManager[Any], str]
 """A model to try resizes on, the context to do so in, and the device of its images."""
 
@@ -147,9 +157,10 @@ class _Resizing:
         widths = self._graph.widths() | {name: drawn[name] for name in groups}
         try:
             with self._context, quiet():
-                return run(widths)
+                wrong = run(widths)
         except Exception as e:  # whatever a user's model raises
-            return in_a_line(e)
+            return in_a_line(e, _at(groups))
+        return wrong and f"{wrong}{_at(groups)}"
 
     def _count(self, widths: Mapping[str, int]) -> str:
         resized = with_widths(self._model, self._graph, widths).eval()
@@ -206,9 +217,10 @@ class Masking:
             masked = self._compute(mask(self._model, self._graph, kept))
             removed = self._compute(slice_weights(self._model, self._graph, kept))
         except Exception as e:  # whatever a user's model raises
-            return in_a_line(e)
+            return in_a_line(e, _at([*kept]))
         difference = relative_difference(masked, removed)
-        return "" if difference <= self._exact else f"masked and removed channels differ by {difference:.2g}"
+        exact = difference <= self._exact
+        return "" if exact else f"masked and removed channels differ by {difference:.2g}{_at([*kept])}"
 
     def _compute(self, model: nn.Module) -> Tensor:
         torch.manual_seed(0)

@@ -479,7 +479,16 @@ def test_what_does_something_else_from_some_width_on_is_not_pruned(name):
     model = Unusual(BY_WIDTH[name])
     graph = proved(model, trace(model, INPUT))
     assert "masked and removed channels differ" in graph.group("conv1").reason
+    assert graph.group("conv1").reason.endswith(" (behind conv1)")
     assert graph.group("conv2").prunable
+
+
+def test_a_reason_without_a_line_of_the_users_own_names_a_layer():
+    model = nn.Sequential(conv3(2, 8), nn.Flatten(), nn.Unflatten(1, (8, *INPUT[1:])), conv3(8, 6), head(6))
+    graph = proved(model, trace(model, INPUT))
+    assert graph.group("0").reason.startswith("resized, the network fails: ")
+    assert graph.group("0").reason.endswith(" (behind 0)")
+    assert graph.group("3").prunable
 
 
 def test_a_network_that_returns_zeros_with_few_channels_is_proved():
@@ -584,6 +593,17 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_line(layer):
         trace(Unusual(lambda self, x: self.layer(x), layer=layer()), INPUT)
     assert "\n" not in str(error.value)
     assert "copy.py" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_is_refused_in_one_line():
+    right = "is a TorchScript module, whose operators are not seen; give the nn.Module that it was made from"
+    scripted = torch.jit.script(conv3(8, 8))
+    with pytest.raises(UserError, match=f"^Unusual cannot be copied: its layer layer {right}$"):
+        trace(Unusual(lambda self, x: self.layer(x), layer=scripted), INPUT)
+    traced = torch.jit.trace(conv3(2, 8), torch.zeros(1, *INPUT))
+    with pytest.raises(UserError, match=f" cannot be copied: it {right}$"):
+        trace(traced, INPUT)
 
 
 def test_several_outputs_keep_their_widths():
