@@ -70,7 +70,7 @@ def run_parameters(definitions: Definitions, pairs: Sequence[str], file: Path | 
         if name not in definitions:
             hint = did_you_mean(str(name), definitions)
             raise UserError(f"the pipeline has no parameter {name!r}{hint}; known: {', '.join(definitions) or 'none'}")
-    values = values | {name: _parse(text, definitions[name]["parameterType"]) for name, text in texts.items()}
+    values = values | {name: _parse(name, text, definitions[name]["parameterType"]) for name, text in texts.items()}
     for name, value in values.items():
         _check(name, value, definitions[name]["parameterType"])
     optional = ("defaultValue", "isOptional")
@@ -127,10 +127,10 @@ def _pair(pair: str) -> tuple[str, str]:
     return name, text
 
 
-def _parse(text: str, kind: str) -> Any:
-    """Return ``text`` as a value of a type, or the text itself if it is no such value.
+def _parse(name: str, text: str, kind: str) -> Any:
+    """Return ``text`` as a value of a parameter's type, or the text itself if it is no such value.
 
-    >>> _parse("3", "NUMBER_INTEGER"), _parse("3", "STRING"), _parse("x", "LIST")
+    >>> _parse("a", "3", "NUMBER_INTEGER"), _parse("a", "3", "STRING"), _parse("a", "x", "LIST")
     (3, '3', 'x')
     """
     if kind == "STRING":
@@ -142,7 +142,7 @@ def _parse(text: str, kind: str) -> Any:
     except json.JSONDecodeError:
         return text
     except ValueError as e:
-        raise UserError(f"{text!r} is not JSON: {e}") from None
+        raise UserError(f"parameter {name} is not JSON: {e} (got {text!r})") from None
 
 
 def _check(name: str, value: Any, kind: str) -> None:

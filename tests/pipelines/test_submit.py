@@ -156,7 +156,7 @@ def test_it_prints_the_version_the_run_and_its_page(capsys, api, package, monkey
         ("names=a,b", "parameter names must be a JSON list"),
         ('more=["a"]', "parameter more must be a JSON object"),
         ("more={'a': 1}", "parameter more must be a JSON object"),
-        ('more={"a": NaN}', "parameter more cannot be written as JSON"),
+        ('more={"a": NaN}', "parameter more is not JSON: NaN is no number"),
         ("count", "--param 'count' is not understood; expected NAME=VALUE"),
     ],
 )
