@@ -5,7 +5,7 @@ READY := .venv/ready
 .PHONY: run test slow lint docs containers cluster clean
 
 run: $(READY)  ## the main job on embedded data: a smaller network, its accuracy, its CPU latency, a report
-	$(BIN)/pfs run --compare dense,uniform
+	OMP_NUM_THREADS=1 $(BIN)/pfs run --compare dense,uniform  # more are no quicker on digits, and far slower on a busy machine
 
 test: lint docs  ## everything that must hold
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
