@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 _MARKS = (b"Exif\0\0", b"tiff:Orientation")
+"""One of these is in every file whose pixels are turned: the start of EXIF data, or the name that XMP has for it."""
 _SPACES = {("Gray", None): "GRAY", ("Gray", 1): "GRAY", ("Gray", 3): "RGB"} | {
     (stored, channels): "RGB" for stored in ("YCbCr", "RGB") for channels in (None, 3)
 }

@@ -42,9 +42,8 @@ def from_module(name: str) -> Callable[..., Any]:
     except KeyboardInterrupt:
         raise
     except BaseException as e:
-        missing = isinstance(e, ModuleNotFoundError) and f"{module_name}.".startswith(
-            f"{e.name}."
-        )  # not one it imports
+        # It is missing itself, not something that it imports.
+        missing = isinstance(e, ModuleNotFoundError) and f"{module_name}.".startswith(f"{e.name}.")
         hint = did_you_mean(module_name, [*LIBRARIES, *_modules_here()]) if missing else ""
         raise UserError(f"model {name}: module {module_name!r} cannot be imported: {one_line(e)}{hint}") from e
     sys.stderr.write(said.getvalue())
