@@ -94,7 +94,7 @@ def benchmark(
         pq.write_table(pa.concat_tables([table for _, table in found]), folder / "samples.parquet")
         result.save(folder / "latency.json")
     for reason in result.noisy:
-        logger.warning(f"latency: this machine is noisy, {reason}")
+        logger.warning(f"latency: a noisy machine: {reason}")
     return result
 
 

@@ -83,7 +83,8 @@ def wait_until_quiet(patience_seconds: float, probe_seconds: float = 2.0) -> Non
         if not (reasons := noise(found, os.cpu_count() or 1)):
             return
         if not said:
-            logger.info(f"waiting up to {patience_seconds:.0f} s for a quiet machine: {'; '.join(reasons)}")
+            for reason in reasons:
+                logger.info(f"waiting up to {patience_seconds:.0f} s for quiet: {reason}")
             said = True
 
 
@@ -98,7 +99,7 @@ def noise(found: Mapping[str, float], cores: int) -> list[str]:
     if found["others"] > 0.1 * cores:
         reasons.append(f"other processes used {found['others']:.1f} of its {cores} cores")
     if found["stolen"] > 0.01 * cores:
-        reasons.append(f"{found['stolen'] / cores:.0%} of its time was stolen by other virtual machines")
+        reasons.append(f"other virtual machines took {found['stolen'] / cores:.0%} of its time")
     return reasons
 
 

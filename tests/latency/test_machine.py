@@ -7,6 +7,7 @@ import pytest
 
 from pfs_core.latency import machine as machine_module
 from pfs_core.latency.machine import disturbance, noise, processor_seconds, wait_until_quiet
+from pfs_core.runtime.logs import COLUMNS
 
 
 def burn(seconds):
@@ -43,7 +44,7 @@ def test_another_process_at_work_is_seen():
     [
         (0.1, 0.0, []),
         (1.0, 0.0, ["other processes used 1.0 of its 4 cores"]),
-        (0.0, 0.2, ["5% of its time was stolen by other virtual machines"]),
+        (0.0, 0.2, ["other virtual machines took 5% of its time"]),
     ],
 )
 def test_only_a_disturbance_is_noise(others, stolen, reasons):
@@ -67,7 +68,13 @@ def test_a_measurement_waits_for_a_quiet_machine(monkeypatch, capsys):
     made = busy_for(2, monkeypatch)
     wait_until_quiet(patience_seconds=60, probe_seconds=0.01)
     assert len(made) == 3
-    assert capsys.readouterr().out.count("waiting up to 60 s for a quiet machine: other processes used 1.0 of its") == 1
+    assert capsys.readouterr().out.count("waiting up to 60 s for quiet: other processes used 1.0 of its") == 1
+
+
+@pytest.mark.parametrize("said", ["waiting up to 1800 s for quiet: ", "latency: a noisy machine: "])
+def test_a_line_of_a_noisy_machine_fits(said):
+    for reason in noise({"others": 128.0, "stolen": 128.0}, 128):
+        assert len(said + reason) <= COLUMNS
 
 
 def test_patience_ends(monkeypatch):
