@@ -9,11 +9,14 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from kfp.local import status
-from kfp.local.subprocess_task_handler import SubprocessTaskHandler
+if TYPE_CHECKING:
+    from kfp.local import status
+    from kfp.local.subprocess_task_handler import SubprocessTaskHandler
 
 PRELOAD = (
     "kfp.dsl.executor_main",
@@ -26,6 +29,13 @@ PRELOAD = (
     "scipy.stats",
     "matplotlib.figure",
     "onnxscript.function_libs.torch_lib.ops",
+    "pfs_core.data.split",
+    "pfs_core.latency.benchmarking",
+    "pfs_core.methods.pfs.search",
+    "pfs_core.report",
+    "pfs_core.steps",
+    "pfs_core.training.retrain",
+    "pfs_pipelines.preloaded",
 )
 """What most steps import, which takes seconds; a module that is missing is left out."""
 _RUNTIME = "_KFP_RUNTIME"
@@ -35,7 +45,7 @@ _RUNTIME = "_KFP_RUNTIME"
 def start() -> None:
     """Start the process that the steps are forked from, and let kfp's runner fork them.
 
-    It imports its modules while the caller goes on.
+    It imports its modules while the caller goes on, and imports kfp.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOAD))
     os.environ[_RUNTIME] = "true"
@@ -43,11 +53,15 @@ def start() -> None:
         forkserver.ensure_running()
     finally:
         del os.environ[_RUNTIME]
+    from kfp.local.subprocess_task_handler import SubprocessTaskHandler
+
     SubprocessTaskHandler.run = run
 
 
-def run(task: SubprocessTaskHandler) -> status.Status:
+def run(task: "SubprocessTaskHandler") -> "status.Status":
     """Run a step to its end, as kfp's method of this name does; what it prints goes to this process's own output."""
+    from kfp.local import status
+
     _, _, _, source, *arguments = task.full_command
     environment = {**os.environ, **task.env_vars, _RUNTIME: "true"}
     process = multiprocessing.get_context("forkserver").Process(target=_step, args=(source, arguments, environment))
@@ -61,6 +75,19 @@ def run(task: SubprocessTaskHandler) -> status.Status:
         process.join()  # until it has written its checkpoint
         raise
     return status.Status.SUCCESS if process.exitcode == 0 else status.Status.FAILURE
+
+
+def call(function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function in a process of its own, for which MLflow need not be imported here.
+
+    Raises:
+        RuntimeError: the process did not end well; it has said why.
+    """
+    process = multiprocessing.get_context("forkserver").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__} failed")
 
 
 def _step(source: str, arguments: list[str], environment: dict[str, str]) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 from pfs_pipelines import forked
 
-from pfs_core.config.request import CompressRequest
 from pfs_core.errors import UserError
 from pfs_core.runtime.environment import mlflow_address
 from pfs_core.runtime.progress import user_errors
@@ -34,6 +33,7 @@ RESULTS = {"split": "split", "gates": "search", "structures": "structure", "late
 
 def check(arguments: dict[str, Any], root: Path) -> None:
     """Check what can be checked before anything is started; raises UserError for what is wrong."""
+    from pfs_core.config.request import CompressRequest
     from pfs_core.steps import preflight
 
     check_disk(root)
@@ -43,6 +43,7 @@ def check(arguments: dict[str, Any], root: Path) -> None:
 
 def first_lines(arguments: dict[str, Any]) -> list[str]:
     """Return what the run will take; of a dataset in object storage, which is listed only once, just what is asked."""
+    from pfs_core.config.request import CompressRequest
     from pfs_core.steps.plan import plan, title
 
     request = CompressRequest.from_arguments(arguments)
@@ -92,15 +93,16 @@ def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
 
     from pfs_core import tracking
 
-    tracking.make_experiment(artifact_root, arguments["model"])
+    forked.call(tracking.make_experiment, artifact_root, arguments["model"])
     try:
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
         define(Placement(local=True))(**for_form(arguments))
     except SystemExit:
         tracking.close_pipeline(succeeded=False, stopped=True)
         raise
-    finally:
-        tracking.close_pipeline(succeeded=False)  # only does something if the pipeline could not
+    except BaseException:
+        tracking.close_pipeline(succeeded=False)
+        raise
     write_json(root / "outputs.json", results(root))
 
 
@@ -139,6 +141,9 @@ def main() -> None:
             logger.info(line)
         logger.info(f"full log: {request['log']}")
     run(request["arguments"], Path(request["root"]), Path(request["artifact_root"]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is written, and taking apart what was imported would take seconds
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def disturbance(before: Mapping[str, float], after: Mapping[str, float], seconds
     return {"others": max(taken["used"] - taken["own"], 0.0) / seconds, "stolen": taken["stolen"] / seconds}
 
 
-def wait_until_quiet(patience_seconds: float, probe_seconds: float = 2.0) -> None:
+def wait_until_quiet(patience_seconds: float, probe_seconds: float = 1.0) -> None:
     """Wait until other processes and virtual machines leave this machine alone.
 
     Args:

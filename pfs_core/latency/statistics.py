@@ -1,7 +1,9 @@
-"""Statistics of latency samples: quantiles, bootstrap intervals, and signs that they cannot be trusted."""
+"""Statistics of latency samples: quantiles, bootstrap intervals, and signs that they cannot be trusted.
+
+SciPy, which takes half a second to import, is imported where it is used: processes that measure memory need none of it.
+"""
 
 import numpy as np
-from scipy.stats import bootstrap, kurtosis, skew, t
 
 from pfs_core.latency.results import NetworkLatency, Ratio
 
@@ -11,6 +13,8 @@ Samples = np.ndarray
 
 def median_interval(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
     """Return the 95% percentile-bootstrap interval of the median of ``values``, float [n]."""
+    from scipy.stats import bootstrap
+
     result = bootstrap(
         (values,), np.median, n_resamples=resamples, batch=100, method="percentile", rng=np.random.default_rng(seed)
     )
@@ -75,6 +79,8 @@ def _interval(values: np.ndarray, loads: np.ndarray | None) -> tuple[float, floa
     low, high = median_interval(values)
     if loads is None or len(np.unique(loads)) == 1:
         return low, high
+    from scipy.stats import t
+
     medians = [float(np.median(values[loads == load])) for load in np.unique(loads)]
     spread = float(t.ppf(0.975, len(medians) - 1) * np.std(medians, ddof=1) / np.sqrt(len(medians)))
     mean = float(np.mean(medians))
@@ -88,6 +94,8 @@ def flags(ms: np.ndarray) -> list[str]:
     coefficient, (skewness^2 + 1) / kurtosis, is over 5/9, its value for a uniform distribution. The coefficient is that
     of the middle 98% of the samples, since a few outliers do not make a second mode.
     """
+    from scipy.stats import kurtosis, skew
+
     found = []
     if np.quantile(ms, 0.9) > 1.3 * np.median(ms):
         found.append("noisy")
