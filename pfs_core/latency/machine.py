@@ -1,5 +1,6 @@
 """The machine that latency is measured on, and how much other programs disturbed a measurement."""
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -38,16 +40,23 @@ def machine() -> dict[str, Any]:
     }
 
 
-def processor_seconds() -> dict[str, float]:
+def processor_seconds(living: bool = False) -> dict[str, float]:
     """Return the processor time spent so far, in seconds, summed over all cores.
 
+    Args:
+        living: count processes that this one has started and that still run as its own.
+
     Returns:
-        ``used`` on this machine, ``own`` by this process and its children, and ``stolen`` by other virtual machines.
+        ``used`` on this machine, ``own`` by this process and its children that have ended, and ``stolen`` by other
+        virtual machines.
     """
-    times, own = psutil.cpu_times(), os.times()
+    times, own = psutil.cpu_times(), [os.times()[:4]]
+    for child in psutil.Process().children(recursive=True) if living else ():
+        with contextlib.suppress(psutil.Error):
+            own.append(child.cpu_times()[:4])
     return {
         "used": sum(getattr(times, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq")),
-        "own": own.user + own.system + own.children_user + own.children_system,
+        "own": float(np.sum(own)),
         "stolen": getattr(times, "steal", 0.0),
     }
 

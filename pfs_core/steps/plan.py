@@ -1,6 +1,8 @@
 """What a run will take, before it is started: its steps, their images and MACs, the time and the disk."""
 
 import math
+import os
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,7 @@ from pfs_core.data.reading import Reader
 from pfs_core.data.split import choose_rows
 from pfs_core.data.split_info import PARTS
 from pfs_core.errors import UserError
+from pfs_core.latency.machine import disturbance, processor_seconds
 from pfs_core.methods.registry import method_config
 from pfs_core.models import build_model
 from pfs_core.runtime.device import memory_size, pick_device
@@ -56,6 +59,7 @@ class Plan:
         device: what trains.
         memory: MiB of memory that a step of the dense network's training takes, about.
         mib: MiB that the results take on the disk, about.
+        busy: what to know if other processes use this machine too; else empty.
     """
 
     title: str
@@ -63,13 +67,14 @@ class Plan:
     device: str
     memory: float
     mib: float
+    busy: list[str]
 
     def lines(self) -> list[str]:
         """Return the plan as lines of at most 80 columns."""
         rows = [f"  {step.name:<9}  {step.what:<52.52}  about {_text(step.seconds)}" for step in self.steps]
         total = _text(sum(step.seconds for step in self.steps))
         needs = f"{self.memory:,.0f} MiB of memory for training, {self.mib:,.0f} MiB of disk"
-        return [self.title, *rows, f"about {total} in all ({self.device}), {needs}"]
+        return [self.title, *rows, f"about {total} in all ({self.device}), {needs}", *self.busy]
 
 
 def plan(request: CompressRequest) -> Plan:
@@ -81,6 +86,7 @@ def plan(request: CompressRequest) -> Plan:
     Raises:
         UserError: the dataset cannot be opened, the network not be built for it, or not be trained in the memory here.
     """
+    before, began = processor_seconds(living=True), time.monotonic()
     recipe = recipe_for(request.recipe, request.dataset)
     split, retrain, latency = (
         recipe.stage(stage, request.stage_settings(stage)) for stage in ("split", "retrain", "latency")
@@ -125,7 +131,26 @@ def plan(request: CompressRequest) -> Plan:
     steps.append(PlannedStep("report", "", _STARTING))
     kept = 0 if split.image_size else sum(rows.values()) * int(np.prod(shape))
     mib = (kept + 4 * dense.params * _COPIES * len(request.networks)) / 2**20
-    return Plan(title(request), steps, str(device), memory / 2**20, max(mib, 1.0))
+    found = disturbance(before, processor_seconds(living=True), time.monotonic() - began)
+    busy = where_threads_wait(found["others"]) if device.type == "cpu" else []
+    return Plan(title(request), steps, str(device), memory / 2**20, max(mib, 1.0), busy)
+
+
+def where_threads_wait(others: float) -> list[str]:
+    """Return lines on how to train beside other processes, if there are any and PyTorch has several threads.
+
+    Threads of which two have to share a core wait for each other in every operation.
+
+    Args:
+        others: the cores that other processes keep busy.
+    """
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    if threads == 1 or threads + others < 1.1 * cores:
+        return []
+    return [
+        f"other processes use {others:.1f} of {cores} cores; {threads} threads will wait for each other:",
+        "OMP_NUM_THREADS=1 may be many times as fast",
+    ]
 
 
 def _check_memory(needed: float, there: int, batch: int, spec: ModelSpec) -> None:

@@ -32,11 +32,15 @@ def test_another_process_at_work_is_seen():
         before, clock = processor_seconds(), time.perf_counter()
         time.sleep(2)
         found = disturbance(before, processor_seconds(), time.perf_counter() - clock)
+        before, clock = processor_seconds(living=True), time.perf_counter()
+        time.sleep(2)
+        own = processor_seconds(living=True)["own"] - before["own"]
     finally:
         other.kill()
         other.join()
     assert found["others"] > 0.2
     assert noise(found, 2)[0].startswith("other processes used ")
+    assert own > 0.2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pfs_pipelines.cli import main
 from pfs_core.config.request import CompressRequest
 from pfs_core.data.split import split_dataset
 from pfs_core.errors import UserError
-from pfs_core.steps.plan import plan
+from pfs_core.runtime.logs import COLUMNS
+from pfs_core.steps.plan import plan, where_threads_wait
 from pfs_core.structure import unexpanded_graph
 from pfs_core.training.rate import TrainingRate
 from tests.data.folders import images, png, write
@@ -21,7 +22,8 @@ def request(**changes):
 
 @pytest.fixture(autouse=True)
 def rate(monkeypatch):
-    """A thousand images a second, and a MiB each."""
+    """A thousand images a second, and a MiB each, on a machine that nobody else uses."""
+    monkeypatch.setattr("pfs_core.steps.plan.disturbance", lambda *arguments: {"others": 0.0})
     monkeypatch.setattr("pfs_core.steps.plan.training_rate", lambda *arguments: TrainingRate(1000.0, 2**20))
 
 
@@ -47,6 +49,27 @@ def test_steps_of_the_digits(tmp_path):
     assert lines[0] == "resnet20 on digits to macs=0.5, recipe demo, seed 0"
     assert lines[-1].startswith("about 0:0")
     assert " 67 MiB of memory for training, " in lines[-1]  # 64 images, and three copies of the weights
+
+
+def on_a_machine(monkeypatch, cores, threads):
+    monkeypatch.setattr("pfs_core.steps.plan.os.cpu_count", lambda: cores)
+    monkeypatch.setattr("pfs_core.steps.plan.torch.get_num_threads", lambda: threads)
+
+
+def test_threads_that_share_a_core_with_others_are_said(monkeypatch):
+    on_a_machine(monkeypatch, 2, 2)
+    monkeypatch.setattr("pfs_core.steps.plan.disturbance", lambda *arguments: {"others": 1.5})
+    first, second = plan(request()).lines()[-2:]
+    assert first == "other processes use 1.5 of 2 cores; 2 threads will wait for each other:"
+    assert second == "OMP_NUM_THREADS=1 may be many times as fast"
+    on_a_machine(monkeypatch, 128, 128)
+    assert max(map(len, where_threads_wait(127.9))) <= COLUMNS
+
+
+@pytest.mark.parametrize(("cores", "threads", "others"), [(2, 1, 2.0), (2, 2, 0.1), (16, 8, 6.0)])
+def test_threads_with_a_core_each_are_left_alone(cores, threads, others, monkeypatch):
+    on_a_machine(monkeypatch, cores, threads)
+    assert where_threads_wait(others) == []
 
 
 def test_what_does_not_fit_in_memory_is_known_first(monkeypatch):
