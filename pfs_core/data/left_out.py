@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage
 from pfs_core.storage.listing import Entry, Listing
 
@@ -64,12 +65,32 @@ def without_system_folders(files: Listing) -> Listing:
     return files.filter(pc.invert(pc.match_substring_regex(files.paths, f"(^|/)({folders})/")))
 
 
-def special_files(storage: Storage) -> tuple[LeftOut, ...]:
-    """Count what the listing of a local folder met that is no file."""
-    if not isinstance(storage, LocalStorage) or not storage.special:
+def no_files(storage: Storage, skip: bool) -> tuple[LeftOut, ...]:
+    """Count what the listing of a local folder met that is no file.
+
+    Args:
+        storage: the folder.
+        skip: whether links that lead nowhere are left out, too.
+
+    Raises:
+        UserError: there are such links, and they are not.
+    """
+    if not isinstance(storage, LocalStorage):
         return ()
-    files = Listing.of(Entry(path, 0, "") for path in sorted(storage.special))
-    return left_out(without_system_folders(files), [], "pipes, sockets and devices are not read", always=True)
+    nowhere = _listing(storage.dangling)
+    if nowhere and not skip:
+        links = "1 link leads" if len(nowhere) == 1 else f"{len(nowhere):,} links lead"
+        target = (storage.root / nowhere[0].path).readlink()
+        raise UserError(
+            f"in {storage.root}, {links} to what is not there, such as {nowhere[0].path} to {target}; "
+            "copy what they lead to (cp -rL does), or leave them out with split.on_bad=skip"
+        )
+    special = left_out(_listing(storage.special), [], "pipes, sockets and devices are not read", always=True)
+    return special + left_out(nowhere, [], "links to what is not there", always=True)
+
+
+def _listing(paths: Iterable[str]) -> Listing:
+    return without_system_folders(Listing.of(Entry(path, 0, "") for path in sorted(paths)))
 
 
 def left_out(

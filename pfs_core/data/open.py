@@ -16,7 +16,7 @@ from pfs_core.data.formats.lists import LISTS, METADATA, open_lists, says_the_sa
 from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.tree import IMAGES, open_tree
 from pfs_core.data.formats.webdataset import TARS, open_tars
-from pfs_core.data.left_out import left_out, special_files, summary, without_system_folders
+from pfs_core.data.left_out import left_out, no_files, summary, without_system_folders
 from pfs_core.data.parts import TEST, TRAINING, VALIDATION
 from pfs_core.data.unread_parts import check_no_part_unread
 from pfs_core.errors import UserError, did_you_mean
@@ -50,9 +50,10 @@ def _opened(uri: str, config: SplitConfig) -> Source:
         return replace(_opened(str(downloaded(uri.removeprefix(PREFIX))), config), uri=uri)
     storage = _storage(uri)
     files = without_system_folders(storage.files())
+    beside = no_files(storage, skip=config.on_bad == "skip")
     source = _from_files(storage, files, config)
     check_no_part_unread(source, files)
-    return replace(source, left_out=source.left_out + special_files(storage))
+    return replace(source, left_out=source.left_out + beside)
 
 
 def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source:

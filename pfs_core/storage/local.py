@@ -1,5 +1,6 @@
 """A folder of this machine as a storage."""
 
+import errno
 import os
 import shutil
 import stat
@@ -26,12 +27,14 @@ class LocalStorage:
 
     Attributes:
         special: the paths of pipes, sockets and devices that the last listing met and passed over.
+        dangling: the paths of links that led nowhere.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.uri = str(self.root)
         self.special: list[str] = []
+        self.dangling: list[str] = []
 
     def files(self) -> Listing:
         """Every file below the folder, in path order.
@@ -39,9 +42,9 @@ class LocalStorage:
         Raises:
             NotFoundError: there is no such folder.
             AccessDeniedError: a folder may not be read.
-            UserError: the folder is a file, a name is not UTF-8, or a link leads nowhere or in a circle.
+            UserError: the folder is a file, a name is not UTF-8, or a link leads to a folder above it.
         """
-        self.special = []
+        self.special, self.dangling = [], []
         try:
             if not self.root.exists():
                 raise NotFoundError(f"{self.root} does not exist")
@@ -62,7 +65,9 @@ class LocalStorage:
                     path.encode()
                 except UnicodeEncodeError:
                     raise InvalidError(f"{os.fsencode(item.path)!r}: the name is not UTF-8; rename it") from None
-                if item.is_dir():
+                if _leads_nowhere(item):
+                    self.dangling.append(path)
+                elif item.is_dir():
                     real = os.path.realpath(item.path)
                     if real in above:
                         raise InvalidError(f"{item.path} is a link to a folder above itself; remove it")
@@ -115,3 +120,16 @@ class LocalStorage:
             (self.root / path).unlink(missing_ok=True)
         except OSError as e:
             raise file_error(e, f"{self.root / path} cannot be removed: {e.strerror}") from None
+
+
+def _leads_nowhere(item: "os.DirEntry[str]") -> bool:
+    """Whether a name in a folder is a link to what is not there, or to itself."""
+    if not item.is_symlink():
+        return False
+    try:
+        item.stat()
+    except OSError as e:
+        if e.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
+        return True
+    return False

@@ -161,6 +161,16 @@ def test_what_is_no_file_is_counted_and_not_read(tmp_path, linked):
     assert source.left_out == (LeftOut(".png", "pipes, sockets and devices are not read", 1, "cat/2.png"),)
 
 
+def test_links_to_what_is_not_there_are_refused_or_left_out(tmp_path):
+    root = tree(tmp_path / "pets", "cat/1.png", "dog/1.png")
+    for name in ("2.png", "3.png"):
+        (root / "cat" / name).symlink_to(f"../fox/{name}")
+    refused(root, "2 links lead to what is not there, such as cat/2.png to ../fox/2.png; copy what they lead to")
+    source = open_source(str(root), SplitConfig(on_bad="skip"))
+    assert len(source) == 2
+    assert source.left_out == (LeftOut(".png", "links to what is not there", 2, "cat/2.png"),)
+
+
 @pytest.mark.parametrize(("link", "to"), [("test", "train"), ("test/cat", "train/cat"), ("train/fox", "train/cat")])
 def test_a_folder_that_is_there_twice_by_a_link_is_refused(tmp_path, link, to):
     tree(tmp_path, "train/cat/1.png", "train/dog/1.png")

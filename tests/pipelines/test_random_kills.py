@@ -17,7 +17,7 @@ from pfs_core.storage.digests import file_digest
 from tests.pipelines.brief import CODE, SETTINGS
 
 KILLS = int(os.environ.get("PFS_TEST_KILLS", "20"))
-"""How often each pipeline is killed before it may end."""
+"""How often each pipeline is killed, in one run or several."""
 ARGUMENTS = {
     "compress": {"budget": "macs=0.5", "networks": ["pruned", "dense"]},
     "pareto": {"budgets": ["macs=0.6", "macs=0.4"]},
@@ -72,9 +72,14 @@ def test_it_ends_as_if_it_had_not_been_killed(name, tmp_path):
     begun = time.monotonic()
     assert whole.attempt()
     took = time.monotonic() - begun
-    killed, moments, kills = Attempts(name, tmp_path / "killed"), random.Random(0), 0
-    while kills < KILLS and not killed.attempt(moments.uniform(0.2, 0.6) * took):
-        kills += 1
-    assert killed.attempt()
-    assert kills > KILLS / 4
-    assert killed.results() == whole.results()
+    moments, kills, runs = random.Random(0), 0, 0
+    while kills < KILLS:  # a run may end sooner than the machine was quick before
+        runs += 1
+        killed = Attempts(name, tmp_path / f"killed-{runs}")
+        for _ in range(KILLS - kills):
+            if killed.attempt(moments.uniform(0.1, 0.5) * took):
+                break
+            kills += 1
+        else:
+            assert killed.attempt()
+        assert killed.results() == whole.results()
