@@ -6,6 +6,7 @@ import socket
 
 import pytest
 from pfs_pipelines.cli import main
+from pfs_pipelines.run_folders import states
 
 from pfs_core.structure import Structure
 from tests.data.folders import images, png, write
@@ -50,6 +51,14 @@ def test_wrong_spec_files_are_refused(capsys, digits, tmp_path, monkeypatch):
         assert "net.yaml.width is not a setting; known: name, " in refused(capsys, *command, "net.yaml")
         assert "none.yaml cannot be read: No such file" in refused(capsys, *command, "none.yaml")
     assert [path.name for path in tmp_path.iterdir()] == ["net.yaml"]
+
+
+def test_a_network_that_ends_the_process_of_the_run_fails_it(capsys, here):
+    (here / "leaving.py").write_text("import os\n\n\ndef build(**kwargs):\n    os._exit(0)\n")
+    assert main(["run", "--model", "leaving:build"]) == 1
+    assert "does the code of leaving:build call os._exit?" in capsys.readouterr().err
+    (state,) = states(here / "pfs-runs")
+    assert state["state"] == "stopped"
 
 
 def test_image_too_small_for_the_network_is_refused(capsys):
