@@ -13,7 +13,7 @@ from pfs_core.channels.handlers.table import HANDLERS
 from pfs_core.channels.nodes import first
 from tests.channels.masking import EXACT, by_mask, calibrated, noise, random_kept
 from tests.channels.networks import INPUT, conv3
-from tests.channels.test_unusual import Unusual
+from tests.channels.unusual import Unusual
 
 
 def layers():

@@ -1,0 +1,83 @@
+"""Networks that are hard to prove are accepted; those that cannot be copied or trained are refused in one line."""
+
+import pytest
+import torch
+from torch import nn
+
+from pfs_core.channels import trace
+from pfs_core.errors import UserError
+from tests.channels.masking import proved
+from tests.channels.networks import INPUT, conv3, head
+from tests.channels.unusual import Unusual
+
+
+class NeedsValues(nn.Module):
+    """A tensor that is no buffer, and a BatchNorm that counts its batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = torch.full((1, 8, 1, 1), 0.5)
+        self.norm = nn.BatchNorm2d(8, momentum=None)
+
+    def forward(self, x):
+        return self.norm(x) - self.mean.mean()
+
+
+def test_a_network_whose_values_are_needed_is_proved_with_them():
+    model = Unusual(lambda self, x: self.other(x), other=NeedsValues())
+    graph = trace(model, INPUT)
+    assert graph.group("conv1").prunable
+    assert proved(model, graph) == graph
+
+
+def test_a_network_that_returns_zeros_with_few_channels_is_proved():
+    model = nn.Sequential(conv3(2, 8), nn.ReLU(), conv3(8, 6), nn.ReLU(), head(6))
+    nn.init.zeros_(model[-1].fc.bias)
+    model[-1].fc.bias.requires_grad_(False)
+    model.append(nn.ReLU())
+    graph = trace(model, INPUT)
+    with torch.no_grad():
+        model[2].weight.neg_().clamp_(max=-0.1)
+    assert proved(model, graph) == graph
+
+
+def test_several_outputs_keep_their_widths():
+    class Several(Unusual):
+        def forward(self, x):
+            x = self.conv1(x)
+            return {"features": x, "classes": (self.head(self.conv2(x)),)}
+
+    graph = trace(Several(None), INPUT)
+    assert "output" in graph.group("conv1").reason
+    assert graph.group("conv2").prunable
+
+
+def test_a_network_that_cannot_learn_is_refused():
+    model = Unusual(lambda self, x: x)
+    model.forward = torch.no_grad()(model.forward)
+    with pytest.raises(UserError, match="^Unusual cannot be trained: what it returns has no gradient$"):
+        proved(model, trace(model, INPUT))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "layer",
+    [lambda: nn.LazyConv2d(8, 3, padding=1), lambda: torch.nn.utils.weight_norm(conv3(8, 8))],
+    ids=["lazy", "weight norm by a hook"],
+)
+def test_a_model_that_cannot_be_copied_is_refused_in_one_line(layer):
+    with pytest.raises(UserError, match="Unusual cannot be copied") as error:
+        trace(Unusual(lambda self, x: self.layer(x), layer=layer()), INPUT)
+    assert "\n" not in str(error.value)
+    assert "copy.py" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_is_refused_in_one_line():
+    right = "is a TorchScript module, whose operators are not seen; give the nn.Module that it was made from"
+    scripted = torch.jit.script(conv3(8, 8))
+    with pytest.raises(UserError, match=f"^Unusual cannot be copied: its layer layer {right}$"):
+        trace(Unusual(lambda self, x: self.layer(x), layer=scripted), INPUT)
+    traced = torch.jit.trace(conv3(2, 8), torch.zeros(1, *INPUT))
+    with pytest.raises(UserError, match=f" cannot be copied: it {right}$"):
+        trace(traced, INPUT)

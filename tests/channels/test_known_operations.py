@@ -1,0 +1,129 @@
+"""Channels are followed through every known operation, so that they can be counted, resized and masked."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pfs_core.channels import trace
+from tests.channels.masking import CHANGED, EXACT, both_ways, proved, random_kept
+from tests.channels.networks import INPUT
+from tests.channels.unusual import Unusual, check_costs, layers
+
+KNOWN = {
+    "two halves of the batch": (lambda self, x: self.conv(torch.cat([x, -x])), 8),
+    "the same channels twice": (lambda self, x: torch.cat([x, x], 1), 16),
+    "channels twice with a norm": (lambda self, x: self.wide(torch.cat([x, torch.relu(x)], 1)), 16),
+    "a layer on two groups": (lambda self, x: self.conv(self.conv(x)), 8),
+    "a layer on two tensors": (lambda self, x: torch.cat([self.one(x), self.one(self.conv(x))], 1), 6),
+    "a sum over space": (lambda self, x: x + x.mean((2, 3), keepdim=True), 8),
+    "new dimensions": (lambda self, x: x * x.flatten(2).amax(2)[:, :, None, None], 8),
+    "attention over channels": (
+        lambda self, x: x * x.mean((2, 3)).unsqueeze(1).sigmoid().transpose(1, 2).unsqueeze(-1),
+        8,
+    ),
+    "a linear layer over pixels": (lambda self, x: self.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 8),
+    "a flag": (lambda self, x: F.dropout(x, 0.5, self.training and False), 8),
+    "rows that are normalised": (lambda self, x: self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 8),
+    "parts of a shape": (lambda self, x: F.interpolate(x[:, :, ::2], size=x.shape[-2:]), 8),
+    "channels of depthwise groups, each more than once": (lambda self, x: self.repeat(x), 24),
+    "a width plus a number": (lambda self, x: x.view(x.shape[0], x.shape[1] + 1 - 1, 8, 8), 8),
+    "another tensor's shape": (lambda self, x: torch.relu(x).view(x.shape), 8),
+    "the maximum with its places": (lambda self, x: self.pool(x)[0], 8),
+    "halves": (lambda self, x: torch.cat([self.halved(x.chunk(2, 1)[0]), x.chunk(2, 1)[1]], 1), 8),
+    "halves that are unbound": (lambda self, x: torch.cat(x.view(x.shape[0], 2, -1, 8, 8).unbind(1)[::-1], 1), 8),
+    "quarters, added": (lambda self, x: torch.stack(x.chunk(4, 1)).sum(0), 2),
+    "the sum of branches": (lambda self, x: sum(layer(x) for layer in (self.conv, self.other)), 8),
+    "stacked branches": (lambda self, x: torch.stack([self.conv(x), self.other(x)]).sum(0), 8),
+    "the larger of two": (lambda self, x: torch.max(self.conv(x), self.other(x)), 8),
+    "groups that are joined and added": (lambda self, x: torch.cat([self.one(x), self.five(x)], 1) + self.conv(x), 8),
+    "pixels of a focus": (lambda self, x: torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2]], 1), 16),
+    "pixels to channels and back": (lambda self, x: F.pixel_shuffle(F.pixel_unshuffle(x, 2), 2), 8),
+    "a split by a list of numbers": (lambda self, x: self.by_list(x), 8),
+    "a split by a number": (lambda self, x: self.by_number(x), 8),
+    "a split by two numbers": (lambda self, x: self.by_numbers(x), 8),
+    "a kernel in a buffer of a module that has its width": (lambda self, x: self.blurred(x), 8),
+    "a clipped range": (lambda self, x: torch.clamp(x, -1, 6), 8),
+    "a quotient": (lambda self, x: x / (1 + self.conv(x).abs()), 8),
+    "a quotient of its own": (lambda self, x: x / (1 + x.abs()), 8),
+    "every channel twice": (lambda self, x: x.repeat_interleave(2, 1), 16),
+    "a power": (lambda self, x: F.relu(x) ** 2, 8),
+    "a gain": (lambda self, x: self.conv(x * self.gain), 8),
+    "a gain of each channel": (lambda self, x: self.conv(x * self.gains), 8),
+    "a kernel of each channel in a buffer": (lambda self, x: F.conv2d(x, self.blur, padding=1, groups=x.shape[1]), 8),
+    "attention between two branches": (
+        lambda self, x: (
+            torch.stack([x, self.conv(x)], 1) * self.twice(x).view(-1, 2, x.shape[1], 8, 8).softmax(1)
+        ).sum(1),
+        8,
+    ),
+    "a batch norm by its function": (lambda self, x: self.subclass(x), 8),
+    "a convolution by its function": (lambda self, x: self.own(x), 8),
+    "a global response": (
+        lambda self, x: x + x * (x.norm(dim=(2, 3), keepdim=True) / (1 + x.mean((1, 2, 3), keepdim=True))),
+        8,
+    ),
+    "a kernel over channels": (
+        lambda self, x: x * self.over(x.mean((2, 3)).unsqueeze(1)).sigmoid().view(x.shape[0], -1, 1, 1),
+        8,
+    ),
+    "one channel added to all": (lambda self, x: x + self.single(x), 8),
+    "a mean over the channels": (lambda self, x: x * x.mean(1, keepdim=True), 8),
+    "depthwise upsampling": (lambda self, x: self.up(x), 8),
+    "grouped upsampling": (lambda self, x: self.grouped(x), 8),
+    "channels that are normalised": (lambda self, x: self.conv(F.normalize(x, dim=1)), 8),
+    "channels by their norm": (lambda self, x: self.conv(x / (1 + x.norm(dim=1, keepdim=True))), 8),
+    "a shuffle": (lambda self, x: F.channel_shuffle(x, 2), 8),
+    "a shuffle by hand": (
+        lambda self, x: x.view(x.shape[0], 2, x.shape[1] // 2, 8, 8).transpose(1, 2).reshape(x.shape),
+        8,
+    ),
+    "a shuffle between grouped layers": (lambda self, x: self.halves(F.channel_shuffle(self.split(x), 2)), 8),
+    "a choice of numbers": (lambda self, x: torch.where(x > 0, x, 0.1 * x), 8),
+    "a choice of two branches": (lambda self, x: torch.where(x > 0, self.conv(x), self.other(x)), 8),
+    "a choice of zeros": (lambda self, x: torch.where(x > 0.1, x, torch.zeros_like(x)), 8),
+    "masked values": (lambda self, x: x.masked_fill(x < 0.1, 0), 8),
+    "a gated linear unit": (lambda self, x: F.glu(x, 1), 4),
+    "a power by a parameter": (lambda self, x: self.conv(F.relu(x).add(1).pow(self.gain)), 8),
+    "places of space": (lambda self, x: x[:, :, torch.arange(0, 8, 2)][..., torch.arange(0, 8, 2)], 8),
+    "selected rows": (lambda self, x: x.index_select(2, torch.tensor([0, 3])), 8),
+    "the largest of space": (lambda self, x: F.relu(x - x.flatten(2).topk(5, 2)[0][..., -1:, None]), 8),
+    "coordinates beside the channels": (
+        lambda self, x: torch.cat([x, x.new_ones(8).cumsum(0).expand(x.shape[0], 1, 8, 8)], 1),
+        9,
+    ),
+    "zeros of its shape": (lambda self, x: torch.maximum(x, x.new_zeros(x.shape)), 8),
+    "patches": (lambda self, x: F.unfold(x, 3, padding=1).view(x.shape[0], -1, 8, 8), 72),
+    "patches weighted by a kernel of every pixel": (
+        lambda self, x: (
+            F.unfold(x, 3, padding=1).view(x.shape[0], x.shape[1], 9, 8, 8) * self.nine(x).unsqueeze(1)
+        ).sum(2),
+        8,
+    ),
+    "patches and back": (lambda self, x: F.fold(F.unfold(x, 3, padding=1), (8, 8), 3, padding=1), 8),
+    "windows": (lambda self, x: x.unfold(2, 2, 2).mean(-1), 8),
+    "features and back": (lambda self, x: x.flatten(1).view(x.shape), 8),
+    "one kernel for all channels": (
+        lambda self, x: F.conv2d(x, self.blur[:1].expand(x.shape[1], -1, -1, -1), padding=1, groups=x.shape[1]),
+        8,
+    ),
+    "one kernel for all channels, repeated": (
+        lambda self, x: F.conv2d(x, self.blur[:1].repeat(x.shape[1], 1, 1, 1), groups=x.shape[1]),
+        8,
+    ),
+    "a scale expanded": (lambda self, x: x * self.gains.unsqueeze(0).expand_as(x), 8),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_is_known_is_counted_resized_and_masked(name):
+    torch.manual_seed(0)
+    operation, out = KNOWN[name]
+    model = Unusual(operation, out, **layers())
+    graph = trace(model, INPUT, "all")
+    (segment,) = next(axis.segments for axis in graph.axes if (axis.module, axis.role) == ("conv1", "writes"))
+    assert graph.group(segment.group).resizable
+    assert proved(model, graph) == graph
+    check_costs(model, graph)
+    for outputs in both_ways(model, graph, random_kept(graph), INPUT):
+        assert outputs.error() < EXACT
+        assert outputs.effect() > CHANGED

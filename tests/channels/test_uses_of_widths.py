@@ -1,0 +1,83 @@
+"""Channels whose number the network's own code depends on are not pruned, or at least not widened."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pfs_core.channels import refuted_groups, trace
+from pfs_core.errors import UserError
+from tests.channels.masking import EXACT, both_ways, proved, random_kept
+from tests.channels.networks import INPUT, conv3, head
+from tests.channels.unusual import Unusual, check_costs, layers
+
+
+def two_sizes(x):
+    return x.view(x.shape[0], -1, x.shape[1] * 1, 8)
+
+
+UNKNOWABLE = {
+    "features of an unknown operation times a number": lambda self, x: torch.roll(x, 1, 1) * 2,
+    "features of an unknown operation plus a number": lambda self, x: 1 + torch.roll(x, 1, 1),
+    "a width as a height": lambda self, x: F.interpolate(x, size=(x.shape[1], 4)),
+    "a width as a border": lambda self, x: x[:, :, : x.shape[1]],
+    "a width as a factor": lambda self, x: x / x.shape[1],
+    "a width as a number": lambda self, x: x.view(-1, 8, 64).unflatten(2, (8, 8)),
+    "a width times a number": lambda self, x: two_sizes(x),
+    "a slice of a number of channels": lambda self, x: torch.cat([x, x], 1)[:, :8],
+    "a squeeze that drops a single channel": lambda self, x: (
+        x * x.mean((2, 3), True).squeeze().reshape(x.shape[0], x.shape[1], 1, 1)
+    ),
+    "a loop over the channels": lambda self, x: torch.stack([x[:, i] for i in range(8)], 1),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWABLE)
+def test_what_depends_on_a_width_in_an_unknown_way_is_not_pruned(name):
+    model = Unusual(UNKNOWABLE[name])
+    graph = proved(model, trace(model, INPUT, "all"))
+    assert not graph.group("conv1").prunable
+    assert graph.group("conv1").reason
+    assert graph.group("conv2").prunable
+    check_costs(model, graph)
+
+
+BY_WIDTH = {
+    "from half of the channels": lambda self, x: x.tanh() if x.shape[1] > 4 else F.relu(x),
+    "from two channels": lambda self, x: x.tanh() if x.shape[1] > 1 else F.relu(x),
+    "at all of the channels": lambda self, x: x.tanh() if x.shape[1] == 8 else F.relu(x),
+}
+
+
+@pytest.mark.parametrize("name", BY_WIDTH)
+def test_what_does_something_else_from_some_width_on_is_not_pruned(name):
+    model = Unusual(BY_WIDTH[name])
+    graph = proved(model, trace(model, INPUT))
+    assert "masked and removed channels differ" in graph.group("conv1").reason
+    assert graph.group("conv1").reason.endswith(" (behind conv1)")
+    assert graph.group("conv2").prunable
+
+
+def test_channels_of_which_a_number_is_taken_can_lose_some_but_not_get_more():
+    """PyTorch leaves out a slice that takes all there is, so that no graph tells of the number."""
+    torch.manual_seed(0)
+    model = Unusual(lambda self, x: self.by_end(x), 16, **layers())
+    traced = trace(model, INPUT)
+    refuted = refuted_groups(model, traced)
+    assert refuted.frozen == {}
+    assert set(refuted.no_wider) == {"conv1", "by_end.eight"}
+    graph = refuted.corrected(traced)
+    assert graph.group("conv1").prunable
+    assert graph.expanded(1.5) == {**graph.widths(), "conv2": 9}
+    with pytest.raises(UserError, match="channel group 'conv1' must not be wider than 8"):
+        graph.cost({**graph.widths(), "conv1": 9})
+    for outputs in both_ways(model, graph, random_kept(graph), INPUT):
+        assert outputs.error() < EXACT
+
+
+def test_a_reason_without_a_line_of_the_users_own_names_a_layer():
+    model = nn.Sequential(conv3(2, 8), nn.Flatten(), nn.Unflatten(1, (8, *INPUT[1:])), conv3(8, 6), head(6))
+    graph = proved(model, trace(model, INPUT))
+    assert graph.group("0").reason.startswith("resized, the network fails: ")
+    assert graph.group("0").reason.endswith(" (behind 0)")
+    assert graph.group("3").prunable
