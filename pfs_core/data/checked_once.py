@@ -16,6 +16,7 @@ class _Checked(Config):
 
     skipped: dict[int, str]
     remarks: dict[str, int]
+    pixels: int
 
 
 def images_checked_once(source: Source, skip: bool) -> Readings:
@@ -31,13 +32,13 @@ def images_checked_once(source: Source, skip: bool) -> Readings:
 
     def check() -> _Checked:
         readings = check_images(source, skip)
-        return _Checked(skipped=readings.skipped, remarks=dict(readings.remarks))
+        return _Checked(skipped=readings.skipped, remarks=dict(readings.remarks), pixels=readings.pixels)
 
     tags = hashlib.sha256()
     for files in source.files.chunks():
         tags.update("\n".join(files.tags.to_pylist()).encode())
     key = [source.fingerprint, tags.hexdigest(), source.image_column, len(source), PIL.__version__]
-    found = made_once(cache_file("images", *key), _Checked, check)
+    found = made_once(cache_file("decoded", *key), _Checked, check)
     for row, reason in [] if skip else list(found.skipped.items())[:1]:
         raise bad_image(source, row, reason)
-    return Readings(None, found.skipped, Counter(found.remarks))
+    return Readings(None, found.skipped, Counter(found.remarks), found.pixels)

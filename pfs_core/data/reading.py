@@ -122,11 +122,13 @@ class Readings(NamedTuple):
         images: uint8 [N, C, H, W], where skipped ones are black; None if they are not kept.
         skipped: the reason for each row whose image cannot be used.
         remarks: the number of images with each of :data:`pfs_core.data.decode.REMARKS`.
+        pixels: the number of pixels of all images that can be used; 0 where they were not counted.
     """
 
     images: Tensor | None
     skipped: dict[int, str]
     remarks: Counter[str]
+    pixels: int = 0
 
 
 def each_image(source: Source, make: Callable[[bytes | None], T], name: str) -> Iterator[tuple[int, T | BadImageError]]:
@@ -225,19 +227,21 @@ def check_images(source: Source, skip: bool) -> Readings:
         UserError: an image cannot be decoded, and ``skip`` is not set. The message names file and row.
     """
 
-    def remarks_of(data: bytes | None) -> set[str]:
+    def decoded(data: bytes | None) -> tuple[set[str], int]:
         picture = Picture(data)
+        width, height = picture.size
         picture.draft(1, 1)
         picture.pixels()
-        return picture.remarks
+        return picture.remarks, width * height
 
-    readings = Readings(None, {}, Counter())
-    for i, found in each_image(source, remarks_of, "split reading"):
+    readings, pixels = Readings(None, {}, Counter()), 0
+    for i, found in each_image(source, decoded, "split reading"):
         if isinstance(found, BadImageError):
             _skip(source, i, str(found), skip, readings)
         else:
-            readings.remarks.update(found)
-    return readings
+            readings.remarks.update(found[0])
+            pixels += found[1]
+    return readings._replace(pixels=pixels)
 
 
 def bad_image(source: Source, row: int, reason: str) -> UserError:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -43,6 +44,10 @@ TRAIN, VALIDATION, TEST = range(3)
 _LEFT_OUT = -1
 _SAMPLED_GROUPS, _SAMPLED_ROWS = 16, 128
 _COUNTED = 128
+_LARGE = 16
+"""Images of so many times the pixels of the input are large: most of the time of reading them is that of decoding."""
+_PACKED = 8 / 7
+"""The shorter side of packed images, in sides of the input: 256 pixels for 224."""
 _WRITTEN = 2**17
 _INDEX = pa.schema(
     {"file": pa.string(), "row_group": pa.int32(), "row": pa.int64(), "label": pa.int64(), "split": pa.string()}
@@ -76,11 +81,12 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
     timer = StepTimer()
     source = open_source(dataset, config)
     notes = [*source.notes, *_unused_settings(source, config)]
-    images, skipped, remarks = _read(source, config)
+    images, skipped, remarks, pixels = _read(source, config)
     if remarks:
         notes.append(remarks_on(remarks, config.background))
     usable = np.ones(len(source), dtype=bool)
     usable[list(skipped)] = False
+    notes += _large(source, pixels // max(int(usable.sum()), 1), config)
     parts = choose_rows(source, config, seed, usable)
     inputs = _inputs(source, images, parts, config, seed)
     info = SplitInfo(
@@ -183,6 +189,24 @@ def _read(source: Source, config: SplitConfig) -> Readings:
     if config.image_size:
         return images_checked_once(source, skip)
     return load_images(source, config.channels, skip, config.background)
+
+
+def _large(source: Source, pixels: int, config: SplitConfig) -> list[str]:
+    """Say how to read images faster that have many times the pixels of the input.
+
+    Args:
+        source: the dataset.
+        pixels: of an image, on average; 0 where they were not counted.
+        config: its settings.
+    """
+    height, width = config.input_size or (1, 1)
+    if source.kind != "tree" or pixels < _LARGE * height * width:
+        return []
+    side = math.ceil(max(height, width) * _PACKED)
+    return [
+        f"images have {pixels:,} pixels on average, and {height}x{width} are used: `pfs pack --max-side {side}` "
+        "shrinks them once, and every epoch reads them faster"
+    ]
 
 
 def _unused_settings(source: Source, config: SplitConfig) -> list[str]:
