@@ -1,13 +1,14 @@
 """What the channel graph finds in the convolutional networks of torchvision and timm, beside Torch-Pruning.
 
     python benchmarks/networks.py measure --results benchmarks/results/networks.jsonl [--timm] [--only NAME ...]
-    python benchmarks/networks.py times --results benchmarks/results/networks.jsonl [--only NAME ...]
+    python benchmarks/networks.py again --results benchmarks/results/networks.jsonl [--only NAME ...]
     python benchmarks/networks.py page --results benchmarks/results/networks.jsonl --docs docs/networks.md
         --list pfs_core/models/timm.json
 
 One line a network goes to the results file as soon as it is measured; started again, those in the file are left out.
-``times`` measures the times of those in the file again, for which the machine should have nothing else to do.
-The times are those of one trace and one proof of a built network, nothing shared with those before it.
+``again`` measures those in the file again, but for what Torch-Pruning leaves of them, which stays as it was.
+The times are seconds of a processor on one thread, for one trace and one proof of a built network, nothing shared with
+those before it.
 """
 
 import argparse
@@ -77,6 +78,12 @@ LONGEST = 90
 
 def measure(name: str) -> dict[str, Any]:
     """Return everything that is known of one network, as JSON values."""
+    found = measure_here(name)
+    return found if "refused" in found else {**found, "torch_pruning": halved_by_torch_pruning(*build(name))}
+
+
+def measure_here(name: str) -> dict[str, Any]:
+    """Return what this package finds in one network."""
     model, shape = build(name)
     found: dict[str, Any] = {"network": name, **{key: machine()[key] for key in ("cpu", "torch")}}
     try:
@@ -102,23 +109,14 @@ def measure(name: str) -> dict[str, Any]:
         "reason_inner": main_reason(inner),
         "reason_all": main_reason(graph),
         "difference": difference(model, graph),
-        "torch_pruning": halved_by_torch_pruning(*build(name)),
     }
 
 
-def times(name: str) -> dict[str, float]:
-    """Return the seconds that one trace of a network and one proof of it take."""
-    model, shape = build(name)
-    seconds, traced = timed(lambda: trace(model, shape, "all"))
-    proof, _ = timed(lambda: refuted_groups(model, traced))
-    return {"trace_s": round(seconds, 2), "proof_s": round(proof, 1)}
-
-
 def timed(function: Callable[[], T]) -> tuple[float, T]:
-    """Return the seconds that a call takes, and what it returns."""
-    started = time.perf_counter()
+    """Call a function; returns the seconds of a processor that it took, and its result."""
+    started = time.process_time()
     result = function()
-    return time.perf_counter() - started, result
+    return time.process_time() - started, result
 
 
 def build(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
@@ -196,7 +194,7 @@ def listed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure networks, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("measure", "times", "page"))
+    parser.add_argument("what", choices=("measure", "again", "page"))
     parser.add_argument("--results", type=Path, required=True, metavar="FILE")
     parser.add_argument("--timm", action="store_true", help="networks of timm as well")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these networks, such as timm:resnet18")
@@ -208,16 +206,17 @@ def main() -> None:
         write_page(rows, a.docs)
         a.list.write_text(json.dumps(listed(rows), indent=1) + "\n")
         return
-    if a.what == "times":
+    torch.set_num_threads(1)
+    trace(nn.Sequential(nn.Conv2d(3, 4, 1)), (3, 8, 8))  # what is loaded at the first trace
+    if a.what == "again":
         for row in rows:
-            if "refused" not in row and row["network"] in (a.only or [row["network"]]):
-                row.update(times(row["network"]))
-                print(f"{row['network']:<40} trace {row['trace_s']} s, proof {row['proof_s']} s", flush=True)
+            if row["network"] in (a.only or [row["network"]]):
+                row.update(measure_here(row["network"]))
+                print(f"{row['network']:<40} {row.get('trace_s')} s, {row.get('proof_s')} s", flush=True)
                 a.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return
     names = [f"torchvision:{name}" for name in TORCHVISION] + [f"timm:{name}" for name in TIMM] * a.timm
     done = {row["network"] for row in rows}
-    trace(nn.Sequential(nn.Conv2d(3, 4, 1)), (3, 8, 8))  # what is loaded at the first trace
     for name in a.only or names:
         if name not in done:
             row = measure(name)

@@ -11,9 +11,9 @@ PAGE = """# What can be pruned in the networks of torchvision and timm
 
 {command}
 
-The groups of swin_t and swin_v2_t were counted again on an AMD EPYC with AVX-512, by one trace and one proof each;
-their times, and what Torch-Pruning leaves, are the former ones.
+What Torch-Pruning leaves was measured once, when this table was first made; all else is of the package as it is.
 
+- *Trace*, *proof*: seconds of a processor, one thread, for one of each (n = 1).
 - *MACs prunable*: the share of the MACs in layers that read or write a prunable group, under the policies `inner` and
   `all` (which prunes residual streams too).
 - *Proved*: of the groups that a trace lets change, those for which the proof on the network itself holds: resized, it
@@ -65,9 +65,8 @@ def write_page(rows: list[Row], docs: Path) -> None:
     tables = {source: "\n".join([HEADER, *map(_line, found)]) for source, found in by_source.items()}
     machines = ", ".join(sorted({f"{row['cpu']} with torch {row['torch']}" for row in rows}))
     command = (
-        "`python benchmarks/networks.py measure --timm --results benchmarks/results/networks.jsonl`, then `times` with "
-        f"little else to do, then `page`; on {machines}, one trace and one proof each at the network's published "
-        "images."
+        "`python benchmarks/networks.py measure --timm --results benchmarks/results/networks.jsonl`, later `again`, "
+        f"then `page`; on {machines}, at the network's published images."
     )
     page = PAGE.format(
         command=textwrap.fill(command, 120, break_on_hyphens=False),
