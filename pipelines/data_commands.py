@@ -48,10 +48,10 @@ def pack(a: argparse.Namespace) -> None:
 
 
 def check(a: argparse.Namespace) -> int:
-    """Run ``pfs data check``; returns 0 if the split would take every image, else 2."""
+    """Run ``pfs data check``; returns 0 if the split would take the dataset, else 2."""
     from pfs_core.config.stages import SplitConfig
     from pfs_core.data.check import check as examine
-    from pfs_core.data.check import differences
+    from pfs_core.data.check import refusals
     from pfs_core.data.decode import remarks_on
     from pfs_core.data.left_out import summary
     from pfs_core.data.open import open_source
@@ -63,8 +63,8 @@ def check(a: argparse.Namespace) -> int:
     source = open_source(a.dataset, config)
     with contextlib.redirect_stdout(sys.stderr):  # progress goes to stderr, so that the findings can be piped
         found = examine(source)
-    different = differences(source, found, config)
-    faults = [*different, *(f"{place}: {reason}" for place, reason in found.bad)]
+    refused = refusals(source, found, config)
+    faults = [*refused, *(f"{place}: {reason}" for place, reason in found.bad)]
     faults += [f"the same image is in two parts: {one}, {other}" for one, other in found.leaked]
     rows = {part: sum(counts) for part, counts in found.rows_per_class.items()}
     shapes = ", ".join(f"{count:,} with {channels} channel(s)" for channels, count in sorted(found.channels.items()))
@@ -100,7 +100,7 @@ def check(a: argparse.Namespace) -> int:
             "repeated": found.repeated,
             "in_training_and_test": found.leaked,
             "bad": found.bad,
-            "different": different,
+            "refused": refused,
             "remarks": dict(found.remarks),
             "notes": source.notes,
             "left_out": [files._asdict() for files in source.left_out],
@@ -109,4 +109,4 @@ def check(a: argparse.Namespace) -> int:
     else:
         more = [f"and {len(faults) - _PRINTED:,} more; --html FILE writes a page with all"]
         print("\n".join([*facts, *faults[:_PRINTED], *(more if len(faults) > _PRINTED else [])]))
-    return 2 if found.bad or different else 0
+    return 2 if found.bad or refused else 0

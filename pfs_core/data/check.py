@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,8 +13,10 @@ from torch import Tensor
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, Picture
-from pfs_core.data.reading import each_image
+from pfs_core.data.reading import check_memory, each_image
+from pfs_core.data.split import choose_rows
 from pfs_core.data.split_info import CLASSES, EACH
+from pfs_core.errors import UserError
 
 _SIDE = 192
 
@@ -45,16 +47,26 @@ class Findings:
     remarks: Counter[str] = field(default_factory=Counter)
 
 
-def differences(source: Source, findings: Findings, config: SplitConfig) -> list[str]:
-    """Say which settings the split would ask for, as images in memory must be alike; nothing if they are."""
-    if source.images is not None or config.image_size:
-        return []
+def refusals(source: Source, findings: Findings, config: SplitConfig) -> list[str]:
+    """Say why the split would refuse the dataset, other than for an image that cannot be decoded; nothing if not."""
     said = []
-    if len(findings.sizes) > 1:
-        said.append("images differ in size; set split.image_size to resize all to one size")
-    if len(findings.channels) > 1 and config.channels is None:
-        said.append("images are grey and RGB; set split.channels=3 (or 1 for grey) to read all alike")
-    return said
+    if source.images is None and not config.image_size:  # images are kept in memory, where they must be alike
+        if len(findings.sizes) > 1:
+            said.append("images differ in size; set split.image_size to resize all to one size")
+        if len(findings.channels) > 1 and config.channels is None:
+            said.append("images are grey and RGB; set split.channels=3 (or 1 for grey) to read all alike")
+        channels: int = config.channels or max(findings.channels, default=0)
+        largest = channels * max((width * height for width, height in findings.sizes), default=0)
+        said += _refusal(lambda: check_memory(source, largest))
+    return said + _refusal(lambda: choose_rows(source, config, seed=0))
+
+
+def _refusal(action: Callable[[], object]) -> list[str]:
+    try:
+        action()
+    except UserError as e:
+        return [str(e)]
+    return []
 
 
 class _Seen(NamedTuple):

@@ -189,7 +189,7 @@ def load_images(source: Source, channels: int | None, skip: bool, background: st
             continue
         image, remarks = found
         if out is None:
-            _check_memory(source, image.nbytes, skip)
+            check_memory(source, image.nbytes, skip)
             out = torch.zeros(len(source), *image.shape, dtype=torch.uint8)
         if image.shape != out.shape[1:]:
             _skip(source, i, _difference(image.shape, out.shape[1:]), skip, readings)
@@ -201,7 +201,7 @@ def load_images(source: Source, channels: int | None, skip: bool, background: st
     return readings._replace(images=out)
 
 
-def _check_memory(source: Source, size: int, skip: bool) -> None:
+def check_memory(source: Source, size: int, skip: bool = False) -> None:
     """Raise UserError unless the images, of ``size`` bytes each, leave as much memory for everything else.
 
     Where some may be left out, the others are copied too.

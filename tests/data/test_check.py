@@ -102,6 +102,18 @@ def test_a_check_says_which_setting_the_split_would_ask_for(tmp_path, capsys, ca
     assert main(["data", "check", str(root), "--set", setting]) == 0
 
 
+def test_a_check_says_what_else_the_split_would_refuse(tmp_path, capsys, monkeypatch):
+    two, many = (tree(tmp_path / str(n), *[f"{c}/{i}.png" for c in "ab" for i in range(n)]) for n in (1, 10))
+    assert main(["data", "check", str(two)]) == main(["split", str(two), str(tmp_path / "split")]) == 2
+    said = capsys.readouterr()
+    assert "the dataset's 2 rows are too few" in said.out
+    assert "the dataset's 2 rows are too few" in said.err
+    monkeypatch.setattr("pfs_core.data.reading.memory_size", lambda device: 2**12)
+    assert main(["data", "check", str(many)]) == 2
+    assert "too much to keep in 0.0 GiB of memory; set split.image_size" in capsys.readouterr().out
+    assert main(["data", "check", str(many), "--set", "split.image_size=8"]) == 0
+
+
 def test_a_check_takes_columns(tmp_path, capsys):
     write(tmp_path / "train.parquet", [png(image) for image in images(20)], [0, 1] * 10)
     assert main(["data", "check", str(tmp_path), "--set", "split.label_column=fine"]) == 2
