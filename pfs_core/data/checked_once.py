@@ -17,6 +17,7 @@ class _Checked(Config):
     skipped: dict[int, str]
     remarks: dict[str, int]
     pixels: int
+    in_two_parts: tuple[int, int, int] | None
 
 
 def images_checked_once(source: Source, skip: bool) -> Readings:
@@ -32,7 +33,12 @@ def images_checked_once(source: Source, skip: bool) -> Readings:
 
     def check() -> _Checked:
         readings = check_images(source, skip)
-        return _Checked(skipped=readings.skipped, remarks=dict(readings.remarks), pixels=readings.pixels)
+        return _Checked(
+            skipped=readings.skipped,
+            remarks=dict(readings.remarks),
+            pixels=readings.pixels,
+            in_two_parts=readings.in_two_parts,
+        )
 
     tags = hashlib.sha256()
     for files in source.files.chunks():
@@ -41,4 +47,4 @@ def images_checked_once(source: Source, skip: bool) -> Readings:
     found = made_once(cache_file("decoded", *key), _Checked, check)
     for row, reason in [] if skip else list(found.skipped.items())[:1]:
         raise bad_image(source, row, reason)
-    return Readings(None, found.skipped, Counter(found.remarks), found.pixels)
+    return Readings(None, found.skipped, Counter(found.remarks), found.pixels, found.in_two_parts)

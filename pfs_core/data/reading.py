@@ -16,6 +16,7 @@ from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, Picture
 from pfs_core.data.formats.arrow import ArrowFile
 from pfs_core.data.formats.parquet import encoded_images, open_file_of
+from pfs_core.data.leaks import comes_in_parts, digest, in_two_parts
 from pfs_core.errors import UserError
 from pfs_core.runtime.device import core_count, memory_size
 from pfs_core.runtime.progress import ImageProgress
@@ -123,12 +124,14 @@ class Readings(NamedTuple):
         skipped: the reason for each row whose image cannot be used.
         remarks: the number of images with each of :data:`pfs_core.data.decode.REMARKS`.
         pixels: the number of pixels of all images that can be used; 0 where they were not counted.
+        in_two_parts: as :func:`pfs_core.data.leaks.in_two_parts` returns it.
     """
 
     images: Tensor | None
     skipped: dict[int, str]
     remarks: Counter[str]
     pixels: int = 0
+    in_two_parts: tuple[int, int, int] | None = None
 
 
 def each_image(source: Source, make: Callable[[bytes | None], T], name: str) -> Iterator[tuple[int, T | BadImageError]]:
@@ -177,28 +180,30 @@ def load_images(source: Source, channels: int | None, skip: bool, background: st
             all together would take too much memory. The message names file and row.
     """
 
-    def decoded(data: bytes | None) -> tuple[Tensor, set[str]]:
+    def decoded(data: bytes | None) -> tuple[Tensor, set[str], int]:
         picture = Picture(data, background)
-        return picture.pixels(channels), picture.remarks
+        return picture.pixels(channels), picture.remarks, digest(data or b"") if in_parts else 0
 
+    in_parts, digests = comes_in_parts(source), np.zeros(len(source), np.uint64)
     out: Tensor | None = None
     readings = Readings(None, {}, Counter())
     for i, found in each_image(source, decoded, "split reading"):
         if isinstance(found, BadImageError):
             _skip(source, i, str(found), skip, readings)
             continue
-        image, remarks = found
+        image, remarks, digests[i] = found
         if out is None:
             check_memory(source, image.nbytes, skip)
             out = torch.zeros(len(source), *image.shape, dtype=torch.uint8)
         if image.shape != out.shape[1:]:
             _skip(source, i, _difference(image.shape, out.shape[1:]), skip, readings)
+            digests[i] = 0
             continue
         out[i] = image
         readings.remarks.update(remarks)
     if out is None:
         raise UserError(f"dataset {source.uri} has no image that can be decoded")
-    return readings._replace(images=out)
+    return readings._replace(images=out, in_two_parts=in_two_parts(source, digests))
 
 
 def check_memory(source: Source, size: int, skip: bool = False) -> None:
@@ -227,21 +232,23 @@ def check_images(source: Source, skip: bool) -> Readings:
         UserError: an image cannot be decoded, and ``skip`` is not set. The message names file and row.
     """
 
-    def decoded(data: bytes | None) -> tuple[set[str], int]:
+    def decoded(data: bytes | None) -> tuple[set[str], int, int]:
         picture = Picture(data)
         width, height = picture.size
         picture.draft(1, 1)
         picture.pixels()
-        return picture.remarks, width * height
+        return picture.remarks, width * height, digest(data or b"") if in_parts else 0
 
+    in_parts, digests = comes_in_parts(source), np.zeros(len(source), np.uint64)
     readings, pixels = Readings(None, {}, Counter()), 0
     for i, found in each_image(source, decoded, "split reading"):
         if isinstance(found, BadImageError):
             _skip(source, i, str(found), skip, readings)
         else:
-            readings.remarks.update(found[0])
-            pixels += found[1]
-    return readings._replace(pixels=pixels)
+            remarks, size, digests[i] = found
+            readings.remarks.update(remarks)
+            pixels += size
+    return readings._replace(pixels=pixels, in_two_parts=in_two_parts(source, digests))
 
 
 def bad_image(source: Source, row: int, reason: str) -> UserError:

@@ -21,6 +21,7 @@ from pfs_core.data.checked_once import images_checked_once
 from pfs_core.data.crop import CENTRE, Crop, crop_for
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, remarks_on
+from pfs_core.data.leaks import comes_in_parts, digest, in_two_parts
 from pfs_core.data.left_out import LeftOut, summary
 from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader, Readings, load_images, row_groups
@@ -81,9 +82,15 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
     timer = StepTimer()
     source = open_source(dataset, config)
     notes = [*source.notes, *_unused_settings(source, config)]
-    images, skipped, remarks, pixels = _read(source, config)
+    images, skipped, remarks, pixels, shared = _read(source, config)
     if remarks:
         notes.append(remarks_on(remarks, config.background))
+    if shared:
+        count, one, other = shared
+        notes.append(
+            f"{count:,} image{'s are' if count > 1 else ' is'} in two parts, such as {source.place(one)} and "
+            f"{source.place(other)}: what is tested should not be trained on"
+        )
     usable = np.ones(len(source), dtype=bool)
     usable[list(skipped)] = False
     notes += _large(source, pixels // max(int(usable.sum()), 1), config)
@@ -185,10 +192,17 @@ def _read(source: Source, config: SplitConfig) -> Readings:
     if source.images is not None:
         if config.image_size:
             raise UserError(f"split.image_size: {source.uri} is a set of small images that is kept in memory as it is")
-        return Readings(_with_channels(source.images, config.channels), {}, Counter())
+        images = _with_channels(source.images, config.channels)
+        return Readings(images, {}, Counter(), in_two_parts=_in_two_parts(source, source.images))
     if config.image_size:
         return images_checked_once(source, skip)
     return load_images(source, config.channels, skip, config.background)
+
+
+def _in_two_parts(source: Source, images: Tensor) -> tuple[int, int, int] | None:
+    if not comes_in_parts(source):
+        return None
+    return in_two_parts(source, np.array([digest(image.numpy().tobytes()) for image in images], np.uint64))
 
 
 def _large(source: Source, pixels: int, config: SplitConfig) -> list[str]:
