@@ -77,7 +77,7 @@ def test_it_ends_as_if_it_had_not_been_killed(name, tmp_path):
         runs += 1
         killed = Attempts(name, tmp_path / f"killed-{runs}")
         for _ in range(KILLS - kills):
-            if killed.attempt(moments.uniform(0.1, 0.5) * took):
+            if killed.attempt(moments.uniform(0.05, 0.3) * took):
                 break
             kills += 1
         else:
