@@ -157,14 +157,14 @@ def fuzzed(count, seed):
             wholes.append(out.getvalue())
     for _ in range(count):
         data = damaged(draw.choice(wholes), draw)
-        started = time.monotonic()
+        started = time.process_time()
         try:
             found = decode(data, draw.choice([None, 1, 3]))
         except BadImageError as error:
             assert "\n" not in str(error)
         else:
             assert found.ndim == 3
-        assert time.monotonic() - started < 5
+        assert time.process_time() - started < 5  # an image of 89 million pixels takes 2
 
 
 def test_damaged_images_are_read_or_refused_in_a_line():
