@@ -56,6 +56,8 @@ class _Parser(argparse.ArgumentParser):
             known = re.findall(r"'(.*?)'", found[2])
             hint = did_you_mean(found[1], known)
             message = f"unknown command {found[1]!r}{hint}; known: {', '.join(known)}"
+        elif found := re.fullmatch(r"(argument .*): invalid (int|float) value: (.*)", message, re.DOTALL):
+            message = f"{found[1]} must be {'a whole number' if found[2] == 'int' else 'a number'} (got {found[3]})"
         self.exit(2, f"{self.prog}: {message}\n")
 
 

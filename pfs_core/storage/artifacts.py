@@ -93,6 +93,25 @@ def check_parents(out: Path) -> None:
             return
 
 
+def make_folder(out: Path, what: str) -> None:
+    """Make a folder for files that are written one by one, with those above it, unless it is there.
+
+    Args:
+        out: the folder.
+        what: what it is for, in a message.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
+    if is_there(out) and not out.is_dir():
+        raise InvalidError(f"{out} is a file; name a folder for {what}")
+    check_parents(out / "file")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise file_error(e, f"{out} cannot be made: {e.strerror}; name another folder for {what}") from None
+
+
 def _digests(folder: Path) -> dict[str, Any]:
     """Return what a published folder says of its files; InvalidError if that is damaged."""
     digests = read_json(folder / COMPLETE)

@@ -159,6 +159,21 @@ def test_out_that_is_a_file_is_refused_and_kept(capsys, tmp_path):
     assert file.read_text() == "mine"
 
 
+def test_a_folder_for_packages_that_cannot_be_made_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    assert "notes.txt is a file, not a folder" in refused(capsys, "compile", "--out", "notes.txt/x")
+    assert "link cannot be made: File exists; name another" in refused(capsys, "compile", "--out", "link")
+    assert "loop cannot be made: File exists; name another" in refused(capsys, "compile", "--out", "loop")
+    assert "is an address; name a folder" in refused(capsys, "compile", "--out", "s3://bucket/x")
+    assert "File name too long" in refused(capsys, "compile", "--out", "a" * 300)
+    assert "--kubernetes must be a namespace" in refused(capsys, "compile", "--kubernetes", "Team A")
+    assert "--data-volume must be the name" in refused(capsys, "compile", "--data-volume", "a b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "loop", "notes.txt"]
+
+
 def test_out_with_other_peoples_files_is_refused_and_kept(capsys, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     assert "holds other files than an earlier split result" in refused(capsys, "split", "digits", tmp_path)
