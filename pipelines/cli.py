@@ -23,6 +23,9 @@ from pfs_core.runtime.logs import log_to_terminal
 if TYPE_CHECKING:
     from pfs_core.config.request import CompressRequest
 
+_SQLITE = b"SQLite format 3\0"
+"""What a database of SQLite begins with, unless it is empty."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand that ``argv`` names, by default the program's own arguments.
@@ -166,6 +169,11 @@ def ui(a: argparse.Namespace) -> int:
 
     if not (a.out / STORE).is_file():
         raise UserError(f"{a.out} holds no runs yet; make one with pfs run")
+    if not 1 <= a.port <= 65535:
+        raise UserError(f"--port {a.port} is out of range; from 1 to 65535")
+    with (a.out / STORE).open("rb") as file:
+        if file.read(len(_SQLITE)) not in (b"", _SQLITE):
+            raise UserError(f"{a.out / STORE} is no database of MLflow; name the folder of your runs with --out")
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -15,7 +15,6 @@ from pfs_pipelines.runs_commands import add_runs_commands
 from pfs_pipelines.status_commands import add_status_commands
 
 from pfs_core.errors import UserError
-from pfs_core.storage.artifacts import make_folder
 
 Handler = Callable[[argparse.Namespace], int | None]
 
@@ -145,6 +144,8 @@ def compile_packages(a: argparse.Namespace) -> None:
     check_namespace("--kubernetes", a.kubernetes)
     place, form = _placed(a)
     from pfs_pipelines.packages import compile_all, write_resources
+
+    from pfs_core.storage.artifacts import make_folder
 
     make_folder(a.out, "the packages")
     written = write_resources(a.out, a.kubernetes, place, form) if a.kubernetes else compile_all(a.out, place, form)

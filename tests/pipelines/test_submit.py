@@ -227,11 +227,11 @@ def test_what_may_succeed_is_sent(capsys, api, pipeline, parameter):
     [
         (("--namespace", "Team A"), "--namespace must be a namespace, of at most 63 small letters, digits and -"),
         (("--namespace", "a.b"), "--namespace must be a namespace"),
-        (("--service-account", "a/b"), "--service-account must be the name of an object of Kubernetes"),
+        (("--service-account", "a/b"), "--service-account must be a name of Kubernetes"),
         (("--experiment", " "), "--experiment must be a name that can be seen, in one line (got ' ')"),
         (("--experiment", ""), "--experiment must be a name that can be seen"),
         (("--run-name", "a\nb"), "--run-name must be a name that can be seen"),
-        (("--data-volume", "A b"), "--data-volume must be the name of an object of Kubernetes"),
+        (("--data-volume", "A b"), "--data-volume must be a name of Kubernetes"),
         (("--data-volume", "data"), "--data-volume is for compress, pareto, compare, compress_new_models; "),
         (("--image", "registry/pfs-python:2"), "--image is for pipelines by name; "),
     ],
