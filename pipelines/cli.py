@@ -23,6 +23,9 @@ from pfs_core.runtime.logs import log_to_terminal
 if TYPE_CHECKING:
     from pfs_core.config.request import CompressRequest
 
+_SQLITE = b"SQLite format 3\0"
+"""What a database of SQLite begins with, unless it is empty."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand that ``argv`` names, by default the program's own arguments.
@@ -56,6 +59,8 @@ class _Parser(argparse.ArgumentParser):
             known = re.findall(r"'(.*?)'", found[2])
             hint = did_you_mean(found[1], known)
             message = f"unknown command {found[1]!r}{hint}; known: {', '.join(known)}"
+        elif found := re.fullmatch(r"(argument .*): invalid (int|float) value: (.*)", message, re.DOTALL):
+            message = f"{found[1]} must be {'a whole number' if found[2] == 'int' else 'a number'} (got {found[3]})"
         self.exit(2, f"{self.prog}: {message}\n")
 
 
@@ -164,6 +169,11 @@ def ui(a: argparse.Namespace) -> int:
 
     if not (a.out / STORE).is_file():
         raise UserError(f"{a.out} holds no runs yet; make one with pfs run")
+    if not 1 <= a.port <= 65535:
+        raise UserError(f"--port {a.port} is out of range; from 1 to 65535")
+    with (a.out / STORE).open("rb") as file:
+        if file.read(len(_SQLITE)) not in (b"", _SQLITE):
+            raise UserError(f"{a.out / STORE} is no database of MLflow; name the folder of your runs with --out")
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import kfp.client
 from kfp_server_api.exceptions import ApiException
 from pfs_pipelines.credentials import COOKIES, IN_CLUSTER, TOKEN, UI, credentials, endpoint_of, secrets
+from pfs_pipelines.names import check_namespace
 from pfs_pipelines.workflow import Pod
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -58,6 +59,7 @@ class Client(kfp.client.Client):
 
     def __init__(self, endpoint: str = "", namespace: str = "") -> None:
         self.endpoint = endpoint_of(endpoint)
+        check_namespace("--namespace", namespace)
         self._guarded = False
         known = credentials(in_cluster=self.endpoint == IN_CLUSTER)
         with warnings.catch_warnings(action="ignore", category=FutureWarning):

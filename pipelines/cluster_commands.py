@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pfs_pipelines.names import check_namespace, check_object, check_title
 from pfs_pipelines.runs_commands import add_runs_commands
 from pfs_pipelines.status_commands import add_status_commands
 
@@ -93,6 +94,7 @@ def _placed(a: argparse.Namespace) -> tuple[Any, Any]:
     from pfs_pipelines.pools import Placement
 
     check_image(IMAGE)
+    check_object("--data-volume", a.data_volume)
     defaults = pool_values(a.pools) if a.pools else {}
     return Placement(data_volume=a.data_volume), FormOptions(a.drop_downs, defaults)
 
@@ -105,6 +107,15 @@ def _run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--experiment", default="pfs", metavar="NAME", help="where runs are listed (default pfs)")
     sub.add_argument("--service-account", default="", metavar="NAME", help="of the pods (default: Kubeflow's own)")
     _package_options(sub)
+
+
+def _check_run_options(a: argparse.Namespace) -> None:
+    """Check the names among the options of what to run."""
+    if a.image and Path(a.pipeline).suffix in (".yaml", ".yml"):
+        raise UserError(f"--image is for pipelines by name; {a.pipeline} has the one that it was compiled with")
+    check_title("--experiment", a.experiment)
+    check_object("--service-account", a.service_account)
+    check_namespace("--namespace", a.namespace)
 
 
 def _connection(sub: argparse.ArgumentParser) -> None:
@@ -130,11 +141,13 @@ def _served(handler: Handler) -> Handler:
 
 def compile_packages(a: argparse.Namespace) -> None:
     """Run ``pfs compile``."""
-    if a.out.exists() and not a.out.is_dir():
-        raise UserError(f"{a.out} is a file; name a folder for the packages")
+    check_namespace("--kubernetes", a.kubernetes)
     place, form = _placed(a)
     from pfs_pipelines.packages import compile_all, write_resources
 
+    from pfs_core.storage.artifacts import make_folder
+
+    make_folder(a.out, "the packages")
     written = write_resources(a.out, a.kubernetes, place, form) if a.kubernetes else compile_all(a.out, place, form)
     for path in written:
         print(path)
@@ -148,6 +161,9 @@ def submit(a: argparse.Namespace) -> int:
             "--service-account"
         )
     placed = _placed(a)
+    _check_run_options(a)
+    if a.run_name:
+        check_title("--run-name", a.run_name)
     from pfs_pipelines import submit as steps
     from pfs_pipelines.checks import check_parameters
     from pfs_pipelines.client import Client
@@ -199,6 +215,8 @@ def create(a: argparse.Namespace) -> None:
     if not 1 <= a.max_concurrency <= 10:
         raise UserError(f"--max-concurrency {a.max_concurrency} is out of range; from 1 to 10")
     placed = _placed(a)
+    _check_run_options(a)
+    check_title("--name", a.name)
     from pfs_pipelines import schedule
     from pfs_pipelines.checks import check_parameters
     from pfs_pipelines.client import Client

@@ -90,6 +90,10 @@ def load_package(pipeline: str, place: Placement = Placement(), form: FormOption
         raise UserError(f"no pipeline {pipeline!r}{hint}; known: {', '.join(PIPELINES)}, or a compiled .yaml file")
     if form != FormOptions():
         raise UserError(f"--pools and --drop-downs are for pfs compile and for {', '.join(PIPELINES)}; give --params")
+    if place != Placement():
+        raise UserError(
+            f"--data-volume is for {', '.join(PIPELINES)}; {pipeline} has the one that it was compiled with"
+        )
     try:
         data = Path(pipeline).read_bytes()
     except OSError as e:

@@ -56,9 +56,10 @@ def check(a: argparse.Namespace) -> int:
     from pfs_core.data.left_out import summary
     from pfs_core.data.open import open_source
     from pfs_core.steps import parse_settings
+    from pfs_core.storage.artifacts import check_file
 
-    if a.html and a.html.is_dir():
-        raise UserError(f"--html {a.html} is a folder; name the file to write")
+    if a.html:
+        check_file("--html", a.html)
     config = SplitConfig.parse(parse_settings(a.settings, ("split",))["split"], "split")
     source = open_source(a.dataset, config)
     with contextlib.redirect_stdout(sys.stderr):  # progress goes to stderr, so that the findings can be piped
@@ -82,9 +83,7 @@ def check(a: argparse.Namespace) -> int:
     ]
     if a.html:
         from pfs_core.data.page import dataset_page
-        from pfs_core.storage.artifacts import check_parents
 
-        check_parents(a.html)
         a.html.parent.mkdir(parents=True, exist_ok=True)
         page = dataset_page(
             source.uri, facts, source.class_names, found.rows_per_class, found.samples, found.sizes, faults

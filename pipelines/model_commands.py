@@ -66,7 +66,7 @@ def listed(name: str) -> list[dict[str, Any]]:
 
 def cost(a: argparse.Namespace) -> None:
     """Run ``pfs cost``."""
-    as_published = not (a.settings or a.input or a.expand or a.widths)
+    as_published = not (a.settings or a.input or a.widths) and a.expand is None
     if as_published and (known := next((row for row in listed("zoo") if row["model"] == a.model), None)):
         _print_cost(a.model, known["input"], 1.0, known["macs"], known["params"], a.json)
         return
@@ -97,6 +97,13 @@ def _print_cost(model: str, shape: str, expand: float, macs: int, params: int, a
 
 def inspect(a: argparse.Namespace) -> None:
     """Run ``pfs inspect``."""
+    from pfs_core.storage.artifacts import check_file
+
+    for path, suffix in ((a.html, ".html"), (a.png, ".png")):
+        if path and path.suffix != suffix:
+            raise UserError(f"--{suffix[1:]} {path}: the file's name must end in {suffix}")
+        if path:
+            check_file(f"--{suffix[1:]}", path)
     import torch
 
     from pfs_core.channels import trace
@@ -104,9 +111,6 @@ def inspect(a: argparse.Namespace) -> None:
     from pfs_core.structure import refuted_once
 
     spec = _spec(a)
-    for path, suffix in ((a.html, ".html"), (a.png, ".png")):
-        if path and path.suffix != suffix:
-            raise UserError(f"--{suffix[1:]} {path}: the file's name must end in {suffix}")
     with torch.random.fork_rng(devices=[]):
         model = build_model(spec)
     traced = trace(model, spec.input_shape, a.policy)

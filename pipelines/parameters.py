@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from pfs_pipelines.names import OBJECT_NAME, RESOURCE_NAME
+from pfs_pipelines.nodes import check_nodes
 from pfs_pipelines.pools import Pools, form_name
 
 from pfs_core.errors import UserError, did_you_mean
@@ -31,10 +33,12 @@ TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 _MEMORY = re.compile(r"[1-9]\d*(\.\d+)?([KMGT]i?|k)?"), "a Kubernetes quantity, e.g. 16Gi"
 _CORES = re.compile(r"[1-9]\d*m?|\d+\.\d+"), "a number of cores as Kubernetes writes it, e.g. 2 or 500m"
 _GPUS = re.compile(r"[01]"), "0 or 1: a step uses one GPU; several train with train_job"
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"), "the name of an object of Kubernetes, and not empty"
+_NAME = OBJECT_NAME, "the name of an object of Kubernetes (small letters, digits, - and .), and not empty"
+_RESOURCE = RESOURCE_NAME, "the name of a resource of Kubernetes, e.g. nvidia.com/gpu"
 PATTERNS = {
     "where_config_map": _NAME,
     "where_secret": _NAME,
+    "where_gpu_type": _RESOURCE,
     "where_gpu_count": _GPUS,
     "where_gpu_count_retrain": _GPUS,
     "where_gpu_cpu": _CORES,
@@ -155,6 +159,8 @@ def _check(name: str, value: Any, kind: str) -> None:
         pattern, wanted = PATTERNS[name]
         if not pattern.fullmatch(value):
             raise UserError(f"parameter {name} must be {wanted} (got {value!r})")
+    if name.startswith("where_"):
+        check_nodes(name, value)
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):

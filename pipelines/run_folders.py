@@ -97,6 +97,8 @@ def _runs(store: Path) -> list[Path]:
 def _state(folder: Path) -> str:
     if (folder / "report").is_dir() and not (folder / "steps").is_dir():
         return "finished"
+    if not (folder / LOG).exists():  # a look makes no file
+        return "stopped"
     lock = _locked(folder)
     if lock is None:
         return "running"

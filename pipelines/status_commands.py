@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from pfs_pipelines.names import check_run
+
 from pfs_core.errors import NotFoundError, UserError, did_you_mean
 
 
@@ -32,6 +34,7 @@ def status(a: argparse.Namespace) -> int:
     from pfs_pipelines.client import Client
     from pfs_pipelines.following import described, ending, steps_of, terminated_at
 
+    check_run(a.run)
     client = Client(a.endpoint, a.namespace)
     run = client.has(client.get_run(a.run), "run_id")
     steps = steps_of(client, run, spec_of(client, run))
@@ -51,6 +54,7 @@ def logs(a: argparse.Namespace) -> None:
     from pfs_pipelines.client import Client
     from pfs_pipelines.following import own_lines, steps_of
 
+    check_run(a.run)
     client = Client(a.endpoint, a.namespace)
     run = client.has(client.get_run(a.run), "run_id")
     steps = [step for step in steps_of(client, run, spec_of(client, run)) if step.pods]

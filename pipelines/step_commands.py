@@ -97,6 +97,11 @@ def report(a: argparse.Namespace) -> None:
 
     if not a.run.is_dir():
         raise UserError(f"{a.run} is not a folder; name the folder of a finished run")
+    from pfs_core.steps.preflight import check_registered_name
+    from pfs_core.storage.artifacts import check_out
+
+    check_registered_name(a.register)
+    check_out(a.out, "report")
     models = sorted(a.run.glob("model-*"))
     steps.report(a.run / "split", a.run / "gates", a.run / "structures", models, a.run / "latency", a.out, a.register)
 

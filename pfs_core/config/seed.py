@@ -9,6 +9,6 @@ it. Kubeflow's parameters, which are floats, hold it exactly."""
 
 def check_seed(seed: int) -> int:
     """Return a seed; InvalidError if it is no whole number within the bounds."""
-    if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
         raise InvalidError(f"the seed must be a whole number from 0 to {LARGEST_SEED} (got {seed!r})")
     return seed

@@ -56,6 +56,13 @@ class VersionTags:
         self._client.delete_model_version_tag(self._name, self._version, key)
 
 
+def check_limits(limit: int, claim_hours: float) -> None:
+    """Raise UserError if a number of requests or of hours is out of range."""
+    if limit < 0:
+        raise UserError(f"limit {limit} is out of range; from 0 up")
+    _hours(claim_hours)
+
+
 def find(limit: int, claim_hours: float, check: Callable[[Request], None]) -> list[dict[str, Any]]:
     """Claim up to ``limit`` requests for this pipeline run (``KFP_RUN_ID``), the oldest first.
 
@@ -76,8 +83,7 @@ def find(limit: int, claim_hours: float, check: Callable[[Request], None]) -> li
     Raises:
         UserError: there is no MLflow server or no pipeline run, or a number is out of range.
     """
-    if limit < 0:
-        raise UserError(f"limit {limit} is out of range; from 0 up")
+    check_limits(limit, claim_hours)
     run, hours = _run(), _hours(claim_hours)
     found: list[dict[str, Any]] = []
     for name, version in _versions(REQUESTED, CLAIMED):

@@ -9,7 +9,7 @@ from pfs_core.config.overrides import Settings, recipe_for, whole_numbers
 from pfs_core.config.request import DEFAULT_METHOD, CompressRequest
 from pfs_core.config.seed import check_seed
 from pfs_core.errors import UserError, did_you_mean
-from pfs_core.methods.registry import method_config
+from pfs_core.methods.registry import method_config, method_named
 from pfs_core.tracking import mark_finished
 
 if TYPE_CHECKING:
@@ -128,15 +128,15 @@ def check_comparison(
         UserError: a method or seed is missing, unknown or named twice, a method has no such settings, or there are too
             many of them.
     """
+    for method in methods:
+        method_named(method)
+    for seed in whole_numbers(list(seeds)):
+        check_seed(seed)
     for what, values in (("method", methods), ("seed", seeds)):
         if not values or len(set(values)) < len(values):
             raise UserError(f"name each {what} once, and at least one {what} (got {list(values)})")
-    for seed in whole_numbers(list(seeds)):
-        check_seed(seed)
-    for method in settings:
-        if method not in methods:
-            hint = did_you_mean(method, methods)
-            raise UserError(f"method_settings names {method!r}{hint}, which is not one of the methods {list(methods)}")
+    for method, changed in settings.items():
+        _check_changes(method, changed, methods)
     if (searches := len(methods) * len(budgets) * len(seeds)) > MOST_SEARCHES:
         raise UserError(
             f"{searches} searches (methods x budgets x seeds) are more than the {MOST_SEARCHES} whose steps fit into "
@@ -146,6 +146,18 @@ def check_comparison(
     for method in methods:
         method_config(recipe_for(recipe_name, dataset), changes[method])
     return changes
+
+
+def _check_changes(method: str, values: object, methods: Sequence[str]) -> None:
+    """Check that changes to the settings of a method are an object, and for a method of the comparison."""
+    if method not in methods:
+        hint = did_you_mean(method, methods)
+        raise UserError(f"method_settings names {method!r}{hint}, which is not one of the methods {list(methods)}")
+    if not isinstance(values, Mapping):
+        wanted = f'an object of settings, e.g. {{"{method}": {{"expand": 1.5}}}}'
+        raise UserError(f"method_settings of {method!r} must be {wanted} (got {values!r})")
+    if (named := values.get("method", method)) != method:
+        raise UserError(f"method_settings of {method!r} name another method, {named!r}; leave that out")
 
 
 def check_waiting(request: "Request") -> None:

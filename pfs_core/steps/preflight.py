@@ -44,7 +44,7 @@ def check_settings(request: CompressRequest) -> None:
             f"choose {training}, or leave it out"
         )
     _check_budgets(request, method)
-    _check_registered_name(request.registered_model)
+    check_registered_name(request.registered_model)
     _check_networks(request.networks, inherits)
 
 
@@ -63,7 +63,7 @@ def _check_budgets(request: CompressRequest, method: Method) -> None:
             )
 
 
-def _check_registered_name(name: str) -> None:
+def check_registered_name(name: str) -> None:
     """Check a name for MLflow's model registry; an empty one is made of the model's."""
     if any(sign in name for sign in "/:"):
         raise UserError(f"the model registry takes no name with / or : in it ({name!r}); choose another")

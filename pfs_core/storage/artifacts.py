@@ -67,7 +67,10 @@ def check_out(out: str | Path, kind: str) -> None:
         AccessDeniedError: nothing can be written there.
     """
     check_parents(Path(out))
-    out = Path(out).resolve()
+    try:
+        out = Path(out).resolve()
+    except RuntimeError:
+        raise InvalidError(f"{out} is a link in a circle; name another folder") from None
     if out.is_dir():
         found = {str(path.relative_to(out)) for path in _files(out)}
         earlier = {COMPLETE, *_digests(out)} if COMPLETE in found else set()
@@ -91,6 +94,41 @@ def check_parents(out: Path) -> None:
             if not os.access(parent, os.W_OK):
                 raise AccessDeniedError(f"{out} cannot be made: {parent} is not writable")
             return
+        with contextlib.suppress(OSError):  # a name that no file can have is refused when it is made
+            if parent.is_symlink():
+                raise InvalidError(f"{out} cannot be made: {parent} is a link that leads nowhere")
+
+
+def check_file(flag: str, path: Path) -> None:
+    """Raise UserError unless a file can be written at ``path``; ``flag`` is the option that names it."""
+    check_parents(path)
+    try:
+        if path.is_dir():
+            raise InvalidError(f"{flag} {path} is a folder; name the file to write")
+        path.resolve(strict=False)
+    except RuntimeError:
+        raise InvalidError(f"{flag} {path} is a link in a circle; name another file") from None
+    except OSError as e:
+        raise file_error(e, f"{flag} {path} cannot be written: {e.strerror}; name another file") from None
+
+
+def make_folder(out: Path, what: str) -> None:
+    """Make a folder for files that are written one by one, with those above it, unless it is there.
+
+    Args:
+        out: the folder.
+        what: what it is for, in a message.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
+    if is_there(out) and not out.is_dir():
+        raise InvalidError(f"{out} is a file; name a folder for {what}")
+    check_parents(out / "file")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise file_error(e, f"{out} cannot be made: {e.strerror}; name another folder for {what}") from None
 
 
 def _digests(folder: Path) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """Runs in MLflow that were left open, because what would have ended them was itself ended."""
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pfs_core.tracking.outbox import brief_requests
+from pfs_core.errors import UnreachableError
+from pfs_core.tracking.outbox import brief_requests, plain, refusal
 from pfs_core.tracking.runs import PIPELINE_TAG, STEP_TAG, end_all, milliseconds
 
 logger = logging.getLogger(__package__)
@@ -28,11 +30,25 @@ class Leftover:
     """How long ago it began."""
 
 
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    """Within it, an MLflow that does not answer, or not as MLflow does, is a UserError."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with brief_requests():
+            yield
+    except (MlflowException, OSError) as e:
+        address = plain(os.environ.get("MLFLOW_TRACKING_URI", ""))
+        reason = f" ({refused})" if (refused := refusal(e)) else ""
+        raise UnreachableError(f"{address} does not answer as MLflow does{reason}; check MLFLOW_TRACKING_URI") from None
+
+
 def leftovers() -> list[Leftover]:
     """Return the open runs of pipelines on Kubeflow, the oldest first; local ones are not among them."""
     from mlflow import MlflowClient
 
-    with brief_requests():
+    with _answering():
         client = MlflowClient()
         ids = [experiment.experiment_id for experiment in client.search_experiments()]
         condition = f"tags.`{STEP_TAG}` = 'pipeline' and attributes.status = 'RUNNING'"
@@ -61,7 +77,7 @@ def close_leftovers(ended: Callable[[Leftover], str]) -> list[tuple[Leftover, st
     closed = []
     for found in leftovers():
         if status := ended(found):
-            with brief_requests():
+            with _answering():
                 end_all(MlflowClient().get_run(found.run_id), found.pipeline, status)
             closed.append((found, status))
     return closed

@@ -159,6 +159,21 @@ def test_out_that_is_a_file_is_refused_and_kept(capsys, tmp_path):
     assert file.read_text() == "mine"
 
 
+def test_a_folder_for_packages_that_cannot_be_made_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    assert "notes.txt is a file, not a folder" in refused(capsys, "compile", "--out", "notes.txt/x")
+    assert "link is a link that leads nowhere" in refused(capsys, "compile", "--out", "link")
+    assert "loop is a link that leads nowhere" in refused(capsys, "compile", "--out", "loop")
+    assert "is an address; name a folder" in refused(capsys, "compile", "--out", "s3://bucket/x")
+    assert "File name too long" in refused(capsys, "compile", "--out", "a" * 300)
+    assert "--kubernetes must be a namespace" in refused(capsys, "compile", "--kubernetes", "Team A")
+    assert "--data-volume must be a name of Kubernetes" in refused(capsys, "compile", "--data-volume", "a b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "loop", "notes.txt"]
+
+
 def test_out_with_other_peoples_files_is_refused_and_kept(capsys, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     assert "holds other files than an earlier split result" in refused(capsys, "split", "digits", tmp_path)
@@ -181,6 +196,12 @@ def test_a_port_that_is_taken_is_refused(capsys, tmp_path):
         port = server.getsockname()[1]
         line = refused(capsys, "ui", "--out", tmp_path, "--port", port)
     assert f"port {port} cannot be used (Address already in use); name another with --port" in line
+    for port in (0, -1, 65536):
+        assert f"--port {port} is out of range; from 1 to 65535" in refused(
+            capsys, "ui", "--out", tmp_path, "--port", port
+        )
+    (tmp_path / "mlflow.db").write_text("mine")
+    assert "mlflow.db is no database of MLflow" in refused(capsys, "ui", "--out", tmp_path)
 
 
 def test_step_without_the_step_before_is_refused(capsys, structures, tmp_path):
@@ -207,8 +228,45 @@ def test_a_damaged_list_of_digests_is_refused(capsys, digits, structures, tmp_pa
     assert "complete.json is" in line
 
 
-def test_a_page_that_is_a_folder_is_refused(capsys, tmp_path):
-    assert "is a folder; name the file" in refused(capsys, "data", "check", "digits", "--html", tmp_path)
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_read(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "loop.html").symlink_to("loop.html")
+    (tmp_path / "nowhere").symlink_to("none")
+    for command in (("data", "check", "digits", "--html"), ("inspect", "resnet20", "--html")):
+        assert "is a folder; name the file" in refused(capsys, *command, "folder.html")
+        assert "loop.html is a link in a circle" in refused(capsys, *command, "loop.html")
+        assert "notes.txt is a file, not a folder" in refused(capsys, *command, "notes.txt/x.html")
+        assert "nowhere is a link that leads nowhere" in refused(capsys, *command, "nowhere/x.html")
+        assert "File name too long" in refused(capsys, *command, f"{'a' * 300}.html")
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_folder_that_is_a_link_in_a_circle_is_refused(capsys, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    assert "loop is a link in a circle" in refused(capsys, "split", "digits", tmp_path / "loop")
+
+
+def test_a_report_is_refused_before_it_is_made(capsys, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    assert "takes no name with / or :" in refused(capsys, "report", tmp_path, tmp_path / "out", "--register", "a/b")
+    assert "notes.txt is a file" in refused(capsys, "report", tmp_path, tmp_path / "notes.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_expansion_by_nothing_is_refused(capsys):
+    assert "model.expand: must be a number in [1.0, 8.0] (got 0.0)" in refused(
+        capsys, "cost", "resnet20", "--expand", 0
+    )
+
+
+def test_a_look_at_runs_makes_no_file(capsys, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.json").write_text("[")
+    assert main(["runs", "--out", str(tmp_path)]) == 0
+    assert "mine  stopped" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["run.json"]
 
 
 def test_folders_that_are_no_runs_are_refused_in_one_line(capsys, tmp_path):

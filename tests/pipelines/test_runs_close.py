@@ -94,6 +94,15 @@ def test_without_an_mlflow_there_is_nothing_to_close(capsys, api, monkeypatch):
     assert "set MLFLOW_TRACKING_URI" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "nonsense://x"])
+def test_an_mlflow_that_does_not_answer_is_one_line(capsys, api, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert main(["runs", "close"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"pfs: {uri} does not answer as MLflow does")
+    assert line.endswith("; check MLFLOW_TRACKING_URI")
+
+
 REQUEST = CompressRequest.parse({"model": "resnet20", "dataset": "digits", "budgets": ["macs=0.5"]}, "request")
 
 

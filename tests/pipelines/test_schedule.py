@@ -196,6 +196,9 @@ def test_many_users_see_their_own(capsys, api, package, monkeypatch):
         (("--cron", "0 2 * *"), "has 4 fields; expected 5"),
         (("--cron", "@daily"), "has 1 fields; expected 5"),
         (("--cron", "60 2 * * *"), "minutes '60' is not understood; from 0 to 59"),
+        (("--cron", "0 2 31 2,apr *"), "no such month has day 31; it would never start"),
+        (("--cron", "*/90 * * * *"), "minutes '*/90' is not understood"),
+        (("--name", ""), "--name must be a name that can be seen"),
         (("--max-concurrency", "11"), "--max-concurrency 11 is out of range; from 1 to 10"),
         (("--param", "count=x"), "parameter count must be a whole number"),
     ],
@@ -215,7 +218,17 @@ def test_cron_out_of_range_is_refused(cron):
         six_fields(cron)
 
 
-@pytest.mark.parametrize("cron", ["*/5 0-30/10 1,2 ? JAN-dec mon", "59 23 31 12 6", "15 0 2 1-5 * ?"])
+@pytest.mark.parametrize(
+    "cron",
+    [
+        "*/5 0-30/10 1,2 ? JAN-dec mon",
+        "59 23 31 12 6",
+        "0 0 31 2 1",
+        "0 0 29 feb *",
+        "0 0 30,31 2,3 *",
+        "15 0 2 1-5 * ?",
+    ],
+)
 def test_cron_within_range_is_kept(cron):
     assert six_fields(cron).split()[-5:] == cron.split()[-5:]
     assert len(six_fields(cron).split()) == 6

@@ -63,7 +63,7 @@ def test_the_names_of_the_first_version_are_understood_and_said(caplog, tmp_path
 
 
 def test_the_sizes_that_are_checked_are_those_of_the_pools():
-    checked = ("_count", "_retrain", "_cpu", "_cores", "_memory", "config_map", "secret")
+    checked = ("_type", "_count", "_retrain", "_cpu", "_cores", "_memory", "config_map", "secret")
     texts = {form_name(f.name): f.default for f in fields(Pools) if f.name.endswith(checked)}
     assert set(texts) == set(PATTERNS)
     assert run_parameters({n: {"parameterType": "STRING"} for n in texts}, [f"{n}={v}" for n, v in texts.items()], None)
@@ -162,6 +162,83 @@ def test_it_prints_the_version_the_run_and_its_page(capsys, api, package, monkey
 )
 def test_wrong_parameters_are_refused_before_anything_is_sent(capsys, api, package, parameter, reason):
     assert reason in failed(capsys, 2, "submit", package, *TEXT, "--param", parameter)
+    assert api.calls == []
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "parameter", "reason"),
+    [
+        ("compare", 'methods=[["pfs"]]', "search.method: ['pfs'] is not known (did you mean pfs?)"),
+        ("compare", 'settings_method={"pfs": 5}', "method_settings of 'pfs' must be an object"),
+        ("compress", "model=resnet21", "unknown model 'resnet21' (did you mean resnet20?)"),
+        ("compress", 'model=["resnet20"]', "unknown model '[\"resnet20\"]'"),
+        ("compress", "dataset=ftp://x", "ftp:// is not known; use a path, file:// or s3://"),
+        ("compress", 'train_job={"node": 2}', "train_job.shared: is missing"),
+        (
+            "compress",
+            'train_job={"shared": "s3://b/x", "image": "i", "nodes": "two"}',
+            "train_job.nodes: must be a whole",
+        ),
+        ("compress_new_models", "limit=-3", "limit -3 is out of range; from 0 up"),
+        ("compress_new_models", "claim_hours=0", "claim_hours 0.0 is out of range"),
+        ("compress_new_models", "request_files=ftp://x", "ftp:// is not known"),
+        ("compress_new_models", 'settings_search={"epoch": 2}', "search.epoch is not a setting (did you mean epochs?)"),
+        ("compress_new_models", 'settings_search={"method": []}', "search.method: [] is not known"),
+        ("compress_new_models", 'settings_retrain={"lr": -1}', "retrain.lr: must be a number above 0 (got -1)"),
+        ("pareto", 'where_gpu_node_selector={"pool": 1}', "must be labels of nodes with texts as values"),
+        ("pareto", 'where_gpu_node_selector={"a b": "c"}', "must be labels of nodes with texts as values"),
+        ("pareto", 'where_cpu_tolerations=["gpu"]', "must be a list of tolerations"),
+        ("pareto", 'where_cpu_tolerations=[{"keyy": "a"}]', "a toleration has no 'keyy' (did you mean key?)"),
+        ("pareto", 'where_cpu_tolerations=[{"effect": "noschedule"}]', "(did you mean NoSchedule?)"),
+        ("pareto", 'where_cpu_tolerations=[{"effect": ["NoExecute"]}]', "effect must be NoSchedule or"),
+        ("pareto", 'where_cpu_tolerations=[{"tolerationSeconds": "5"}]', "tolerationSeconds must be a whole number"),
+        ("pareto", "where_gpu_type=nvidia", "must be the name of a resource of Kubernetes, e.g. nvidia.com/gpu"),
+        ("pareto", f"where_secret={'a' * 300}", "must be the name of an object of Kubernetes"),
+    ],
+)
+def test_what_could_only_fail_is_refused_before_it_is_sent(capsys, api, pipeline, parameter, reason):
+    assert reason in failed(capsys, 2, "submit", pipeline, "--param", parameter)
+    assert api.calls == []
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "parameter"),
+    [
+        ("compress", 'train_job={"nodes": 2.0, "shared": "s3://bucket/jobs", "image": "registry/pfs-python:1"}'),
+        ("compress", "model=nets:build"),
+        ("compress", "dataset=s3://bucket/images"),
+        ("compare", 'settings_method={"amc": {"method": "amc", "episodes": 200}}'),
+        ("compress_new_models", 'settings_search={"method": "amc", "episodes": 200}'),
+        ("compress_new_models", 'settings_retrain={"keep": "best", "train_on_validation": false}'),
+        ("pareto", 'where_gpu_node_selector={"cloud.google.com/gke-accelerator": "nvidia-l4", "spot": ""}'),
+        (
+            "pareto",
+            'where_cpu_tolerations=[{"operator": "Exists"}, {"key": "a/b", "tolerationSeconds": 5}]',
+        ),
+        ("pareto", "where_gpu_type=nvidia.com/mig-1g.5gb"),
+    ],
+)
+def test_what_may_succeed_is_sent(capsys, api, pipeline, parameter):
+    assert submitted(capsys, pipeline, "--param", parameter)["run_id"] in api.runs
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (("--namespace", "Team A"), "--namespace must be a namespace, of at most 63 small letters, digits and -"),
+        (("--namespace", "a.b"), "--namespace must be a namespace"),
+        (("--service-account", "a/b"), "--service-account must be a name of Kubernetes"),
+        (("--experiment", " "), "--experiment must be a name that can be seen, in one line (got ' ')"),
+        (("--experiment", ""), "--experiment must be a name that can be seen"),
+        (("--run-name", "a\nb"), "--run-name must be a name that can be seen"),
+        (("--data-volume", "A b"), "--data-volume must be a name of Kubernetes"),
+        (("--data-volume", "data"), "--data-volume is for compress, pareto, compare, compress_new_models; "),
+        (("--image", "registry/pfs-python:2"), "--image is for pipelines by name; "),
+    ],
+)
+def test_wrong_names_are_refused_before_anything_is_sent(capsys, api, package, monkeypatch, argv, reason):
+    monkeypatch.setenv("PFS_IMAGE", "")  # --image sets it
+    assert reason in failed(capsys, 2, "submit", package, *TEXT, *argv)
     assert api.calls == []
 
 
