@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from paper import note_machine
-from paper_tables import add_rows, cells_command
+from paper_tables import add_rows, cells_command, difference
 
 from pfs_core.config.recipes import recipe
 from pfs_core.config.spec import Budget, ModelSpec
@@ -195,25 +195,13 @@ def table(cells: pd.DataFrame) -> list[str]:
         of = cells[cells.cut == name].sort_values("seed")
         rival = "default-" + name.rpartition("-")[2]
         seeds = [seed for seed in of.seed if name != rival and (rival, seed) in accuracy.index]
-        against = _difference(np.array([accuracy[name, seed] - accuracy[rival, seed] for seed in seeds]))
+        against = difference(np.array([accuracy[name, seed] - accuracy[rival, seed] for seed in seeds]))
         lines.append(
             f"| {name} | {len(of)} | {of.test_accuracy.mean():.2%} | {', '.join(f'{x:.2%}' for x in of.test_accuracy)} "
             f"| {of.macs.mean() / first.dense_macs:.1%} | {of.params.mean():,.0f} "
             f"| {', '.join(f'{time:.3f}' for time in of.time)} | {against} |"
         )
     return lines
-
-
-def _difference(points: np.ndarray) -> str:
-    """The mean difference in points, with its 95% interval (Student's t over seeds) where there are several."""
-    if len(points) == 0:
-        return ""
-    if len(points) == 1:
-        return f"{100 * points[0]:+.2f}"
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(points) - 1) * points.std(ddof=1) / np.sqrt(len(points))
-    return f"{100 * points.mean():+.2f} [{100 * (points.mean() - half):+.2f}, {100 * (points.mean() + half):+.2f}]"
 
 
 if __name__ == "__main__":

@@ -167,10 +167,11 @@ def methods(found: pd.DataFrame, order: Sequence[str]) -> list[str]:
         f"{first.experiment}, scale {first.scale:g}: {first.train_rows:,} images, {_range(found.epochs, 'epochs')}, "
         f"{_range(steps, 'steps')} of the gate search, n = {_seeds(found)}; {machines}, {first.precision}",
         "",
-        "| method | n | test accuracy | by seed | spread | MACs | parameters "
+        "| method | n | test accuracy | by seed | spread | points over uniform | MACs | parameters "
         "| search, s | before it, s | cost, PFS = 1 | all with training, s |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
+    by_seed = found.set_index(["method", "seed"]).test_accuracy
     whole = found.assign(cost=found.pretrain_device_seconds + found.search_device_seconds)
     pfs = whole[whole.method == "pfs"].cost.mean()
     for method in [method for method in order if method in set(found.method)]:
@@ -178,14 +179,28 @@ def methods(found: pd.DataFrame, order: Sequence[str]) -> list[str]:
         accuracy, spread = of.test_accuracy, f"{of.test_accuracy.std():.2%}" if len(of) > 1 else ""
         costs = [of.search_device_seconds.mean(), of.pretrain_device_seconds.mean()]
         times = [f"{seconds:,.0f}" for seconds in costs] if of.cost.mean() >= 1 else ["", ""]
+        paired = [seed for seed in of.seed if method != "uniform" and ("uniform", seed) in by_seed.index]
+        over = difference(np.array([by_seed[method, seed] - by_seed["uniform", seed] for seed in paired]))
         ratio = f"{of.cost.mean() / pfs:.1f}" if of.cost.mean() >= 1 and pfs > 0 else ""
         total = (of.cost + of.get("retrain_device_seconds", float("nan"))).mean(skipna=False)  # older rows lack it
         lines.append(
             f"| {method} | {len(of)} | {accuracy.mean():.2%} | {', '.join(f'{a:.2%}' for a in accuracy)} | {spread} "
-            f"| {of.macs.mean() / of.dense_macs.iloc[0]:.1%} | {of.params.mean():,.0f} | {times[0]} | {times[1]} "
-            f"| {ratio} | {'' if np.isnan(total) else f'{total:,.0f}'} |"
+            f"| {over} | {of.macs.mean() / of.dense_macs.iloc[0]:.1%} | {of.params.mean():,.0f} "
+            f"| {times[0]} | {times[1]} | {ratio} | {'' if np.isnan(total) else f'{total:,.0f}'} |"
         )
     return lines
+
+
+def difference(points: np.ndarray) -> str:
+    """The mean difference in points, with its 95% interval (Student's t over seeds) where there are several."""
+    if len(points) == 0:
+        return ""
+    if len(points) == 1:
+        return f"{100 * points[0]:+.2f}"
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(points) - 1) * points.std(ddof=1) / np.sqrt(len(points))
+    return f"{100 * points.mean():+.2f} [{100 * (points.mean() - half):+.2f}, {100 * (points.mean() + half):+.2f}]"
 
 
 def _range(counts: pd.Series, what: str) -> str:

@@ -7,6 +7,7 @@ import sys
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
+from scipy.stats import ttest_rel
 
 from tests.benchmarks.scripts import ROOT, called, module
 from tests.data.folders import images, png, write
@@ -61,6 +62,23 @@ def test_what_is_done_is_not_done_again(out):
     done = paper("run", "--data", out.parent / "data", "--out", out, *SMALL, "--methods", "pfs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert model.stat().st_mtime_ns == written
+
+
+def test_methods_are_compared_with_uniform_widths_by_seed(out):
+    rows = pd.read_parquet(out / "results.parquet")
+    accuracy = {"pfs": [0.90, 0.93, 0.91], "uniform": [0.89, 0.90, 0.91], "dense": [0.95, 0.95]}
+    several = pd.concat(
+        rows[rows.method == method].assign(seed=seed, test_accuracy=value)
+        for method, values in accuracy.items()
+        for seed, value in enumerate(values)
+    )
+    lines = module("paper_tables").methods(several, ["dense", "pfs", "uniform"])
+    column = lines[2].split("|").index(" points over uniform ")
+    over = {line.split("|")[1].strip(): line.split("|")[column].strip() for line in lines[4:]}
+    low, high = ttest_rel(accuracy["pfs"], accuracy["uniform"]).confidence_interval(0.95)
+    assert over["pfs"] == f"+1.33 [{100 * low:+.2f}, {100 * high:+.2f}]"
+    assert over["dense"].startswith("+5.50 [")
+    assert over["uniform"] == ""
 
 
 def test_an_experiment_at_another_ratio_has_its_name(out):
