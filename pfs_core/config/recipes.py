@@ -127,13 +127,13 @@ def fast() -> Recipe:
 def demo() -> Recipe:
     """Return settings for seconds on a laptop with the embedded digits: a demonstration, from which nothing follows."""
     methods: dict[str, dict[str, Any]] = {
-        "pfs": {"epochs": 40, "batch_size": 64},
+        "pfs": {"epochs": 30, "batch_size": 64},
         "network_slimming": {"epochs": 20},
         "amc": {"epochs": 20, "episodes": 60, "warmup_episodes": 20},
     }
     return Recipe(
         methods=_with_narrow_streams(methods),
-        retrain=RetrainConfig(epochs=20, batch_size=64, schedule="cosine", scratch_b=False, train_on_validation=False),
+        retrain=RetrainConfig(epochs=16, batch_size=64, schedule="cosine", scratch_b=False, train_on_validation=False),
         latency=LatencyConfig(patience_seconds=20.0, max_seconds=8.0, threads=(1,)),
     )
 

@@ -37,12 +37,12 @@ def test_steps_of_the_digits(tmp_path):
     )
     pruned, dense = planned.steps[3:5]
     assert (pruned.what, dense.what) == (
-        f"pruned, 40 epochs of {info.rows['train']:,} images",  # of half the MACs each
-        f"dense, 20 epochs of {info.rows['train']:,} images",
+        f"pruned, 32 epochs of {info.rows['train']:,} images",  # of half the MACs each
+        f"dense, 16 epochs of {info.rows['train']:,} images",
     )
-    assert pruned.seconds == dense.seconds == pytest.approx(20 * info.rows["train"] / 1000)
-    assert "pfs, 40 epochs" in planned.steps[1].what
-    assert 40 * info.rows["train"] / 1000 < planned.steps[1].seconds < 70 * info.rows["train"] / 1000
+    assert pruned.seconds == dense.seconds == pytest.approx(16 * info.rows["train"] / 1000)
+    assert "pfs, 30 epochs" in planned.steps[1].what
+    assert 30 * info.rows["train"] / 1000 < planned.steps[1].seconds < 55 * info.rows["train"] / 1000
     assert planned.steps[5].seconds == 3 * 9  # three runtimes on one thread, 8 seconds and 1 of warm-up
     lines = planned.lines()
     assert max(map(len, lines)) <= 80
