@@ -17,7 +17,7 @@ class _Checked(Config):
     skipped: dict[int, str]
     remarks: dict[str, int]
     pixels: int
-    in_two_parts: tuple[int, int, int] | None
+    in_two_parts: tuple[int, ...]
 
 
 def images_checked_once(source: Source, skip: bool) -> Readings:

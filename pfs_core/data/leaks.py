@@ -17,7 +17,7 @@ def digest(data: bytes) -> int:
     return int.from_bytes(hashlib.sha256(data).digest()[:8])
 
 
-def in_two_parts(source: Source, digests: np.ndarray) -> tuple[int, int, int] | None:
+def in_two_parts(source: Source, digests: np.ndarray) -> tuple[int, ...]:
     """Look for images that are in two parts of a dataset.
 
     Args:
@@ -26,7 +26,7 @@ def in_two_parts(source: Source, digests: np.ndarray) -> tuple[int, int, int] | 
 
     Returns:
         How many rows of later parts have the bytes of a row of an earlier one, in the order of training, validation and
-        test; and the first such pair of rows, the earlier part's first. None if there are none.
+        test; and the first such pair of rows, the earlier part's first. Empty if there are none.
     """
     part = 2 * source.is_test.astype(np.int8)
     if source.is_validation is not None:
@@ -37,6 +37,6 @@ def in_two_parts(source: Source, digests: np.ndarray) -> tuple[int, int, int] | 
     earliest = by_part[first[which]]
     shared = np.flatnonzero(part[earliest] < part[by_part])
     if not len(shared):
-        return None
+        return ()
     row = int(by_part[shared].min())
     return len(shared), int(earliest[by_part == row][0]), row

@@ -131,7 +131,7 @@ class Readings(NamedTuple):
     skipped: dict[int, str]
     remarks: Counter[str]
     pixels: int = 0
-    in_two_parts: tuple[int, int, int] | None = None
+    in_two_parts: tuple[int, ...] = ()
 
 
 def each_image(source: Source, make: Callable[[bytes | None], T], name: str) -> Iterator[tuple[int, T | BadImageError]]:

@@ -199,9 +199,9 @@ def _read(source: Source, config: SplitConfig) -> Readings:
     return load_images(source, config.channels, skip, config.background)
 
 
-def _in_two_parts(source: Source, images: Tensor) -> tuple[int, int, int] | None:
+def _in_two_parts(source: Source, images: Tensor) -> tuple[int, ...]:
     if not comes_in_parts(source):
-        return None
+        return ()
     return in_two_parts(source, np.array([digest(image.numpy().tobytes()) for image in images], np.uint64))
 
 

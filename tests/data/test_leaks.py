@@ -50,7 +50,7 @@ def test_each_row_of_a_later_part_counts_once(tmp_path):
     source = open_source(str(root))
     order = [source.place(i).removeprefix(f"{root}/") for i in range(len(source))]
     digests = np.arange(1, len(source) + 1, dtype=np.uint64)
-    assert in_two_parts(source, digests) is None
+    assert in_two_parts(source, digests) == ()
     same = ["train/a/0.png", "train/a/1.png", "val/b/0.png", "test/a/0.png", "test/a/1.png"]
     digests[[order.index(path) for path in same]] = 99
     count, one, other = in_two_parts(source, digests)
