@@ -22,6 +22,8 @@ from pfs_core.steps.kept import FRESH, RUNS
 from pfs_core.storage.artifacts import read_json, write_json
 
 STORE, CHECKPOINTS = "mlflow.db", "PFS_CHECKPOINTS"
+OUTPUTS = "outputs.json"
+"""What a pipeline writes below ``steps/`` when all steps are done: the folder of each result."""
 _CLEAR = "\r\x1b[K"
 """Takes the terminal back to the start of a line, and the line away."""
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # the colours of kfp's own messages
@@ -58,6 +60,17 @@ def _run(request: CompressRequest, folder: Path, log: TextIO, store: Path, fresh
         "log": os.path.relpath(log_path),
     }
     write_json(folder / "run.json", run)
+    done = (folder / "steps" / OUTPUTS).exists()  # it was stopped while it collected
+    if not done and (code := _follow(request, folder, log, store, fresh)):
+        return code
+    collect(folder)
+    print_paths(folder, store)
+    return 0
+
+
+def _follow(request: CompressRequest, folder: Path, log: TextIO, store: Path, fresh: bool) -> int:
+    """Do all steps; returns 0, or 1 if one has failed."""
+    log_path = folder / LOG
     new = not (folder / "steps").exists()
     code, error = follow(folder / "run.json", environment(store, folder.name, fresh), log)
     if error:
@@ -69,15 +82,13 @@ def _run(request: CompressRequest, folder: Path, log: TextIO, store: Path, fresh
     if code:
         print(f"pfs: a step failed; the reason is in {log_path}", file=sys.stderr)
         return 1
-    if not (folder / "steps" / "outputs.json").exists():
+    if not (folder / "steps" / OUTPUTS).exists():
         print(
             f"pfs: the pipeline's process ended with 0 before it was done; does the code of {request.model} call "
             f"os._exit? What it said last is in {log_path}",
             file=sys.stderr,
         )
         return 1
-    collect(folder)
-    print_paths(folder, store)
     return 0
 
 
@@ -215,15 +226,18 @@ def _copy(output: Iterable[str], log: TextIO, say: Callable[..., None] = partial
 def collect(folder: Path) -> None:
     """Move the results of a finished run from kfp's folders to ``split/``, ``gates/``, ``model-pruned/`` and so on.
 
-    What an earlier attempt has moved before it was stopped is replaced.
+    It may be stopped and begun again. What is there of an earlier run is replaced.
     """
     steps = folder / "steps"
-    for name, path in read_json(steps / "outputs.json").items():
+    for name, path in read_json(steps / OUTPUTS).items():
         target = folder / name
+        if not Path(path).exists():  # it is there already
+            continue
         if target.exists():
             target.rename(Path(tempfile.mkdtemp(prefix=f".{name}.old-", dir=steps)) / name)
         Path(path).rename(target)
-    shutil.rmtree(steps)
+    with tempfile.TemporaryDirectory(prefix=".steps-", dir=folder) as gone:
+        steps.rename(Path(gone) / "steps")
 
 
 def print_paths(folder: Path, store: Path) -> None:

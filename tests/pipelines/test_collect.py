@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from pfs_pipelines.local import results
-from pfs_pipelines.run import collect
+from pfs_pipelines.run import collect, run_pipeline
+from pfs_pipelines.run_folders import new_folder
 
+from pfs_core.config.request import CompressRequest
 from pfs_core.storage.artifacts import publish, write_json
 
 
@@ -21,6 +23,18 @@ def finish(steps, hour):
     """What a pipeline leaves that comes to its end at this hour."""
     attempt(steps, hour)
     write_json(steps / "outputs.json", results(steps))
+
+
+def test_a_run_whose_steps_are_done_does_none_again(tmp_path, monkeypatch, capsys):
+    request = CompressRequest.parse({"model": "resnet20", "dataset": "digits", "budgets": ["macs=0.5"]}, "request")
+    folder = new_folder(tmp_path, request)
+    finish(folder / "steps", 9)
+    write_json(folder / "run.json", {"arguments": request.arguments()})
+    monkeypatch.setattr("pfs_pipelines.run.follow", None)  # it would be called
+    assert run_pipeline(request, tmp_path) == 0
+    assert "going on in " in capsys.readouterr().out
+    assert hour_of(folder / "gates", "search") == 9
+    assert not (folder / "steps").exists()
 
 
 class StoppedError(Exception):
@@ -42,7 +56,7 @@ def test_of_several_attempts_the_last_one_counts(tmp_path):
     }
 
 
-@pytest.mark.parametrize("moved", range(5))
+@pytest.mark.parametrize("moved", range(6))
 def test_a_run_that_was_stopped_while_it_collected_ends_the_next_time(tmp_path, monkeypatch, moved):
     steps, move, left = tmp_path / "steps", Path.rename, iter(range(moved))
 
@@ -59,9 +73,8 @@ def test_a_run_that_was_stopped_while_it_collected_ends_the_next_time(tmp_path, 
         patch.setattr(Path, "rename", rename)
         with pytest.raises(StoppedError):
             collect(tmp_path)
-    finish(steps, 10)
     collect(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"split", "gates", "model-pruned"}
     found = {"split": "split", "gates": "search", "model-pruned": "metrics"}
-    assert {hour_of(tmp_path / name, kind) for name, kind in found.items()} == {10}
+    assert {hour_of(tmp_path / name, kind) for name, kind in found.items()} == {9}
     assert not list(tmp_path.rglob("left"))
