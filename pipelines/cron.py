@@ -56,7 +56,7 @@ def _check_days(text: str, day: str, month: str, weekday: str) -> None:
 def _understood(part: str, low: int, high: int, names: tuple[str, ...]) -> bool:
     """Return whether one of the alternatives of a field is ``*``, ``?``, a value or a range, with or without a step."""
     span, slash, step = part.partition("/")
-    if slash and not (re.fullmatch(r"[1-9]\d*", step, re.ASCII) and int(step) <= high - low):
+    if slash and not (re.fullmatch(r"[1-9]\d*", step, re.ASCII) and int(step) <= high - low + 1):
         return False
     if span in ("*", "?"):
         return True

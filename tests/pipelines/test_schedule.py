@@ -222,6 +222,7 @@ def test_cron_out_of_range_is_refused(cron):
     "cron",
     [
         "*/5 0-30/10 1,2 ? JAN-dec mon",
+        "0 */24 * * *",
         "59 23 31 12 6",
         "0 0 31 2 1",
         "0 0 29 feb *",
