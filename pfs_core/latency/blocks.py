@@ -5,7 +5,7 @@ Networks of narrow layers are measured at widths from 16 to 64. If time rises in
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -99,16 +99,27 @@ def block_of_steps(milliseconds: Mapping[int, float]) -> int:
 
 
 def _measure(runtime: str, threads: int) -> dict[int, float]:
+    images, networks = measured_networks()
+    with quiet(threads):
+        runs = {width: prepared(network, images, runtime, threads) for width, network in networks.items()}
+        return width_times(runs)
+
+
+def measured_networks() -> tuple[torch.Tensor, dict[int, nn.Module]]:
+    """Return images and, for each width, a network in which four such layers follow and precede ones of 32 channels."""
     images = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    with torch.random.fork_rng(devices=[]), quiet(threads):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        runs = {str(width): prepared(_network(width), images, runtime, threads) for width in WIDTHS}
-        samples = interleaved(runs, _TIMING, seed=0)
+        return images, {width: _network(width) for width in WIDTHS}
+
+
+def width_times(runs: Mapping[int, Callable[[], Any]]) -> dict[int, float]:
+    """Return the median milliseconds of functions by the width that each computes; they take turns."""
+    samples = interleaved({str(width): run for width, run in runs.items()}, _TIMING, seed=0)
     return {int(width): float(np.median(taken)) / 1e6 for width, taken in samples.items()}
 
 
 def _network(width: int) -> nn.Module:
-    """Return a network in which four layers of this width follow and precede layers of 32 channels."""
     layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU()]
     for _ in range(4):
         layers += [nn.Conv2d(32, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 32, 3, padding=1), nn.ReLU()]
