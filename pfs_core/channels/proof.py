@@ -22,13 +22,13 @@ from pfs_core.channels.export import count_macs, in_a_line, named, on_meta, quie
 from pfs_core.channels.graph import ChannelGraph, Cost, Refuted
 from pfs_core.channels.resizing import slice_weights, with_widths
 from pfs_core.errors import UserError
+from pfs_core.nn.batch_statistics import recompute_statistics
 
 EXACT = 1e-6
 """The largest difference, relative to the largest output, that is taken for rounding (float64; 1e-12 is usual)."""
 EXACT_IN_FLOAT32 = 1e-2
 """The same in float32 and less (1e-5 is usual; what is wrong is almost always above 0.1)."""
 BATCH = 2
-_NORMS = nn.modules.batchnorm._NormBase
 
 Reasons = dict[str, str]
 """``{group: why it must stay as it is}``."""
@@ -231,8 +231,7 @@ def calibrated(model: nn.Module, images: Tensor) -> nn.Module:
     """Return ``model``, changed, in evaluation mode and the images' precision, such that masks on any channels show.
 
     BatchNorms get random affines and the statistics of ``images``; layers that start at zero or almost (a classifier,
-    a residual branch) get random values. Nothing but the BatchNorms is in training mode meanwhile, so that nothing is
-    random.
+    a residual branch) get random values.
 
     Args:
         model: the network.
@@ -243,16 +242,11 @@ def calibrated(model: nn.Module, images: Tensor) -> nn.Module:
         if parameter.numel() > 1 and parameter.abs().max() < 1e-3:
             nn.init.normal_(parameter, 0.0, 0.1)
     for module in model.modules():
-        if isinstance(module, _NORMS) and module.affine:
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.affine:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0.0, 0.5)
-        if isinstance(module, _NORMS) and module.track_running_stats:
-            module.reset_running_stats()
-            module.momentum = None
-            module.train()
-    with torch.no_grad():
-        model(images)
-    return model.eval()
+    recompute_statistics(model, [images])
+    return model
 
 
 def mask(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tensor]) -> nn.Module:

@@ -19,6 +19,8 @@ class Images(Protocol):
 
     labels: Tensor
     """The labels of all images, int64 [N] on the device."""
+    shape: tuple[int, int, int]
+    """Channels, height and width of an image."""
     rank: int
     """The rank of this process among those that train together."""
     world: int
@@ -95,6 +97,7 @@ class InMemory:
         balanced: bool = False,
     ) -> None:
         self.images = images
+        self.shape = (images.shape[1], images.shape[2], images.shape[3])
         self.labels = labels
         self.crop_padding = crop_padding
         self.flip = flip

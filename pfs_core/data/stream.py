@@ -128,6 +128,7 @@ class Streamed:
         self.source = source
         self.rows = np.sort(rows)
         self.crop = crop
+        self.shape = (crop.channels, *crop.size)
         self.flip = flip
         self.device = device
         self.workers = _dividing(min(_WORKERS, core_count()) if workers is None else workers)

@@ -11,7 +11,10 @@ from pfs_core.runtime.distributed import ALONE, Ranks
 Forward = Callable[[Tensor], Tensor]
 """A function from images, uint8 [N, C, H, W], to logits, float32 [N, classes]."""
 
-_BATCH = 500
+_READ = 500
+"""How many images are read at once."""
+_PIXELS = _READ * 64 * 64
+"""The most pixels that go through a network at once."""
 
 
 @torch.no_grad()
@@ -33,17 +36,28 @@ def predict(model: nn.Module, forward: Forward, images: Images, ranks: Ranks = A
     ranks.sync_buffers(model.buffers())
     training = model.training
     model.eval()
-    predictions = torch.zeros_like(images.labels)
-    # The batches are views, which the loop fills.
-    for part, batch in zip(own_batches(predictions, ranks), images.in_order(_BATCH), strict=True):
+    predictions, size = torch.zeros_like(images.labels), evaluation_batch(images.shape)
+    batches = (batch for some in images.in_order(_READ) for batch in some.split(size))
+    # The parts are views, which the loop fills.
+    for part, batch in zip(own_batches(predictions, images), batches, strict=True):
         part.copy_(forward(batch).argmax(1))
     model.train(training)
     return ranks.sum(predictions)  # every other process has left 0 where this one predicted
 
 
-def own_batches(values: Tensor, ranks: Ranks = ALONE) -> list[Tensor]:
+def evaluation_batch(shape: tuple[int, int, int]) -> int:
+    """Return how many images [C, H, W] are evaluated at once: fewer, the larger they are.
+
+    >>> evaluation_batch((3, 32, 32)), evaluation_batch((3, 224, 224))
+    (500, 40)
+    """
+    return max(1, min(_READ, _PIXELS // (shape[1] * shape[2])))
+
+
+def own_batches(values: Tensor, images: Images) -> list[Tensor]:
     """Return the parts of ``values``, [N] for all images, that are of the batches which this process predicts."""
-    return list(values.split(_BATCH)[ranks.rank :: ranks.world])
+    size, own = evaluation_batch(images.shape), values.split(_READ)[images.rank :: images.world]
+    return [part for some in own for part in some.split(size)]
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> float:

@@ -190,7 +190,7 @@ def results_on_test(model: nn.Module, data: ImageSplit, ranks: Ranks = ALONE) ->
     normalise = Normalise(data.info, data.device, torch.contiguous_format)
     images = data.part("test", rank=ranks.rank, world=ranks.world)
     labels = images.labels
-    mistakes = MistakeSample(own_batches(labels, ranks))
+    mistakes = MistakeSample(own_batches(labels, images))
 
     def forward(batch: Tensor) -> Tensor:
         logits: Tensor = model(normalise(batch))

@@ -141,6 +141,25 @@ def test_the_judge_takes_statistics_and_rewards_from_the_images_that_it_says(dig
     assert seen == pytest.approx((predictions == judging.labels).double().mean().item())
 
 
+def test_images_for_the_statistics_weigh_the_same(digits):
+    """512 are more than are evaluated at once, and 12 of them would weigh as much as the other 500."""
+    data = load_split(digits)
+    model = three_groups()
+    judge = AccuracyReward(model, trace(model, (1, 8, 8)), data, AmcConfig(recalibrate=512))
+    assert [len(batch) for batch in judge._calibration] == [256, 256]
+
+
+def test_a_reward_draws_nothing_although_a_layer_of_the_network_is_random(digits):
+    torch.manual_seed(0)
+    data = load_split(digits)
+    model = nn.Sequential(nn.Dropout2d(0.5), *three_groups())
+    judge = AccuracyReward(model, trace(model, (1, 8, 8)), data, AmcConfig(recalibrate=64))
+    widths = dict.fromkeys(judge.norms, 8)
+    before = torch.get_rng_state()
+    assert len({judge(widths) for _ in range(3)}) == 1
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_a_sample_is_of_all_classes_whatever_order_the_rows_are_in(digits):
     """Rows sorted by class, as in one folder of images per class."""
     data = load_split(digits)

@@ -26,6 +26,20 @@ def test_every_row_is_predicted_in_order_in_evaluation_mode(rows, training):
     assert model.num_batches_tracked == 0
 
 
+@given(st.integers(1, 60), st.integers(1, 200), st.integers(1, 200))
+def test_the_pixels_that_go_through_at_once_are_bounded(rows, height, width):
+    images = torch.zeros(rows, 1, height, width, dtype=torch.uint8)
+    sizes = []
+
+    def forward(batch):
+        sizes.append(len(batch))
+        return torch.zeros(len(batch), 2)
+
+    predict(nn.Identity(), forward, InMemory(images, torch.zeros(rows, dtype=torch.int64), 0, False))
+    assert sum(sizes) == rows
+    assert max(sizes) == 1 or max(sizes) * height * width <= 500 * 64 * 64
+
+
 def test_accuracy_is_the_fraction_that_is_right():
     assert accuracy(torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 2, 0])) == 0.75
 

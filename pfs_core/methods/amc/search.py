@@ -6,35 +6,36 @@ on validation images, without further training. As with every method here, only 
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
 from pfs_core.channels import ChannelGraph, slice_weights
 from pfs_core.channels.graph import AxisTensor, features
 from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
+from pfs_core.data.images import Images
 from pfs_core.methods.amc.config import AmcConfig
 from pfs_core.methods.amc.ddpg import Agent
 from pfs_core.methods.amc.environment import STATE, PruningEnv
 from pfs_core.methods.context import SearchContext
 from pfs_core.methods.result import MethodResult
+from pfs_core.nn.batch_statistics import recompute_statistics
 from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.device import autocast, resolve_precision
 from pfs_core.runtime.progress import Record, TimeLeft
 from pfs_core.structure.budget_cut import check_reachable
 from pfs_core.structure.inherited_weights import Trained
 from pfs_core.training.checkpoints import CheckpointStage
-from pfs_core.training.evaluate import accuracy
+from pfs_core.training.evaluate import accuracy, evaluation_batch
 from pfs_core.training.pretrain import pretrain
 
 logger = logging.getLogger(__package__)
 
 ADVICE = "a lower search.lr or search.precision=fp32"
-_BATCH = 500
 
 
 def run(context: SearchContext) -> MethodResult:
@@ -161,9 +162,9 @@ class AccuracyReward:
         self._normalise = Normalise(data.info, data.device, torch.channels_last)
         # The same images for every candidate: else the best reward would be that of the easiest images.
         validation = data.sample("validation", config.reward_rows or len(data.parts["validation"]))
-        self._labels, self._batches = validation.labels, list(validation.in_order(_BATCH))
-        training = data.sample("train", config.recalibrate)
-        self._calibration = list(training.in_order(_BATCH)) if config.recalibrate else []
+        most = evaluation_batch(data.input_shape)
+        self._labels, self._batches = validation.labels, list(validation.in_order(most))
+        self._calibration = _equal_batches(data.sample("train", config.recalibrate), most) if config.recalibrate else []
         self.images = len(self._labels) + sum(map(len, self._calibration))
         self.norms = input_norms(model, graph)
 
@@ -183,10 +184,18 @@ class AccuracyReward:
         with autocast(self._device, self._precision):
             if self._calibration:
                 # Without the removed channels, the inputs of the BatchNorms behind them are distributed otherwise.
-                update_bn(map(self._normalise, self._calibration), cut)
-            cut.eval()
+                recompute_statistics(cut, [self._normalise(batch) for batch in self._calibration])
             predictions = torch.cat([cut(self._normalise(batch)).argmax(1) for batch in self._batches])
         return accuracy(predictions, self._labels)
+
+
+def _equal_batches(images: Images, most: int) -> list[Tensor]:
+    """Return images in as few batches of at most ``most`` as there can be, all of one size or one less.
+
+    The statistics of a batch weigh as much as those of another, however few images it has.
+    """
+    number = math.ceil(len(images) / most)
+    return [part for batch in images.in_order(len(images)) for part in batch.tensor_split(number)]
 
 
 @torch.no_grad()
