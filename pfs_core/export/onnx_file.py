@@ -78,14 +78,21 @@ def _reason(error: BaseException) -> str:
 
 
 def write_onnx_quickly(model: nn.Module, images: torch.Tensor, path: Path) -> None:
-    """Write ``model`` for batches of the size of ``images``, with torch's older exporter.
+    """Write ``model`` for batches of the size of ``images``, with torch's older exporter if that knows its operators.
 
     It takes a sixth of the time or less, and ONNX Runtime takes as long for the one file as for the other
     (``benchmarks/latency.py exporters``), so that networks that are only measured are written so. Networks that are
-    deployed are written by :func:`write_onnx`.
+    deployed are written by :func:`write_onnx`, as are those that the older exporter cannot write.
+
+    Raises:
+        UserError: an operation of the network has no counterpart in ONNX.
     """
-    with _quiet():
-        torch.onnx.export(model, (images,), str(path), dynamo=False, input_names=[INPUT], output_names=[OUTPUT])
+    try:
+        with _quiet():
+            torch.onnx.export(model, (images,), str(path), dynamo=False, input_names=[INPUT], output_names=[OUTPUT])
+    except Exception:  # it says in many ways that it does not know an operator
+        _, channels, height, width = images.shape
+        write_onnx(model, (channels, height, width), path)
 
 
 def onnx_session(path: Path, threads: int = 1) -> Any:

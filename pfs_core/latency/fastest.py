@@ -47,6 +47,8 @@ class DenseTimes(Config):
 
     schema_: Literal["pfs.dense-times/1"] = Field(default="pfs.dense-times/1", alias="schema")
     times: tuple[DenseTime, ...]
+    failed: dict[str, str] = Field(default_factory=dict)
+    """Why runtimes that are installed could not be measured."""
 
 
 def fastest(spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int | str) -> tuple[str, int]:
@@ -69,8 +71,10 @@ def fastest(spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int | s
     # All cores come first: OpenVINO never uses more of them than it found at first.
     counts = sorted({1, core_count()}, reverse=True) if threads == "auto" else [int(threads)]
     path = cache_file("dense", machine(), *network_key(spec, graph), runtimes, counts)
-    times = made_once(path, DenseTimes, lambda: _measure(spec, runtimes, counts)).times
-    best, *others = sorted(times, key=lambda found: found.milliseconds)
+    found = made_once(path, DenseTimes, lambda: _measure(spec, runtimes, counts))
+    for why in found.failed.values():
+        logger.warning(f"{why}; it is left out")
+    best, *others = sorted(found.times, key=lambda time: time.milliseconds)
     beside = f", before {', '.join(map(str, others))}" if others else ""
     logger.info(f"latency in {best}, the fastest for the dense network{beside}")
     return best.runtime, best.threads
@@ -88,13 +92,13 @@ def _measure(spec: ModelSpec, runtimes: Sequence[str], counts: Sequence[int]) ->
                 for name in runtimes:
                     try:
                         runs[name] = prepared(dense, images, name, count)
-                    except Exception as e:  # a runtime that cannot take this network says so in its own way
-                        failed[name] = str(e).strip().partition("\n")[0] or type(e).__name__
+                    except UserError as e:
+                        failed[name] = str(e)
                 samples = interleaved(runs, _TIMING, seed=0, share=_SHARE) if runs else {}
             times += [
                 DenseTime(runtime=name, threads=count, milliseconds=float(np.median(taken)) / 1e6)
                 for name, taken in samples.items()
             ]
     if not times:
-        raise UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
-    return DenseTimes(times=tuple(times))
+        raise UserError("; ".join(failed.values()))
+    return DenseTimes(times=tuple(times), failed=failed)

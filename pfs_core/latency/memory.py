@@ -73,10 +73,12 @@ def _peak(runtimes: Any, job: dict[str, Any]) -> float:
     """Measure a job in this process, in MiB."""
     import numpy as np
 
+    from pfs_core.latency.networks import input_shape, read_network
+
     folder = Path(job["folder"])
-    images = np.zeros((job["batch"], *runtimes.input_shape(folder)), np.float32)
+    images = np.zeros((job["batch"], *input_shape(folder)), np.float32)
     runtimes.RUNTIMES[job["runtime"]](folder, images, job["threads"])()  # loads what the libraries need for a network
-    runtimes.read_network.cache_clear()
+    read_network.cache_clear()
     _free()
     before = _status("VmRSS")
     run = runtimes.RUNTIMES[job["runtime"]](folder, images, job["threads"])

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from pfs_core.errors import UserError
-from pfs_core.export.onnx_file import INPUT, OUTPUT, onnx_session, write_onnx, write_onnx_quickly
-from pfs_core.latency.networks import input_shape, read_network
+from pfs_core.export.onnx_file import INPUT, OUTPUT, onnx_session, write_onnx_quickly
+from pfs_core.latency.networks import read_network
 from pfs_core.nn.fuse import fuse_batchnorm
 from pfs_core.runtime.device import core_count
 
@@ -87,11 +87,7 @@ def _onnx(folder: Path, images: np.ndarray) -> Path:
     """Return the ONNX file in a network's folder for such a batch; it is written if there is none yet."""
     path = folder / f"batch{len(images)}.onnx"
     if not path.exists():
-        network = fuse_batchnorm(read_network(folder))
-        try:
-            write_onnx_quickly(network, torch.from_numpy(images), path)
-        except Exception:  # the older exporter does not know every operator
-            write_onnx(network, input_shape(folder), path)
+        write_onnx_quickly(fuse_batchnorm(read_network(folder)), torch.from_numpy(images), path)
     return path
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from pfs_core.channels import ChannelGraph
 from pfs_core.channels.resizing import with_widths
+from pfs_core.errors import UserError
 from pfs_core.export.onnx_file import write_onnx_quickly
 from pfs_core.latency.runtimes import run_eager, run_onnx, run_openvino
 from pfs_core.nn.fuse import fuse_batchnorm
@@ -101,13 +102,20 @@ class PairTimer:
 
 
 def prepared(network: nn.Module, images: torch.Tensor, runtime: str, threads: int) -> Callable[[], Any]:
-    """Return a function that runs a network on ``images``, float32 [N, C, H, W], in a runtime."""
-    if runtime == "eager":
-        return run_eager(network, images.numpy(), threads)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "model.onnx"
-        write_onnx_quickly(network, images, path)
-        return {"onnxruntime": run_onnx, "openvino": run_openvino}[runtime](path, images.numpy(), threads)
+    """Return a function that runs a network on ``images``, float32 [N, C, H, W], in a runtime.
+
+    Raises:
+        UserError: the runtime cannot run it.
+    """
+    try:
+        if runtime == "eager":
+            return run_eager(network, images.numpy(), threads)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "model.onnx"
+            write_onnx_quickly(network, images, path)
+            return {"onnxruntime": run_onnx, "openvino": run_openvino}[runtime](path, images.numpy(), threads)
+    except Exception as e:  # a runtime that cannot run a network says so in its own way
+        raise UserError(f"{runtime} cannot run this network: {str(e).strip().partition(chr(10))[0]}") from None
 
 
 def _nanoseconds(run: Callable[[], Any]) -> int:

@@ -5,8 +5,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import ExtractConfig
@@ -14,7 +16,7 @@ from pfs_core.errors import UserError
 from pfs_core.latency import aiming, learning
 from pfs_core.latency.learning import latency_model
 from pfs_core.latency.model import BLOCKS, LatencyModel, MeasuredNetwork, fit, macs_by_kind
-from pfs_core.latency.sampling import PairTimer, draw_widths
+from pfs_core.latency.sampling import PairTimer, draw_widths, prepared
 from pfs_core.models import build_model
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import read_json
@@ -229,3 +231,24 @@ def test_the_file_is_plain_json(planted, tmp_path):
     assert values["kinds"][0]["layers"] == list(model.kinds[0].layers)
     assert len(values["fitted"]) == 60
     assert len(values["tested"]) == 20
+
+
+UNKNOWN_TO_THE_OLDER_EXPORTER = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.AdaptiveAvgPool2d(3), nn.Flatten())
+"""Its map of 8x8 has no equal parts for a pool to 3x3."""
+
+
+def test_a_network_that_the_older_exporter_does_not_know_runs_in_onnx_runtime():
+    images = torch.randn(1, 1, 8, 8)
+    run = prepared(UNKNOWN_TO_THE_OLDER_EXPORTER, images, "onnxruntime", 1)
+    with torch.no_grad():
+        assert np.allclose(run(), UNKNOWN_TO_THE_OLDER_EXPORTER(images).numpy(), atol=1e-5)
+
+
+def test_a_network_that_a_runtime_cannot_run_is_refused_in_a_line():
+    class Fourier(nn.Module):
+        def forward(self, x):
+            return torch.linalg.svdvals(x)
+
+    with pytest.raises(UserError, match="^onnxruntime cannot run this network: .*svd.*") as refused:
+        prepared(Fourier(), torch.randn(1, 1, 8, 8), "onnxruntime", 1)
+    assert "\n" not in str(refused.value)
