@@ -24,7 +24,7 @@ from pfs_core.data.decode import BadImageError, remarks_on
 from pfs_core.data.leaks import comes_in_parts, digest, in_two_parts
 from pfs_core.data.left_out import LeftOut, summary
 from pfs_core.data.open import open_source
-from pfs_core.data.reading import Reader, Readings, load_images, row_groups
+from pfs_core.data.reading import Reader, Readings, load_images, read_together, row_groups
 from pfs_core.data.split_info import (
     CLASSES,
     EACH,
@@ -315,11 +315,19 @@ def pixel_statistics(images: Iterable[Tensor]) -> tuple[list[float], list[float]
 
 
 def _samples(source: Source, parts: np.ndarray, crop: Crop, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """Training rows of a few row groups at random, with their images cropped as for evaluation."""
+    """Yield training rows at random, those of tables from a few row groups, with their images as evaluation has them.
+
+    A row group is read as a whole; files cost the same wherever they are, and neighbours are of one class.
+    """
     random = np.random.default_rng(seed)
-    groups, reader = row_groups(source, np.flatnonzero(parts == TRAIN)), Reader(source)
-    for i in random.permutation(len(groups))[:_SAMPLED_GROUPS]:
-        rows = random.permutation(groups[i])[:_SAMPLED_ROWS]
+    training, reader = np.flatnonzero(parts == TRAIN), Reader(source)
+    if source.kind == "tree":
+        drawn = read_together(source, random.permutation(training)[: _SAMPLED_GROUPS * _SAMPLED_ROWS])
+    else:
+        groups = row_groups(source, training)
+        some = [groups[i] for i in random.permutation(len(groups))[:_SAMPLED_GROUPS]]
+        drawn = [random.permutation(group)[:_SAMPLED_ROWS] for group in some]
+    for rows in drawn:
         for row, data in zip(rows.tolist(), reader.read(rows), strict=True):
             try:
                 yield row, crop.evaluation(data)

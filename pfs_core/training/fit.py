@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -15,7 +16,7 @@ from pfs_core.config.stages import RetrainConfig
 from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
 from pfs_core.data.image_augmentation import image_augmentation
-from pfs_core.data.images import Images
+from pfs_core.data.images import Images, batch_borders
 from pfs_core.errors import UserError
 from pfs_core.nn.folded_batchnorm import fold_norms
 from pfs_core.nn.subsampled_conv import subsample_first
@@ -105,12 +106,14 @@ def fit(
             record(row)
     time_left = TimeLeft(loop.epoch - 1)
     progress = EpochProgress(name, epochs, training.steps(config.batch_size), loop.step, loop.images * ranks.world)
+    sizes = np.diff(batch_borders(len(training), config.batch_size, ranks.world)).tolist()
     for epoch in range(loop.epoch, epochs + 1):
         done = loop.begin(epoch)
         lr = lr if done else optimisation.lr
-        for images, labels in training.epoch(config.batch_size, random, done):
+        batches = training.epoch(config.batch_size, random, done)
+        for size, (images, labels) in zip(sizes[done:], batches, strict=True):
             batch, target = mix(images, labels, seed, loop.step, ranks.rank)
-            sums = backward(trained, forward, batch, target, config, ranks.world, weights)
+            sums = backward(trained, forward, batch, target, size, config, ranks.world, weights)
             if before_step:
                 before_step()
             optimisation.step()
@@ -217,17 +220,21 @@ def backward(
     forward: Callable[[nn.Module, Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
+    size: int,
     config: RetrainConfig,
     world: int = 1,
     weights: Tensor | None = None,
 ) -> Tensor:
     """Add the gradient of the mean loss over the images of one step to the gradients of the weights.
 
+    The processes' gradients are averaged by DistributedDataParallel as if their shares were equal, hence the factor.
+
     Args:
         trained: the network, or its DistributedDataParallel.
         forward: computes logits from ``trained`` and images.
         images: [n, C, H, W], this process's share of the images of the step: uint8, or float32 where they are mixed.
         labels: int64 [n], or where images are mixed the probabilities of the classes, float32 [n, classes].
+        size: images of the step, of all processes together.
         config: see :class:`RetrainConfig`.
         world: processes that train together.
         weights: the weights of the classes, float32 [classes]; None if all weigh the same.
@@ -243,7 +250,7 @@ def backward(
         with trained.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
             logits = forward(trained, batch)
             loss = mean_loss(logits, target, config, weights)
-            (loss * (len(target) / len(labels))).backward()
+            (loss * (len(target) * world / size)).backward()
         sums = sums + torch.stack([loss.detach() * len(target), hits(logits, target)])
     return sums
 

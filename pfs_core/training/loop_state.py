@@ -116,7 +116,10 @@ class LoopState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume from the result of :meth:`state_dict`, be it of as many processes, of more or of fewer."""
+        """Resume from the result of :meth:`state_dict`, be it of as many processes, of more or of fewer.
+
+        Images in memory go on in the same order; those that are streamed have another one for another number.
+        """
         self.epoch, self.step = state["epoch"], state["step"]
         rank = self._ranks.rank
         # The entries of the old processes are dealt out to the new ones, so that the sums over all processes stay.

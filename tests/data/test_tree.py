@@ -283,3 +283,19 @@ def test_the_split_names_where_its_images_are(tmp_path):
     info = read_json(tmp_path / "split" / "split.json")
     assert (info["dataset"], info["kind"], info["in_memory"]) == (str(tmp_path / "data"), "tree", False)
     assert not (tmp_path / "split" / "images.safetensors").exists()
+
+
+def test_statistics_of_streamed_files_are_of_all_classes(tmp_path, monkeypatch):
+    """Files of a class lie beside each other, and one group of files would be of two classes."""
+    monkeypatch.setattr("pfs_core.data.formats.tree.GROUP", 20)
+    monkeypatch.setattr("pfs_core.data.split._SAMPLED_GROUPS", 2)
+    monkeypatch.setattr("pfs_core.data.split._SAMPLED_ROWS", 32)
+    for label in range(20):
+        folder = tmp_path / f"data/{label:02}"
+        folder.mkdir(parents=True)
+        for i in range(12):
+            Image.new("L", (8, 8), 12 * label).save(folder / f"{i}.png")
+    split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitConfig(image_size=8, channels=1))
+    (mean,) = read_json(tmp_path / "split/split.json")["mean"]
+    # 64 rows drawn of levels from 0 to 228: the deviation of their mean is 69 / sqrt(64).
+    assert abs(mean - 114) < 3 * 69 / 64**0.5
