@@ -37,7 +37,7 @@ def test_the_gradient_of_weighted_micro_batches_is_that_of_the_whole_batch(accum
         whole, parts = network(), network()
         loss = mean_loss(whole(images), target, recipe(), WEIGHTS)
         loss.backward()
-        sums = backward(parts, called, images, target, recipe(accumulate=accumulate), weights=WEIGHTS)
+        sums = backward(parts, called, images, target, len(images), recipe(accumulate=accumulate), weights=WEIGHTS)
         for a, b in zip(gradients(whole), gradients(parts), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
         assert sums.tolist() == pytest.approx([11 * loss.item(), hits(whole(images), target).item()])
