@@ -43,7 +43,8 @@ def chosen(found: Sequence[Candidate], images: int) -> Choice:
     others: list[Candidate] = []
     for one, doubt in zip(found, doubts, strict=True):
         (read if one.has_labels and doubt == least else others).append(one)
-    return Choice(read, bool(read) and not least, others)
+    sure = not least or any(one.wanted for one in read)
+    return Choice(read, bool(read) and sure, others)
 
 
 def not_used(others: Sequence[Candidate], instead: str) -> tuple[str, ...]:

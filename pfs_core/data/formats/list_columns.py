@@ -44,6 +44,7 @@ class Candidate(NamedTuple):
         path: the path of the file.
         columns: its columns but that of paths.
         images: int64, the positions of the images that it names.
+        wanted: whether a setting names one of its columns.
         named: whether a setting or a usual name says which of its columns has the labels.
         numbers: whether it names the images by numbers alone, which may be those of anything.
         listed: what it says; None if it has no labels or is refused.
@@ -53,6 +54,7 @@ class Candidate(NamedTuple):
     path: str
     columns: tuple[str, ...]
     images: np.ndarray
+    wanted: bool
     named: bool
     numbers: bool
     listed: Listed | None
@@ -73,10 +75,10 @@ def candidate_in(uri: str, table: ListTable, images: ImageNames, config: SplitCo
         images: the images of the dataset.
         config: which columns have the paths and the labels.
     """
-    found = _image_columns(table, images, config.image_column)
+    found = _image_columns(table, images, config)
     if (part := part_of_list(table.path)) and any(named.several is not None for named in found.values()):
         inner = images.within(part)
-        if of_part := _image_columns(table, inner, config.image_column):
+        if of_part := _image_columns(table, inner, config):
             found, images = of_part, inner
     if not found:
         return None
@@ -84,14 +86,14 @@ def candidate_in(uri: str, table: ListTable, images: ImageNames, config: SplitCo
     others = tuple(other for other in table.columns if other != name)
     known = named.images[named.images >= 0]
     wanted = bool(config.image_column) or config.label_column in others
-    labels = wanted or bool(named_labels(others, config.label_column))
+    by_name = bool(named_labels(others, config.label_column))
     numbers = not wanted and _are_numbers(table.columns[name])
     listed, fault = None, None
     try:
         listed = _listed(f"{uri}/{table.path}", table, found, images, config)
     except UserError as e:
         fault = e
-    return Candidate(table.path, others, images.rows[known], labels, numbers, listed, fault)
+    return Candidate(table.path, others, images.rows[known], wanted, by_name, numbers, listed, fault)
 
 
 def _listed(
@@ -120,14 +122,17 @@ def _listed(
     return Listed(table.path, images.rows[rows], table.columns[label], parts, label, columns)
 
 
-def _image_columns(table: ListTable, images: ImageNames, setting: str | None) -> dict[str, Named]:
+def _image_columns(table: ListTable, images: ImageNames, config: SplitConfig) -> dict[str, Named]:
     """Return the columns that name images: those whose texts say as much as any others do; empty if none names any."""
-    if setting:
+    if setting := config.image_column:
         texts = table.columns.get(setting, pa.array([], pa.string()))
         none = Named(np.full(len(texts), -1, dtype=np.int64), 0, None)
         return {setting: images.find(texts) or none} if len(texts) else {}
     known = [name for name in table.columns if not is_index(name)]
     found = {name: named for name in known if (named := images.find(table.columns[name])) is not None}
+    # Numbers as labels may be names of images, too.
+    labels = named_labels(found, config.label_column)
+    found = {name: named for name, named in found.items() if name not in labels} or found
     if any(named.sure and named.share > 0.5 for named in found.values()):
         found = {name: named for name, named in found.items() if named.sure}
     whole = {name: named for name, named in found.items() if named.all_found}

@@ -15,7 +15,7 @@ from pfs_core.storage import Storage
 from pfs_core.storage.listing import Listing
 
 _BELOW = r"(?i)/[^/]*\.(csv|tsv|jsonl)$"
-_HEAPS = ("part", "batch", "chunk", "shard", "fold", "folder", "set", "group", "images", "image", "imgs", "img")
+_HEAPS = ("part", "batch", "chunk", "shard", "fold", "images", "image", "imgs", "img")
 
 
 def open_listed(storage: Storage, files: Listing, lists: Lists, config: SplitConfig) -> Source:
