@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.classes import differing_in_capitals
@@ -54,14 +56,15 @@ def _opened(uri: str, config: SplitConfig) -> Source:
     storage = _storage(uri)
     files = without_system_folders(storage.files())
     beside = no_files(storage, skip=config.on_bad == "skip")
-    source = _from_files(storage, files, config)
-    check_no_part_unread(source, files)
+    lists = read_lists(storage, files, config)
+    source = _from_files(storage, files, lists, config)
+    tables = pa.array([table.path for table in lists.tables], pa.string())
+    check_no_part_unread(source, files.filter(pc.invert(pc.is_in(files.paths, value_set=tables))))
     return replace(source, left_out=source.left_out + beside)
 
 
-def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source:
+def _from_files(storage: Storage, files: Listing, lists: Lists, config: SplitConfig) -> Source:
     """Find out which format the files of a dataset are of, and index their rows."""
-    lists = read_lists(storage, files, config)
     if lists.choice.sure:
         return open_listed(storage, files, lists, config)
     if _holds_images(files.matching(AT_ROOT), lists):

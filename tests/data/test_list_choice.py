@@ -99,6 +99,14 @@ def test_beside_a_list_of_labels_one_without_them_is_not_used(tmp_path, case, se
     assert said[0].endswith("; it is not used")
 
 
+def test_a_parquet_list_of_test_images_without_labels_is_not_used(tmp_path):
+    flat(tmp_path)
+    pq.write_table(pa.table({"id": NAMES[:15], "label": CLASSES[:15]}), tmp_path / "train.parquet")
+    pq.write_table(pa.table({"id": NAMES[15:], "sex": ["f", "m", "f", "m", "f"]}), tmp_path / "test.parquet")
+    source = open_source(str(tmp_path))
+    assert (source.class_names, len(source), source.is_test.any()) == (["cat", "dog"], 15, False)
+
+
 def test_two_lists_whose_labels_are_a_guess_must_have_the_same_column(tmp_path):
     flat(tmp_path)
     csv(tmp_path / "train.csv", "id,diagnosis", zip(NAMES[:15], CLASSES, strict=False))
@@ -148,7 +156,7 @@ def test_a_table_of_classes_beside_lists_of_numbers_is_not_used(tmp_path):
 SETTINGS = {
     "another label": ({"label_column": "DX"}, r"no list has a column 'DX' \(did you mean dx\?\); meta.csv has id, dx"),
     "another image": ({"label_column": "dx", "image_column": "img"}, "no list has a column 'img'; meta.csv has id, dx"),
-    "the names": ({"label_column": "id"}, "meta.csv has the column 'id', but no other one of names of images"),
+    "the names": ({"label_column": "id"}, "meta.csv has the column 'id', but none of names of images beside it"),
 }
 
 

@@ -70,7 +70,7 @@ def _check_columns(uri: str, lists: Lists, config: SplitConfig) -> None:
         path = next((path for path, known in columns.items() if name in known), None)
         if path:
             lacks = "labels" if what == "images" else "names of images"
-            raise UserError(f"{uri}/{path} has the column {name!r}, but no other one of {lacks}")
+            raise UserError(f"{uri}/{path} has the column {name!r}, but none of {lacks} beside it")
         path = max(columns, key=lambda one: len(did_you_mean(name, columns[one])) > 0)
         known = ", ".join(columns[path])
         raise UserError(f"{uri}: no list has a column {name!r}{did_you_mean(name, columns[path])}; {path} has {known}")
