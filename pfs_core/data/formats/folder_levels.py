@@ -1,19 +1,12 @@
 """At which level of folders the classes are: what could be another level is refused."""
 
 import os
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pfs_core.data.parts import EXPECTED
 from pfs_core.errors import UserError
 from pfs_core.storage.listing import Listing
-
-_PICTURES = re.compile("(?i)(jpe?g|raw|input)?[-_ ]?(images?|imgs?|pictures?|inputs?)")
-_MASKS = re.compile(
-    "(?i)(binary|segmentation|seg|png)?[-_ ]?(masks?|annotations?|labels?|trimaps?|targets?|gt|segmentations?|class)"
-    "|ground[-_ ]?truths?"
-)
 
 
 @dataclass
@@ -49,17 +42,6 @@ def check_levels(uri: str, images: Listing, tops: Mapping[str, Top]) -> None:
         raise UserError(
             f"dataset {uri} has the same folders ({listed(again)}) in each of {listed(tops)}, so that either could be "
             f"the classes; {EXPECTED}, or a list such as labels.csv (path,label)"
-        )
-
-
-def check_no_masks(uri: str, names: Collection[str]) -> None:
-    """Raise UserError if the folders are of pictures and of what is to be seen where in them."""
-    pictures = [name for name in names if _PICTURES.fullmatch(name)]
-    masks = [name for name in names if _MASKS.fullmatch(name)]
-    if pictures and masks and len(pictures) + len(masks) == len(names):
-        raise UserError(
-            f"dataset {uri} has folders of images and of masks ({listed(names)}), not of classes; expected "
-            "CLASS/image.jpg, or a list such as labels.csv (path,label)"
         )
 
 

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from pfs_core.data.classes import alike_hint
 from pfs_core.data.dataset import Source, checked_classes, fingerprint
-from pfs_core.data.formats.folder_levels import Top, check_levels, check_no_masks, listed
+from pfs_core.data.formats.folder_levels import Top, check_levels, listed
+from pfs_core.data.formats.masks import check_no_masks
 from pfs_core.data.left_out import SYSTEM_FOLDERS, UNREAD, left_out
 from pfs_core.data.parts import EXPECTED, TRAINING, GivenParts, given_parts, is_held_out, part_named, parts_in
 from pfs_core.errors import UserError
@@ -58,7 +59,7 @@ def open_tree(storage: Storage, files: Listing) -> Source:
         parts = given_parts(storage.uri, [f"{name}/" for name in names], [said[name] for name in names], which)
     training = ~parts.is_test if parts.is_validation is None else ~(parts.is_test | parts.is_validation)
     names = sorted(folder.filter(pa.array(training)).unique().to_pylist())
-    check_no_masks(storage.uri, names)
+    check_no_masks(storage.uri, names, images, folder)
     _check_read(storage.uri, files, names, 1 if said else 0)
     _check_folders(storage, said or {"": ""}, names)
     position = {name: i for i, name in enumerate(names)}
