@@ -51,10 +51,10 @@ def check(a: argparse.Namespace) -> int:
     """Run ``pfs data check``; returns 0 if the split would take the dataset, else 2."""
     from pfs_core.config.stages import SplitConfig
     from pfs_core.data.check import check as examine
-    from pfs_core.data.check import refusals
+    from pfs_core.data.check import refusals, used_rows
     from pfs_core.data.decode import remarks_on
     from pfs_core.data.left_out import summary
-    from pfs_core.data.open import open_source
+    from pfs_core.data.open import notes_without, open_source
     from pfs_core.steps import parse_settings
     from pfs_core.storage.artifacts import check_file
 
@@ -64,7 +64,9 @@ def check(a: argparse.Namespace) -> int:
     source = open_source(a.dataset, config)
     with contextlib.redirect_stdout(sys.stderr):  # progress goes to stderr, so that the findings can be piped
         found = examine(source)
-    refused = refusals(source, found, config)
+    refused, used = refusals(source, found, config), used_rows(source, found, config)
+    skip, notes = config.on_bad == "skip", notes_without(source, used)
+    others = len(used) - int(used.sum()) - len(found.bad) if skip else 0
     faults = [*refused, *(f"{place}: {reason}" for place, reason in found.bad)]
     faults += [f"the same image is in two parts: {one}, {other}" for one, other in found.leaked]
     rows = {part: sum(counts) for part, counts in found.rows_per_class.items()}
@@ -73,11 +75,12 @@ def check(a: argparse.Namespace) -> int:
     validation = f", {rows['validation']:,} validation" if "validation" in rows else ""
     facts = [
         f"{rows['train']:,} training{validation} and {rows['test']:,} test images of {len(source.class_names)} classes",
-        *source.notes,
+        *notes,
         f"{shapes}; sides of {min(sides)} to {max(sides)} pixels",
         *([remarks_on(found.remarks, config.background)] if found.remarks else []),
         f"{found.repeated:,} repeated within a part, {len(found.leaked):,} in two parts",
-        f"{len(found.bad):,} cannot be read",
+        f"{len(found.bad):,} cannot be read{' and are left out' if skip else ''}",
+        *([f"{others:,} differ from the first one in size or colours and are left out"] if others else []),
         *([summary(source.left_out)] if source.left_out else []),
         f"fingerprint {source.fingerprint}",
     ]
@@ -101,11 +104,11 @@ def check(a: argparse.Namespace) -> int:
             "bad": found.bad,
             "refused": refused,
             "remarks": dict(found.remarks),
-            "notes": source.notes,
+            "notes": notes,
             "left_out": [files._asdict() for files in source.left_out],
         }
         print(json.dumps(record, indent=1))
     else:
         more = [f"and {len(faults) - _PRINTED:,} more; --html FILE writes a page with all"]
         print("\n".join([*facts, *faults[:_PRINTED], *(more if len(faults) > _PRINTED else [])]))
-    return 2 if found.bad or refused else 0
+    return 2 if refused or (found.bad and not skip) else 0
