@@ -6,8 +6,12 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pfs_core.errors import UserError
+
+if TYPE_CHECKING:
+    from pfs_core.config.stages import SplitConfig
 
 _PRINTED = 20
 """The most faults that are printed; a page has all."""
@@ -19,7 +23,7 @@ def add_data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     Args:
         command: makes a subcommand from its name, its handler and its help text.
     """
-    sub = command("pack", pack, "convert a tree of images to Parquet shards that stream well")
+    sub = command("pack", pack, "convert a tree of images to Parquet shards that stream well", "set")
     sub.add_argument("dataset", metavar="DATASET", help="a tree of image files: path, file:// or s3://")
     sub.add_argument("out", metavar="OUT", help="folder or s3:// prefix to write")
     sub.add_argument("--shard-mib", type=int, default=128, metavar="N", help="size of a shard (default 128)")
@@ -44,7 +48,26 @@ def pack(a: argparse.Namespace) -> None:
         raise UserError("--max-side must be at least 8, e.g. 256 for crops of 224 pixels")
     if not 1 <= a.quality <= 95:
         raise UserError("--quality must be 1 to 95")
-    write(a.dataset, a.out, a.shard_mib, a.workers, Shrinking(a.max_side, a.quality) if a.max_side else None)
+    config = _config_of_pack(a)
+    shrinking = Shrinking(a.max_side, a.quality, config.background) if a.max_side else None
+    write(a.dataset, a.out, a.shard_mib, a.workers, shrinking, config)
+
+
+def _config_of_pack(a: argparse.Namespace) -> "SplitConfig":
+    """Return the settings of a pack; UserError if one says nothing of how files are read."""
+    from pfs_core.config.stages import SplitConfig
+    from pfs_core.steps import parse_settings
+
+    settings = parse_settings(a.settings, ("split",))["split"]
+    config = SplitConfig.parse(settings, "split")
+    known = ["label_column", "image_column", "on_bad", *(["background"] if a.max_side else [])]
+    for name in settings:
+        if name not in known:
+            right = ", ".join(f"split.{one}" for one in known)
+            raise UserError(
+                f"split.{name} changes nothing in a pack, which takes {right}; set it when the pack is split"
+            )
+    return config
 
 
 def check(a: argparse.Namespace) -> int:
