@@ -53,7 +53,7 @@ def used_rows(source: Source, findings: Findings, config: SplitConfig) -> np.nda
     """Return the rows that the split would use, bool [N]: all, unless ``split.on_bad=skip`` leaves some out."""
     if config.on_bad == "stop":
         return np.ones(len(source), dtype=bool)
-    used: np.ndarray = findings.shapes.any(axis=1)
+    used: np.ndarray = findings.shapes[:, 0] > 0
     if _in_memory(source, config) and used.any():
         alike = findings.shapes[:, 1:] if config.channels else findings.shapes
         used &= (alike == alike[used][0]).all(axis=1)
