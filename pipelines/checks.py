@@ -71,7 +71,8 @@ def _check_names(model: str, dataset: str) -> None:
 def _check_new_models(values: Mapping[str, Any]) -> None:
     """Check the parameters of ``compress_new_models``, whose settings are for requests of any recipe."""
     check_limits(values["limit"], values["claim_hours"])
-    open_storage(values["request_files"])
+    if values["request_files"]:
+        open_storage(values["request_files"])
     settings = {name: values[form_name(name)] for name in CompressRequest.model_fields if form_name(name) in values}
     refusals = []
     for recipe in RECIPES:

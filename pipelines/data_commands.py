@@ -6,8 +6,12 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pfs_core.errors import UserError
+
+if TYPE_CHECKING:
+    from pfs_core.config.stages import SplitConfig
 
 _PRINTED = 20
 """The most faults that are printed; a page has all."""
@@ -19,7 +23,7 @@ def add_data_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     Args:
         command: makes a subcommand from its name, its handler and its help text.
     """
-    sub = command("pack", pack, "convert a tree of images to Parquet shards that stream well")
+    sub = command("pack", pack, "convert a tree of images to Parquet shards that stream well", "set")
     sub.add_argument("dataset", metavar="DATASET", help="a tree of image files: path, file:// or s3://")
     sub.add_argument("out", metavar="OUT", help="folder or s3:// prefix to write")
     sub.add_argument("--shard-mib", type=int, default=128, metavar="N", help="size of a shard (default 128)")
@@ -44,17 +48,36 @@ def pack(a: argparse.Namespace) -> None:
         raise UserError("--max-side must be at least 8, e.g. 256 for crops of 224 pixels")
     if not 1 <= a.quality <= 95:
         raise UserError("--quality must be 1 to 95")
-    write(a.dataset, a.out, a.shard_mib, a.workers, Shrinking(a.max_side, a.quality) if a.max_side else None)
+    config = _config_of_pack(a)
+    shrinking = Shrinking(a.max_side, a.quality, config.background) if a.max_side else None
+    write(a.dataset, a.out, a.shard_mib, a.workers, shrinking, config)
+
+
+def _config_of_pack(a: argparse.Namespace) -> "SplitConfig":
+    """Return the settings of a pack; UserError if one says nothing of how files are read."""
+    from pfs_core.config.stages import SplitConfig
+    from pfs_core.steps import parse_settings
+
+    settings = parse_settings(a.settings, ("split",))["split"]
+    config = SplitConfig.parse(settings, "split")
+    known = ["label_column", "image_column", "on_bad", *(["background"] if a.max_side else [])]
+    for name in settings:
+        if name not in known:
+            right = ", ".join(f"split.{one}" for one in known)
+            raise UserError(
+                f"split.{name} changes nothing in a pack, which takes {right}; set it when the pack is split"
+            )
+    return config
 
 
 def check(a: argparse.Namespace) -> int:
     """Run ``pfs data check``; returns 0 if the split would take the dataset, else 2."""
     from pfs_core.config.stages import SplitConfig
     from pfs_core.data.check import check as examine
-    from pfs_core.data.check import refusals
+    from pfs_core.data.check import refusals, used_rows
     from pfs_core.data.decode import remarks_on
     from pfs_core.data.left_out import summary
-    from pfs_core.data.open import open_source
+    from pfs_core.data.open import notes_without, open_source
     from pfs_core.steps import parse_settings
     from pfs_core.storage.artifacts import check_file
 
@@ -64,7 +87,9 @@ def check(a: argparse.Namespace) -> int:
     source = open_source(a.dataset, config)
     with contextlib.redirect_stdout(sys.stderr):  # progress goes to stderr, so that the findings can be piped
         found = examine(source)
-    refused = refusals(source, found, config)
+    refused, used = refusals(source, found, config), used_rows(source, found, config)
+    skip, notes = config.on_bad == "skip", notes_without(source, used)
+    others = len(used) - int(used.sum()) - len(found.bad) if skip else 0
     faults = [*refused, *(f"{place}: {reason}" for place, reason in found.bad)]
     faults += [f"the same image is in two parts: {one}, {other}" for one, other in found.leaked]
     rows = {part: sum(counts) for part, counts in found.rows_per_class.items()}
@@ -73,11 +98,12 @@ def check(a: argparse.Namespace) -> int:
     validation = f", {rows['validation']:,} validation" if "validation" in rows else ""
     facts = [
         f"{rows['train']:,} training{validation} and {rows['test']:,} test images of {len(source.class_names)} classes",
-        *source.notes,
+        *notes,
         f"{shapes}; sides of {min(sides)} to {max(sides)} pixels",
         *([remarks_on(found.remarks, config.background)] if found.remarks else []),
         f"{found.repeated:,} repeated within a part, {len(found.leaked):,} in two parts",
-        f"{len(found.bad):,} cannot be read",
+        f"{len(found.bad):,} cannot be read{' and are left out' if skip else ''}",
+        *([f"{others:,} differ from the first one in size or colours and are left out"] if others else []),
         *([summary(source.left_out)] if source.left_out else []),
         f"fingerprint {source.fingerprint}",
     ]
@@ -101,11 +127,11 @@ def check(a: argparse.Namespace) -> int:
             "bad": found.bad,
             "refused": refused,
             "remarks": dict(found.remarks),
-            "notes": source.notes,
+            "notes": notes,
             "left_out": [files._asdict() for files in source.left_out],
         }
         print(json.dumps(record, indent=1))
     else:
         more = [f"and {len(faults) - _PRINTED:,} more; --html FILE writes a page with all"]
         print("\n".join([*facts, *faults[:_PRINTED], *(more if len(faults) > _PRINTED else [])]))
-    return 2 if found.bad or refused else 0
+    return 2 if refused or (found.bad and not skip) else 0

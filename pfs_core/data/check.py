@@ -29,6 +29,7 @@ class Findings:
         rows_per_class: ``{part: number of rows of each class}`` for the parts ``train``, ``test`` and, if it is given,
             ``validation``.
         bad: (place, reason) of every image that cannot be decoded.
+        shapes: int64 [N, 3], channels, height and width of each image; 0 if it cannot be decoded.
         sizes: number of images of each (width, height).
         channels: number of images of each number of channels.
         repeated: number of images whose bytes occur more than once in the same part, not counting the first.
@@ -38,6 +39,7 @@ class Findings:
     """
 
     rows_per_class: dict[str, list[int]]
+    shapes: np.ndarray
     bad: list[tuple[str, str]] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     channels: Counter[int] = field(default_factory=Counter)
@@ -47,18 +49,34 @@ class Findings:
     remarks: Counter[str] = field(default_factory=Counter)
 
 
+def used_rows(source: Source, findings: Findings, config: SplitConfig) -> np.ndarray:
+    """Return the rows that the split would use, bool [N]: all, unless ``split.on_bad=skip`` leaves some out."""
+    if config.on_bad == "stop":
+        return np.ones(len(source), dtype=bool)
+    used: np.ndarray = findings.shapes[:, 0] > 0
+    if _in_memory(source, config) and used.any():
+        alike = findings.shapes[:, 1:] if config.channels else findings.shapes
+        used &= (alike == alike[used][0]).all(axis=1)
+    return used
+
+
 def refusals(source: Source, findings: Findings, config: SplitConfig) -> list[str]:
     """Say why the split would refuse the dataset, other than for an image that cannot be decoded; nothing if not."""
-    said = []
-    if source.images is None and not config.image_size:  # images are kept in memory, where they must be alike
-        if len(findings.sizes) > 1:
+    said, used, skip = [], used_rows(source, findings, config), config.on_bad == "skip"
+    if _in_memory(source, config):
+        if len(findings.sizes) > 1 and not skip:
             said.append("images differ in size; set split.image_size to resize all to one size")
-        if len(findings.channels) > 1 and config.channels is None:
+        if len(findings.channels) > 1 and config.channels is None and not skip:
             said.append("images are grey and RGB; set split.channels=3 (or 1 for grey) to read all alike")
-        channels: int = config.channels or max(findings.channels, default=0)
-        largest = channels * max((width * height for width, height in findings.sizes), default=0)
-        said += _refusal(lambda: check_memory(source, largest))
-    return said + _refusal(lambda: choose_rows(source, config, seed=0))
+        channels = config.channels or findings.shapes[used, 0]
+        largest = int((channels * findings.shapes[used, 1] * findings.shapes[used, 2]).max(initial=0))
+        said += _refusal(lambda: check_memory(source, largest, skip))
+    return said + _refusal(lambda: choose_rows(source, config, 0, used))
+
+
+def _in_memory(source: Source, config: SplitConfig) -> bool:
+    """Whether encoded images are to be kept in memory, where they must be alike."""
+    return source.images is None and not config.image_size
 
 
 def _refusal(action: Callable[[], object]) -> list[str]:
@@ -86,7 +104,8 @@ def check(source: Source) -> Findings:
     if source.is_validation is not None:
         part, names = part + source.is_validation, {0: "train", 1: "validation", 2: "test"}
     findings = Findings(
-        {name: np.bincount(source.labels[part == i], minlength=classes).tolist() for i, name in names.items()}
+        {name: np.bincount(source.labels[part == i], minlength=classes).tolist() for i, name in names.items()},
+        np.zeros((len(source), 3), dtype=np.int64),
     )
     first_rows: dict[bytes, int] = {}
     samples_of: Counter[int] = Counter()
@@ -94,6 +113,7 @@ def check(source: Source) -> Findings:
         if isinstance(seen, BadImageError):
             findings.bad.append((source.place(i), str(seen)))
             continue
+        findings.shapes[i] = seen.shape
         findings.sizes[seen.shape[2], seen.shape[1]] += 1
         findings.channels[seen.shape[0]] += 1
         findings.remarks.update(seen.remarks)

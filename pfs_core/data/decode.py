@@ -32,7 +32,7 @@ REMARKS = {
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "PPM", "TIFF", "AVIF", "JPEG2000")
 _MOVING = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")
 _DEEP = re.compile(r"(?<!BGR);16")  # BGR;16 is 16 bits of all channels together
-_ORIENTATION, _PHOTOMETRIC = 0x0112, 0x0106
+_ORIENTATION, _PHOTOMETRIC, _SAMPLE_FORMAT = 0x0112, 0x0106, 0x0153
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -97,6 +97,8 @@ class Picture:
                 self.remarks.add(DEEP)
             elif image.mode in ("I", "F"):
                 raise BadImageError("the image cannot be decoded (it has 32 bits a channel, in no known range)")
+            if isinstance(image, TiffImageFile) and 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()):
+                raise BadImageError("the image cannot be decoded (its levels are signed, in no known range)")
             self._orientation = _orientation(image)
             if self._orientation in _UPRIGHT:
                 self.remarks.add(TURNED)

@@ -119,13 +119,26 @@ def _parquet(storage: Storage, files: Listing, lists: Lists, config: SplitConfig
         raise UserError(f"{e}; or move it elsewhere, and the classes are the folders beside it ({folders})") from None
 
 
-def _classes_without_images(source: Source) -> list[str]:
+def notes_without(source: Source, usable: np.ndarray) -> list[str]:
+    """Return the notes of a dataset once some of its rows are left out, which may be all of a class.
+
+    Args:
+        source: the dataset.
+        usable: bool [N], the rows that are not.
+    """
+    if usable.all():
+        return list(source.notes)
+    before = _classes_without_images(source)
+    return [*(note for note in source.notes if note not in before), *_classes_without_images(source, usable)]
+
+
+def _classes_without_images(source: Source, usable: np.ndarray | bool = True) -> list[str]:
     """Say which classes no training image has, and which no image of a given part of those that are trained."""
     validation = np.zeros(len(source), dtype=bool) if source.is_validation is None else source.is_validation
     held_out = ((VALIDATION, validation), (TEST, source.is_test))
     said, known = [], np.ones(len(source.class_names), dtype=bool)
     for part, rows in ((TRAINING, ~(source.is_test | validation)), *(one for one in held_out if one[1].any())):
-        has = np.bincount(source.labels[rows], minlength=len(known)) > 0
+        has = np.bincount(source.labels[rows & usable], minlength=len(known)) > 0
         missing = [source.class_names[i] for i in np.flatnonzero(known & ~has)]
         if part == TRAINING:
             known = has

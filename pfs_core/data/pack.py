@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import pfs_core
+from pfs_core.config.stages import SplitConfig
 from pfs_core.data.dataset import Source
+from pfs_core.data.left_out import summary
 from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader
 from pfs_core.data.shrink import shrink
@@ -42,9 +44,17 @@ class Shrinking(NamedTuple):
 
     max_side: int
     quality: int = 90
+    background: str = "white"
 
 
-def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4, shrinking: Shrinking | None = None) -> None:
+def pack(
+    dataset: str,
+    out: str,
+    shard_mib: float = 128,
+    workers: int = 4,
+    shrinking: Shrinking | None = None,
+    config: SplitConfig = SplitConfig(),
+) -> None:
     """Pack the image tree at ``dataset`` into Parquet files of about ``shard_mib`` MiB at ``out``.
 
     The columns are ``image`` (the bytes of a file, shrunk or not), ``label`` and ``name`` (the path of the file); class
@@ -58,13 +68,16 @@ def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4, shrin
         shard_mib: size of a shard in MiB.
         workers: number of shards that are made at the same time, each of them in memory.
         shrinking: how to encode pictures anew that are larger; None leaves all of them as they are.
+        config: its columns and ``on_bad`` say how a list is read, and whether links to nothing are left out.
 
     Raises:
         UserError: ``dataset`` is not an image tree, or ``out`` holds something else than this pack.
     """
-    source = open_source(dataset)
+    source = open_source(dataset, config)
     if source.kind != "tree":
         raise UserError(f"dataset {dataset} is not a tree of image files; there is nothing to pack")
+    for note in source.notes:
+        logger.info(f"pack {note}")
     target = open_storage(out)
     shards = list(_shards(source, shard_mib * 2**20))
     settings = {
@@ -90,9 +103,9 @@ def pack(dataset: str, out: str, shard_mib: float = 128, workers: int = 4, shrin
     rows = {shard.name: len(shard.rows) for shard in shards}
     record = {**settings, "rows": rows, "source": source.uri, "pfs_version": pfs_core.__version__}
     target.write(COMPLETE, json.dumps(record, indent=1).encode())
-    logger.info(
-        f"pack {len(source):,} images of {len(source.class_names)} classes in {len(shards)} shards at {target.uri}"
-    )
+    beside = f"; {summary(source.left_out)}" if source.left_out else ""
+    classes = f"{len(source.class_names)} classes"
+    logger.info(f"pack {len(source):,} images of {classes} in {len(shards)} shards at {target.uri}{beside}")
 
 
 def _shards(source: Source, size: float) -> Iterator[_Shard]:
@@ -148,7 +161,7 @@ def _write(source: Source, reader: Reader, target: Storage, shard: _Shard, shrin
     """Write a shard; returns its name."""
     images = reader.read(shard.rows)
     if shrinking:
-        images = [shrink(data, shrinking.max_side, shrinking.quality) for data in images]
+        images = [shrink(data, *shrinking) for data in images]
     names = source.names.take(pa.array(shard.rows)) if source.names is not None else None
     table = pa.table({"image": pa.array(images, pa.binary()), "label": source.labels[shard.rows], "name": names})
     table = table.replace_schema_metadata({"classes": json.dumps(source.class_names)})

@@ -26,6 +26,7 @@ _WORDS = {
     TEST: re.compile(f"(?:test|tests|testing|tst|holdout|heldout){_SUFFIX}"),
     EVALUATION: re.compile(f"(?:eval|evaluate|evaluation){_SUFFIX}"),
 }
+_PARTITION = re.compile("[^/=]=[^/]")
 _BESIDE = re.compile("sets?|data|dataset|images?|imgs?|pictures?|photos?|splits?|parts?|folder|files?")
 
 
@@ -64,6 +65,16 @@ def is_flag(name: str) -> bool:
     return "is" in words_in(name) and bool(parts_in(name))
 
 
+def _parts_of_folder(name: str) -> set[str]:
+    """Return the parts that a folder of files says; one that is named like a file, as by Spark, says a file's.
+
+    >>> _parts_of_folder("train"), _parts_of_folder("pets_train"), _parts_of_folder("pets_train.parquet")
+    ({'training'}, set(), {'training'})
+    """
+    stem = re.sub(r"(?i)\.(parquet|arrow|feather|ipc)$", "", name)
+    return parts_in(stem) if stem != name else {part_named(name)} - {""}
+
+
 def said_by_files(uri: str, paths: Sequence[str]) -> list[str]:
     """Return the part that the name of each file says, or that of a folder below those that all files share.
 
@@ -75,8 +86,7 @@ def said_by_files(uri: str, paths: Sequence[str]) -> list[str]:
     for path in paths:
         rest = path[len(shared) :].lstrip("/")
         folder, _, _ = rest.rpartition("/")
-        parts = {part_named(folder)} - {""} if folder else set()
-        parts = parts or parts_in(path.rpartition("/")[2].partition(".")[0])
+        parts = _parts_of_folder(folder) or parts_in(path.rpartition("/")[2].partition(".")[0])
         if len(parts) > 1:
             raise UserError(f"{uri}/{path} is named like {' and '.join(sorted(parts))}; rename it as one of them")
         said.append(next(iter(parts), ""))
@@ -99,9 +109,15 @@ def check_folders(uri: str, paths: Sequence[str], what: str) -> None:
     folders = sorted({path.rpartition("/")[0] for path in paths})
     shared = os.path.commonpath(folders)
     below = [folder[len(shared) :].strip("/") for folder in folders]
-    if len(folders) > 1 and not all(part_named(folder) and "/" not in folder for folder in below):
-        shown = ", ".join(folder or "." for folder in folders[:5])
-        raise UserError(f"dataset {uri} holds {what} in several folders ({shown}); name one of them")
+    if len(folders) < 2 or all(_parts_of_folder(folder) and "/" not in folder for folder in below):
+        return
+    shown = ", ".join(folder or "." for folder in folders[:5])
+    if any(_PARTITION.search(folder) for folder in below):
+        raise UserError(
+            f"dataset {uri} holds {what} partitioned by a value in the names of folders ({shown}), which is not read; "
+            "write it as a column, and the files to one folder or to train/ and test/"
+        )
+    raise UserError(f"dataset {uri} holds {what} in several folders ({shown}); name one of them")
 
 
 class GivenParts(NamedTuple):

@@ -23,7 +23,7 @@ from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, remarks_on
 from pfs_core.data.leaks import comes_in_parts, digest, in_two_parts
 from pfs_core.data.left_out import LeftOut, summary
-from pfs_core.data.open import open_source
+from pfs_core.data.open import notes_without, open_source
 from pfs_core.data.reading import Reader, Readings, load_images, read_together, row_groups
 from pfs_core.data.split_info import (
     CLASSES,
@@ -81,8 +81,10 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
     check_out(out, "split")
     timer = StepTimer()
     source = open_source(dataset, config)
-    notes = [*source.notes, *_unused_settings(source, config)]
     images, skipped, remarks, pixels, shared = _read(source, config)
+    usable = np.ones(len(source), dtype=bool)
+    usable[list(skipped)] = False
+    notes = [*notes_without(source, usable), *_unused_settings(source, config)]
     if remarks:
         notes.append(remarks_on(remarks, config.background))
     if shared:
@@ -91,8 +93,6 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
             f"{count:,} image{'s are' if count > 1 else ' is'} in two parts, such as {source.place(one)} and "
             f"{source.place(other)}: what is tested should not be trained on"
         )
-    usable = np.ones(len(source), dtype=bool)
-    usable[list(skipped)] = False
     notes += _large(source, pixels // max(int(usable.sum()), 1), config)
     parts = choose_rows(source, config, seed, usable)
     inputs = _inputs(source, images, parts, config, seed)

@@ -38,8 +38,10 @@ class Storage(Protocol):
 
 
 def open_storage(uri: str | Path) -> Storage:
-    """The storage at an address; InvalidError if it is of no known kind."""
+    """The storage at an address; InvalidError if it is empty or of no known kind."""
     text = str(uri)
+    if not text:
+        raise InvalidError("the address is empty; name a folder (. is the current one), file:// or s3://")
     scheme, separator, rest = text.partition("://")
     if not separator:
         return LocalStorage(Path(text))

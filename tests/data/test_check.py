@@ -8,6 +8,7 @@ from pfs_pipelines.cli import main
 
 from pfs_core.data.check import check
 from pfs_core.data.open import open_source
+from pfs_core.storage.artifacts import read_json
 from tests.data.folders import encode, images, picture, png, tree, write
 
 
@@ -112,6 +113,39 @@ def test_a_check_says_what_else_the_split_would_refuse(tmp_path, capsys, monkeyp
     assert main(["data", "check", str(many)]) == 2
     assert "too much to keep in 0.0 GiB of memory; set split.image_size" in capsys.readouterr().out
     assert main(["data", "check", str(many), "--set", "split.image_size=8"]) == 0
+
+
+@pytest.mark.parametrize("settings", [[], ["split.channels=3"], ["split.image_size=8"]])
+def test_a_check_leaves_out_what_the_split_leaves_out(folder, tmp_path, capsys, settings):
+    settings = [word for one in ["split.on_bad=skip", *settings] for word in ("--set", one)]
+    assert main(["split", str(folder), str(tmp_path / "split"), *settings]) == 0
+    skipped = len(read_json(tmp_path / "split" / "split.json")["skipped"])
+    capsys.readouterr()
+    assert main(["data", "check", str(folder), *settings]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert "1 cannot be read and are left out" in out
+    assert skipped == 1 + ("1 differ from the first one in size or colours and are left out" in out)
+    assert f"{folder}/train/a/3.png: the image cannot be decoded (neither PNG nor JPEG)" in out
+
+
+@pytest.mark.parametrize("size", [[], ["--set", "split.image_size=8"]])
+def test_a_class_that_is_left_out_as_a_whole_is_said(tmp_path, capsys, size):
+    root = tree(tmp_path / "tree", *[f"{p}/{c}/{i}.png" for p in ("train", "test") for c in "abc" for i in range(12)])
+    for path in (root / "train" / "b").iterdir():
+        path.write_bytes(b"broken")
+    said = "1 of 3 classes have no training images: b"
+    for command in (["split", str(root), str(tmp_path / "split")], ["data", "check", str(root)]):
+        assert main([*command, "--set", "split.on_bad=skip", *size]) == 0
+        assert said in capsys.readouterr().out
+    assert said in read_json(tmp_path / "split" / "split.json")["notes"]
+
+
+def test_a_check_of_nothing_that_can_be_used_ends_with_2_as_the_split_does(tmp_path, capsys):
+    root = tree(tmp_path / "tree", *[f"{c}/{i}.png" for c in "ab" for i in range(12)])
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"broken")
+    for command in (["split", str(root), str(tmp_path / "split")], ["data", "check", str(root)]):
+        assert main([*command, "--set", "split.on_bad=skip"]) == 2
 
 
 def test_a_check_takes_columns(tmp_path, capsys):

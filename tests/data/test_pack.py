@@ -2,17 +2,21 @@
 
 import itertools
 import json
+import re
 
 import pyarrow.parquet as pq
 import pytest
+from pfs_pipelines.cli import main
+from PIL import Image
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data import split_dataset
+from pfs_core.data.decode import decode
 from pfs_core.data.open import open_source
 from pfs_core.data.pack import COMPLETE, pack
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, open_storage
-from tests.data.folders import tree
+from tests.data.folders import encode, tree
 
 TRAINING = [f"train/{name}/{i}.png" for name in ("cat", "dog") for i in range(20)]
 HELD_OUT = [f"val/{name}/{i}.png" for name in ("cat", "dog") for i in range(3)]
@@ -150,6 +154,54 @@ def test_what_is_no_tree_is_refused(images, tmp_path, uri):
     pack(str(images), str(tmp_path / "packed"))
     with pytest.raises(UserError, match="is not a tree of image files"):
         pack("digits" if uri == "digits" else str(tmp_path / uri), str(tmp_path / "out"))
+
+
+def test_a_list_is_packed_by_the_columns_that_are_set(tmp_path):
+    root = tree(tmp_path / "data", *[f"i/{i}.png" for i in range(24)])
+    rows = [f"i/{i}.png,{'ab'[i % 2]},{i % 3}" for i in range(24)]
+    (root / "l.csv").write_text("\n".join(["path,dx,site", *rows]))
+    assert main(["pack", str(root), str(tmp_path / "out")]) == 2
+    assert main(["pack", str(root), str(tmp_path / "out"), "--set", "split.label_column=dx"]) == 0
+    config = SplitConfig(label_column="dx")
+    packed, plain = open_source(str(tmp_path / "out")), open_source(str(root), config)
+    assert packed.class_names == plain.class_names == ["a", "b"]
+    assert {name: label for name, (_, label) in packed_rows(tmp_path / "out").items()} == dict(
+        zip(plain.names.to_pylist(), plain.labels.tolist(), strict=True)
+    )
+    with pytest.raises(UserError, match="holds something else than this pack"):
+        pack(str(root), str(tmp_path / "out"), config=SplitConfig(label_column="site"))
+
+
+def test_links_to_nothing_are_left_out_of_a_pack_that_skips(images, tmp_path, caplog):
+    (images / "train" / "cat" / "x.png").symlink_to("/nowhere.png")
+    assert main(["pack", str(images), str(tmp_path / "out")]) == 2
+    assert main(["pack", str(images), str(tmp_path / "out"), "--set", "split.on_bad=skip"]) == 0
+    assert len(packed_rows(tmp_path / "out")) == 46
+    assert "left out: 1 .png (links to what is not there)" in caplog.text
+    assert "pack taken: train/ (40 images) as training" in caplog.text
+
+
+UNUSED = {
+    "split.image_size=8": "split.image_size changes nothing in a pack, which takes split.label_column, .*; set it when",
+    "split.background=red": "split.background changes nothing in a pack",
+    "split.labels=dx": "labels",
+    "search.epochs=1": "expected split.NAME=VALUE",
+}
+
+
+@pytest.mark.parametrize("setting", UNUSED)
+def test_settings_that_change_nothing_in_a_pack_are_refused(images, tmp_path, capsys, setting):
+    assert main(["pack", str(images), str(tmp_path / "out"), "--set", setting]) == 2
+    assert re.search(UNUSED[setting], capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_that_are_shrunk_are_laid_over_the_background_that_is_set(tmp_path):
+    root = tree(tmp_path / "data", "a/0.png", "b/0.png")
+    (root / "a" / "0.png").write_bytes(encode(Image.new("RGBA", (40, 40), (0, 0, 0, 0))))
+    command = ["pack", str(root), str(tmp_path / "out"), "--max-side", "8", "--set", "split.background=red"]
+    assert main(command) == 0
+    assert decode(packed_rows(tmp_path / "out")["a/0.png"][0]).float().mean((1, 2)).round().tolist() == [254, 0, 0]
 
 
 def shards_of(uri):

@@ -174,6 +174,26 @@ def test_what_has_no_known_range_is_refused(dtype):
         Picture(saved(deep(5, dtype), "TIFF"))
 
 
+def tiff(levels):
+    """A TIFF of a row of grey levels as NumPy has them; Pillow writes no signed ones."""
+    depth, sample_format = levels.dtype.itemsize * 8, {"u": 1, "i": 2}[levels.dtype.kind]
+    tags = [(256, levels.size), (257, 1), (258, depth), (259, 1), (262, 1), (273, 134), (277, 1), (278, 1)]
+    tags += [(279, levels.nbytes), (339, sample_format)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + levels.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int8])
+def test_signed_levels_are_refused_and_unsigned_ones_read(dtype):
+    """Nothing says what the lowest and the highest level mean: 0 and 255, or those of a scanner of bones."""
+    levels = np.array([-5, 0, 100], dtype)
+    with pytest.raises(BadImageError, match="its levels are signed, in no known range"):
+        Picture(tiff(levels))
+    top = np.iinfo(levels.view(f"u{levels.itemsize}").dtype).max
+    expected = [int(level) * 255 // top for level in levels.view(f"u{levels.itemsize}")]
+    assert decode(tiff(levels.view(f"u{levels.itemsize}")))[0, 0].tolist() == pytest.approx(expected, abs=1)
+
+
 def test_levels_of_16_bits_that_count_from_white_are_turned_around():
     """Scanners and DICOM converters write such TIFF files; Pillow turns only those of 8 bits around."""
     data = saved(deep(55 * 257), "TIFF", tiffinfo={262: 0})

@@ -127,7 +127,10 @@ LEVELS = {
     "names that differ in a space": (["cat", "cat ", "dog"], "has classes 'cat' and 'cat ', which differ in"),
     "names that differ in Unicode": (["caf\u00e9", "cafe\u0301"], "which differ in"),
     "no name": ([" ", "dog"], "has a class without a name"),
-    "zeros in front in one part": (["train/01", "train/02", "test/1"], "test/1 holds no training images, but '01' has"),
+    "zeros in front in one part": (
+        ["train/01", "train/02", "test/1"],
+        "class '1' has no training images, but '01' has",
+    ),
 }
 
 

@@ -268,6 +268,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
         ("file://data/x", "write file:///FOLDER"),
         ("https://example.com/x", "https:// is not known; use a path, file:// or s3://"),
         ("://x", "is not known"),
+        ("", "the address is empty; name a folder"),
     ],
 )
 def test_odd_addresses_are_refused(uri, message):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.classes import Labels
@@ -35,6 +36,8 @@ ARROW = r"(?i)\.(arrow|feather|ipc)$"
 
 _ABOUT = r"(^|/)(state|dataset_info|dataset_dict)\.json$"
 _STATE = r"(^|/)state\.json$"
+_CACHE = r"(^|/)cache-[^/]*\.arrow$"
+_REPEATS = "a cache of Hugging Face's map or filter, which repeats rows"
 _MAGIC = b"ARROW1\0\0"
 
 
@@ -58,19 +61,23 @@ class ArrowFile:
         self.schema: pa.Schema = self._indexed.schema if self._indexed else pa.ipc.read_schema(self._file)
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, int, int]]:
-        """Yield every record batch, with the place of its bytes in the file and their number; 0 and 0 in an index."""
+        """Yield every record batch, with the place of its bytes in the file and their number; 0 and 0 in an index.
+
+        In a stream these are the bytes of the dictionaries too that come before it.
+        """
         if self._indexed:
             for number in range(self._indexed.num_record_batches):
                 yield self._indexed.get_batch(number), 0, 0
             return
-        messages = pa.ipc.MessageReader.open_stream(self._file)
+        self._file.seek(0)
+        stream = pa.ipc.open_stream(self._file)
         while True:
             start = self._file.tell()
             try:
-                message = messages.read_next_message()
+                batch = stream.read_next_batch()
             except StopIteration:
                 return
-            yield pa.ipc.read_record_batch(message, self.schema), start, self._file.tell() - start
+            yield batch, start, self._file.tell() - start
 
     def images(self, number: int, start: int, size: int, column: str) -> list[bytes | None]:
         """Return the encoded images of a record batch.
@@ -84,9 +91,30 @@ class ArrowFile:
         if self._indexed:
             batch = self._indexed.get_batch(number)
         else:
-            message = pa.ipc.read_message(self._storage.read(self._entry, start, size))
-            batch = pa.ipc.read_record_batch(message, self.schema)
+            messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(self._storage.read(self._entry, start, size)))
+            message = next(one for one in messages if one.type == "record batch")
+            batch = pa.ipc.read_record_batch(message, _without_dictionaries(self.schema))
         return encoded(pa.chunked_array([batch.column(column)]))
+
+    def check_images(self, column: str) -> None:
+        """Raise UserError if images need a dictionary of a stream, which is not at hand where they are read."""
+        if self._indexed:
+            return
+        for field in self.schema:
+            outermost = pa.types.is_dictionary(field.type) and field.name != column
+            if "dictionary<" in str(field.type) and not outermost:
+                place = f"{self._storage.uri}/{self._entry.path}"
+                raise UserError(
+                    f"{place}: column {field.name!r} of a stream holds images or lists by a dictionary, which is not "
+                    "read; write a Feather or Parquet file"
+                )
+
+
+def _without_dictionaries(schema: pa.Schema) -> pa.Schema:
+    """Return a schema by which record batches can be read alone, their dictionary columns as positions."""
+    return pa.schema(
+        field.with_type(field.type.index_type) if pa.types.is_dictionary(field.type) else field for field in schema
+    )
 
 
 class _Rows(NamedTuple):
@@ -110,6 +138,7 @@ def open_arrow(storage: Storage, files: Listing, config: SplitConfig) -> Source:
     Raises:
         UserError: a file is not Arrow's, a column is missing, or a label is out of range.
     """
+    caches = files.matching(_CACHE)
     streams = _data_files(storage, files)
     paths = streams.paths.to_pylist()
     check_folders(storage.uri, paths, "Arrow files")
@@ -120,7 +149,7 @@ def open_arrow(storage: Storage, files: Listing, config: SplitConfig) -> Source:
     return Source(
         uri=storage.uri,
         kind="arrow",
-        files=streams,
+        files=rows.files,
         file=rows.file,
         group=np.concatenate([np.repeat(np.arange(len(one.rows), dtype=np.int32), one.rows) for one in found]),
         row=np.concatenate([np.arange(count) for one in found for count in one.rows]),
@@ -129,10 +158,12 @@ def open_arrow(storage: Storage, files: Listing, config: SplitConfig) -> Source:
         names=None,
         class_names=checked_classes(rows.classes.names, storage.uri),
         flip=True,
-        fingerprint=column_fingerprint(fingerprint(storage, streams), config),
+        fingerprint=column_fingerprint(fingerprint(storage, rows.files), config),
         is_validation=rows.parts.is_validation,
         notes=rows.notes + unused_columns(columns),
-        left_out=left_out(files, [*paths, *about]),
+        left_out=left_out(files, [*paths, *about, *caches.paths.to_pylist()])
+        + left_out(caches, [], _REPEATS, always=True)
+        + rows.left_out,
         image_column=one_image_column(columns),
         offset=np.concatenate([np.repeat(np.array(one.offsets, dtype=np.int64), one.rows) for one in found]),
         size=np.concatenate([np.repeat(np.array(one.sizes, dtype=np.int64), one.rows) for one in found]),
@@ -140,7 +171,11 @@ def open_arrow(storage: Storage, files: Listing, config: SplitConfig) -> Source:
 
 
 def _data_files(storage: Storage, files: Listing) -> Listing:
-    """Return the files that ``state.json`` names; where there is none, all but those of a cache."""
+    """Return the files that ``state.json`` names; where there is none, all but those of a cache.
+
+    Raises:
+        UserError: a ``state.json`` is broken, a file that it names is missing, or there are files of a cache only.
+    """
     named: list[str] = []
     for entry in files.matching(_STATE):
         folder = entry.path.removesuffix("state.json")
@@ -148,29 +183,37 @@ def _data_files(storage: Storage, files: Listing) -> Listing:
             named += [f"{folder}{file['filename']}" for file in json.loads(storage.read(entry))["_data_files"]]
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{storage.uri}/{entry.path} does not name data files, as save_to_disk writes it") from None
-    found = files.named(*named) if named else files.matching(ARROW)
+    arrow = files.matching(ARROW)
+    found = files.named(*named) if named else arrow.filter(pc.invert(pc.match_substring_regex(arrow.paths, _CACHE)))
     missing = sorted(set(named) - set(found.paths.to_pylist()))
+    if arrow and not found and not named:
+        raise UserError(
+            f"dataset {storage.uri} holds no Arrow file but {arrow[0].path}, {_REPEATS}; write them by save_to_disk"
+        )
     if missing or not found:
         raise UserError(f"{storage.uri}/{missing[0] if missing else 'data-00000-of-00001.arrow'} is missing")
     return found
 
 
-def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -> _Rows:
-    """Read a file once: its labels, and where its record batches are."""
+def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -> _Rows | None:
+    """Read a file once: its labels, and where its record batches are; None if it has no rows."""
     place = f"{storage.uri}/{entry.path}"
+    columns: Columns | None = None
     batches, rows, offsets, sizes = [], [], [], []
     try:
         opened = ArrowFile(storage, entry)
-        columns = find_columns(place, opened.schema, config)
         for batch, start, size in opened.batches():
-            batches.append(batch.select(columns.of_rows))
+            if len(batch):
+                columns = columns or find_columns(place, opened.schema, config)
+                batches.append(batch.select(columns.of_rows))
             rows.append(len(batch))
             offsets.append(start)
             sizes.append(size)
     except (pa.ArrowException, OSError, EOFError) as e:
         raise UserError(f"{place} is no whole Arrow file: {str(e).splitlines()[0]}") from None
-    if not sum(rows):
-        raise UserError(f"{place} holds no rows")
+    if columns is None:
+        return None
+    opened.check_images(columns.image)
     table = pa.Table.from_batches(batches)
     check_parts(columns, table, held_out)
     labels = labels_of(place, opened.schema, columns.label, table.column(columns.label), held_out)

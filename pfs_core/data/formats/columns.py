@@ -87,7 +87,8 @@ def find_columns(place: str, schema: pa.Schema, config: SplitConfig) -> Columns:
             raise UserError(f"{place}: column {column!r} seems to say parts; {_A_FILE_EACH}")
     name = "name" if "name" in others and _is_text(_value_type(schema.field("name").type)) else None
     texts = [column for column in others if column != name and _is_text(_value_type(schema.field(column).type))]
-    parts = tuple(column for column in others if column.lower() in PART_COLUMNS or column in texts)
+    saying = [column for column in others if _can_say_a_part(schema.field(column).type)]
+    parts = tuple(column for column in saying if column.lower() in PART_COLUMNS or column in texts)
     unused = tuple(column for column in others if column != name and not column.startswith(_INDEX))
     return Columns(place, image, label, name, parts, unused)
 
@@ -139,8 +140,8 @@ def _says_others(name: str, texts: list[str], held_out: bool) -> bool:
 
 def encoded(column: pa.ChunkedArray) -> list[bytes | None]:
     """Return the encoded images of a column."""
-    values = _plain(column).to_pylist()
-    if pa.types.is_struct(column.type):
+    values = column.to_pylist()
+    if pa.types.is_struct(_value_type(column.type)):
         return [value and value["bytes"] for value in values]
     return values  # type: ignore[no-any-return]
 
@@ -232,10 +233,18 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a dictionary column as one of its values."""
+    """Return a dictionary column as one of its values, those of texts as large texts: views cannot be taken."""
     if not pa.types.is_dictionary(column.type):
         return column
-    return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
+    kind = pa.large_string() if _is_text(column.type.value_type) else column.type.value_type
+    chunks = [chunk.dictionary.cast(kind).take(chunk.indices) for chunk in column.chunks]
+    return pa.chunked_array(chunks, kind)
+
+
+def _can_say_a_part(kind: pa.DataType) -> bool:
+    """Whether values of a type can be parts: those of a list or a structure cannot."""
+    kind = _value_type(kind)
+    return _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

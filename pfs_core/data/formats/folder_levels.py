@@ -1,19 +1,15 @@
 """At which level of folders the classes are: what could be another level is refused."""
 
 import os
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pfs_core.data.parts import EXPECTED
 from pfs_core.errors import UserError
 from pfs_core.storage.listing import Listing
-
-_PICTURES = re.compile("(?i)(jpe?g|raw|input)?[-_ ]?(images?|imgs?|pictures?|inputs?)")
-_MASKS = re.compile(
-    "(?i)(binary|segmentation|seg|png)?[-_ ]?(masks?|annotations?|labels?|trimaps?|targets?|gt|segmentations?|class)"
-    "|ground[-_ ]?truths?"
-)
 
 
 @dataclass
@@ -40,10 +36,7 @@ def check_levels(uri: str, images: Listing, tops: Mapping[str, Top]) -> None:
     if not all(top.holds_folders for top in tops.values()):
         return
     if len(tops) == 1:
-        shared = os.path.commonpath([os.path.dirname(path) for path in images.paths.to_pylist()])  # noqa: PTH120
-        below = {path[len(shared) :].strip("/").partition("/")[0] for path in images.paths.to_pylist()}
-        hint = f"; if the folders in it are the classes, name {uri}/{shared}" if len(below) > 1 else ""
-        raise UserError(f"dataset {uri} has a single class, {shared}/{hint or '; at least 2 are needed'}")
+        raise _single(uri, images)
     again = set.intersection(*(top.below for top in tops.values()))
     if len(again) > 1:
         raise UserError(
@@ -52,15 +45,13 @@ def check_levels(uri: str, images: Listing, tops: Mapping[str, Top]) -> None:
         )
 
 
-def check_no_masks(uri: str, names: Collection[str]) -> None:
-    """Raise UserError if the folders are of pictures and of what is to be seen where in them."""
-    pictures = [name for name in names if _PICTURES.fullmatch(name)]
-    masks = [name for name in names if _MASKS.fullmatch(name)]
-    if pictures and masks and len(pictures) + len(masks) == len(names):
-        raise UserError(
-            f"dataset {uri} has folders of images and of masks ({listed(names)}), not of classes; expected "
-            "CLASS/image.jpg, or a list such as labels.csv (path,label)"
-        )
+def _single(uri: str, images: Listing) -> UserError:
+    """Return the error that all images are in one folder, which names a folder to be named instead."""
+    folders = {path.rpartition("/")[0] for path in images.paths.to_pylist()}
+    shared = os.path.commonpath(folders)
+    inner = shared not in folders
+    hint = f"if the folders in it are the classes, name {uri}/{shared}" if inner else "at least 2 are needed"
+    return UserError(f"dataset {uri} has a single class, {shared}/; {hint}")
 
 
 def listed(names: Collection[str]) -> str:
@@ -72,3 +63,10 @@ def listed(names: Collection[str]) -> str:
     shown = sorted(names)
     more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
     return ", ".join(f"{name}/" for name in shown[:4]) + more
+
+
+def folders_at(files: Listing, depth: int) -> pa.DictionaryArray:
+    """Return the name of the folder at level ``depth`` of each path, counted from 0; null where there is none."""
+    pattern = rf"^(?:[^/]*/){{{depth}}}(?P<folder>[^/]*)/"
+    names = (pc.struct_field(pc.extract_regex(chunk.paths, pattern), "folder") for chunk in files.chunks())
+    return pa.chunked_array([chunk.dictionary_encode() for chunk in names]).unify_dictionaries().combine_chunks()

@@ -124,7 +124,7 @@ def _read(storage: Storage, entry: Entry, dims: int) -> np.ndarray:
     name = f"{storage.uri}/{entry.path}"
     data = storage.read(entry)
     try:
-        data = gzip.decompress(data) if entry.path.endswith(".gz") else data
+        data = gzip.decompress(data) if entry.path.lower().endswith(".gz") else data
         zero, kind, count = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{count}I", data, 4)
     except (OSError, EOFError, zlib.error, struct.error) as e:

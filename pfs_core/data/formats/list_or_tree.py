@@ -88,13 +88,15 @@ def _with_lists(uri: str, refusal: str, files: Listing, lists: Lists) -> str:
     for entry in files.matching(LISTS):
         if not is_submission(entry.path):
             return f"{refusal}; {entry.path} has no column of their names and one of labels"
-    below = [entry.path for entry in files.matching(_BELOW) if not re.search(METADATA, entry.path)]
-    if not below:
-        return refusal
-    folder = below[0].rpartition("/")[0]
-    if all(path.startswith(f"{folder}/") for path in lists.images.paths.to_pylist()):
-        return f"dataset {uri} has no classes; if {below[0]} is the list of its images, name {uri}/{folder}"
-    return (
-        f"{refusal}; {below[0]} is not read, as lists are read at the top only, or as metadata.csv in any folder: "
-        "give it that name if it is the list of its images"
-    )
+    images = lists.images.paths.to_pylist()
+    for path in [entry.path for entry in files.matching(_BELOW) if not re.search(METADATA, entry.path)]:
+        folder = path.rpartition("/")[0]
+        beside = [image for image in images if image.startswith(f"{folder}/")]
+        if len(beside) == len(images):
+            return f"dataset {uri} has no classes; if {path} is the list of its images, name {uri}/{folder}"
+        if beside:
+            return (
+                f"{refusal}; {path} is not read, as lists are read at the top only, or as metadata.csv in any folder: "
+                "give it that name if it is the list of its images"
+            )
+    return refusal

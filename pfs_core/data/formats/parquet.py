@@ -75,7 +75,7 @@ def open_parquet(storage: Storage, files: Listing, config: SplitConfig) -> Sourc
     return Source(
         uri=storage.uri,
         kind="parquet",
-        files=shards,
+        files=rows.files,
         file=rows.file,
         group=np.concatenate([one.groups for one in rows.found]),
         row=np.concatenate([np.arange(count) for count in rows.counts]),
@@ -84,10 +84,10 @@ def open_parquet(storage: Storage, files: Listing, config: SplitConfig) -> Sourc
         names=pa.concat_arrays([one.names for one in rows.found]) if all_named else None,
         class_names=checked_classes(rows.classes.names, storage.uri),
         flip=True,
-        fingerprint=column_fingerprint(fingerprint(storage, shards), config),
+        fingerprint=column_fingerprint(fingerprint(storage, rows.files), config),
         is_validation=rows.parts.is_validation,
         notes=rows.notes + unused_columns(columns),
-        left_out=left_out(files, [*shards.paths.to_pylist(), *_OWN]),
+        left_out=left_out(files, [*shards.paths.to_pylist(), *_OWN]) + rows.left_out,
         image_column=one_image_column(columns),
     )
 
@@ -120,17 +120,18 @@ def _shards(uri: str, files: Listing) -> Listing:
     return found
 
 
-def _read(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -> _Rows:
+def _read(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -> _Rows | None:
+    """Read the rows of a file without their images; None if it has none."""
     place = f"{storage.uri}/{entry.path}"
     file = open_file_of(storage, entry)
+    if not file.metadata.num_rows:
+        return None
     schema = file.schema_arrow
     columns = find_columns(place, schema, config).in_parquet(file.metadata)
     try:
         table = file.read(columns=columns.of_rows)
     except (pa.ArrowException, OSError) as e:
         raise UserError(f"{place} cannot be read: {str(e).splitlines()[0]}") from None
-    if not len(table):
-        raise UserError(f"{place} holds no rows")
     check_parts(columns, table, held_out)
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     return _Rows(

@@ -4,26 +4,26 @@ A class is named after its folder, and labels are positions in the sorted names.
 belong to the class too.
 """
 
-import os
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pfs_core.data.classes import alike_hint
 from pfs_core.data.dataset import Source, checked_classes, fingerprint
-from pfs_core.data.formats.folder_levels import Top, check_levels, check_no_masks, listed
-from pfs_core.data.left_out import SYSTEM_FOLDERS, UNREAD, left_out
-from pfs_core.data.parts import EXPECTED, TRAINING, GivenParts, given_parts, is_held_out, part_named, parts_in
+from pfs_core.data.formats.class_folders import check_class_folders, check_read
+from pfs_core.data.formats.folder_levels import Top, check_levels, folders_at, listed
+from pfs_core.data.formats.masks import check_no_masks
+from pfs_core.data.left_out import left_out
+from pfs_core.data.parts import EXPECTED, TRAINING, GivenParts, given_parts, part_named, parts_in
 from pfs_core.errors import UserError
-from pfs_core.storage import LocalStorage, Storage
+from pfs_core.storage import Storage
 from pfs_core.storage.listing import Listing
 
 IMAGES = r"(?i)\.(jpe?g|jpe|jfif|png|bmp|webp|p[bgnp]m|tiff?|gif|avif)$"
 """Pattern of the paths of the files of this format."""
 
+_SHARDS = r"(?i)^[^/]*\.(tar|arrow|feather|ipc)$"
 GROUP = 256
 """Number of images that are read together, like a row group of a Parquet file."""
 
@@ -40,14 +40,16 @@ def open_tree(storage: Storage, files: Listing) -> Source:
             the training part, or folders of parts and of classes are mixed.
     """
     images = files.matching(IMAGES)
-    top = _folders(images, 0)
+    top = folders_at(images, 0)
     said = _said_by_folders(storage.uri, images, top)
-    folder = _folders(images, 1) if said else top
+    folder = folders_at(images, 1) if said else top
     outside = np.flatnonzero(folder.is_null())
     if len(outside):
+        shards = files.matching(_SHARDS)
+        hint = f"; {shards[0].path} and the like are read where no images are beside them" if shards else ""
         raise UserError(
             f"{storage.uri}/{images[outside[0]].path} lies in no class folder; expected CLASS/image.jpg, or a list "
-            "such as labels.csv (path,label) beside the images"
+            f"such as labels.csv (path,label) beside the images{hint}"
         )
     if not said:
         check_levels(storage.uri, images, _tops(images, top))
@@ -58,15 +60,17 @@ def open_tree(storage: Storage, files: Listing) -> Source:
         parts = given_parts(storage.uri, [f"{name}/" for name in names], [said[name] for name in names], which)
     training = ~parts.is_test if parts.is_validation is None else ~(parts.is_test | parts.is_validation)
     names = sorted(folder.filter(pa.array(training)).unique().to_pylist())
-    check_no_masks(storage.uri, names)
-    _check_read(storage.uri, files, names, 1 if said else 0)
-    _check_folders(storage, said or {"": ""}, names)
+    check_no_masks(storage.uri, names, images, folder)
+    check_read(storage.uri, files, names, 1 if said else 0)
     position = {name: i for i, name in enumerate(names)}
     labels = np.array([position.get(name, -1) for name in folder.dictionary.to_pylist()])[folder.indices.to_numpy()]
     unknown = np.flatnonzero(labels < 0)
     if len(unknown):
         first = unknown[0]
-        raise UserError(f"{storage.uri}/{images[first].path}: class {folder[first].as_py()!r} has no training images")
+        name = folder[first].as_py()
+        hint = alike_hint(name, names)
+        raise UserError(f"{storage.uri}/{images[first].path}: class {name!r} has no training images{hint}")
+    check_class_folders(storage, files, said, names)
     return Source(
         uri=storage.uri,
         kind="tree",
@@ -95,6 +99,7 @@ def _said_by_folders(uri: str, images: Listing, top: pa.DictionaryArray) -> dict
     tops = _tops(images, top)
     said = {name: part_named(name) for name in tops}
     if tops and all(said.values()) and TRAINING in said.values():
+        _check_no_parts_within(uri, said, tops)
         return said
     if said := _said_by_words(tops):
         return said
@@ -107,13 +112,23 @@ def _said_by_folders(uri: str, images: Listing, top: pa.DictionaryArray) -> dict
         )
     inner = {part_named(name) for one in tops.values() for name in one.below}
     if TRAINING in inner and len(inner - {""}) > 1:
-        hint = f"name {uri}/{next(iter(tops))}" if len(tops) == 1 else EXPECTED
-        raise UserError(f"dataset {uri} has folders named like parts below {listed(tops)}; {hint}")
+        flat = next((path for path in images.paths.to_pylist() if path.count("/") < 3), "")
+        without = f", and no class folders in them ({flat})" if flat else ""
+        hint = f"name {uri}/{next(iter(tops))}" if len(tops) == 1 and not flat else f"{EXPECTED}, or a list of images"
+        raise UserError(f"dataset {uri} has folders named like parts below {listed(tops)}{without}; {hint}")
     if tops and all(part_named(name) for name in tops) and all(one.holds_folders for one in tops.values()):
         raise UserError(f"dataset {uri} has no training images, only {listed(tops)}; {EXPECTED}")
     if len(tops) > 1 and len({part for name in tops for part in parts_in(name)}) > 1 and all(map(parts_in, tops)):
         raise UserError(f"dataset {uri} has folders named like parts and classes at once ({listed(tops)}); {EXPECTED}")
     return {}
+
+
+def _check_no_parts_within(uri: str, said: dict[str, str], tops: dict[str, Top]) -> None:
+    """Raise UserError if folders of parts hold nothing but folders of parts, as some archives are unpacked."""
+    for name, one in tops.items():
+        if said[name] == TRAINING and one.holds_folders and all(map(part_named, one.below)):
+            inner = [f"{outer}/{below}" for outer in tops for below in sorted(tops[outer].below)]
+            raise UserError(f"dataset {uri} has folders named like parts within parts ({listed(inner)}); {EXPECTED}")
 
 
 def _said_by_words(tops: dict[str, Top]) -> dict[str, str]:
@@ -160,55 +175,12 @@ def _tops(images: Listing, top: pa.DictionaryArray) -> dict[str, Top]:
 
 def _pairs(images: Listing, top: pa.DictionaryArray, depth: int) -> set[tuple[str, str | None]]:
     """Return the folders at the top with the names of the folders at level ``depth`` below each; None for images."""
-    pairs = pa.table({"top": top, "inner": _folders(images, depth)}).group_by(["top", "inner"]).aggregate([])
+    pairs = pa.table({"top": top, "inner": folders_at(images, depth)}).group_by(["top", "inner"]).aggregate([])
     return {(pair["top"], pair["inner"]) for pair in pairs.to_pylist() if pair["top"] is not None}
 
 
 def _deeper(images: Listing, names: Collection[str], depth: int) -> tuple[str, ...]:
     """Say which folders below those of the classes were taken as part of them; nothing if there are none."""
-    below = _folders(images, depth).drop_null().unique().to_pylist()
+    below = folders_at(images, depth).drop_null().unique().to_pylist()
     found = f"images in folders below ({listed(below)}) belong to them"
     return (f"classes are the folders {listed(names)}; {found}",) if below else ()
-
-
-def _folders(files: Listing, depth: int) -> pa.DictionaryArray:
-    """Return the name of the folder at level ``depth`` of each path, counted from 0; null where there is none."""
-    pattern = rf"^(?:[^/]*/){{{depth}}}(?P<folder>[^/]*)/"
-    names = (pc.struct_field(pc.extract_regex(chunk.paths, pattern), "folder") for chunk in files.chunks())
-    return pa.chunked_array([chunk.dictionary_encode() for chunk in names]).unify_dictionaries().combine_chunks()
-
-
-def _check_read(uri: str, files: Listing, names: Collection[str], depth: int) -> None:
-    """Raise UserError if a class folder has nothing but images that are not read: a class would be missing."""
-    unread = files.matching(UNREAD)
-    if not unread:
-        return
-    folders = _folders(unread, depth)
-    missing = sorted(set(folders.drop_null().unique().to_pylist()) - set(names))
-    if missing:
-        count = pc.sum(pc.equal(folders, missing[0])).as_py()
-        raise UserError(
-            f"dataset {uri}: class folder {missing[0]!r} has no image that is read, but {count:,} of other formats; "
-            "convert them to PNG or JPEG"
-        )
-
-
-def _check_folders(storage: Storage, said: Mapping[str, str], names: Sequence[str]) -> None:
-    """Raise UserError if a local class folder has no images, or is a link to another one.
-
-    The first would silently shift all labels after it, the second puts images into two parts or classes. S3 has neither
-    empty folders nor links.
-    """
-    if not isinstance(storage, LocalStorage):
-        return
-    real: dict[str, Path] = {}
-    for top, part in sorted(said.items()):
-        for folder in sorted((storage.root / top).iterdir()):
-            if not folder.is_dir() or folder.name.startswith(".") or folder.name in SYSTEM_FOLDERS:
-                continue
-            if folder.name not in names:
-                hint = alike_hint(folder.name, names) if is_held_out(part) else ""
-                raise UserError(f"class folder {folder} holds no training images{hint or '; remove it or fill it'}")
-            other = real.setdefault(os.path.realpath(folder), folder)
-            if other != folder:
-                raise UserError(f"{folder} and {other} are one folder by a link, so its images would be there twice")

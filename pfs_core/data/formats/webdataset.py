@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which ``KEY.jpg`` (or another image) is followed by ``KEY.cls``, its label.
+"""WebDataset shards: tar files of ``KEY.jpg`` (or another image) and ``KEY.cls``, its label.
 
 A label is a number from 0 or the name of a class. ``split.label_column`` and ``split.image_column`` name other
 extensions. Images are read from the shards as they are; nothing is unpacked.
@@ -7,7 +7,6 @@ extensions. Images are read from the shards as they are; nothing is unpacked.
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,8 +43,13 @@ class _Scanned(NamedTuple):
 
 @dataclass
 class _Shard:
-    """A shard that is being read: paths, offsets and sizes of the images and their labels; and the members left out."""
+    """A shard that is being read: paths, offsets and sizes of the images and their labels; and the members left out.
 
+    ``samples`` has the members of each key by extension, and ``contents`` the beginnings of the labels by name.
+    """
+
+    samples: dict[str, dict[str, tarfile.TarInfo]] = field(default_factory=dict)
+    contents: dict[str, bytes] = field(default_factory=dict)
     paths: list[str] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
@@ -81,7 +85,7 @@ def open_tars(storage: Storage, files: Listing, config: SplitConfig) -> Source:
     return Source(
         uri=storage.uri,
         kind="tar",
-        files=tars,
+        files=rows.files,
         file=rows.file,
         group=(numbers // _GROUP).astype(np.int32),
         row=numbers,
@@ -90,28 +94,30 @@ def open_tars(storage: Storage, files: Listing, config: SplitConfig) -> Source:
         names=pa.concat_arrays([shard.paths for shard in shards]),
         class_names=checked_classes(rows.classes.names, storage.uri),
         flip=True,
-        fingerprint=column_fingerprint(fingerprint(storage, tars), config),
+        fingerprint=column_fingerprint(fingerprint(storage, rows.files), config),
         is_validation=rows.parts.is_validation,
         notes=rows.notes,
-        left_out=left_out(files, paths) + _members_left_out(shards),
+        left_out=left_out(files, paths) + rows.left_out + _members_left_out(shards),
         offset=np.concatenate([shard.offsets for shard in shards]),
         size=np.concatenate([shard.sizes for shard in shards]),
     )
 
 
-def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -> _Scanned:
-    """Read the headers and the labels of a shard."""
+def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -> _Scanned | None:
+    """Read the headers and the labels of a shard; None if it is empty."""
     place = f"{storage.uri}/{entry.path}"
     shard = _Shard()
     try:
         with tarfile.open(fileobj=open_file(storage, entry), mode="r:") as tar:
-            for members in _samples(tar, shard):
-                _add(place, tar, members, shard, config)
+            _read_members(place, tar, shard, config.label_column or "cls")
     except tarfile.TarError as e:
         raise UserError(f"{place} is no whole tar file: {e}") from None
+    if not shard.samples and not shard.left_out:
+        return None
+    for kinds in shard.samples.values():
+        _add(place, kinds, shard, config)
     if not shard.paths:
-        label = config.label_column or "cls"
-        raise UserError(f"{place} has no image with a label; expected KEY.jpg and KEY.{label}")
+        raise _no_image(place, shard, config)
     return _Scanned(
         _labels(place, shard, held_out),
         pa.array(shard.paths, pa.string()),
@@ -121,27 +127,35 @@ def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -
     )
 
 
-def _samples(tar: tarfile.TarFile, shard: _Shard) -> Iterator[list[tarfile.TarInfo]]:
-    """Yield the members that follow each other and share a key; links are left out, and hidden files passed over."""
-    members: list[tarfile.TarInfo] = []
+def _no_image(place: str, shard: _Shard, config: SplitConfig) -> UserError:
+    """Return the error that a shard has no image with a label, which says what it has."""
+    found = Counter(kind for kinds in shard.samples.values() for kind in kinds)
+    kinds = ", ".join(f".{kind}" if kind else "no extension" for kind, _ in found.most_common(6))
+    return UserError(
+        f"{place} has no image with a label; expected KEY.{config.image_column or 'jpg'} and "
+        f"KEY.{config.label_column or 'cls'} with one KEY, and there are {kinds or 'links only'}; name other "
+        "extensions with split.label_column and split.image_column"
+    )
+
+
+def _read_members(place: str, tar: tarfile.TarFile, shard: _Shard, label: str) -> None:
+    """Sort the members of a shard by key, and read its labels; links are left out, and hidden files passed over."""
     for member in tar:
         if member.issym() or member.islnk():
             shard.leave_out(member, "links are not followed")
         if not member.isfile() or member.name.rpartition("/")[2].startswith("."):
             continue
-        if members and _split(member.name)[0] != _split(members[0].name)[0]:
-            yield members
-            members = []
-        members.append(member)
-    if members:
-        yield members
+        key, kind = _split(member.name)
+        if shard.samples.setdefault(key, {}).setdefault(kind, member) is not member:
+            raise UserError(f"{place}: several files are named like {member.name}; give every image a key of its own")
+        if kind == label:
+            content = tar.extractfile(member)
+            assert content is not None
+            shard.contents[member.name] = content.read(_MOST + 1)
 
 
-def _add(place: str, tar: tarfile.TarFile, members: list[tarfile.TarInfo], shard: _Shard, config: SplitConfig) -> None:
-    """Add the image of a sample to a shard, if it has a label."""
-    kinds = {_split(member.name)[1]: member for member in members}
-    if len(kinds) < len(members):
-        raise UserError(f"{place}: several files are named like {members[0].name}; give every image a key of its own")
+def _add(place: str, kinds: dict[str, tarfile.TarInfo], shard: _Shard, config: SplitConfig) -> None:
+    """Add the image of a key to a shard, if it has a label."""
     wanted = config.image_column
     images = [
         kind for kind in kinds if (kind == wanted if wanted else re.search(IMAGES, f".{kind}") and "." not in kind)
@@ -162,15 +176,13 @@ def _add(place: str, tar: tarfile.TarFile, members: list[tarfile.TarInfo], shard
     shard.paths.append(image.name)
     shard.offsets.append(image.offset_data)
     shard.sizes.append(image.size)
-    shard.labels.append(_label(place, tar, label))
+    shard.labels.append(_label(place, label, shard.contents[label.name]))
 
 
-def _label(place: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
-    """Read a label; UserError if it is none."""
-    content = tar.extractfile(member)
-    assert content is not None
+def _label(place: str, member: tarfile.TarInfo, content: bytes) -> str:
+    """Decode the content of a label; UserError if it is none."""
     try:
-        text = content.read(_MOST + 1).decode("utf-8").strip()
+        text = content.decode("utf-8").strip()
     except UnicodeDecodeError:
         raise UserError(f"{place}, {member.name}: the label is not UTF-8") from None
     fault = label_fault(text) if member.size <= _MOST else f"has {member.size:,} bytes, too many for a class"
