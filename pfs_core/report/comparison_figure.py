@@ -53,7 +53,7 @@ def _scatter(ax: Axes, rows: Sequence[ComparisonRow], cost: str, label: str) -> 
             yerr=_away(value, row.network.test_accuracy_interval),
             fmt=_MARKERS[number % len(_MARKERS)],
             fillstyle="full" if row in best else "none",
-            color=f"C{number % 10}" if row.name else COLOURS["dense"],
+            color=COLOURS["dense"] if row.dense else f"C{number % 10}",
             capsize=3,
             label=row.label,
         )

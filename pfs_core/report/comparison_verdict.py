@@ -11,11 +11,11 @@ _POINT = 0.01
 
 
 def comparison_verdict(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Return the lines; the dense network is among the rows, but is not one that can be chosen.
+    """Return the lines; dense networks are among the rows, but are none that can be chosen.
 
     The smallest network is named only where the dense one was trained, for otherwise nobody knows what was lost.
     """
-    chosen = [row for row in rows if row.name]
+    chosen = [row for row in rows if not row.dense]
     best = max(chosen, key=_accuracy)
     alike = [row.label for row in chosen if row is not best and _overlap(row, best)]
     doubt = f"; its interval does not tell it apart from {', '.join(alike)}" if alike else ""

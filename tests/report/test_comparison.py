@@ -198,10 +198,19 @@ def test_a_comparison_says_what_made_its_latencies_doubtful(results, tmp_path):
     assert "latency was measured: others used 1.0 cores." in (tmp_path / "out" / "comparison.html").read_text()
 
 
-def with_settings(run, **changes):
-    pruned = run.metrics["pruned"]
-    changed = pruned.model_copy(update={"config": pruned.config.updated(changes, "retrain")})
-    return dataclasses.replace(run, metrics={**run.metrics, "pruned": changed})
+def with_settings(run, *networks, **changes):
+    """The run, had ``networks``, or else the pruned one, been trained with other settings."""
+    metrics = dict(run.metrics)
+    for network in networks or ("pruned",):
+        trained = metrics[network]
+        metrics[network] = trained.model_copy(update={"config": trained.config.updated(changes, "retrain")})
+    return dataclasses.replace(run, metrics=metrics)
+
+
+def with_split(run, **changes):
+    """The run, had its dataset been split with other settings."""
+    split = run.split.model_copy(update={"config": run.split.config.updated(changes, "split")})
+    return dataclasses.replace(run, split=split)
 
 
 def test_runs_with_other_settings_are_not_seeds_of_each_other(results, tmp_path):
@@ -219,6 +228,71 @@ def test_runs_with_other_settings_are_not_seeds_of_each_other(results, tmp_path)
     assert [(row.name, row.seeds) for row in rows[1:]] == [(usual, 2), (other, 1)]
     html = (tmp_path / "out" / "comparison.html").read_text()
     assert "fine-tuned from the weights that it keeps or trained from scratch" in html
+
+
+def test_dense_networks_that_were_trained_with_other_settings_are_rows_of_their_own(results, tmp_path):
+    """Also those of one seed, of which the second is not that of the first run again."""
+    lr, runs = results.dense.config.lr, [a_run(results, seed=seed, accuracy=0.5) for seed in (0, 1)]
+    runs.append(with_settings(a_run(results, seed=0, accuracy=0.7), "pruned", "dense", lr=0.5))
+    rows = write_comparison(runs, tmp_path / "out").rows
+    assert [(row.label, row.seeds, row.network.test_accuracy) for row in rows] == [
+        (f"dense, retrain.lr={lr}", 2, pytest.approx(0.6)),
+        ("dense, retrain.lr=0.5", 1, pytest.approx(0.8)),
+        (f"macs=0.5, retrain.lr={lr}", 2, pytest.approx(0.5)),
+        ("macs=0.5, retrain.lr=0.5", 1, pytest.approx(0.7)),
+    ]
+    assert "Most accurate: macs=0.5, retrain.lr=0.5, 70.00%" in comparison_verdict(rows)[0]
+    for name in figures_of(rows):
+        assert _validate_metric_name(name) is None
+
+
+def test_a_dense_network_that_runs_share_is_one_row_of_one_seed(results, tmp_path):
+    runs = [a_run(results, method) for method in ("pfs", "random")]
+    dense, *_ = write_comparison(runs, tmp_path / "out").rows
+    assert (dense.name, dense.label, dense.seeds) == ("", "dense", 1)
+
+
+def test_uniform_networks_that_were_trained_with_other_settings_are_rows_of_their_own(results, tmp_path):
+    runs = []
+    for seed, epochs in ((0, 1), (1, 9)):
+        run = a_run(results, seed=seed)
+        run = dataclasses.replace(run, metrics={**run.metrics, "uniform": run.pruned})
+        runs.append(with_settings(run, "uniform", epochs=epochs))
+    labels = [row.label for row in write_comparison(runs, tmp_path / "out").rows]
+    assert labels[1:] == ["macs=0.5", *(f"macs=0.5, uniform widths, retrain.epochs={epochs}" for epochs in (1, 9))]
+
+
+def test_runs_of_another_split_are_not_seeds_of_each_other(results, tmp_path):
+    """Their dense networks were trained and tested on other images too."""
+    flip, runs = results.split.config.flip, [a_run(results, seed=seed) for seed in (0, 1)]
+    runs.append(with_split(a_run(results, seed=2), flip=not flip, test_fraction=0.4))
+    rows = write_comparison(runs, tmp_path / "out").rows
+    fraction = results.split.config.test_fraction
+    usual, other = (
+        f"split.test_fraction={fraction}, split.flip={flip}",
+        f"split.test_fraction=0.4, split.flip={not flip}",
+    )
+    assert [(row.label, row.seeds) for row in rows] == [
+        (f"dense, {usual}", 2),
+        (f"dense, {other}", 1),
+        (f"macs=0.5, {usual}", 2),
+        (f"macs=0.5, {other}", 1),
+    ]
+
+
+def test_methods_that_were_trained_with_other_settings_are_called_so(results, tmp_path):
+    """Or else nobody knew which dense network is whose."""
+    runs = [a_run(results, "pfs"), with_settings(a_run(results, "random"), "pruned", "dense", lr=0.5)]
+    rows = write_comparison(runs, tmp_path / "out").rows
+    assert [row.name for row in rows[2:]] == [f"pfs, retrain.lr={results.pruned.config.lr}", "random, retrain.lr=0.5"]
+
+
+def test_one_search_whose_networks_were_trained_differently_is_not_called_alike(results, tmp_path):
+    for name, lr in (("alike", results.pruned.config.lr), ("other", 0.5)):
+        write_comparison([a_run(results), with_settings(a_run(results, seed=1), lr=lr)], tmp_path / name)
+    said = [(tmp_path / name / "comparison.html").read_text() for name in ("alike", "other")]
+    assert ["One search of" in html for html in said] == [True, True]
+    assert ["with the same settings" in html for html in said] == [True, False]
 
 
 def test_latencies_that_were_measured_in_two_ways_are_not_compared(results, tmp_path):
@@ -301,7 +375,7 @@ def row(name, accuracy, macs, ratio=None, drop=None):
     """A row as a comparison has it; its intervals are 0.02 wide."""
     said = "" if ratio is None else "faster" if ratio < 0.99 else "no measurable difference"
     network = NetworkRow(
-        "pruned",
+        "pruned" if name else "dense",
         macs,
         10,
         test_accuracy=accuracy,
