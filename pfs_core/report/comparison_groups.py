@@ -80,7 +80,7 @@ def _choice(results: Results) -> dict[str, Any]:
 
 
 def _training(results: Results, network: str) -> dict[str, Any]:
-    """All settings that the accuracy of these widths follows from, but for the seed."""
+    """All settings that the accuracy of a network of given widths follows from, but for the seed."""
     split, retrain = results.split.config, results.metrics[network].config
     return _named(split=split.model_dump(mode="json"), retrain=retrain.model_dump(mode="json"))
 

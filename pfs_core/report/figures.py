@@ -11,10 +11,8 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pfs_core.latency.results import Measurement
 from pfs_core.methods.amc.config import AmcConfig
 from pfs_core.rendering.drawing import INK, STYLE, shortened, svg_text
-from pfs_core.report.network_row import NetworkRow
 from pfs_core.report.results import NETWORKS, Results
 
 COLOURS = {"dense": "#808080", "expanded": "#9a79c6", "uniform": "#d1810f", "pruned": "#2f7fc4"}
@@ -24,7 +22,6 @@ NAMED, WORST = 30, 20
 """Up to so many classes it has room for their names; of more it shows this many, those most often mistaken."""
 
 _PRUNED = COLOURS["pruned"]
-_LINES = {"dense": "-", "expanded": ":", "uniform": "--", "pruned": "-"}
 _FIXED, _BEHIND = "#9db4c8", "#80808040"
 SHARES = LinearSegmentedColormap.from_list("shares", ["#1f77d000", "#1f77d0bf"])
 """Over the page's own colour, so that its letters can be read on every share, on light and on dark paper."""
@@ -230,51 +227,6 @@ def _drawn_histories(results: Results) -> list[tuple[str, pd.DataFrame]]:
     """The trainings that have epochs, in the order of the table."""
     known = [(name, results.histories[name]) for name in NETWORKS if name in results.histories]
     return [(name, history) for name, history in known if len(history)]
-
-
-def latency(ax: Axes, results: Results, measurement: Measurement) -> str:
-    """Distribution of the latency samples of one measurement, up to a little more than the slowest network's p90."""
-    samples = results.samples(measurement)
-    last = 1.15 * max(float(np.quantile(values, 0.9)) for values in samples.values())
-    bins = np.linspace(min(float(values.min()) for values in samples.values()), last, 81).tolist()
-    for name, values in samples.items():
-        colour, line = COLOURS[name], _LINES[name]
-        ax.hist(values, bins=bins, histtype="step", linewidth=1.4, color=colour, linestyle=line, label=name)
-    ax.set_xlabel("milliseconds per batch" if measurement.batch > 1 else "milliseconds per image")
-    ax.xaxis.set_major_locator(MaxNLocator(5))  # 0.0475 is long
-    ax.set_ylabel("rounds")
-    ax.legend()
-    parts = [f"{name} {s.p50_ms:.3f} and {s.p90_ms:.3f} ms" for name, s in measurement.models.items()]
-    beyond = np.concatenate(list(samples.values())) > last
-    return f"Median and 90% quantile: {', '.join(parts)}. Of all rounds {beyond.mean():.1%} took longer than is shown."
-
-
-def accuracy_and_latency(ax: Axes, results: Results) -> str:
-    """Test accuracy against median latency, with the intervals of both."""
-    words = []
-    for row in _trained_and_measured(results):
-        accuracy, milliseconds = 100 * (row.test_accuracy or 0.0), row.p50_ms or 0.0
-        (low, high), (fast, slow) = row.test_accuracy_interval or (0.0, 1.0), row.p50_interval_ms or (0.0, 0.0)
-        ax.errorbar(
-            milliseconds,
-            accuracy,
-            xerr=[[max(milliseconds - fast, 0)], [max(slow - milliseconds, 0)]],
-            yerr=[[accuracy - 100 * low], [100 * high - accuracy]],
-            fmt="o",
-            capsize=3,
-            color=COLOURS[row.network],
-            label=row.network,
-        )
-        words.append(f"{row.network} {accuracy:.1f}% at {milliseconds:.3f} ms")
-    ax.set_xlim(left=0)
-    ax.set_xlabel("milliseconds per image, median")
-    ax.set_ylabel("test accuracy, %")
-    ax.legend()
-    return f"Test accuracy against latency: {'; '.join(words)}."
-
-
-def _trained_and_measured(results: Results) -> list[NetworkRow]:
-    return [row for row in results.table() if row.test_accuracy is not None and row.p50_ms]
 
 
 def confusion(ax: Axes, results: Results) -> str:

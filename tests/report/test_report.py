@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shlex
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from pfs_core import steps
 from pfs_core.config.recipes import recipe
 from pfs_core.errors import UserError
 from pfs_core.methods.registry import method_config
-from pfs_core.report import load_results, write_report
+from pfs_core.report import latency_figures, load_results, write_report
 from pfs_core.report.cells import HEADER, page_cells, table_cells
 from pfs_core.report.figures import SHARES, confusion, draw
 from pfs_core.report.lost_classes import lost_most
@@ -285,6 +286,17 @@ def test_the_page_says_which_code_and_image_made_the_networks(results, tmp_path)
 def test_same_results_give_the_same_page(page, results, tmp_path):
     write_report(results, tmp_path / "again")
     assert (tmp_path / "again" / "report.html").read_bytes() == (page / "report.html").read_bytes()
+
+
+def test_figures_of_batches_do_not_call_their_latencies_those_of_images(results):
+    quoted = results.quoted.model_copy(update={"batch": 8})
+    samples = results.samples_table.assign(batch=8)
+    latency = results.latency.model_copy(update={"measurements": [quoted]})
+    batches = dataclasses.replace(results, latency=latency, samples_table=samples)
+    for found, unit in ((results, "milliseconds per image"), (batches, "milliseconds per batch of 8")):
+        assert f">{unit}, median</text>" in draw(latency_figures.accuracy_and_latency, found, (4.6, 2.9))[0]
+        histogram = partial(latency_figures.latency, measurement=found.quoted)
+        assert f">{unit}</text>" in draw(histogram, found, (4.6, 2.9))[0]
 
 
 def test_summary_and_json_agree(page, results):
