@@ -39,21 +39,22 @@ def channels(ax: Axes, results: Results) -> str:
     """Width of every resizable channel group: dense, expanded, kept."""
     graph = results.structure.graph()
     groups = [group for group in graph.groups if group.resizable]
-    prunable = set(results.gates)
+    fixed = [group for group in groups if group.name not in results.gates]
     dense = [group.width for group in groups]
     widths = graph.expanded(results.spec.expand, results.spec.expand_stream)
     expanded = [widths[group.name] for group in groups]
     kept = [results.structure.widths[group.name] for group in groups]
     x = np.arange(len(groups))
-    colours = [_PRUNED if group.name in prunable else _FIXED for group in groups]
+    colours = [_FIXED if group in fixed else _PRUNED for group in groups]
     ax.bar(x, expanded, width=0.8, color=_BEHIND, label="expanded, searched over")
     ax.bar(x, kept, width=0.8, color=colours)
     ax.hlines(dense, x - 0.42, x + 0.42, color=INK, linewidth=1.4, label="dense")
     ax.set_xticks(x, [group.name for group in groups], rotation=60, ha="right", fontsize=7)
     ax.set_ylabel("channels")
     ax.bar(0, 0, color=_PRUNED, label="kept")
-    if len(prunable) < len(groups):
-        ax.bar(0, 0, color=_FIXED, label="kept, not pruned (residual stream)")
+    if fixed:
+        streams = " (residual stream)" if all(group.stream for group in fixed) else ""
+        ax.bar(0, 0, color=_FIXED, label=f"kept, not pruned{streams}")
     ax.legend(loc="upper left")
     parts = [f"{g.name} {d}, {e}, {k}" for g, d, e, k in zip(groups, dense, expanded, kept, strict=True)]
     return "Channels of every group, dense, expanded and kept: " + "; ".join(parts) + "."
@@ -86,10 +87,11 @@ def gate_histogram(ax: Axes, results: Results) -> str:
     ax.set_xlabel("gate")
     ax.set_ylabel("channels")
     ax.legend()
-    closed, opened = (values < 0.05).mean(), (values > 0.95).mean()
+    closed, opened, block = (values < 0.05).mean(), (values > 0.95).mean(), results.structure.block
+    rounded = f", and widths are then rounded to blocks of {block}" if block > 1 else ""
     return (
-        f"Of {len(values):,} gates {closed:.0%} are below 0.05 and {opened:.0%} above 0.95; those from "
-        f"{threshold:.3f} up are kept."
+        f"Of {len(values):,} gates {closed:.0%} are below 0.05 and {opened:.0%} above 0.95; the cut is at "
+        f"{threshold:.3f}{rounded}."
     )
 
 
