@@ -29,8 +29,9 @@ def remedy(structure: Structure, runtime: str, flags: Sequence[str]) -> str:
     whole = [g for g in graph.groups if g.resizable and structure.widths[g.name] >= g.width]
     names = f" ({', '.join(g.name for g in whole[:3])}{', ...' if len(whole) > 3 else ''})" if whole else ""
     streams = " --set search.policy=all" if left_streams and any(group.stream for group in whole) else ""
+    unfilled = f" or where blocks are not full: {examples}" if used < 1 else ""
     return (
-        f"Most of the time goes where nothing was cut{names} or where blocks are not full: {examples}; "
+        f"Most of the time goes where nothing was cut{names}{unfilled}; "
         f"ask for the time itself: --budget latency=0.8{asked_in_it}{streams}."
     )
 
@@ -43,7 +44,7 @@ def usual_block(runtime: str, flags: Sequence[str]) -> int:
     >>> usual_block("onnxruntime", ["avx2", "avx512f"]), usual_block("openvino", ["avx2"]), usual_block("eager", [])
     (16, 8, 4)
     """
-    if runtime not in ("onnxruntime", "openvino"):
+    if runtime == "eager":
         return 4
     return 16 if "avx512f" in flags else 8 if "avx2" in flags else 4
 
