@@ -2,6 +2,7 @@
 
     python benchmarks/blocks.py
     ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/blocks.py --runtimes openvino openvino-int8 eager
+    python benchmarks/blocks.py --runtimes aotinductor  # compiles thirteen networks, half a minute each
 
 The networks and the rule are those of ``extract.blocks=auto``, one thread. In int8 they are quantised by ONNX Runtime's
 ``quantize_static`` (QDQ, a scale a channel, activations uint8 and weights int8). *Past a block* is what 4 more channels
@@ -30,6 +31,7 @@ from pfs_core.latency.protocol import quiet
 from pfs_core.latency.runtimes import Run, missing, run_eager, run_onnx, run_openvino
 
 RUNTIMES = ("onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8", "eager")
+"""Those that are measured unless others are named."""
 
 
 class _Once(CalibrationDataReader):
@@ -45,7 +47,7 @@ class _Once(CalibrationDataReader):
 def main() -> None:
     """Print a row for each runtime."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES)
+    parser.add_argument("--runtimes", nargs="+", choices=(*RUNTIMES, "aotinductor"), default=RUNTIMES)
     a = parser.parse_args()
     logging.disable(logging.WARNING)  # the quantiser advises steps that these networks do not need
     here = machine()
@@ -70,10 +72,12 @@ def measured(name: str) -> dict[int, float]:
 
 
 def loaded(name: str, network: nn.Module, images: torch.Tensor, folder: Path) -> Run:
-    """Return a function that runs a network in one of :data:`RUNTIMES` on one thread; files go into ``folder``."""
+    """Return a function that runs a network in a runtime on one thread; files go into ``folder``."""
     if name == "eager":
         return run_eager(network, images.numpy(), 1)
     folder.mkdir()
+    if name == "aotinductor":
+        return compiled(network, images, folder / "model.pt2")
     path = folder / "model.onnx"
     write_onnx_quickly(network, images, path)
     runtime, _, quantised = name.partition("-")
@@ -82,6 +86,18 @@ def loaded(name: str, network: nn.Module, images: torch.Tensor, folder: Path) ->
         kinds: dict[str, Any] = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
         quantize_static(plain, path, _Once(images.numpy()), quant_format=QuantFormat.QDQ, per_channel=True, **kinds)
     return {"onnxruntime": run_onnx, "openvino": run_openvino}[runtime](path, images.numpy(), 1)
+
+
+def compiled(network: nn.Module, images: torch.Tensor, package: Path) -> Run:
+    """Return a function that runs a network as :func:`pfs_core.latency.runtimes.aotinductor` does."""
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        program = torch.export.export(network, (images,))
+        torch._inductor.aoti_compile_and_package(
+            program, package_path=str(package), inductor_configs={"freezing": True}
+        )
+    run = torch._inductor.aoti_load_package(str(package))
+    return lambda: run(images)
 
 
 if __name__ == "__main__":

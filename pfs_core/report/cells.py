@@ -112,8 +112,8 @@ def step_cells(results: Results) -> list[Cells]:
         if "retrain" in trained.cost:
             cost_cells = _cost_cells(trained.cost["retrain"])
         rows.append((f"retraining, {name}", *cost_cells, where, memory))
-    samples = f"{len(results.samples_table):,}"
-    return [*rows, ("benchmark", _seconds(latency.seconds), "-", samples, "0", "cpu, float32", "-")]
+    images = f"{results.samples_table.batch.sum():,}"
+    return [*rows, ("benchmark", _seconds(latency.seconds), "-", images, "0", "cpu, float32", "-")]
 
 
 def lost_cells(row: LostClass) -> Cells:

@@ -13,7 +13,7 @@ from pfs_core.rendering.drawing import render_page
 from pfs_core.rendering.tables import latex_table, markdown_table, text_table
 from pfs_core.report.cells import PAGE_HEADER, TERMINAL_HEADER, page_cells, terminal_cells
 from pfs_core.report.comparison_figure import drawing, words
-from pfs_core.report.comparison_groups import grouped, quoting_alike
+from pfs_core.report.comparison_groups import grouped, quoting_alike, trained_alike
 from pfs_core.report.comparison_rows import ComparisonRow, dense_row, pareto_front, pooled, pruned_row, uniform_row
 from pfs_core.report.comparison_verdict import comparison_verdict
 from pfs_core.report.page import write_report
@@ -47,7 +47,7 @@ class Comparison:
         model: the network that was pruned.
         dataset: that they were trained on.
         kind: what the rows differ in: ``budget``, ``method`` or ``network``.
-        rows: the dense network first, if it was trained.
+        rows: the dense network first, if it was trained; several where their settings differ.
     """
 
     model: str
@@ -141,8 +141,8 @@ def write_comparison(runs: Sequence[Results], out: str | Path, mlflow_page: str 
             "comparison.html",
             c=comparison,
             reports=reports,
-            svg=drawing(rows),
-            words=words(rows),
+            svg=drawing(rows, runs[0].quoted.batch),
+            words=words(rows, runs[0].quoted.batch),
             notes=_notes(runs, rows),
             first=runs[0],
             runtime=RUNTIME_NAMES[runs[0].quoted.runtime],
@@ -167,20 +167,30 @@ def figures_of(rows: Sequence[ComparisonRow]) -> dict[str, Any]:
 
 
 def _rows(runs: Sequence[Results], groups: dict[str, list[Results]]) -> list[ComparisonRow]:
-    """One row per group, and one of its uniform widths where they were trained, below the dense networks as one."""
-    rows = []
+    """One row per group, and one of its uniform widths where they were trained, below the dense networks.
+
+    Of each network, only those that were trained alike are one row.
+    """
+    rows = _dense_rows([results for results in runs if results.dense])
     for name, group in groups.items():
         rows.append(pooled([pruned_row(results, name) for results in group]))
         if all("uniform" in results.metrics for results in group):
-            rows.append(pooled([uniform_row(results, name) for results in group]))
-    dense: dict[int, ComparisonRow] = {}
-    for results in runs:
-        if results.dense:
-            dense.setdefault(results.dense.seed, dense_row(results))
-    if dense:
-        rows.insert(0, pooled(list(dense.values())))
+            for settings, alike in trained_alike(group, "uniform").items():
+                called = ", ".join(filter(None, [name, "uniform widths", settings]))
+                rows.append(pooled([uniform_row(results, called) for results in alike]))
     best = pareto_front(rows)
     return [replace(row, on_front=row in best) for row in rows]
+
+
+def _dense_rows(runs: Sequence[Results]) -> list[ComparisonRow]:
+    """The dense networks; one that several runs share is counted once."""
+    rows = []
+    for settings, alike in trained_alike(runs, "dense").items():
+        by_seed: dict[int, ComparisonRow] = {}
+        for results in alike:
+            by_seed.setdefault(results.metrics["dense"].seed, dense_row(results, settings and f"dense, {settings}"))
+        rows.append(pooled(list(by_seed.values())))
+    return rows
 
 
 def _amount(value: float | None) -> str:
@@ -198,9 +208,10 @@ def _notes(runs: Sequence[Results], rows: Sequence[ComparisonRow]) -> list[str]:
     trained = " or ".join(sorted({results.training for results in runs}))
     made = f"Every network was chosen and {trained} in a run of its own."
     if len(searches) == 1:
+        alike = " with the same settings" if len(trained_alike(runs, "pruned")) == 1 else ""
         made = (
             f"One search of {first.spec.name} at {first.spec.expand}x its widths, aimed at {first.search.budget}, "
-            f"cut at every budget; each network was {trained} with the same settings."
+            f"cut at every budget; each network was {trained}{alike}."
         )
     accuracy = (
         f"Accuracy intervals of one seed are Wilson's over the {first.pruned.test_rows} test images and "

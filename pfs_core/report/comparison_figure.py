@@ -12,18 +12,19 @@ from pfs_core.latency.results import Interval
 from pfs_core.rendering.drawing import STYLE, svg_text
 from pfs_core.report.comparison_rows import ComparisonRow, pareto_front
 from pfs_core.report.figures import COLOURS
+from pfs_core.report.latency_figures import milliseconds
 
-_COSTS = {"macs": "MACs", "params": "parameters", "p50_ms": "milliseconds per image, median"}
 _MARKERS = "osD^v<>P*Xph"
 """With the ten colours they tell sixty networks apart, where labels beside the points would cover each other."""
 
 
-def drawing(rows: Sequence[ComparisonRow]) -> str:
-    """The figure as SVG."""
+def drawing(rows: Sequence[ComparisonRow], batch: int) -> str:
+    """The figure as SVG; latencies are those of a batch of so many images."""
+    costs = _costs(batch)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.6 + 0.22 * math.ceil(len(rows) / 4)), layout="constrained")
-        axes = figure.subplots(1, len(_COSTS), sharey=True)
-        for ax, (cost, label) in zip(axes, _COSTS.items(), strict=True):
+        axes = figure.subplots(1, len(costs), sharey=True)
+        for ax, (cost, label) in zip(axes, costs.items(), strict=True):
             _scatter(ax, rows, cost, label)
         axes[0].set_ylabel("test accuracy [95%]")
         handles, labels = axes[0].get_legend_handles_labels()
@@ -31,15 +32,22 @@ def drawing(rows: Sequence[ComparisonRow]) -> str:
         return svg_text(figure)
 
 
-def words(rows: Sequence[ComparisonRow]) -> str:
+def words(rows: Sequence[ComparisonRow], batch: int) -> str:
     """What the figure shows: every network's figures, and who is on which front."""
     networks = [
         f"{row.label} {row.network.test_accuracy:.1%} at {row.network.macs:,} MACs, {row.network.params:,} "
         f"parameters, {row.network.p50_ms:.3f} ms"
         for row in rows
     ]
-    fronts = [f"{label}: {', '.join(row.label for row in pareto_front(rows, cost))}" for cost, label in _COSTS.items()]
+    fronts = [
+        f"{label}: {', '.join(row.label for row in pareto_front(rows, cost))}" for cost, label in _costs(batch).items()
+    ]
     return f"Test accuracy: {'; '.join(networks)}. On the front by {'; by '.join(fronts)}."
+
+
+def _costs(batch: int) -> dict[str, str]:
+    """What each panel is drawn against, in words by its name in a row."""
+    return {"macs": "MACs", "params": "parameters", "p50_ms": f"{milliseconds(batch)}, median"}
 
 
 def _scatter(ax: Axes, rows: Sequence[ComparisonRow], cost: str, label: str) -> None:
@@ -53,7 +61,7 @@ def _scatter(ax: Axes, rows: Sequence[ComparisonRow], cost: str, label: str) -> 
             yerr=_away(value, row.network.test_accuracy_interval),
             fmt=_MARKERS[number % len(_MARKERS)],
             fillstyle="full" if row in best else "none",
-            color=f"C{number % 10}" if row.name else COLOURS["dense"],
+            color=COLOURS["dense"] if row.dense else f"C{number % 10}",
             capsize=3,
             label=row.label,
         )

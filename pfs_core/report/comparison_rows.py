@@ -41,7 +41,7 @@ class ComparisonRow:
     """A network beside others.
 
     Attributes:
-        name: what its run is called beside the others; empty for the dense network.
+        name: what its run is called beside the others; empty for the dense network, unless there are several.
         budget: that it was cut to; empty for the dense network, like ``method``.
         method: that chose it.
         effort: what it took.
@@ -64,6 +64,11 @@ class ComparisonRow:
     def label(self) -> str:
         """What the row is called."""
         return self.name or "dense"
+
+    @property
+    def dense(self) -> bool:
+        """Whether it is the network that the others were cut from."""
+        return self.network.network == "dense"
 
     def flat(self) -> dict[str, Any]:
         """All fields by one name each, as in ``comparison.json``."""
@@ -93,18 +98,18 @@ def pruned_row(results: Results, name: str) -> ComparisonRow:
 
 
 def uniform_row(results: Results, name: str) -> ComparisonRow:
-    """The network with uniform widths of a run, which was trained, called after the pruned one beside it."""
+    """The network with uniform widths of a run, which was trained."""
     trained = results.metrics["uniform"]
     drop = results.dense.test_accuracy - trained.test_accuracy if results.dense else None
     budget = str(results.structure.target_budget)
     effort = Effort(retrain_seconds=trained.seconds)
-    return ComparisonRow(f"{name}, uniform widths", budget, "uniform", effort, drop, results.row("uniform"))
+    return ComparisonRow(name, budget, "uniform", effort, drop, results.row("uniform"))
 
 
-def dense_row(results: Results) -> ComparisonRow:
+def dense_row(results: Results, name: str) -> ComparisonRow:
     """The dense network of a run, which was trained."""
     assert results.dense is not None
-    return ComparisonRow("", "", "", Effort(retrain_seconds=results.dense.seconds), None, results.row("dense"))
+    return ComparisonRow(name, "", "", Effort(retrain_seconds=results.dense.seconds), None, results.row("dense"))
 
 
 def pooled(rows: Sequence[ComparisonRow]) -> ComparisonRow:

@@ -11,10 +11,8 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pfs_core.latency.results import Measurement
 from pfs_core.methods.amc.config import AmcConfig
 from pfs_core.rendering.drawing import INK, STYLE, shortened, svg_text
-from pfs_core.report.network_row import NetworkRow
 from pfs_core.report.results import NETWORKS, Results
 
 COLOURS = {"dense": "#808080", "expanded": "#9a79c6", "uniform": "#d1810f", "pruned": "#2f7fc4"}
@@ -24,7 +22,6 @@ NAMED, WORST = 30, 20
 """Up to so many classes it has room for their names; of more it shows this many, those most often mistaken."""
 
 _PRUNED = COLOURS["pruned"]
-_LINES = {"dense": "-", "expanded": ":", "uniform": "--", "pruned": "-"}
 _FIXED, _BEHIND = "#9db4c8", "#80808040"
 SHARES = LinearSegmentedColormap.from_list("shares", ["#1f77d000", "#1f77d0bf"])
 """Over the page's own colour, so that its letters can be read on every share, on light and on dark paper."""
@@ -42,21 +39,22 @@ def channels(ax: Axes, results: Results) -> str:
     """Width of every resizable channel group: dense, expanded, kept."""
     graph = results.structure.graph()
     groups = [group for group in graph.groups if group.resizable]
-    prunable = set(results.gates)
+    fixed = [group for group in groups if group.name not in results.gates]
     dense = [group.width for group in groups]
     widths = graph.expanded(results.spec.expand, results.spec.expand_stream)
     expanded = [widths[group.name] for group in groups]
     kept = [results.structure.widths[group.name] for group in groups]
     x = np.arange(len(groups))
-    colours = [_PRUNED if group.name in prunable else _FIXED for group in groups]
+    colours = [_FIXED if group in fixed else _PRUNED for group in groups]
     ax.bar(x, expanded, width=0.8, color=_BEHIND, label="expanded, searched over")
     ax.bar(x, kept, width=0.8, color=colours)
     ax.hlines(dense, x - 0.42, x + 0.42, color=INK, linewidth=1.4, label="dense")
     ax.set_xticks(x, [group.name for group in groups], rotation=60, ha="right", fontsize=7)
     ax.set_ylabel("channels")
     ax.bar(0, 0, color=_PRUNED, label="kept")
-    if len(prunable) < len(groups):
-        ax.bar(0, 0, color=_FIXED, label="kept, not pruned (residual stream)")
+    if fixed:
+        streams = " (residual stream)" if all(group.stream for group in fixed) else ""
+        ax.bar(0, 0, color=_FIXED, label=f"kept, not pruned{streams}")
     ax.legend(loc="upper left")
     parts = [f"{g.name} {d}, {e}, {k}" for g, d, e, k in zip(groups, dense, expanded, kept, strict=True)]
     return "Channels of every group, dense, expanded and kept: " + "; ".join(parts) + "."
@@ -89,10 +87,11 @@ def gate_histogram(ax: Axes, results: Results) -> str:
     ax.set_xlabel("gate")
     ax.set_ylabel("channels")
     ax.legend()
-    closed, opened = (values < 0.05).mean(), (values > 0.95).mean()
+    closed, opened, block = (values < 0.05).mean(), (values > 0.95).mean(), results.structure.block
+    rounded = f", and widths are then rounded to blocks of {block}" if block > 1 else ""
     return (
-        f"Of {len(values):,} gates {closed:.0%} are below 0.05 and {opened:.0%} above 0.95; those from "
-        f"{threshold:.3f} up are kept."
+        f"Of {len(values):,} gates {closed:.0%} are below 0.05 and {opened:.0%} above 0.95; the cut is at "
+        f"{threshold:.3f}{rounded}."
     )
 
 
@@ -230,51 +229,6 @@ def _drawn_histories(results: Results) -> list[tuple[str, pd.DataFrame]]:
     """The trainings that have epochs, in the order of the table."""
     known = [(name, results.histories[name]) for name in NETWORKS if name in results.histories]
     return [(name, history) for name, history in known if len(history)]
-
-
-def latency(ax: Axes, results: Results, measurement: Measurement) -> str:
-    """Distribution of the latency samples of one measurement, up to a little more than the slowest network's p90."""
-    samples = results.samples(measurement)
-    last = 1.15 * max(float(np.quantile(values, 0.9)) for values in samples.values())
-    bins = np.linspace(min(float(values.min()) for values in samples.values()), last, 81).tolist()
-    for name, values in samples.items():
-        colour, line = COLOURS[name], _LINES[name]
-        ax.hist(values, bins=bins, histtype="step", linewidth=1.4, color=colour, linestyle=line, label=name)
-    ax.set_xlabel("milliseconds per batch" if measurement.batch > 1 else "milliseconds per image")
-    ax.xaxis.set_major_locator(MaxNLocator(5))  # 0.0475 is long
-    ax.set_ylabel("rounds")
-    ax.legend()
-    parts = [f"{name} {s.p50_ms:.3f} and {s.p90_ms:.3f} ms" for name, s in measurement.models.items()]
-    beyond = np.concatenate(list(samples.values())) > last
-    return f"Median and 90% quantile: {', '.join(parts)}. Of all rounds {beyond.mean():.1%} took longer than is shown."
-
-
-def accuracy_and_latency(ax: Axes, results: Results) -> str:
-    """Test accuracy against median latency, with the intervals of both."""
-    words = []
-    for row in _trained_and_measured(results):
-        accuracy, milliseconds = 100 * (row.test_accuracy or 0.0), row.p50_ms or 0.0
-        (low, high), (fast, slow) = row.test_accuracy_interval or (0.0, 1.0), row.p50_interval_ms or (0.0, 0.0)
-        ax.errorbar(
-            milliseconds,
-            accuracy,
-            xerr=[[max(milliseconds - fast, 0)], [max(slow - milliseconds, 0)]],
-            yerr=[[accuracy - 100 * low], [100 * high - accuracy]],
-            fmt="o",
-            capsize=3,
-            color=COLOURS[row.network],
-            label=row.network,
-        )
-        words.append(f"{row.network} {accuracy:.1f}% at {milliseconds:.3f} ms")
-    ax.set_xlim(left=0)
-    ax.set_xlabel("milliseconds per image, median")
-    ax.set_ylabel("test accuracy, %")
-    ax.legend()
-    return f"Test accuracy against latency: {'; '.join(words)}."
-
-
-def _trained_and_measured(results: Results) -> list[NetworkRow]:
-    return [row for row in results.table() if row.test_accuracy is not None and row.p50_ms]
 
 
 def confusion(ax: Axes, results: Results) -> str:

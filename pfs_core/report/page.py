@@ -15,7 +15,7 @@ from pfs_core.methods.search_info import SearchInfo
 from pfs_core.rendering.drawing import STYLE, render_page, svg_text
 from pfs_core.rendering.pictures import png_text
 from pfs_core.rendering.tables import markdown_table
-from pfs_core.report import cells, figures
+from pfs_core.report import cells, figures, latency_figures
 from pfs_core.report.explorer import explorer
 from pfs_core.report.lost_classes import lost_most
 from pfs_core.report.reproduce import commands
@@ -110,11 +110,11 @@ def _drawings(results: Results) -> dict[str, list[_Drawing]]:
         "Where the channels went": widths,
         "The search": search,
         "Latency": [
-            drawn(f"Latency in {RUNTIME_NAMES[found.runtime]}", partial(figures.latency, measurement=found))
+            drawn(f"Latency in {RUNTIME_NAMES[found.runtime]}", partial(latency_figures.latency, measurement=found))
             for found in (results.quoted, *results.latency.beside_quoted)
         ],
         "Accuracy": [
-            drawn("Accuracy against latency", figures.accuracy_and_latency),
+            drawn("Accuracy against latency", latency_figures.accuracy_and_latency),
             drawn("The retraining", figures.training_curves),
             drawn("The loss of the retraining", figures.training_losses),
             drawn("Mistakes of the pruned network", figures.confusion, matrix_size),

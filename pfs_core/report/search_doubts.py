@@ -8,13 +8,14 @@ _MOSTLY = 0.6
 
 def search_doubts(results: Results) -> list[str]:
     """Return a line for each reason why the run says nothing of its search."""
+    return [*([] if results.search.method == "uniform" else _of_the_choice(results)), *_of_the_accuracies(results)]
+
+
+def _of_the_choice(results: Results) -> list[str]:
     lines = []
     pruned, uniform = results.structures["pruned"], results.structures["uniform"]
     if pruned.widths == uniform.widths:
-        lines.append(
-            "The search did nothing: its widths are those of the uniform network. More epochs of it may help: "
-            "--set search.epochs=N."
-        )
+        lines.append(f"The search did nothing: its widths are those of the uniform network.{_longer(results)}")
     if (fixed := not_searched(pruned)) > _MOSTLY:
         left_streams = pruned.policy == "inner" and any(g.stream and g.resizable for g in pruned.graph().groups)
         more = ", or --set search.policy=all, which prunes residual streams too" if left_streams else ""
@@ -22,14 +23,25 @@ def search_doubts(results: Results) -> list[str]:
             f"{fixed:.0%} of the MACs left are in layers that were not searched, so it had little to choose from: "
             f"try a larger budget{more}."
         )
+    return lines
+
+
+def _longer(results: Results) -> str:
+    """How to search for longer, where the method has a setting for it."""
+    known = type(results.search.config).model_fields
+    unit = next((unit for unit in ("episodes", "epochs") if unit in known), None)
+    return f" More {unit} of it may help: --set search.{unit}=N." if unit else ""
+
+
+def _of_the_accuracies(results: Results) -> list[str]:
     chance = max(results.split.rows_per_class.get("test", [0])) / max(1, results.split.rows["test"])
     if results.dense and results.dense.test_accuracy_interval[0] <= chance:
-        lines.append(
+        return [
             f"The dense network has learned nothing (accuracy {results.dense.test_accuracy:.1%}, and {chance:.1%} by "
             "always naming the most frequent class), so accuracies do not compare: train for longer, "
             "--set retrain.epochs=N."
-        )
-    return lines
+        ]
+    return []
 
 
 def not_searched(structure: Structure) -> float:

@@ -4,6 +4,7 @@ import math
 
 from pfs_core.latency.aiming import WITHIN
 from pfs_core.latency.results import Interval, Ratio
+from pfs_core.report.remedy import remedy
 from pfs_core.report.results import RUNTIME_NAMES, Results
 from pfs_core.report.search_doubts import search_doubts
 from pfs_core.structure import Structure
@@ -20,8 +21,7 @@ def verdict(results: Results) -> list[str]:
     lines = [_gain(results), _accuracy(results), _met(results.structure), _how(results), *_search_gain(results)]
     ratio = results.quoted.ratios_to_dense["pruned"]
     if ratio.verdict != "faster":
-        usual = 16 if "avx512f" in results.latency.machine.flags else 8
-        lines.append(remedy(results.structure, RUNTIME_NAMES[results.quoted.runtime], usual))
+        lines.append(remedy(results.structure, results.quoted.runtime, results.latency.machine.flags))
     lines += search_doubts(results)
     if results.latency.noisy:
         lines.append(f"The machine was noisy while latency was measured: {'; '.join(results.latency.noisy)}.")
@@ -78,9 +78,18 @@ def _met(structure: Structure) -> str:
 
 
 def _how(results: Results) -> str:
-    cost, dense, block = results.structure.cost, results.structures["dense"].cost, results.structure.block
-    cut = f"in blocks of {block} channels" if block > 1 else "as in the paper, to any width"
-    return f"{cost.macs / dense.macs:.1%} of the MACs, by {results.method}, cut {cut}"
+    cost, dense = results.structure.cost, results.structures["dense"].cost
+    return f"{cost.macs / dense.macs:.1%} of the MACs, by {results.method}, cut {_cut(results.structure)}"
+
+
+def _cut(structure: Structure) -> str:
+    """To which widths, e.g. "in blocks of 16 channels, to no less than 10% of a group"."""
+    multiple, floor = structure.chosen_by["channel_multiple"], structure.chosen_by["floor"]
+    parts = [f"in blocks of {structure.block} channels"] if structure.block > 1 else []
+    parts += [f"to multiples of {multiple}"] if multiple > 1 else []
+    parts = parts or ["to any width"]
+    parts += [f"to no less than {floor:.0%} of a group"] if floor else []
+    return "as in the paper, to any width" if parts == ["to any width"] else ", ".join(parts)
 
 
 def speed_text(ratio: Ratio) -> str:
@@ -110,35 +119,3 @@ def accuracy_difference(one: TrainingMetrics, other: TrainingMetrics) -> tuple[f
     below = math.hypot(one.test_accuracy - low, other_high - other.test_accuracy)
     above = math.hypot(high - one.test_accuracy, other.test_accuracy - other_low)
     return change, (change - below, change + above)
-
-
-def remedy(structure: Structure, runtime: str, usual_block: int = 16) -> str:
-    """Return why a network may not be faster than the dense one, and which setting helps.
-
-    Args:
-        structure: the network.
-        runtime: in which it was measured, in words.
-        usual_block: the number of channels that a runtime computes at once on such a machine, where the cut knew none.
-    """
-    if structure.block == 1:
-        why = _blocks_used(structure, usual_block)
-        return f"{runtime} computes channels in blocks of {usual_block}; {why}: try --set extract.blocks=auto."
-    graph, left_streams = structure.graph(), structure.policy == "inner"
-    if left_streams and structure.model.expand_stream is None and graph.widen_stream:
-        return "The search widened the residual streams, which are not pruned: try --set search.expand_stream=1."
-    whole = [g for g in graph.groups if g.resizable and structure.widths[g.name] >= g.width]
-    names = f" ({', '.join(g.name for g in whole[:3])}{', ...' if len(whole) > 3 else ''})" if whole else ""
-    streams = " --set search.policy=all" if left_streams and any(group.stream for group in whole) else ""
-    return (
-        f"Most of the time goes where nothing was cut{names} or where blocks are not full: "
-        f"{_blocks_used(structure, structure.block)}; ask for the time itself: --budget latency=0.8{streams}."
-    )
-
-
-def _blocks_used(structure: Structure, block: int) -> str:
-    """How full the blocks are over all groups, and where they are emptiest."""
-    widths = {group.name: structure.widths[group.name] for group in structure.graph().groups if group.resizable}
-    computed = {name: math.ceil(width / block) * block for name, width in widths.items()}
-    emptiest = sorted(widths, key=lambda name: widths[name] / computed[name])[:2]
-    examples = ", ".join(f"{name} {widths[name]} of {computed[name]}" for name in emptiest)
-    return f"{sum(widths.values()) / sum(computed.values()):.0%} of the channels computed are used ({examples})"

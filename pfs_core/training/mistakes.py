@@ -13,7 +13,7 @@ SHOWN = 16
 
 
 class MistakeSample:
-    """Keeps up to ``SHOWN`` mistakes, spread over the batches of a test.
+    """Keeps up to ``SHOWN`` mistakes, spread over a test: the first ones of every batch, and of these evenly many.
 
     Args:
         labels: the labels of each batch, int64 [n].
@@ -32,8 +32,13 @@ class MistakeSample:
 
     def save(self, folder: Path) -> None:
         """Write ``images`` (uint8 [n, C, H, W]), ``labels`` and ``predictions`` (int64 [n]) as safetensors."""
-        images, labels, predictions = (torch.cat(parts)[:SHOWN].contiguous() for parts in zip(*self._kept, strict=True))
+        images, labels, predictions = (_spread(torch.cat(parts)) for parts in zip(*self._kept, strict=True))
         save_file({"images": images, "labels": labels, "predictions": predictions}, folder / FILE)
+
+
+def _spread(values: Tensor) -> Tensor:
+    """Return ``SHOWN`` of the values at even distances, or all of them if there are no more."""
+    return values[torch.arange(SHOWN) * len(values) // SHOWN] if len(values) > SHOWN else values
 
 
 def load_mistakes(folder: Path) -> list[tuple[Tensor, int, int]]:

@@ -72,3 +72,10 @@ def latency(structures, tmp_path_factory):
 @pytest.fixture(scope="session")
 def results(digits, gates, structures, models, latency):
     return load_results(digits, gates, structures, models, latency)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """A report of each run goes with a comparison; their figures are not drawn."""
+    monkeypatch.setattr("pfs_core.report.figures.draw", lambda plot, results, size: ("", ""))
+    monkeypatch.setattr("pfs_core.report.page.svg_text", lambda figure: "")

@@ -7,9 +7,7 @@ import re
 import shutil
 import types
 
-import pandas as pd
 import pytest
-from mlflow.utils.validation import _validate_metric_name
 from pfs_pipelines.cli import main
 
 from pfs_core.config.spec import Budget
@@ -19,15 +17,15 @@ from pfs_core.methods.run import search
 from pfs_core.methods.uniform.config import UniformConfig
 from pfs_core.report import runs
 from pfs_core.report.comparison import figures_of, write_comparison
-from pfs_core.report.comparison_groups import quoting_alike
-from pfs_core.report.comparison_rows import ComparisonRow, Effort, pareto_front
+from pfs_core.report.comparison_figure import drawing, words
+from pfs_core.report.comparison_rows import ComparisonRow, Effort, pareto_front, pruned_row
 from pfs_core.report.comparison_verdict import comparison_verdict
 from pfs_core.report.network_row import NetworkRow
 from pfs_core.report.runs import load_runs
-from pfs_core.runtime.cost import StageCost
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.structure import Structure
 from tests.budgets import PAPERS_CUT
+from tests.report.made_runs import a_run, measured
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +40,8 @@ def folder(results, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def no_figures(folder, monkeypatch):
-    """A report of each run goes with a comparison; but for that of ``folder``, their figures are not drawn again."""
-    monkeypatch.setattr("pfs_core.report.figures.draw", lambda plot, results, size: ("", ""))
-    monkeypatch.setattr("pfs_core.report.page.svg_text", lambda figure: "")
+def no_figures(folder, undrawn):
+    """But for the reports of ``folder``, which are drawn before."""
 
 
 def test_latex_says_what_the_table_says(folder):
@@ -87,27 +83,13 @@ def test_front_is_who_no_other_beats_at_that_cost():
 
 def test_the_figure_says_its_numbers_and_fronts_in_words(folder):
     html = (folder / "comparison.html").read_text()
-    (words,) = re.findall(r'<div role="img" aria-label="([^"]+)"', html)
+    (said,) = re.findall(r'<div role="img" aria-label="([^"]+)"', html)
     rows = json.loads((folder / "comparison.json").read_text())["rows"]
     for row in rows:
-        assert f"{row['macs']:,} MACs, {row['params']:,} parameters, {row['p50_ms']:.3f} ms" in words
+        assert f"{row['macs']:,} MACs, {row['params']:,} parameters, {row['p50_ms']:.3f} ms" in said
     best = ", ".join(row["budget"] or "dense" for row in rows if row["on_front"])
-    assert f"by MACs: {best};" in words
+    assert f"by MACs: {best};" in said
     assert html.count('<th scope="row">') == 2 * len(rows)  # what came out, and what it took
-
-
-def a_run(results, method="pfs", seed=0, accuracy=0.5):
-    """The same results as if another method or seed had led to them."""
-    metrics = {}
-    for name, found in results.metrics.items():
-        right = accuracy + 0.1 if name == "dense" else accuracy
-        tested = {"test_accuracy": right, "test_accuracy_interval": (right - 0.01, right + 0.01)}
-        metrics[name] = found.model_copy(update={"seed": seed, **tested})
-    history = pd.DataFrame() if method == "random" else results.search_history
-    cost = StageCost(seconds=5.0, device_seconds=7.0, forward_images=300, backward_images=200)
-    stages = {"pretrain": cost, "search": cost}
-    search = results.search.model_copy(update={"method": method, "seconds": 10.0 * (seed + 1), "cost": stages})
-    return dataclasses.replace(results, search=search, search_history=history, metrics=metrics)
 
 
 def test_seeds_of_a_method_are_one_row_with_students_interval(results, tmp_path):
@@ -145,50 +127,17 @@ def test_seeds_that_agree_by_chance_have_no_narrower_interval_than_each(results,
     assert row.latency_verdict == "no measurable difference"
 
 
-def measured(results, **changes):
-    """The latencies, had the quoted measurement been another."""
-    quoted = results.quoted.model_copy(update=changes)
-    return results.latency.model_copy(update={"measurements": [quoted, *results.latency.measurements[1:]]})
+def test_latencies_of_batches_are_not_called_those_of_images(results):
+    rows = [pruned_row(results, "a")]
+    for batch, unit in ((1, "milliseconds per image, median"), (8, "milliseconds per batch of 8, median")):
+        assert f">{unit}</text>" in drawing(rows, batch)
+        assert f"by {unit}: a." in words(rows, batch)
 
 
-def test_runs_that_quote_different_measurements_are_compared_by_one_that_all_have(results, tmp_path):
-    """As of a budget in MACs beside one in latency, which is asked for where the dense network is fastest."""
-    first, other = results.latency.measurements[0], results.latency.measurements[0].model_copy(update={"threads": 7})
-    both = [
-        dataclasses.replace(
-            a_run(results, method, 0), latency=results.latency.model_copy(update={"measurements": measurements})
-        )
-        for method, measurements in (("pfs", [other, first]), ("random", [first]))
-    ]
-    alike = quoting_alike(both)
-    assert [run.quoted for run in alike] == [first, first]
-    assert [run.quoted for run in both] == [other, first]
-    assert len(alike[0].latency.measurements) == 2
-    write_comparison(both, tmp_path / "out")
-
-
-def cut_by(run, multiple, asked):
-    """The same run, had the extraction been asked for ``asked`` and found ``multiple``."""
-    pruned = run.structures["pruned"]
-    found = {
-        "chosen_by": {**pruned.chosen_by, "channel_multiple": multiple},
-        "provenance": {**pruned.provenance, "settings": {"channel_multiple": asked, "floor": 0.0}},
-    }
-    return dataclasses.replace(run, structures={**run.structures, "pruned": pruned.model_copy(update=found)})
-
-
-def test_seeds_for_which_auto_finds_different_multiples_are_one_row(results, tmp_path):
-    runs = [cut_by(a_run(results, seed=seed), multiple, "auto") for seed, multiple in enumerate((2, 4))]
-    rows = write_comparison(runs, tmp_path / "auto").rows
-    assert [(row.name, row.seeds) for row in rows[1:]] == [("macs=0.5", 2)]
-
-
-def test_mlflow_takes_the_names_of_all_figures(results, tmp_path):
-    runs = [cut_by(a_run(results), multiple, multiple) for multiple in (2, 4)]
-    rows = write_comparison(runs, tmp_path / "two").rows
-    assert rows[1].name == "macs=0.5, extract.channel_multiple=2"
-    for name in figures_of(rows):
-        assert _validate_metric_name(name) is None
+def test_a_comparison_names_the_batch_that_its_runs_quote(results, tmp_path):
+    run = dataclasses.replace(a_run(results), latency=measured(results, batch=8))
+    write_comparison([run], tmp_path / "out")
+    assert "by milliseconds per batch of 8, median" in (tmp_path / "out" / "comparison.html").read_text()
 
 
 def test_a_comparison_says_what_made_its_latencies_doubtful(results, tmp_path):
@@ -198,45 +147,9 @@ def test_a_comparison_says_what_made_its_latencies_doubtful(results, tmp_path):
     assert "latency was measured: others used 1.0 cores." in (tmp_path / "out" / "comparison.html").read_text()
 
 
-def with_settings(run, **changes):
-    pruned = run.metrics["pruned"]
-    changed = pruned.model_copy(update={"config": pruned.config.updated(changes, "retrain")})
-    return dataclasses.replace(run, metrics={**run.metrics, "pruned": changed})
-
-
-def test_runs_with_other_settings_are_not_seeds_of_each_other(results, tmp_path):
-    runs = [
-        a_run(results, seed=0),
-        a_run(results, seed=1),
-        with_settings(a_run(results, seed=0), start="inherited", lr=0.5),
-    ]
-    rows = write_comparison(runs, tmp_path / "out").rows
-    lr = results.pruned.config.lr
-    usual, other = (
-        f"macs=0.5, retrain.start=fresh, retrain.lr={lr}",
-        "macs=0.5, retrain.start=inherited, retrain.lr=0.5",
-    )
-    assert [(row.name, row.seeds) for row in rows[1:]] == [(usual, 2), (other, 1)]
-    html = (tmp_path / "out" / "comparison.html").read_text()
-    assert "fine-tuned from the weights that it keeps or trained from scratch" in html
-
-
-def test_latencies_that_were_measured_in_two_ways_are_not_compared(results, tmp_path):
-    only = measured(results, threads=7).model_copy(update={"measurements": [measured(results, threads=7).quoted]})
-    other = dataclasses.replace(results, latency=only)
-    with pytest.raises(UserError, match=r"measured in .* 1 thread\(s\), .* 7 thread\(s\); benchmark them"):
-        write_comparison([a_run(results, seed=0), a_run(other, seed=1)], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_no_interval_leaves_what_an_accuracy_can_be(results, tmp_path):
     runs = [a_run(results, "pfs", seed, accuracy) for seed, accuracy in enumerate((0.2, 0.95))]
     assert write_comparison(runs, tmp_path / "out").rows[1].network.test_accuracy_interval == (0.0, 1.0)
-
-
-def test_the_same_run_twice_is_refused(results, tmp_path):
-    with pytest.raises(UserError, match="two runs are of macs=0.5 and seed 0; give one of them"):
-        write_comparison([a_run(results), a_run(results)], tmp_path / "out")
 
 
 @pytest.fixture
@@ -301,7 +214,7 @@ def row(name, accuracy, macs, ratio=None, drop=None):
     """A row as a comparison has it; its intervals are 0.02 wide."""
     said = "" if ratio is None else "faster" if ratio < 0.99 else "no measurable difference"
     network = NetworkRow(
-        "pruned",
+        "pruned" if name else "dense",
         macs,
         10,
         test_accuracy=accuracy,
@@ -323,6 +236,12 @@ def test_the_verdict_names_the_most_accurate_the_fastest_and_the_smallest_that_i
     ]
     assert comparison_verdict([dense, rows[3]])[-1] == "None is within a point of the dense network's accuracy."
     assert len(comparison_verdict([row("a", 0.9, 800)])) == 1
+
+
+def test_a_network_that_lost_exactly_a_point_is_within_one():
+    said = comparison_verdict([row("", 0.93, 1000), row("a", 0.92, 500, drop=0.93 - 0.92)])
+    assert said[-1] == "Smallest within a point of the dense network: a, 500 MACs."
+    assert comparison_verdict([row("", 0.93, 1000), row("a", 0.9199, 500, drop=0.0101)])[-1].startswith("None is")
 
 
 def test_runs_of_two_datasets_are_not_compared(run_folder, tmp_path):
@@ -394,15 +313,3 @@ def test_seeds_that_cost_the_same_have_latencies_of_their_own(even, latency, old
         assert found == [tmp_path / "0", tmp_path / "1"]
     with pytest.raises(UserError, match="structures-. has no trained and measured network"):
         runs.load_methods(digits, gates, structures, models, measured[:1], dense)
-
-
-def test_uniform_widths_at_several_budgets_are_not_called_one_search(results, tmp_path):
-    """They have the same gates, all equal, and yet each had a search of its own."""
-    other = dataclasses.replace(results, search=results.search.model_copy(update={"budget": "macs=0.4"}))
-    pruned = results.structures["pruned"]
-    less = pruned.model_copy(update={"budget": pruned.budget.model_copy(update={"target": 0.4})})
-    other = dataclasses.replace(other, structures={**results.structures, "pruned": less})
-    write_comparison([results, other], tmp_path / "out")
-    html = (tmp_path / "out" / "comparison.html").read_text()
-    assert "One search" not in html
-    assert "in a run of its own" in html

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shlex
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,8 @@ from pfs_core import steps
 from pfs_core.config.recipes import recipe
 from pfs_core.errors import UserError
 from pfs_core.methods.registry import method_config
-from pfs_core.report import load_results, write_report
-from pfs_core.report.cells import HEADER, page_cells, table_cells
+from pfs_core.report import latency_figures, load_results, write_report
+from pfs_core.report.cells import HEADER, STEP_HEADER, page_cells, step_cells, table_cells
 from pfs_core.report.figures import SHARES, confusion, draw
 from pfs_core.report.lost_classes import lost_most
 from pfs_core.report.reproduce import commands
@@ -202,6 +203,16 @@ def test_the_report_of_several_draws_says_what_it_took_of_each(results, tmp_path
     assert "search.draws=2" in html
 
 
+def test_a_search_on_trained_weights_is_not_said_to_be_on_random_ones(results, page, tmp_path):
+    assert "2 epochs on frozen random weights, target ratio 0.5" in (page / "report.html").read_text()
+    config = results.search.config.updated({"pretrain_epochs": 7}, "search")
+    trained = results.search.model_copy(update={"config": config})
+    write_report(dataclasses.replace(results, search=trained), tmp_path / "report")
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert "2 epochs on weights trained for 7 epochs, then frozen, target ratio 0.5" in html
+    assert "random weights" not in html
+
+
 @pytest.mark.parametrize(("paper", "ink"), [((255, 255, 255), (0x1B,) * 3), ((0x16,) * 3, (0xEE,) * 3)])
 def test_numbers_can_be_read_on_every_share(paper, ink):
     for share in np.linspace(0, 1, 11):
@@ -223,6 +234,15 @@ def test_every_step_says_what_it_took(page, results, tmp_path):
     write_report(old, tmp_path / "old")
     shown = times((tmp_path / "old/report.html").read_text())
     assert [step for step, time in shown.items() if time == "-"] == ["split", "extraction"]
+
+
+def test_the_images_of_the_benchmark_are_those_of_all_batches(results):
+    table = results.samples_table
+    runs, half = len(table), table.runtime == "eager"
+    batches = dataclasses.replace(results, samples_table=table.assign(batch=half.map({True: 8, False: 1})))
+    counts = [dict(zip(STEP_HEADER, step_cells(found)[-1], strict=True)) for found in (results, batches)]
+    assert [count["step"] for count in counts] == ["benchmark", "benchmark"]
+    assert [count["images forward"] for count in counts] == [f"{runs:,}", f"{runs // 2 * 9:,}"]
 
 
 def test_every_measurement_has_a_row(page, results):
@@ -285,6 +305,17 @@ def test_the_page_says_which_code_and_image_made_the_networks(results, tmp_path)
 def test_same_results_give_the_same_page(page, results, tmp_path):
     write_report(results, tmp_path / "again")
     assert (tmp_path / "again" / "report.html").read_bytes() == (page / "report.html").read_bytes()
+
+
+def test_figures_of_batches_do_not_call_their_latencies_those_of_images(results):
+    quoted = results.quoted.model_copy(update={"batch": 8})
+    samples = results.samples_table.assign(batch=8)
+    latency = results.latency.model_copy(update={"measurements": [quoted]})
+    batches = dataclasses.replace(results, latency=latency, samples_table=samples)
+    for found, unit in ((results, "milliseconds per image"), (batches, "milliseconds per batch of 8")):
+        assert f">{unit}, median</text>" in draw(latency_figures.accuracy_and_latency, found, (4.6, 2.9))[0]
+        histogram = partial(latency_figures.latency, measurement=found.quoted)
+        assert f">{unit}</text>" in draw(histogram, found, (4.6, 2.9))[0]
 
 
 def test_summary_and_json_agree(page, results):

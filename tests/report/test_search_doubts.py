@@ -2,6 +2,10 @@
 
 import dataclasses
 
+import pytest
+
+from pfs_core.config.recipes import recipe
+from pfs_core.methods.registry import method_config
 from pfs_core.report.search_doubts import not_searched, search_doubts
 
 
@@ -10,9 +14,41 @@ def with_pruned(results, **changes):
     return dataclasses.replace(results, structures={**results.structures, "pruned": pruned})
 
 
+def by(results, method):
+    config = method_config(recipe("demo"), {"method": method})
+    search = results.search.model_copy(update={"method": method, "config": config})
+    return dataclasses.replace(results, search=search)
+
+
 def test_the_widths_of_the_uniform_network_are_nothing_of_its_own(results):
     said = search_doubts(with_pruned(results, widths=results.structures["uniform"].widths))
     assert any(line.startswith("The search did nothing") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("method", "advice"),
+    [
+        ("pfs", " More epochs of it may help: --set search.epochs=N."),
+        ("network_slimming", " More epochs of it may help: --set search.epochs=N."),
+        ("amc", " More episodes of it may help: --set search.episodes=N."),
+        ("random", ""),
+    ],
+)
+def test_only_a_setting_that_the_method_has_is_advised(results, method, advice):
+    said = search_doubts(by(with_pruned(results, widths=results.structures["uniform"].widths), method))
+    assert f"The search did nothing: its widths are those of the uniform network.{advice}" in said
+
+
+def test_uniform_widths_that_were_asked_for_are_no_doubt(results):
+    """There was no search that could have done or chosen more."""
+    structure = results.structures["uniform"]
+    graph = structure.graph()
+    fewest = {g.name: g.blocks if g.prunable else structure.widths[g.name] for g in graph.groups}
+    for widths in (structure.widths, fewest):
+        uniform = with_pruned(results, widths=widths, cost=graph.cost(widths))
+        uniform = dataclasses.replace(uniform, structures={**uniform.structures, "uniform": uniform.structure})
+        assert [line for line in search_doubts(by(uniform, "pfs")) if "search" in line]
+        assert not any("search" in line for line in search_doubts(by(uniform, "uniform")))
 
 
 def test_what_was_not_searched_is_what_remains_at_the_fewest_channels(results):

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from pfs_core.latency.results import Ratio
 from pfs_core.report import figures, write_report
-from pfs_core.report.verdict import accuracy_difference, remedy, verdict
+from pfs_core.report.verdict import accuracy_difference, verdict
 
 
 def with_ratio(results, ratio, low, high, said):
@@ -38,27 +38,24 @@ def test_a_network_that_is_not_faster_gets_a_setting_to_try(results, ratio, word
     assert any("try --set extract.blocks=auto" in line for line in said)
 
 
-def test_in_blocks_it_is_the_stream_or_the_budget_that_helps(results):
-    cut = results.structure.model_copy(update={"chosen_by": {**results.structure.chosen_by, "block": 16}})
-    assert "search.expand_stream=1" in remedy(cut, "ONNX Runtime")
-    narrow = cut.model_copy(update={"model": cut.model.updated({"expand_stream": 1.0}, "model")})
-    assert "--budget latency=0.8 --set search.policy=all" in remedy(narrow, "ONNX Runtime")
-    pruned = cut.model_copy(update={"chosen_by": {**cut.chosen_by, "policy": "all"}})
-    assert remedy(pruned, "ONNX Runtime").endswith("--budget latency=0.8.")
-
-
-@pytest.mark.parametrize("block", [1, 4])
-def test_it_is_said_how_full_the_blocks_are_and_where_they_are_emptiest(results, block):
-    """Of blocks of four, resizable groups of 4 use all and one of 1 a quarter."""
-    groups = [group.name for group in results.structure.graph().groups if group.resizable]
-    assert len(groups) > 2
-    widths = {name: 4 if name in groups else width for name, width in results.structure.widths.items()}
-    chosen_by = {**results.structure.chosen_by, **({"block": block} if block > 1 else {})}
-    model = results.structure.model.updated({"expand_stream": 1.0}, "model")
-    cut = {"widths": {**widths, groups[1]: 1}, "chosen_by": chosen_by, "model": model}
-    said = remedy(results.structure.model_copy(update=cut), "ONNX Runtime", usual_block=4)
-    used = 1 - 3 / (4 * len(groups))
-    assert f"{used:.0%} of the channels computed are used ({groups[1]} 1 of 4, {groups[0]} 4 of 4)" in said
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "cut as in the paper, to any width"),
+        ({"block": 16}, "cut in blocks of 16 channels"),
+        ({"channel_multiple": 8}, "cut to multiples of 8"),
+        ({"floor": 0.1}, "cut to any width, to no less than 10% of a group"),
+        (
+            {"block": 16, "channel_multiple": 3, "floor": 0.1},
+            "cut in blocks of 16 channels, to multiples of 3, to no less than 10% of a group",
+        ),
+    ],
+)
+def test_the_verdict_says_to_which_widths_was_cut(results, options, said):
+    """Only what has neither blocks nor multiples nor a floor is the paper's cut."""
+    cut = results.structure.model_copy(update={"chosen_by": {**results.structure.chosen_by, **options}})
+    lines = verdict(dataclasses.replace(results, structures={**results.structures, "pruned": cut}))
+    assert lines[3].endswith(said)
 
 
 @given(st.integers(0, 400), st.integers(0, 400))

@@ -66,8 +66,11 @@ def describe(info: "SearchInfo", last: Mapping[str, Any]) -> str:
             f"{config.epochs} epochs on each of {config.draws} draws of random weights, target ratio "
             f"{info.target_ratio}; gates of epochs {', '.join(map(str, info.kept_epochs))} sorted and averaged"
         )
+    weights = "frozen random weights"
+    if config.pretrain_epochs:
+        weights = f"weights trained for {config.pretrain_epochs} epochs, then frozen"
     early = f" (ended in epoch {last['epoch']}: the structure had settled)" if last["epoch"] < config.epochs else ""
     return (
-        f"{config.epochs} epochs{early} on frozen random weights, target ratio {info.target_ratio}; "
+        f"{config.epochs} epochs{early} on {weights}, target ratio {info.target_ratio}; "
         f"gates of epoch {info.kept_epoch} (step {info.kept_step}) kept"
     )

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data.augment import Normalise
+from pfs_core.data.images import Images
 from pfs_core.data.loading import load_split
 from pfs_core.methods.context import search_context
 from pfs_core.methods.pfs.config import PfsConfig
@@ -60,7 +61,7 @@ def profile_search(
     data = load_split(split, device)
     network, history = gated(search_context(spec, data, budget, config, seed, partial(Checkpoints, out)))
     normalise = Normalise(data.info, device, torch.channels_last)
-    batches = data.part("train").epoch(config.batch_size, torch.Generator().manual_seed(0))
+    batches = full_batches(data.part("train"), config.batch_size)
 
     def step() -> None:
         images, labels = next(batches)
@@ -109,6 +110,15 @@ def profile_search(
         f"{result['floor_arithmetic_ms']:.1f} ms at this machine's rate, its memory traffic {1000 * memory:.1f} ms"
     )
     return result
+
+
+def full_batches(images: Images, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches of as many epochs as are needed, without the smaller one at the end of an epoch."""
+    random = torch.Generator().manual_seed(0)
+    while True:
+        for batch, labels in images.epoch(size, random):
+            if len(labels) >= min(size, len(images.labels)):
+                yield batch, labels
 
 
 def _operations(profiler: torch.profiler.profile) -> list[dict[str, Any]]:

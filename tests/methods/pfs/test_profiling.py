@@ -1,13 +1,15 @@
 """The profile of a gate step."""
 
 import json
+from itertools import islice
 
 import pytest
+import torch
 
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
 from pfs_core.methods.pfs.config import PfsConfig
-from pfs_core.methods.pfs.profiling import profile_search
+from pfs_core.methods.pfs.profiling import full_batches, profile_search
 from pfs_core.structure import unexpanded_graph
 
 RECIPE = PfsConfig(batch_size=32, precision="fp32")
@@ -21,6 +23,22 @@ def test_a_profile_says_where_time_goes_and_learns_nothing(digits, narrow, tmp_p
     assert sum("convolution" in row["operation"] for row in result["operations"]) >= 2
     assert max(result["floor_arithmetic_ms"], result["floor_memory_ms"]) < result["ms_a_step"]
     assert "a step takes" in capsys.readouterr().out
+
+
+def test_a_dataset_of_few_batches_is_gone_through_as_often_as_needed(digits, narrow, tmp_path):
+    recipe = RECIPE.updated({"batch_size": 500}, "search")
+    assert profile_search(narrow, digits, tmp_path / "out", Budget(target=0.5), recipe)["ms_a_step"] > 0
+
+
+@pytest.mark.parametrize("size", [500, 5000])
+def test_all_steps_are_as_large_as_the_first(digits_data, size):
+    """Or else the time of a step would be held against bounds of a larger one."""
+    images = digits_data.part("train")
+    assert 500 < len(images.labels) < 5000
+    assert len(images.labels) % 500
+    batches = list(islice(full_batches(images, size), 24))
+    assert {len(labels) for _, labels in batches} == {min(size, len(images.labels))}
+    assert not torch.equal(batches[0][1], batches[-1][1])
 
 
 def test_its_flops_are_those_of_forward_pass_and_gradients_of_inputs(digits, narrow, tmp_path, monkeypatch):
