@@ -18,7 +18,7 @@ from pfs_pipelines import forked
 
 from pfs_core.errors import UserError
 from pfs_core.runtime.environment import mlflow_address
-from pfs_core.runtime.progress import user_errors
+from pfs_core.runtime.progress import STOPPED, user_errors
 from pfs_core.storage.artifacts import COMPLETE, read_json, write_json
 from pfs_core.storage.local import is_there
 
@@ -129,8 +129,12 @@ def end_with(parent: int, thread: int) -> None:
 
 
 def main() -> None:
-    """Read the request, check it and run it; SIGTERM or the end of its parent end it with its runs in MLflow closed."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """Read the request, check it and run it; SIGTERM or the end of its parent end it with its runs in MLflow closed.
+
+    An exception in this thread would wait for the threads in which kfp runs the steps of a loop, so that SIGTERM goes
+    to the steps themselves once there are some.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(STOPPED))
     threading.Thread(target=end_with, args=(int(sys.argv[2]), threading.get_ident()), daemon=True).start()
     request = read_json(sys.argv[1])
     forked.start()
@@ -140,6 +144,7 @@ def main() -> None:
         for line in first_lines(arguments):
             logger.info(line)
         logger.info(f"full log: {request['log']}")
+    signal.signal(signal.SIGTERM, lambda number, frame: forked.stop())
     run(request["arguments"], Path(request["root"]), Path(request["artifact_root"]))
     sys.stdout.flush()
     sys.stderr.flush()
