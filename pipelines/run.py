@@ -162,7 +162,7 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            errors="replace",  # what a step prints may be anything
             start_new_session=True,
             pass_fds=[log.fileno()],
         ) as process,
