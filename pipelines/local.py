@@ -8,11 +8,13 @@ import logging
 import os
 import shutil
 import signal
+import ssl
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 from pfs_pipelines import forked
 
@@ -63,7 +65,6 @@ def check_disk(root: Path) -> None:
 def check_mlflow(uri: str) -> None:
     """Raise UserError if ``uri`` is of a server that does not answer; later on, a run gets by without it."""
     from http.client import HTTPException, InvalidURL
-    from urllib.error import HTTPError
     from urllib.request import urlopen
 
     address = mlflow_address(uri)
@@ -76,6 +77,8 @@ def check_mlflow(uri: str) -> None:
     except HTTPError:
         return  # it answers, and says later what it does not like
     except (InvalidURL, OSError, ValueError) as e:
+        if _is_https(e):
+            return  # it answers, and MLflow has settings of its own for whom to trust
         reason = str(getattr(e, "reason", e))
     except HTTPException:
         reason = "what is there does not speak HTTP"
@@ -83,6 +86,12 @@ def check_mlflow(uri: str) -> None:
         f"MLflow at {shown.geturl()} does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI to keep the "
         "runs here"
     )
+
+
+def _is_https(error: Exception) -> bool:
+    """Whether a server of HTTPS has answered, with which this process does not come to terms over certificates."""
+    cause = error.reason if isinstance(error, URLError) else error
+    return isinstance(cause, ssl.SSLError) and cause.reason != "WRONG_VERSION_NUMBER"  # which is that of HTTP
 
 
 def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
