@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from pfs_core import steps
 from pfs_core.config.spec import ModelSpec
 from pfs_core.latency.machine import machine
 from pfs_core.runtime.device import core_count, native_bf16
+from pfs_core.steps import kept
 from pfs_core.steps.kept import FRESH, RUNS, STEPS, keep, known_inputs, taken
 from pfs_core.storage.artifacts import publish, read_json, write_json
 
@@ -67,6 +69,21 @@ def test_anything_else_is_made_anew(store, tmp_path, monkeypatch, what):
         entry.write_text("{")
     assert taken(step, inputs, tmp_path / "out") is None
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("moment", ["file_digest", "read_json", "_link"])
+def test_a_result_that_is_moved_while_it_is_taken_is_made_anew(store, tmp_path, monkeypatch, moment):
+    gates, real = store / "first" / "steps" / "x" / "gates", getattr(kept, moment)
+
+    def collected(path, *more):
+        if Path(path).is_relative_to(gates) and gates.exists():
+            gates.rename(store / "first" / "gates")
+        return real(path, *more)
+
+    monkeypatch.setattr(kept, moment, collected)
+    assert taken("search", INPUTS, tmp_path / "out") is None
+    assert (store / "first" / "gates").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 NET = (
