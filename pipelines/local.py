@@ -44,7 +44,7 @@ def check(arguments: dict[str, Any], root: Path) -> None:
 
 
 def first_lines(arguments: dict[str, Any]) -> list[str]:
-    """Return what the run will take; of a dataset in object storage, which is listed only once, just what is asked."""
+    """Return what the run will take; just what is asked where the dataset is in object storage, and listing it slow."""
     from pfs_core.config.request import CompressRequest
     from pfs_core.steps.plan import plan, title
 

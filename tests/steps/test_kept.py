@@ -15,7 +15,9 @@ from pfs_core.latency.machine import machine
 from pfs_core.runtime.device import core_count, native_bf16
 from pfs_core.steps import kept
 from pfs_core.steps.kept import FRESH, RUNS, STEPS, keep, known_inputs, taken
+from pfs_core.storage import LocalStorage
 from pfs_core.storage.artifacts import publish, read_json, write_json
+from tests.data.folders import tree
 
 INPUTS = {"seed": 0, "versions": ["1"]}
 
@@ -86,6 +88,7 @@ def test_a_result_that_is_moved_while_it_is_taken_is_made_anew(store, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
+PICTURES = [f"{digit}/{i}.png" for digit in (0, 1) for i in range(8)]
 NET = (
     "from torch import nn\nclass Net(nn.Sequential): pass\ndef build(num_classes=10): return Net(nn.Conv2d(1, {}, 3))\n"
 )
@@ -176,6 +179,18 @@ def test_the_version_of_a_library_counts_for_its_networks(store, monkeypatch):
 def test_without_a_folder_of_runs_nothing_is_known(monkeypatch):
     monkeypatch.delenv(RUNS, raising=False)
     assert known_inputs({"seed": 0}) is None
+
+
+@pytest.mark.parametrize("kept_here", [False, True])
+def test_a_dataset_is_listed_again_only_where_results_are_kept(tmp_path, monkeypatch, kept_here):
+    data, listed, files = tree(tmp_path / "data", *PICTURES), [], LocalStorage.files
+    monkeypatch.setattr(LocalStorage, "files", lambda storage: listed.append(storage.uri) or files(storage))
+    if kept_here:
+        monkeypatch.setenv(RUNS, str(tmp_path / "runs"))
+    else:
+        monkeypatch.delenv(RUNS, raising=False)
+    steps.split(str(data), tmp_path / "out", settings={"test_fraction": 0.25, "validation": 2})
+    assert listed == [str(data)] * (1 + kept_here)
 
 
 def test_a_step_that_is_taken_computes_nothing(store, tmp_path, monkeypatch):
