@@ -71,10 +71,10 @@ def keep(step: str, inputs: Mapping[str, Any] | None, out: str | Path, figures: 
 
     Nothing is noted outside of ``pfs run``. The other arguments are those of :func:`taken`.
     """
-    entry, run = _entry(step, inputs), os.environ.get("KFP_RUN_ID")
-    if entry is not None and run:
+    entry, out = _entry(step, inputs), Path(out).resolve()
+    if entry is not None and out.is_relative_to(runs := entry.parents[1].resolve()):
         entry.parent.mkdir(parents=True, exist_ok=True)
-        kept = Kept(run=run, complete=file_digest(Path(out) / COMPLETE), figures=figures)
+        kept = Kept(run=out.relative_to(runs).parts[0], complete=file_digest(out / COMPLETE), figures=figures)
         write_json(entry, kept.model_dump(mode="json"))
     return figures
 

@@ -105,7 +105,7 @@ def close_ended() -> None:
 
 
 def _is_kubeflows(pipeline: str) -> bool:
-    """Whether an id is one of Kubeflow, and not the name of a local run's folder."""
+    """Whether an id is one of Kubeflow, and not that of a local run, which has more to it."""
     try:
         return str(uuid.UUID(pipeline)) == pipeline
     except ValueError:

@@ -26,7 +26,6 @@ INPUTS = {"seed": 0, "versions": ["1"]}
 def store(tmp_path, monkeypatch):
     """A folder of runs, one of which has made a result."""
     monkeypatch.setenv(RUNS, str(tmp_path / "runs"))
-    monkeypatch.setenv("KFP_RUN_ID", "first")
     monkeypatch.delenv(FRESH, raising=False)
     with publish(tmp_path / "runs" / "first" / "steps" / "x" / "gates", "search") as folder:
         write_json(folder / "search.json", {"seed": 0})
@@ -46,6 +45,19 @@ def test_the_same_inputs_take_the_result_and_its_figures(store, tmp_path, caplog
 def test_a_result_that_was_moved_within_its_run_is_found(store, tmp_path):
     (store / "first" / "steps" / "x" / "gates").rename(store / "first" / "gates")
     assert taken("search", INPUTS, tmp_path / "out") == {"loss": 0.5}
+
+
+def test_a_result_is_found_by_another_name_of_the_folder_of_runs(store, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.setenv(RUNS, str(tmp_path / "link" / "runs" / ".." / "runs"))
+    keep("search", {"seed": 1}, store / "first" / "steps" / "x" / "gates", {"loss": 0.25})
+    assert taken("search", {"seed": 1}, tmp_path / "out") == {"loss": 0.25}
+
+
+def test_of_a_result_elsewhere_nothing_is_noted(store, tmp_path):
+    shutil.copytree(store / "first" / "steps" / "x" / "gates", tmp_path / "gates")
+    keep("search", {"seed": 1}, tmp_path / "gates", {"loss": 0.25})
+    assert taken("search", {"seed": 1}, tmp_path / "out") is None
 
 
 @pytest.mark.parametrize("what", ["inputs", "step", "fresh", "changed", "lost", "gone", "elsewhere", "unreadable"])
@@ -196,7 +208,6 @@ def test_a_dataset_is_listed_again_only_where_results_are_kept(tmp_path, monkeyp
 def test_a_step_that_is_taken_computes_nothing(store, tmp_path, monkeypatch):
     first = steps.split("digits", store / "first" / "split")
     monkeypatch.setattr("pfs_core.data.split_dataset", lambda *_: pytest.fail("it was split again"))
-    monkeypatch.setenv("KFP_RUN_ID", "second")
     assert steps.split("digits", store / "second" / "split") == first
     names = [{path.name for path in (store / run / "split").iterdir()} for run in ("first", "second")]
     assert names[0] == names[1]
