@@ -118,15 +118,17 @@ def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
 def results(root: Path) -> dict[str, str]:
     """The folder of each result of a pipeline that ran below ``root``, where the last attempt has come to its end.
 
+    It is relative to ``root``: whoever moves the results on may find the folder of the runs in another place.
     kfp names the folder of an attempt after the time, so that what the last one has made takes the place of what is
     left of those before.
     """
     found: dict[str, str] = {}
     for folder in (path.parent for path in sorted(root.rglob(COMPLETE))):
+        place = str(folder.relative_to(root))
         if (folder / "metrics.json").exists():  # a model has a structure.json too
-            found[f"model-{read_json(folder / 'metrics.json')['network']}"] = str(folder)
+            found[f"model-{read_json(folder / 'metrics.json')['network']}"] = place
         else:
-            found |= {name: str(folder) for name, kind in RESULTS.items() if (folder / f"{kind}.json").exists()}
+            found |= {name: place for name, kind in RESULTS.items() if (folder / f"{kind}.json").exists()}
     return found
 
 

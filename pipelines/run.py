@@ -228,15 +228,20 @@ def collect(folder: Path) -> None:
     """Move the results of a finished run from kfp's folders to ``split/``, ``gates/``, ``model-pruned/`` and so on.
 
     It may be stopped and begun again. What is there of an earlier run is replaced.
+
+    Raises:
+        UserError: a result is neither where it was made nor where it belongs.
     """
     steps = folder / "steps"
-    for name, path in read_json(steps / OUTPUTS).items():
-        target = folder / name
-        if not Path(path).exists():  # it is there already
-            continue
+    for name, place in read_json(steps / OUTPUTS).items():
+        path, target = steps / place, folder / name
+        if not path.exists():
+            if not target.exists():
+                raise UserError(f"{folder} has lost its {name}, which was {path}; make it again with --fresh")
+            continue  # it was moved before
         if target.exists():
             target.rename(Path(tempfile.mkdtemp(prefix=f".{name}.old-", dir=steps)) / name)
-        Path(path).rename(target)
+        path.rename(target)
     with tempfile.TemporaryDirectory(prefix=".steps-", dir=folder) as gone:
         steps.rename(Path(gone) / "steps")
 
