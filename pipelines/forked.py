@@ -6,13 +6,16 @@ does is the same here: kfp's program for components runs its source on its input
 
 import multiprocessing
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pfs_core.runtime.progress import STOPPED
 
 if TYPE_CHECKING:
     from kfp.local import status
@@ -42,6 +45,17 @@ _RUNTIME = "_KFP_RUNTIME"
 """A variable that is set where kfp runs a component; kfp then imports a small part of itself."""
 
 
+@dataclass
+class _Steps:
+    """The processes of the steps that run, whichever thread waits for them: kfp has threads of its own for loops."""
+
+    running: set[BaseProcess] = field(default_factory=set)
+    stopped: bool = False
+
+
+_steps = _Steps()
+
+
 def start() -> None:
     """Start the process that the steps are forked from, and let kfp's runner fork them.
 
@@ -59,22 +73,37 @@ def start() -> None:
 
 
 def run(task: "SubprocessTaskHandler") -> "status.Status":
-    """Run a step to its end, as kfp's method of this name does; what it prints goes to this process's own output."""
+    """Run a step to its end, as kfp's method of this name does; what it prints goes to this process's own output.
+
+    Raises:
+        SystemExit: the steps were stopped (:func:`stop`).
+    """
     from kfp.local import status
 
     _, _, _, source, *arguments = task.full_command
     environment = {**os.environ, **task.env_vars, _RUNTIME: "true"}
     process = multiprocessing.get_context("forkserver").Process(target=_step, args=(source, arguments, environment))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    process.start()
-    try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    if not _steps.stopped:
+        process.start()
+        _steps.running.add(process)
+        if _steps.stopped:  # while it was started
+            process.terminate()
         process.join()
-    except BaseException:
-        process.terminate()
-        process.join()  # until it has written its checkpoint
-        raise
+        _steps.running.remove(process)
+    if _steps.stopped:
+        raise SystemExit(STOPPED)
     return status.Status.SUCCESS if process.exitcode == 0 else status.Status.FAILURE
+
+
+def stop() -> None:
+    """Let the steps that run write their checkpoints and end, and start no other one.
+
+    It may be called at any moment, as by a handler of a signal, and waits for nothing: whoever runs a step learns of it
+    when that has ended.
+    """
+    _steps.stopped = True
+    for process in tuple(_steps.running):
+        process.terminate()
 
 
 def call(function: Callable[..., None], *arguments: Any) -> None:

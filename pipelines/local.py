@@ -8,17 +8,19 @@ import logging
 import os
 import shutil
 import signal
+import ssl
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 from pfs_pipelines import forked
 
 from pfs_core.errors import UserError
 from pfs_core.runtime.environment import mlflow_address
-from pfs_core.runtime.progress import user_errors
+from pfs_core.runtime.progress import STOPPED, user_errors
 from pfs_core.storage.artifacts import COMPLETE, read_json, write_json
 from pfs_core.storage.local import is_there
 
@@ -42,7 +44,7 @@ def check(arguments: dict[str, Any], root: Path) -> None:
 
 
 def first_lines(arguments: dict[str, Any]) -> list[str]:
-    """Return what the run will take; of a dataset in object storage, which is listed only once, just what is asked."""
+    """Return what the run will take; just what is asked where the dataset is in object storage, and listing it slow."""
     from pfs_core.config.request import CompressRequest
     from pfs_core.steps.plan import plan, title
 
@@ -63,7 +65,6 @@ def check_disk(root: Path) -> None:
 def check_mlflow(uri: str) -> None:
     """Raise UserError if ``uri`` is of a server that does not answer; later on, a run gets by without it."""
     from http.client import HTTPException, InvalidURL
-    from urllib.error import HTTPError
     from urllib.request import urlopen
 
     address = mlflow_address(uri)
@@ -76,6 +77,8 @@ def check_mlflow(uri: str) -> None:
     except HTTPError:
         return  # it answers, and says later what it does not like
     except (InvalidURL, OSError, ValueError) as e:
+        if _is_https(e):
+            return  # it answers, and MLflow has settings of its own for whom to trust
         reason = str(getattr(e, "reason", e))
     except HTTPException:
         reason = "what is there does not speak HTTP"
@@ -83,6 +86,12 @@ def check_mlflow(uri: str) -> None:
         f"MLflow at {shown.geturl()} does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI to keep the "
         "runs here"
     )
+
+
+def _is_https(error: Exception) -> bool:
+    """Whether a server of HTTPS has answered, with which this process does not come to terms over certificates."""
+    cause = error.reason if isinstance(error, URLError) else error
+    return isinstance(cause, ssl.SSLError) and cause.reason != "WRONG_VERSION_NUMBER"  # which is that of HTTP
 
 
 def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
@@ -109,15 +118,17 @@ def run(arguments: dict[str, Any], root: Path, artifact_root: Path) -> None:
 def results(root: Path) -> dict[str, str]:
     """The folder of each result of a pipeline that ran below ``root``, where the last attempt has come to its end.
 
+    It is relative to ``root``: whoever moves the results on may find the folder of the runs in another place.
     kfp names the folder of an attempt after the time, so that what the last one has made takes the place of what is
     left of those before.
     """
     found: dict[str, str] = {}
     for folder in (path.parent for path in sorted(root.rglob(COMPLETE))):
+        place = str(folder.relative_to(root))
         if (folder / "metrics.json").exists():  # a model has a structure.json too
-            found[f"model-{read_json(folder / 'metrics.json')['network']}"] = str(folder)
+            found[f"model-{read_json(folder / 'metrics.json')['network']}"] = place
         else:
-            found |= {name: str(folder) for name, kind in RESULTS.items() if (folder / f"{kind}.json").exists()}
+            found |= {name: place for name, kind in RESULTS.items() if (folder / f"{kind}.json").exists()}
     return found
 
 
@@ -129,8 +140,12 @@ def end_with(parent: int, thread: int) -> None:
 
 
 def main() -> None:
-    """Read the request, check it and run it; SIGTERM or the end of its parent end it with its runs in MLflow closed."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """Read the request, check it and run it; SIGTERM or the end of its parent end it with its runs in MLflow closed.
+
+    An exception in this thread would wait for the threads in which kfp runs the steps of a loop, so that SIGTERM goes
+    to the steps themselves once there are some.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(STOPPED))
     threading.Thread(target=end_with, args=(int(sys.argv[2]), threading.get_ident()), daemon=True).start()
     request = read_json(sys.argv[1])
     forked.start()
@@ -140,6 +155,7 @@ def main() -> None:
         for line in first_lines(arguments):
             logger.info(line)
         logger.info(f"full log: {request['log']}")
+    signal.signal(signal.SIGTERM, lambda number, frame: forked.stop())
     run(request["arguments"], Path(request["root"]), Path(request["artifact_root"]))
     sys.stdout.flush()
     sys.stderr.flush()

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from pfs_pipelines.run_folders import LOG, claimed
+from pfs_pipelines.run_folders import LOG, claimed, run_id
 
 from pfs_core.config.request import CompressRequest
 from pfs_core.errors import UserError
@@ -52,32 +52,33 @@ def run_pipeline(request: CompressRequest, store: Path, fresh: bool = False) -> 
 
 
 def _run(request: CompressRequest, folder: Path, log: TextIO, store: Path, fresh: bool) -> int:
-    log_path = folder / LOG
+    own_id = run_id(folder)
     run = {
+        "id": own_id,
         "arguments": request.arguments(),
         "root": str(folder / "steps"),
         "artifact_root": str(store.absolute() / "artifacts"),
-        "log": os.path.relpath(log_path),
+        "log": os.path.relpath(folder / LOG),
     }
     write_json(folder / "run.json", run)
     done = (folder / "steps" / OUTPUTS).exists()  # it was stopped while it collected
-    if not done and (code := _follow(request, folder, log, store, fresh)):
+    if not done and (code := _follow(request, folder, log, environment(store, own_id, fresh))):
         return code
     collect(folder)
     print_paths(folder, store)
     return 0
 
 
-def _follow(request: CompressRequest, folder: Path, log: TextIO, store: Path, fresh: bool) -> int:
+def _follow(request: CompressRequest, folder: Path, log: TextIO, env: dict[str, str]) -> int:
     """Do all steps; returns 0, or 1 if one has failed."""
     log_path = folder / LOG
     new = not (folder / "steps").exists()
-    code, error = follow(folder / "run.json", environment(store, folder.name, fresh), log)
+    code, error = follow(folder / "run.json", env, log)
     if error:
         if new and not (folder / "steps").exists():  # refused before anything was started
             shutil.rmtree(folder)
             with contextlib.suppress(OSError):
-                store.rmdir()
+                folder.parent.rmdir()
         raise UserError(error)
     if code:
         print(f"pfs: a step failed; the reason is in {log_path}", file=sys.stderr)
@@ -92,20 +93,20 @@ def _follow(request: CompressRequest, folder: Path, log: TextIO, store: Path, fr
     return 0
 
 
-def environment(store: Path, run_id: str, fresh: bool = False) -> dict[str, str]:
+def environment(store: Path, own_id: str, fresh: bool = False) -> dict[str, str]:
     """Return the environment variables of the pipeline's process, which name the MLflow store and the checkpoints.
 
     A user's own ``MLFLOW_TRACKING_URI`` and ``PFS_CHECKPOINTS`` stay as they are.
 
     Args:
         store: the folder of all runs.
-        run_id: the name of the run's folder, by which its steps find their run in MLflow.
+        own_id: the run's id, by which its steps find their run in MLflow.
         fresh: whether no step may be taken from another run.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(store)
     ours = {
         "MLFLOW_TRACKING_URI": uri,
-        "KFP_RUN_ID": run_id,
+        "KFP_RUN_ID": own_id,
         "PYTHONUNBUFFERED": "1",
         MARK_LINES: TERMINAL if sys.stdout.isatty() else "1",
         RUNS: str(store.absolute()),
@@ -162,7 +163,7 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            errors="replace",  # what a step prints may be anything
             start_new_session=True,
             pass_fds=[log.fileno()],
         ) as process,
@@ -227,15 +228,20 @@ def collect(folder: Path) -> None:
     """Move the results of a finished run from kfp's folders to ``split/``, ``gates/``, ``model-pruned/`` and so on.
 
     It may be stopped and begun again. What is there of an earlier run is replaced.
+
+    Raises:
+        UserError: a result is neither where it was made nor where it belongs.
     """
     steps = folder / "steps"
-    for name, path in read_json(steps / OUTPUTS).items():
-        target = folder / name
-        if not Path(path).exists():  # it is there already
-            continue
+    for name, place in read_json(steps / OUTPUTS).items():
+        path, target = steps / place, folder / name
+        if not path.exists():
+            if not target.exists():
+                raise UserError(f"{folder} has lost its {name}, which was {path}; make it again with --fresh")
+            continue  # it was moved before
         if target.exists():
             target.rename(Path(tempfile.mkdtemp(prefix=f".{name}.old-", dir=steps)) / name)
-        Path(path).rename(target)
+        path.rename(target)
     with tempfile.TemporaryDirectory(prefix=".steps-", dir=folder) as gone:
         steps.rename(Path(gone) / "steps")
 

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,16 @@ def claimed(store: Path, request: CompressRequest, fresh: bool) -> Iterator[tupl
     assert lock is not None, "nobody else knows of a new folder"
     with lock:
         yield folder, lock
+
+
+def run_id(folder: Path) -> str:
+    """Return the id of the run in a folder: unlike any other's on an MLflow that several machines or folders share.
+
+    It stays the same when the run goes on, and is not of the form of Kubeflow's ids.
+    """
+    if (begun := folder / "run.json").exists():
+        return str(read_json(begun).get("id", folder.name))  # the name was the id before there were others
+    return f"{folder.name}-{secrets.token_hex(4)}"
 
 
 def _locked(folder: Path) -> TextIO | None:

@@ -33,7 +33,9 @@ def peak_memory(jobs: Sequence[dict[str, Any]]) -> list[float | None]:
         return [None] * len(jobs)
     # A fresh interpreter: this process has threads of torch and of the runtimes, with which a fork is not safe.
     command = [sys.executable, "-m", __name__]
-    done = subprocess.run(command, input=json.dumps(list(jobs)), capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603 - our own interpreter and module; a network of the user's may print anything
+        command, input=json.dumps(list(jobs)), capture_output=True, errors="replace", check=False
+    )
     if done.returncode:
         return [None] * len(jobs)
     result: list[float | None] = json.loads(done.stdout.splitlines()[-1])

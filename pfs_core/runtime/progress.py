@@ -60,6 +60,28 @@ def stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def stopped_later() -> Iterator[None]:
+    """Hold SIGTERM back until the end of the block, and in a process that the block forks until that unblocks it.
+
+    The block is within one of :func:`stoppable`. To block the signal in this thread is not enough: another thread of
+    the process may be given it, and Python then calls the handler in this one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[Any] = []
+    before = signal.signal(signal.SIGTERM, lambda *arguments: came.append(arguments))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    if came:
+        _stop(*came[0])
+
+
 def _stop(number: int, frame: Any) -> None:
     # It may come twice, to all processes of a step and from the one that started this one; once is enough.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -18,7 +18,7 @@ from typing import Any
 
 from pfs_core.errors import UserError
 from pfs_core.runtime import progress
-from pfs_core.runtime.progress import stoppable
+from pfs_core.runtime.progress import stoppable, stopped_later
 
 logger = logging.getLogger(__package__)
 
@@ -89,9 +89,10 @@ def _attempt(work: Callable[[], dict[str, Any]]) -> tuple[int, str, int]:
     receiver, sender = context.Pipe(duplex=False)
     step = context.Value("q", -1, lock=False)
     process = context.Process(target=_work, args=(work, sender, step))
-    process.start()
-    sender.close()
     try:
+        with stopped_later():
+            process.start()
+        sender.close()
         # Whether it lives is asked, too: processes that it has started may keep the pipe open when it is killed.
         while not receiver.poll(_LOOK_SECONDS) and process.is_alive():
             pass
@@ -101,8 +102,9 @@ def _attempt(work: Callable[[], dict[str, Any]]) -> tuple[int, str, int]:
         said = ""
         process.join()
     except BaseException:
-        process.terminate()
-        process.join()  # until it has written its checkpoint
+        if process.pid is not None:
+            process.terminate()
+            process.join()  # until it has written its checkpoint
         raise
     return process.exitcode or 0, said, step.value
 
@@ -111,7 +113,9 @@ def _work(work: Callable[[], dict[str, Any]], sender: Connection, step: Any) -> 
     """What the process does."""
     progress.position = step
     try:
-        said, code = json.dumps(work()), 0
+        with stoppable():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            said, code = json.dumps(work()), 0
     except UserError as e:
         said, code = str(e), _WRONG
     except Exception as e:

@@ -57,23 +57,11 @@ def taken(step: str, inputs: Mapping[str, Any] | None, out: str | Path) -> dict[
         return None
     try:
         kept = Kept.parse(read_json(entry), str(entry))
-    except UserError:
-        return None
-    found = _result(entry.parents[1] / kept.run, kept.complete)
-    if found is None:
-        return None
-    out = Path(out).absolute()
-    if out.exists():
-        if any(out.iterdir()):
+        found = _result(entry.parents[1] / kept.run, kept.complete)
+        if found is None or not _put(found, Path(out).absolute()):
             return None
-        out.rmdir()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    try:
-        shutil.copytree(found, aside / out.name, copy_function=_link)
-        (aside / out.name).rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    except (OSError, UserError):  # unreadable, or moved or removed meanwhile, as by a run that collects its results
+        return None
     logger.info(f"{step}: taken from {kept.run}, where it had the same inputs")
     return kept.figures
 
@@ -83,10 +71,10 @@ def keep(step: str, inputs: Mapping[str, Any] | None, out: str | Path, figures: 
 
     Nothing is noted outside of ``pfs run``. The other arguments are those of :func:`taken`.
     """
-    entry, run = _entry(step, inputs), os.environ.get("KFP_RUN_ID")
-    if entry is not None and run:
+    entry, out = _entry(step, inputs), Path(out).resolve()
+    if entry is not None and out.is_relative_to(runs := entry.parents[1].resolve()):
         entry.parent.mkdir(parents=True, exist_ok=True)
-        kept = Kept(run=run, complete=file_digest(Path(out) / COMPLETE), figures=figures)
+        kept = Kept(run=out.relative_to(runs).parts[0], complete=file_digest(out / COMPLETE), figures=figures)
         write_json(entry, kept.model_dump(mode="json"))
     return figures
 
@@ -145,6 +133,20 @@ def _result(run: Path, complete: str) -> Path | None:
             whole = all((path.parent / n).is_file() and file_digest(path.parent / n) == d for n, d in files.items())
             return path.parent if whole else None
     return None
+
+
+def _put(found: Path, out: Path) -> bool:
+    """Make ``out`` a copy of a result; returns False where something is there already."""
+    if out.exists() and any(out.iterdir()):
+        return False
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    try:
+        shutil.copytree(found, aside / out.name, copy_function=_link)
+        (aside / out.name).rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return True
 
 
 def _link(source: str, target: str) -> None:

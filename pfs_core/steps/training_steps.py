@@ -44,7 +44,8 @@ def split(
     check_seed(seed)
     config = recipe_for(recipe_name, dataset).stage("split", settings or {})
     params = prefixed("split", {"dataset": dataset, "seed": seed, **config.model_dump()})
-    inputs = known_inputs({**params, "content": content_of(dataset)})
+    if (inputs := known_inputs(params)) is not None:
+        inputs["content"] = content_of(dataset)  # which lists it, as the split then does once more
     if (figures := taken("split", inputs, out)) is not None:
         return figures
     with step_run("split", params, dataset.rstrip("/").rpartition("/")[2], {"dataset": dataset, "seed": seed}) as run:

@@ -10,7 +10,8 @@ What a server that is down cannot take waits in an :class:`pfs_core.tracking.out
 work succeeds without it.
 """
 
-from pfs_core.tracking.runs import PIPELINE_TAG, close_pipeline, make_experiment, mark_finished, open_pipeline, page
+from pfs_core.tracking.local_database import make_experiment
+from pfs_core.tracking.runs import PIPELINE_TAG, close_pipeline, mark_finished, open_pipeline, page
 from pfs_core.tracking.step import StepRun, finite, step_run
 
 __all__ = [

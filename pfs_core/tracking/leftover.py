@@ -95,7 +95,7 @@ def close_ended() -> None:
     env = {name: value for name, value in os.environ.items() if name != "_KFP_RUNTIME"}
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            command, env=env, capture_output=True, text=True, timeout=_LONGEST_SECONDS, check=False
+            command, env=env, capture_output=True, errors="replace", timeout=_LONGEST_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         logger.info(f"runs that were left open in MLflow: no answer within {_LONGEST_SECONDS} s; see pfs runs close")
@@ -105,7 +105,7 @@ def close_ended() -> None:
 
 
 def _is_kubeflows(pipeline: str) -> bool:
-    """Whether an id is one of Kubeflow, and not the name of a local run's folder."""
+    """Whether an id is one of Kubeflow, and not that of a local run, which has more to it."""
     try:
         return str(uuid.UUID(pipeline)) == pipeline
     except ValueError:

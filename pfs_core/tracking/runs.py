@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -62,14 +61,6 @@ def experiment_name(model: str = "") -> str:
     'pfs-torchvision-resnet18'
     """
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or (f"{EXPERIMENT}-{plain_name(model)}" if model else EXPERIMENT)
-
-
-def make_experiment(artifact_root: Path, model: str = "") -> None:
-    """Create the experiment of a model in a local database, if it is missing, with its artifacts below a folder."""
-    import mlflow
-
-    if mlflow.get_tracking_uri().startswith("sqlite:"):
-        experiment_id(model, artifact_root.as_uri())
 
 
 def experiment_id(model: str = "", artifacts: str | None = None) -> str:

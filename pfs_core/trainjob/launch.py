@@ -83,15 +83,19 @@ class Cluster:
         if not running:
             return []
         newest = max(running, key=lambda pod: pod.metadata.creation_timestamp)
-        text = self._tried(
-            lambda: self._pods.read_namespaced_pod_log(
-                newest.metadata.name, self.namespace, timestamps=True, since_seconds=max(1, seconds)
-            ),
-            "get pods/log",
-            {404: "", 400: ""},
-        )
-        result: list[str] = text.splitlines()
-        return result
+
+        def read() -> bytes:
+            answer: bytes = self._pods.read_namespaced_pod_log(
+                newest.metadata.name,
+                self.namespace,
+                timestamps=True,
+                since_seconds=max(1, seconds),
+                _preload_content=False,  # a line need not be UTF-8
+            ).data
+            return answer
+
+        text: bytes = self._tried(read, "get pods/log", {404: b"", 400: b""})
+        return text.decode("utf-8", "replace").splitlines()
 
     def _path(self) -> tuple[str, str, str, str]:
         return GROUP, VERSION, self.namespace, PLURAL

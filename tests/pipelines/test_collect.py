@@ -9,6 +9,7 @@ from pfs_pipelines.run import collect, run_pipeline
 from pfs_pipelines.run_folders import new_folder
 
 from pfs_core.config.request import CompressRequest
+from pfs_core.errors import UserError
 from pfs_core.storage.artifacts import publish, write_json
 
 
@@ -48,17 +49,18 @@ def hour_of(path, kind):
 def test_of_several_attempts_the_last_one_counts(tmp_path):
     for hour in (9, 10, 8, 11):
         attempt(tmp_path, hour)
-    last = tmp_path / "compress-2026-01-01-11-00-00-000000"
+    last = "compress-2026-01-01-11-00-00-000000"
     assert results(tmp_path) == {
-        "split": str(last / "split" / "out"),
-        "gates": str(last / "search" / "out"),
-        "model-pruned": str(last / "metrics" / "out"),
+        "split": f"{last}/split/out",
+        "gates": f"{last}/search/out",
+        "model-pruned": f"{last}/metrics/out",
     }
 
 
+@pytest.mark.parametrize("place", ["here", "elsewhere"])
 @pytest.mark.parametrize("moved", range(6))
-def test_a_run_that_was_stopped_while_it_collected_ends_the_next_time(tmp_path, monkeypatch, moved):
-    steps, move, left = tmp_path / "steps", Path.rename, iter(range(moved))
+def test_a_run_that_was_stopped_while_it_collected_ends_the_next_time(tmp_path, monkeypatch, moved, place):
+    folder, move, left = tmp_path / "run", Path.rename, iter(range(moved))
 
     def rename(path, target):
         if next(left, None) is None:
@@ -66,15 +68,25 @@ def test_a_run_that_was_stopped_while_it_collected_ends_the_next_time(tmp_path, 
         move(path, target)
 
     for name in ("split", "gates"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "left").touch()
-    finish(steps, 9)
+        (folder / name).mkdir(parents=True)
+        (folder / name / "left").touch()
+    finish(folder / "steps", 9)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename)
         with pytest.raises(StoppedError):
-            collect(tmp_path)
-    collect(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"split", "gates", "model-pruned"}
+            collect(folder)
+    folder = folder if place == "here" else folder.rename(tmp_path / "elsewhere")
+    collect(folder)
+    assert {path.name for path in folder.iterdir()} == {"split", "gates", "model-pruned"}
     found = {"split": "split", "gates": "search", "model-pruned": "metrics"}
-    assert {hour_of(tmp_path / name, kind) for name, kind in found.items()} == {9}
-    assert not list(tmp_path.rglob("left"))
+    assert {hour_of(folder / name, kind) for name, kind in found.items()} == {9}
+    assert not list(folder.rglob("left"))
+
+
+def test_a_result_that_is_lost_is_said_and_what_is_left_stays(tmp_path):
+    finish(tmp_path / "steps", 9)
+    (gates,) = tmp_path.rglob("search")
+    gates.rename(tmp_path / "lost")
+    with pytest.raises(UserError, match=f"{tmp_path} has lost its gates, .* --fresh"):
+        collect(tmp_path)
+    assert list((tmp_path / "steps").rglob("split.json"))

@@ -8,6 +8,7 @@ import pytest
 from pfs_pipelines.local import check_disk, check_mlflow
 
 from pfs_core.errors import UserError
+from tests.pipelines.certificates import https_server
 from tests.servers import free_port, mlflow_server
 
 
@@ -44,8 +45,17 @@ def test_an_address_that_is_none_is_known_first(uri, words):
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"HTTP/9\r\n", b""])
-def test_a_server_that_is_no_mlflow_is_known_first(answer):
+@pytest.mark.parametrize(
+    ("scheme", "answer"),
+    [
+        ("http", b"SSH-2.0-OpenSSH\r\n"),
+        ("http", b"\x15\x03\x01\x00\x02\x02\x46"),
+        ("http", b"HTTP/9\r\n"),
+        ("http", b""),
+        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    ],
+)
+def test_a_server_that_is_no_mlflow_is_known_first(scheme, answer):
     def serve():
         connection, _ = listener.accept()
         with connection:
@@ -55,9 +65,14 @@ def test_a_server_that_is_no_mlflow_is_known_first(answer):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(target=serve)
         server.start()
-        with pytest.raises(UserError, match=r"does not answer \((what is there does not speak HTTP|Remote end closed)"):
-            check_mlflow(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(UserError, match=r"answer \(.*(does not speak HTTP|Remote end closed|wrong version)"):
+            check_mlflow(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}")
         server.join()
+
+
+def test_one_of_an_authority_of_ones_own_is_right_for_mlflow_has_settings_for_it(tmp_path):
+    with https_server(tmp_path) as address:
+        check_mlflow(address)
 
 
 def test_one_that_answers_or_is_a_file_is_right(tmp_path):

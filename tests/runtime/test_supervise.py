@@ -65,6 +65,46 @@ def test_sigterm_goes_on_to_the_process_and_is_waited_for(tmp_path, group):
     assert saved.read_text() == "saved"
 
 
+FORKED = """
+import os, signal, sys, threading, time
+from pfs_core.runtime.progress import user_errors
+from pfs_core.runtime.supervise import supervised
+
+def fork(real=os.fork):
+    if pid := real():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+    return pid
+
+def work():
+    time.sleep(20)
+    print("went on", flush=True)
+
+os.fork = fork
+if sys.argv[1] == "threads":
+    threading.Thread(target=time.sleep, args=(20,), daemon=True).start()
+with user_errors():
+    supervised(work)
+"""
+
+
+@pytest.mark.parametrize("beside", ["nothing", "threads"])
+def test_sigterm_while_the_process_is_forked_stops_it_too(beside):
+    done = subprocess.run([sys.executable, "-c", FORKED, beside], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "")
+    assert "went on" not in done.stdout
+
+
+def test_a_process_that_cannot_be_forked_says_why(monkeypatch):
+    def full():
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr("pfs_core.runtime.supervise._has_one_thread", lambda: True)
+    monkeypatch.setattr(os, "fork", full)
+    with pytest.raises(BlockingIOError):
+        supervised(dict)
+
+
 def test_a_process_that_has_loaded_torch_does_the_work_itself():
     assert "torch" in sys.modules or __import__("torch")
     assert supervised(lambda: {"process": os.getpid()}) == {"process": os.getpid()}

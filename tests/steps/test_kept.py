@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ from pfs_core import steps
 from pfs_core.config.spec import ModelSpec
 from pfs_core.latency.machine import machine
 from pfs_core.runtime.device import core_count, native_bf16
+from pfs_core.steps import kept
 from pfs_core.steps.kept import FRESH, RUNS, STEPS, keep, known_inputs, taken
+from pfs_core.storage import LocalStorage
 from pfs_core.storage.artifacts import publish, read_json, write_json
+from tests.data.folders import tree
 
 INPUTS = {"seed": 0, "versions": ["1"]}
 
@@ -22,7 +26,6 @@ INPUTS = {"seed": 0, "versions": ["1"]}
 def store(tmp_path, monkeypatch):
     """A folder of runs, one of which has made a result."""
     monkeypatch.setenv(RUNS, str(tmp_path / "runs"))
-    monkeypatch.setenv("KFP_RUN_ID", "first")
     monkeypatch.delenv(FRESH, raising=False)
     with publish(tmp_path / "runs" / "first" / "steps" / "x" / "gates", "search") as folder:
         write_json(folder / "search.json", {"seed": 0})
@@ -42,6 +45,19 @@ def test_the_same_inputs_take_the_result_and_its_figures(store, tmp_path, caplog
 def test_a_result_that_was_moved_within_its_run_is_found(store, tmp_path):
     (store / "first" / "steps" / "x" / "gates").rename(store / "first" / "gates")
     assert taken("search", INPUTS, tmp_path / "out") == {"loss": 0.5}
+
+
+def test_a_result_is_found_by_another_name_of_the_folder_of_runs(store, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.setenv(RUNS, str(tmp_path / "link" / "runs" / ".." / "runs"))
+    keep("search", {"seed": 1}, store / "first" / "steps" / "x" / "gates", {"loss": 0.25})
+    assert taken("search", {"seed": 1}, tmp_path / "out") == {"loss": 0.25}
+
+
+def test_of_a_result_elsewhere_nothing_is_noted(store, tmp_path):
+    shutil.copytree(store / "first" / "steps" / "x" / "gates", tmp_path / "gates")
+    keep("search", {"seed": 1}, tmp_path / "gates", {"loss": 0.25})
+    assert taken("search", {"seed": 1}, tmp_path / "out") is None
 
 
 @pytest.mark.parametrize("what", ["inputs", "step", "fresh", "changed", "lost", "gone", "elsewhere", "unreadable"])
@@ -69,6 +85,22 @@ def test_anything_else_is_made_anew(store, tmp_path, monkeypatch, what):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("moment", ["file_digest", "read_json", "_link"])
+def test_a_result_that_is_moved_while_it_is_taken_is_made_anew(store, tmp_path, monkeypatch, moment):
+    gates, real = store / "first" / "steps" / "x" / "gates", getattr(kept, moment)
+
+    def collected(path, *more):
+        if Path(path).is_relative_to(gates) and gates.exists():
+            gates.rename(store / "first" / "gates")
+        return real(path, *more)
+
+    monkeypatch.setattr(kept, moment, collected)
+    assert taken("search", INPUTS, tmp_path / "out") is None
+    assert (store / "first" / "gates").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+PICTURES = [f"{digit}/{i}.png" for digit in (0, 1) for i in range(8)]
 NET = (
     "from torch import nn\nclass Net(nn.Sequential): pass\ndef build(num_classes=10): return Net(nn.Conv2d(1, {}, 3))\n"
 )
@@ -161,10 +193,21 @@ def test_without_a_folder_of_runs_nothing_is_known(monkeypatch):
     assert known_inputs({"seed": 0}) is None
 
 
+@pytest.mark.parametrize("kept_here", [False, True])
+def test_a_dataset_is_listed_again_only_where_results_are_kept(tmp_path, monkeypatch, kept_here):
+    data, listed, files = tree(tmp_path / "data", *PICTURES), [], LocalStorage.files
+    monkeypatch.setattr(LocalStorage, "files", lambda storage: listed.append(storage.uri) or files(storage))
+    if kept_here:
+        monkeypatch.setenv(RUNS, str(tmp_path / "runs"))
+    else:
+        monkeypatch.delenv(RUNS, raising=False)
+    steps.split(str(data), tmp_path / "out", settings={"test_fraction": 0.25, "validation": 2})
+    assert listed == [str(data)] * (1 + kept_here)
+
+
 def test_a_step_that_is_taken_computes_nothing(store, tmp_path, monkeypatch):
     first = steps.split("digits", store / "first" / "split")
     monkeypatch.setattr("pfs_core.data.split_dataset", lambda *_: pytest.fail("it was split again"))
-    monkeypatch.setenv("KFP_RUN_ID", "second")
     assert steps.split("digits", store / "second" / "split") == first
     names = [{path.name for path in (store / run / "split").iterdir()} for run in ("first", "second")]
     assert names[0] == names[1]

@@ -86,7 +86,7 @@ class Api:
         return running if self.now()[1] else pending
 
     def send(self, request, status, body, kind="application/json"):
-        data = (body if isinstance(body, str) else json.dumps(body)).encode()
+        data = (body if isinstance(body, str) else json.dumps(body)).encode("utf-8", "surrogateescape")
         request.send_response(status)
         request.send_header("Content-Type", kind)
         request.send_header("Content-Length", str(len(data)))

@@ -76,6 +76,12 @@ def test_a_job_is_created_and_followed_to_its_end(api, capsys):
     assert ("DELETE", f"{JOBS}/job") not in api.calls
 
 
+def test_a_line_that_is_not_utf8_ends_nothing(api, capsys):
+    api.course = [(condition("Complete", "done"), [line(1, "caf\udce9"), line(2, "epoch 2")])]
+    followed()
+    assert capsys.readouterr().out.splitlines()[-2:] == ["caf\ufffd", "epoch 2"]
+
+
 def test_a_job_that_is_there_is_followed_and_not_made_again(api, capsys):
     api.jobs["job"] = BODY
     api.course = DONE[2:]
