@@ -121,28 +121,37 @@ class Checkpoints:
         return step % _AGREE == 0 and self._ranks.any(wanted)
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the state in the background; if a process has to stop, wait for that and exit with code 143."""
+        """Write the state in the background; if a process has to stop, wait for that and exit with code 143.
+
+        A store that does not take it ends no training: a warning says so, and the next save tries again.
+        """
         terminated = self._ranks.any(self._terminated)
         self._saved = time.monotonic()
         if self._ranks.rank == 0:
             buffer = io.BytesIO()
             torch.save({**state, "spent": self.elapsed()}, buffer)
-            if self._writing:
-                self._writing.result()
+            self._finish_writing()
             self._writing = self._writer.submit(self._write, step, buffer.getvalue())
         if terminated:
-            if self._writing:
-                self._writing.result()
+            self._finish_writing()
             logger.info(f"stopped after step {step}; start again to go on")
             raise SystemExit(STOPPED)
+
+    def _finish_writing(self) -> None:
+        """Wait for the last save, and say so where it failed."""
+        if not self._writing:
+            return
+        try:
+            self._writing.result()
+        except UserError as e:
+            logger.warning(f"saving a checkpoint failed: {e}")
 
     def clear(self) -> None:
         """Remove all checkpoints. The result is published by now, so that a failure is a warning and no error."""
         if self._ranks.rank > 0:
             return
+        self._finish_writing()
         try:
-            if self._writing:
-                self._writing.result()
             for entry in self._entries():
                 self.storage.remove(entry.path)
         except UserError as e:
