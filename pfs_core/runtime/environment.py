@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import uuid
 from functools import cache
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -46,6 +47,14 @@ def in_a_pod(name: str) -> str:
     ('PFS_MLFLOW_TRACKING_URI', 'AWS_ENDPOINT_URL')
     """
     return f"{OURS}{name}" if name.startswith("MLFLOW_") else name
+
+
+def is_kubeflows(run: str) -> bool:
+    """Return whether an id in ``KFP_RUN_ID`` is one of Kubeflow, and not the name of a local run's folder."""
+    try:
+        return str(uuid.UUID(run)) == run
+    except ValueError:
+        return False
 
 
 def adopt_mlflow() -> None:

@@ -206,7 +206,7 @@ def finish_request(request: Mapping[str, Any], report_dir: str | Path, claim_hou
 
 
 def close(state: str, gives_back: bool = False) -> None:
-    """Close the pipeline's run in MLflow.
+    """Close the pipeline's run in MLflow, and remove the checkpoints of its steps unless it has failed.
 
     Of one that somebody has ended, Kubeflow says to its last step that it has failed, and its steps had no time to say
     otherwise; so Kubeflow's API is asked about one that has not succeeded.
@@ -218,8 +218,11 @@ def close(state: str, gives_back: bool = False) -> None:
     from pfs_core.registry.work import give_back
     from pfs_core.tracking import close_pipeline
     from pfs_core.tracking.leftover import close_ended
+    from pfs_core.training.finished import remove_left
 
     succeeded = ENDED.get(state, False)
+    if succeeded is not False:
+        remove_left()
     try:
         if gives_back and give_back("the run ended without a result"):
             succeeded = False
