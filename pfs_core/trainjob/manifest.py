@@ -10,9 +10,12 @@ from pfs_core.config.spec import Config
 from pfs_core.errors import UserError
 from pfs_core.runtime.environment import MLFLOW_LOGIN, SECRETS, SERVERS, mlflow_is_ours
 from pfs_core.runtime.supervise import RESTARTS
+from pfs_core.storage.digests import json_digest
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 MANAGER = "pfs.kubeflow.org/launcher"
+SETTINGS = "pfs.kubeflow.org/settings"
+"""The annotation with a digest of the settings: the name says what is trained, and not where."""
 PASSED_ON = (*SERVERS, "KFP_RUN_ID", "PFS_CHECKPOINT_SECONDS")
 """Variables of the launcher that the nodes get too; ``SECRETS`` come from the secret, those that it has."""
 
@@ -89,6 +92,10 @@ def manifest(job: TrainJob, name: str, address: str, run_id: str = "") -> dict[s
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "TrainJob",
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "pfs"}},
+        "metadata": {
+            "name": name,
+            "labels": {"app.kubernetes.io/part-of": "pfs"},
+            "annotations": {SETTINGS: json_digest(job.model_dump(mode="json"), 16)},
+        },
         "spec": spec,
     }

@@ -9,7 +9,7 @@ from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
 from pfs_core.errors import UserError
 from pfs_core.runtime.environment import SECRETS
-from pfs_core.trainjob.manifest import PASSED_ON, TrainJob, manifest
+from pfs_core.trainjob.manifest import PASSED_ON, SETTINGS, TrainJob, manifest
 
 names = st.text("abcz", min_size=1, max_size=5)
 JOBS = st.builds(
@@ -45,6 +45,19 @@ def test_it_says_what_was_asked_for(job):
         str(job.processes) if job.gpu else None
     )
     assert ("runtimePatches" in body["spec"]) == bool(job.node_selector or job.tolerations)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"nodes": 2}, {"memory": "8Gi"}, {"node_selector": {"pool": "gpu"}}, {"runtime": "other"}]
+)
+def test_it_notes_which_settings_it_was_made_with_and_not_for_which_run(monkeypatch, changed):
+    def noted(job, run_id=""):
+        return manifest(job, "n", "s3://b/p/1", run_id)["metadata"]["annotations"][SETTINGS]
+
+    job = TrainJob(shared="s3://b/p", image="i")
+    monkeypatch.setenv("KFP_RUN_ID", "another")
+    assert noted(job) == noted(job, "abc123")
+    assert noted(job) != noted(job.updated(changed, "train_job"))
 
 
 def test_secrets_go_by_reference(monkeypatch):
