@@ -84,7 +84,7 @@ def find(limit: int, claim_hours: float, check: Callable[[Request], None]) -> li
         UserError: there is no MLflow server or no pipeline run, or a number is out of range.
     """
     check_limits(limit, claim_hours)
-    run, hours = _run(), _hours(claim_hours)
+    run, hours = claimant(), _hours(claim_hours)
     found: list[dict[str, Any]] = []
     for name, version in _versions(REQUESTED, CLAIMED):
         if len(found) == limit:
@@ -153,7 +153,7 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
     """
     from mlflow import MlflowClient
 
-    run = _run()
+    run = claimant()
     name, _, version = request["source"].removeprefix("models:/").rpartition("/")
     tags = VersionTags(name, version)
     claim = Claim(tags, run, _hours(claim_hours))
@@ -196,7 +196,7 @@ def give_back(reason: str) -> int:
     Returns:
         How many claims there were.
     """
-    run, ended = _run(), 0
+    run, ended = claimant(), 0
     for name, version in _versions(REQUESTED, CLAIMED):  # a run may be stopped between its claim and the new state
         with _unless_deleted(name, version):
             tags = VersionTags(name, version)
@@ -266,7 +266,8 @@ def _versions(*states: str) -> Iterator[tuple[str, str]]:
         yield name, version
 
 
-def _run() -> str:
+def claimant() -> str:
+    """The pipeline run (``KFP_RUN_ID``) that claims requests; UserError if there is none, or no MLflow server."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         raise UserError("the model registry is not known; set MLFLOW_TRACKING_URI")
     if not os.environ.get("KFP_RUN_ID"):

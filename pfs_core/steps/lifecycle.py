@@ -177,15 +177,18 @@ def find_requests(limit: int, claim_hours: float, files: str = "") -> list[dict[
 
     Returns:
         The claimed requests, as :func:`pfs_core.registry.work.find` describes them.
+
+    Raises:
+        UserError: there is no MLflow server or no pipeline run, a number is out of range, or there is no folder of
+            that name.
     """
-    import os
-
     from pfs_core.registry.specs import register_files
-    from pfs_core.registry.work import find
+    from pfs_core.registry.work import claimant, find
 
+    run = claimant()
     _open("compress new models", {"limit": limit, "claim_hours": claim_hours, "request_files": files})
     if files:
-        register_files(files, os.environ.get("KFP_RUN_ID", ""))
+        register_files(files, run)
     found = find(limit, claim_hours, check_waiting)
     mark_finished()  # if a model is not finished, its claim says so
     return found

@@ -67,6 +67,8 @@ def check_registered_name(name: str) -> None:
     """Check a name for MLflow's model registry; an empty one is made of the model's."""
     if any(sign in name for sign in "/:"):
         raise UserError(f"the model registry takes no name with / or : in it ({name!r}); choose another")
+    if name.startswith("..") or name == ".":
+        raise UserError(f"the model registry takes no name that begins with .. ({shown(name)}); choose another")
     if name and (name.strip(" .") == "" or len(name) > LONGEST_NAME or not name.isprintable()):
         raise UserError(
             f"the model registry takes names of 1 to {LONGEST_NAME} characters that can be seen ({shown(name)}); "

@@ -173,6 +173,7 @@ def test_wrong_parameters_are_refused_before_anything_is_sent(capsys, api, packa
         ("compress", "model=resnet21", "unknown model 'resnet21' (did you mean resnet20?)"),
         ("compress", 'model=["resnet20"]', "unknown model '[\"resnet20\"]'"),
         ("compress", "dataset=ftp://x", "ftp:// is not known; use a path, file:// or s3://"),
+        ("compress", "registered_model=..x", "takes no name that begins with .. ('..x')"),
         ("compress", 'train_job={"node": 2}', "train_job.shared: is missing"),
         (
             "compress",
