@@ -35,7 +35,7 @@ def submitted(capsys, *argv):
     [
         ("where_latency_cores", ["2", "16"], ["1500m", "0", "x", "1.5", ""]),
         ("where_gpu_cpu", ["4", "500m", "0.5"], ["four", "0", "4 "]),
-        ("where_gpu_memory", ["16Gi", "1.5G", "500M", "1024"], ["16GB", "0Gi", "16 Gi"]),
+        ("where_gpu_memory", ["16Gi", "1.5G", "0.5Gi", "500M", "8k", "1024"], ["16K", "16GB", "0Gi", "0.0Gi", "16 Gi"]),
         ("where_gpu_count", ["0", "1"], ["4", "4.5", "one"]),
         ("where_config_map", ["pfs-config", "team.a"], ["", "Team", "a b"]),
         ("where_secret", ["pfs-secret"], ["", "-"]),
