@@ -25,12 +25,13 @@ after a pod was killed because it ran out of memory.
 """
 
 
-def check(request: CompressRequest, opens_run: bool = True) -> str:
+def check(request: CompressRequest, opens_run: bool = True, train_job: Settings | None = None) -> str:
     """Check a request with :func:`pfs_core.steps.preflight.check` and open the pipeline's run in MLflow.
 
     Args:
         request: what the pipeline was asked for.
         opens_run: whether the run is of this request alone; otherwise another step opens it.
+        train_job: the settings of the TrainJob that will train, if one will.
 
     Returns:
         A text that changes whenever the dataset changes.
@@ -40,7 +41,10 @@ def check(request: CompressRequest, opens_run: bool = True) -> str:
     """
     from pfs_core.data.open import content_of
     from pfs_core.steps.preflight import check as check_request
+    from pfs_core.steps.preflight import check_manifest
 
+    if train_job:
+        check_manifest(train_job)
     check_request(request)
     content = content_of(request.dataset)
     if opens_run:

@@ -4,8 +4,9 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from pfs_core.config.quantities import CORES, MEMORY
 from pfs_core.config.spec import Config
 from pfs_core.errors import UserError
 from pfs_core.runtime.environment import MLFLOW_LOGIN, SECRETS, SERVERS, mlflow_is_ours
@@ -35,13 +36,22 @@ class TrainJob(Config):
     """Empty for the launcher's namespace."""
     gpu: str = "nvidia.com/gpu"
     """The resource of which each process gets one; empty for CPU nodes."""
-    cpu: str = ""
-    memory: str = ""
-    """CPU and memory of a node as Kubernetes writes them, such as 16 and 64Gi; empty for no request."""
+    cpu: str = "4"
+    memory: str = "16Gi"
+    """CPU and memory of a node as Kubernetes writes them, such as 16 and 64Gi; empty for no request, so that the
+    namespace's defaults hold, if it has any."""
     secret: str = ""
     """The secret with the keys of the object store."""
     node_selector: dict[str, str] = Field(default={})
     tolerations: list[dict[str, Any]] = Field(default=[])
+
+    @field_validator("cpu", "memory")
+    @classmethod
+    def _quantity(cls, value: str, info: ValidationInfo) -> str:
+        pattern, wanted = CORES if info.field_name == "cpu" else MEMORY
+        if value and not pattern.fullmatch(value):
+            raise ValueError(f"must be {wanted}")
+        return value
 
 
 def manifest(job: TrainJob, name: str, address: str, run_id: str = "") -> dict[str, Any]:

@@ -180,6 +180,12 @@ def test_wrong_parameters_are_refused_before_anything_is_sent(capsys, api, packa
             'train_job={"shared": "s3://b/x", "image": "i", "nodes": "two"}',
             "train_job.nodes: must be a whole",
         ),
+        (
+            "compress",
+            'train_job={"shared": "s3://b/x", "image": "i", "memory": "64GB"}',
+            "train_job.memory: must be a Kubernetes quantity, e.g. 16Gi (got '64GB')",
+        ),
+        ("compress", 'train_job={"shared": "ftp://b/x", "image": "i"}', "ftp:// is not known"),
         ("compress_new_models", "limit=-3", "limit -3 is out of range; from 0 up"),
         ("compress_new_models", "claim_hours=0", "claim_hours 0.0 is out of range"),
         ("compress_new_models", "request_files=ftp://x", "ftp:// is not known"),
