@@ -25,6 +25,7 @@ from pfs_core.registry.request import (
     Request,
 )
 from pfs_core.tracking import PIPELINE_TAG
+from pfs_core.tracking.model import move_alias
 
 logger = logging.getLogger(__package__)
 
@@ -151,8 +152,6 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
     Raises:
         UserError: the result was not registered, or ``claim_hours`` is out of range.
     """
-    from mlflow import MlflowClient
-
     run = claimant()
     name, _, version = request["source"].removeprefix("models:/").rpartition("/")
     tags = VersionTags(name, version)
@@ -176,7 +175,7 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
     result.write(SOURCE, request["source"])
     result.write(GATE, f"failed: {refusal}" if refusal else "passed")
     if not refusal:
-        MlflowClient().set_registered_model_alias(result_name, ACCEPTED, result_version)
+        move_alias(result_name, ACCEPTED, result_version)
     tags.write(RESULT, f"models:/{registered}")
     for key in (REASON, ATTEMPTS):
         tags.delete(key)
