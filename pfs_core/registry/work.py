@@ -78,8 +78,8 @@ def find(limit: int, claim_hours: float, check: Callable[[Request], None]) -> li
         check: raises UserError for a request that cannot be carried out.
 
     Returns:
-        For each request its fields (:class:`Request`), ``source`` (``models:/NAME/VERSION``) and ``registered_model``,
-        the name for the result.
+        For each request its fields (:class:`Request`), ``source`` (``models:/NAME/VERSION``), ``registered_model``, the
+        name for the result, and ``label``, which no other of them has.
 
     Raises:
         UserError: there is no MLflow server or no pipeline run, or a number is out of range.
@@ -133,7 +133,8 @@ def _claimed(
         return None
     tags.write(STATE, CLAIMED)
     logger.info(f"{source}: {request.model} on {request.dataset} to {request.budget}")
-    return {**request.model_dump(exclude_none=True), "source": source, "registered_model": f"{name}-pruned"}
+    names = {"source": source, "registered_model": f"{name}-pruned", "label": f"{name}-{version}"}
+    return {**request.model_dump(exclude_none=True), **names}
 
 
 def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, float], claim_hours: float) -> bool:

@@ -51,6 +51,12 @@ def test_requests_are_claimed_the_oldest_first_and_up_to_the_limit(ask, tags):
     assert found[0]["registered_model"] == f"{asked[0][0]}-pruned"
 
 
+def test_two_versions_of_a_model_have_labels_of_their_own(ask):
+    name, first = ask()
+    _, second = ask(name)
+    assert [request["label"] for request in find(5, 1, check)] == [f"{name}-{first}", f"{name}-{second}"]
+
+
 def test_a_step_that_is_tried_again_gets_what_it_had(ask):
     ask()
     ask()
