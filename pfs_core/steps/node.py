@@ -16,6 +16,7 @@ from pfs_core.runtime.logs import first_process
 from pfs_core.runtime.progress import user_errors
 from pfs_core.storage import open_storage
 from pfs_core.structure.inherited_weights import FILE as INHERITED
+from pfs_core.tracking.refused import switch_off_if_refused
 from pfs_core.training.finished import ROOT, until_safe
 from pfs_core.trainjob.shared import JOB, get_file, get_folder, put_folder
 
@@ -36,6 +37,8 @@ def run(address: str, scratch: Path) -> None:
     os.environ.setdefault(ROOT, f"{address}/checkpoints")
     job = json.loads((inputs / JOB).read_text())
     out = inputs / "model"
+    if first_process():
+        switch_off_if_refused()  # the launcher records the result
     with until_safe():  # if the model does not arrive, the next start goes on from the last checkpoint
         steps.retrain(inputs / "structure.json", inputs / "split", out, job["recipe"], job["settings"], job["seed"])
         if first_process():
