@@ -22,6 +22,7 @@ def check_request(
     search_budget: str = "",
     one_search: bool = False,
     opens_run: bool = True,
+    train_job: dict = {},
 ) -> str:
     """Check what can be checked before a GPU is asked for, and open the run in MLflow.
 
@@ -41,6 +42,7 @@ def check_request(
         search_budget: What the one search for all budgets aims at, if there is one.
         one_search: Whether there is; otherwise every budget has a search of its own.
         opens_run: Whether the run in MLflow is this network's alone.
+        train_job: Settings of the TrainJob that will train; empty for none.
 
     Returns:
         The dataset's fingerprint: later steps are cached by it.
@@ -66,4 +68,4 @@ def check_request(
         "latency_settings": latency_settings,
     }
     with user_errors():
-        return steps.check(CompressRequest.parse(asked, "request"), opens_run)
+        return steps.check(CompressRequest.parse(asked, "request"), opens_run, train_job)

@@ -8,15 +8,13 @@ from pfs_pipelines.model_commands import listed
 from pfs_pipelines.packages import PIPELINES
 from pfs_pipelines.pools import form_name
 
-from pfs_core.config.overrides import whole_numbers
 from pfs_core.config.recipes import RECIPES
 from pfs_core.config.request import CompressRequest
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.registry.work import check_limits
 from pfs_core.steps.lifecycle import check_comparison
-from pfs_core.steps.preflight import check_settings
+from pfs_core.steps.preflight import check_settings, check_train_job
 from pfs_core.storage import open_storage
-from pfs_core.trainjob.manifest import TrainJob
 
 
 def check_parameters(package: Package, given: Mapping[str, Any]) -> None:
@@ -56,7 +54,7 @@ def check_parameters(package: Package, given: Mapping[str, Any]) -> None:
     check_settings(CompressRequest.parse({**asked, "one_search": "search_budget" in values}, "the run"))
     _check_names(values["model"], values["dataset"])
     if values.get("train_job"):
-        TrainJob.parse(whole_numbers(values["train_job"]), "train_job")
+        check_train_job(values["train_job"])
 
 
 def _check_names(model: str, dataset: str) -> None:

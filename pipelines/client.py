@@ -43,6 +43,10 @@ class ConflictError(UserError):
     """There is already something of the name that was to be created (409)."""
 
 
+class ForbiddenError(AccessDeniedError):
+    """The credentials are good, but do not allow this (403), as in another namespace."""
+
+
 class Client(kfp.client.Client):
     """Kubeflow Pipelines at an endpoint.
 
@@ -188,7 +192,7 @@ class Client(kfp.client.Client):
         login = f"set {TOKEN} or {COOKIES} to fresh ones"
         refusals: dict[int, Exception] = {
             401: AccessDeniedError(f"{self.endpoint} needs credentials, or different ones (401); {login}"),
-            403: AccessDeniedError(f"not allowed{where} (403 at {request}){said}; check {TOKEN} and --namespace"),
+            403: ForbiddenError(f"not allowed{where} (403 at {request}){said}; check {TOKEN} and --namespace"),
             404: NotFoundError(f"not found{where} (404 at {request}){said}"),
             409: ConflictError(f"exists already{where} (409 at {request}){said}; choose another name"),
         }

@@ -75,7 +75,7 @@ def define(place: Placement = Placement()) -> Any:
                 "retrain_settings": retrain_settings,
                 "latency_settings": latency_settings,
             }
-            check = check_request(budgets=[budget], **asked)
+            check = check_request(budgets=[budget], train_job=train_job, **asked)
             place.cpu(check, pools, hours=1).set_display_name("Check the request").set_caching_options(False)
             stages(
                 place,

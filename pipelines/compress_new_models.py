@@ -28,6 +28,7 @@ def define(place: Placement = Placement()) -> Any:
         recipe: str,
         seed: int,
         registered_model: str,
+        label: str,
         model_settings: dict,
         search_settings: dict,
         retrain_settings: dict,
@@ -53,7 +54,7 @@ def define(place: Placement = Placement()) -> Any:
             fingerprint=check.output,
             budget=budget,
             registered_model=registered_model,
-            label=registered_model,
+            label=label,
             **asked,
         )
         return page.outputs["folder"]
@@ -96,6 +97,7 @@ def define(place: Placement = Placement()) -> Any:
                     recipe=request.recipe,
                     seed=request.seed,
                     registered_model=request.registered_model,
+                    label=request.label,
                     settings_model=request.model_settings,
                     settings_search=search_settings,
                     settings_retrain=retrain_settings,

@@ -12,6 +12,7 @@ from pfs_pipelines.names import OBJECT_NAME, RESOURCE_NAME
 from pfs_pipelines.nodes import check_nodes
 from pfs_pipelines.pools import Pools, form_name
 
+from pfs_core.config.quantities import CORES, MEMORY
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage.artifacts import read_json, read_yaml
 from pfs_core.storage.strict import json_value
@@ -30,8 +31,6 @@ TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 """The Python types of each ``parameterType``, and how an error message describes them."""
 
-_MEMORY = re.compile(r"[1-9]\d*(\.\d+)?([KMGT]i?|k)?"), "a Kubernetes quantity, e.g. 16Gi"
-_CORES = re.compile(r"[1-9]\d*m?|\d+\.\d+"), "a number of cores as Kubernetes writes it, e.g. 2 or 500m"
 _GPUS = re.compile(r"[01]"), "0 or 1: a step uses one GPU; several train with train_job"
 _NAME = OBJECT_NAME, "the name of an object of Kubernetes (small letters, digits, - and .), and not empty"
 _RESOURCE = RESOURCE_NAME, "the name of a resource of Kubernetes, e.g. nvidia.com/gpu"
@@ -41,12 +40,12 @@ PATTERNS = {
     "where_gpu_type": _RESOURCE,
     "where_gpu_count": _GPUS,
     "where_gpu_count_retrain": _GPUS,
-    "where_gpu_cpu": _CORES,
-    "where_gpu_memory": _MEMORY,
-    "where_cpu_cores": _CORES,
-    "where_cpu_memory": _MEMORY,
+    "where_gpu_cpu": CORES,
+    "where_gpu_memory": MEMORY,
+    "where_cpu_cores": CORES,
+    "where_cpu_memory": MEMORY,
     "where_latency_cores": (re.compile(r"[1-9]\d*"), "a whole number of cores, e.g. 2"),
-    "where_latency_memory": _MEMORY,
+    "where_latency_memory": MEMORY,
 }
 """Patterns of the parameters of :class:`pfs_pipelines.pools.Pools`, and how an error message describes them."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pfs_core.errors import AccessDeniedError, NotFoundError, UserError
+from pfs_core.errors import NotFoundError, UserError
 
 _STATUS = {
     "SUCCEEDED": "FINISHED",
@@ -55,18 +55,29 @@ def list_(a: argparse.Namespace) -> None:
 
 
 def close(a: argparse.Namespace) -> None:
-    """Run ``pfs runs close``."""
-    from pfs_pipelines.client import Client
+    """Run ``pfs runs close``; runs of other namespaces, which log to the same MLflow, are only counted."""
+    from pfs_pipelines.client import Client, ForbiddenError
 
-    from pfs_core.tracking.leftover import close_leftovers
+    from pfs_core.tracking.leftover import Leftover, close_leftovers
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         raise UserError("set MLFLOW_TRACKING_URI to the MLflow whose runs are to be closed")
     client = Client(a.endpoint, a.namespace)
-    closed = close_leftovers(lambda found: status_of(client, found.pipeline, found.hours))
+    foreign = []
+
+    def ended(found: Leftover) -> str:
+        try:
+            return status_of(client, found.pipeline, found.hours)
+        except ForbiddenError:
+            foreign.append(found)
+            return ""
+
+    closed = close_leftovers(ended)
     for found, status in closed:
         print(f"{found.name}: {status} (Kubeflow's run {found.pipeline})")
-    if not closed:
+    if foreign:
+        print(f"left as they are: {len(foreign)} that these credentials may not ask about, as of another namespace")
+    elif not closed:
         print("no run was left open")
 
 
@@ -79,6 +90,9 @@ def status_of(client: Any, pipeline: str, hours: float) -> str:
         client: the client of Kubeflow.
         pipeline: Kubeflow's id of the run.
         hours: how long ago it began.
+
+    Raises:
+        UserError, ServerError: Kubeflow does not say.
     """
     from pfs_pipelines.following import terminated_at
     from pfs_pipelines.pools import LONGEST_HOURS
@@ -87,6 +101,4 @@ def status_of(client: Any, pipeline: str, hours: float) -> str:
         run = client.get_run(pipeline)
     except NotFoundError:
         return "KILLED" if hours > LONGEST_HOURS else ""
-    except AccessDeniedError:  # another namespace's, which logs to the same MLflow
-        return ""
     return "KILLED" if run.state == "FAILED" and terminated_at(run) else _STATUS.get(run.state or "", "")

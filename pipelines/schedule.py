@@ -1,19 +1,21 @@
 """Recurring runs on Kubeflow Pipelines, which users know by name: the functions behind ``pfs schedule``."""
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pfs_pipelines.client import Client, ServerError, equals
 from pfs_pipelines.submit import Uploaded
 
-from pfs_core.errors import UserError, did_you_mean
+from pfs_core.errors import NotFoundError, UserError, did_you_mean
 
 ACTIVE = ("PENDING", "RUNNING", "PAUSED", "CANCELING")
 EVERY = 5.0
 """Seconds between two looks at a run that is being ended."""
 ENDING_SECONDS = 600.0
 """How long the runs of a schedule may take to end."""
+_PAGE = 100
 
 
 def create(
@@ -30,8 +32,8 @@ def create(
 ) -> str:
     """Create a recurring run of a version of a pipeline, in place of those of the same name.
 
-    The new one is created paused, then the others are deleted, then it is enabled. At every moment there is at least
-    one of that name, and never are two enabled.
+    The others are paused and the new one is created paused, then the others are deleted, then it is enabled. At every
+    moment there is at least one of that name, and never are two enabled.
 
     Args:
         client: the client of the server.
@@ -53,42 +55,59 @@ def create(
             ended. The message says what state the server is in.
     """
     others = [schedule for schedule in schedules(client) if schedule.display_name == name]
-    _let_go(client, others, end_runs)
-    made = client.create_recurring_run(
-        experiment_id=experiment,
-        job_name=name,
-        cron_expression=cron,
-        max_concurrency=max_concurrency,
-        no_catchup=True,
-        params=parameters,
-        pipeline_id=version.pipeline_id,
-        version_id=version.version_id,
-        enabled=False,
-        service_account=service_account or None,
-    )
-    made_id = client.has(made, "recurring_run_id").recurring_run_id
-    try:
-        for other in others:
-            client.delete_recurring_run(other.recurring_run_id)
-        if not paused:
-            client.enable_recurring_run(made_id)
-    except (UserError, ServerError) as e:
-        state = f"the new schedule {name!r} is there, paused; run the same command again to finish"
-        raise type(e)(f"{e}; {state}") from None
+    with _without_runs(client, others, end_runs):
+        made = client.create_recurring_run(
+            experiment_id=experiment,
+            job_name=name,
+            cron_expression=cron,
+            max_concurrency=max_concurrency,
+            no_catchup=True,
+            params=parameters,
+            pipeline_id=version.pipeline_id,
+            version_id=version.version_id,
+            enabled=False,
+            service_account=service_account or None,
+        )
+        made_id = client.has(made, "recurring_run_id").recurring_run_id
+        try:
+            for other in others:
+                client.delete_recurring_run(other.recurring_run_id)
+            if not paused:
+                client.enable_recurring_run(made_id)
+        except (UserError, ServerError) as e:
+            state = f"the new schedule {name!r} is there, paused; run the same command again to finish"
+            raise type(e)(f"{e}; {state}") from None
     text: str = made_id
     return text
 
 
 def schedules(client: Client) -> Iterator[Any]:
-    """Yield all recurring runs of the namespace."""
-    token = ""
-    while True:
-        page = client.list_recurring_runs(page_token=token, page_size=100, namespace=client.namespace or None)
-        for schedule in page.recurring_runs or []:
-            yield client.has(schedule, "recurring_run_id")
+    """Return all recurring runs of the namespace, which are asked for as they are taken."""
+
+    def ask(token: str) -> Any:
+        return client.list_recurring_runs(page_token=token, page_size=_PAGE, namespace=client.namespace or None)
+
+    return _listed(client, ask, "recurring_runs", "recurring_run_id")
+
+
+def _listed(client: Client, ask: Callable[[str], Any], entries: str, key: str) -> Iterator[Any]:
+    """Yield the entries of all pages of a listing, each once, even where the server sends a page again.
+
+    Args:
+        client: the client of the server.
+        ask: returns the page of a token, the first one of an empty text.
+        entries: the field of a page that has its entries.
+        key: the field of an entry that has its id.
+    """
+    token, tokens, known = "", set[str](), set[str]()
+    while token not in tokens:
+        tokens.add(token)
+        page = ask(token)
+        for entry in getattr(page, entries) or []:
+            if (id_ := getattr(client.has(entry, key), key)) not in known:
+                known.add(id_)
+                yield entry
         token = page.next_page_token or ""
-        if not token:
-            return
 
 
 def schedules_named(client: Client, name: str) -> list[Any]:
@@ -136,50 +155,89 @@ def delete(client: Client, name: str, end_runs: bool = False) -> None:
         ServerError: the server failed, or a run did not end in time.
     """
     matching = schedules_named(client, name)
-    _let_go(client, matching, end_runs)
-    for schedule in matching:
-        client.delete_recurring_run(schedule.recurring_run_id)
+    with _without_runs(client, matching, end_runs):
+        for schedule in matching:
+            client.delete_recurring_run(schedule.recurring_run_id)
 
 
-def _let_go(client: Client, old: list[Any], end_runs: bool) -> None:
-    """See to it that no run of schedules goes on, before they are deleted.
+@contextlib.contextmanager
+def _without_runs(client: Client, old: list[Any], end_runs: bool) -> Iterator[None]:
+    """Pause schedules that the block deletes, and see to it that no run of theirs goes on.
 
     Kubernetes deletes what goes on of a schedule together with it: no last step would run, and Kubeflow would call the
-    run RUNNING for ever.
+    run RUNNING for ever. They are paused first, so that none starts in between; where they are not deleted after all,
+    those that were enabled are again.
     """
-    if not end_runs:
-        if found := _active(client, old):
-            raise UserError(
-                f"a run of schedule {old[0].display_name!r} is going on ({found[0].run_id}), and Kubeflow would drop "
-                "it with the schedule; wait for its end (pfs schedule pause keeps others from starting), or say "
-                "--end-runs"
-            )
-        return
+    enabled = [schedule for schedule in old if schedule.mode == "ENABLE"]
+    if end_runs:
+        _end_runs(client, old)
+    try:
+        if not end_runs:
+            for schedule in enabled:
+                client.disable_recurring_run(schedule.recurring_run_id)
+            _check_none_active(client, old)
+        yield
+    except BaseException as e:
+        back = [_enabled_again(client, schedule) for schedule in enabled]
+        if not all(back) and isinstance(e, UserError | ServerError):
+            raise type(e)(f"{e}; the schedule that was there is paused now, enable it by pfs schedule resume") from None
+        raise
+
+
+def _check_none_active(client: Client, old: list[Any]) -> None:
+    """Raise UserError if a run of schedules goes on."""
+    if found := next(_active(client, old), None):
+        raise UserError(
+            f"a run of schedule {old[0].display_name!r} is going on ({found.run_id}), and Kubeflow would drop it with "
+            "the schedule; wait for its end (pfs schedule pause keeps others from starting), or say --end-runs"
+        )
+
+
+def _enabled_again(client: Client, schedule: Any) -> bool:
+    """Enable a schedule; returns whether it is enabled, or gone."""
+    try:
+        client.enable_recurring_run(schedule.recurring_run_id)
+    except NotFoundError:
+        return True
+    except (UserError, ServerError):
+        return False
+    return True
+
+
+def _end_runs(client: Client, old: list[Any]) -> None:
+    """Pause schedules and end their runs; ServerError if one does not end in time."""
     for schedule in old:
         client.disable_recurring_run(schedule.recurring_run_id)
-    for run in _active(client, old):
+    for run in list(_active(client, old)):
         if run.state != "CANCELING":
             client.terminate_run(run.run_id)
     deadline = time.monotonic() + ENDING_SECONDS
-    while found := _active(client, old):
+    while found := next(_active(client, old), None):
         if time.monotonic() > deadline:
             minutes = f"{ENDING_SECONDS / 60:.0f} minutes"
-            raise ServerError(f"run {found[0].run_id} has not ended in {minutes}; its schedule is there, paused")
+            raise ServerError(f"run {found.run_id} has not ended in {minutes}; its schedule is there, paused")
         time.sleep(EVERY)
 
 
-def _active(client: Client, some: list[Any]) -> list[Any]:
-    """Return the runs of schedules that have not ended; at most ten of a schedule are active at a time."""
-    found = []
+def _active(client: Client, some: list[Any]) -> Iterator[Any]:
+    """Yield the runs of schedules that have not ended, which need not be among the newest."""
     for schedule in some:
-        answer = client.list_runs(
-            page_size=20,
+        yield from (run for run in _runs(client, schedule.recurring_run_id) if run.state in ACTIVE)
+
+
+def _runs(client: Client, schedule: str) -> Iterator[Any]:
+    """Return all runs of a recurring run, given by its id, the newest first."""
+
+    def ask(token: str) -> Any:
+        return client.list_runs(
+            page_token=token,
+            page_size=_PAGE,
             sort_by="created_at desc",
             namespace=client.namespace or None,
-            filter=equals("recurring_run_id", schedule.recurring_run_id),
+            filter=equals("recurring_run_id", schedule),
         )
-        found += [run for run in answer.runs or [] if run.state in ACTIVE]
-    return found
+
+    return _listed(client, ask, "runs", "run_id")
 
 
 def rows(client: Client) -> list[dict[str, Any]]:

@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def free_port():
@@ -54,3 +56,26 @@ def mlflow_server(folder, seconds=90, port=None):
     env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # processes that wait for jobs nobody has
     with served(command, f"{address}/health", folder, env, seconds):
         yield address
+
+
+@contextlib.contextmanager
+def answering(status):
+    """A server that answers everything with a status; yields its port."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"You are not authenticated.")
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as refusing:
+        threading.Thread(target=refusing.serve_forever, args=(0.01,)).start()
+        try:
+            yield refusing.server_address[1]
+        finally:
+            refusing.shutdown()

@@ -17,6 +17,7 @@ from pfs_core.runtime.device import pick_device, resolve_precision
 from pfs_core.runtime.progress import Record, ignore
 from pfs_core.storage.artifacts import check_out
 from pfs_core.training.checkpoints import Checkpoints
+from pfs_core.training.finished import done_with
 
 
 def search(
@@ -58,5 +59,5 @@ def search(
     cost = found.cost or {"search": stage_cost(data.device, checkpoints.elapsed(), 0, 0)}
     facts = {"precision": resolve_precision(config.precision, data.device), **found.facts}
     info = write_gates(out, context, budget, replace(found, cost=cost, facts=facts))
-    checkpoints.clear()
+    done_with(checkpoints)
     return info

@@ -25,6 +25,7 @@ from pfs_core.registry.request import (
     Request,
 )
 from pfs_core.tracking import PIPELINE_TAG
+from pfs_core.tracking.model import move_alias
 
 logger = logging.getLogger(__package__)
 
@@ -77,14 +78,14 @@ def find(limit: int, claim_hours: float, check: Callable[[Request], None]) -> li
         check: raises UserError for a request that cannot be carried out.
 
     Returns:
-        For each request its fields (:class:`Request`), ``source`` (``models:/NAME/VERSION``) and ``registered_model``,
-        the name for the result.
+        For each request its fields (:class:`Request`), ``source`` (``models:/NAME/VERSION``), ``registered_model``, the
+        name for the result, and ``label``, which no other of them has.
 
     Raises:
         UserError: there is no MLflow server or no pipeline run, or a number is out of range.
     """
     check_limits(limit, claim_hours)
-    run, hours = _run(), _hours(claim_hours)
+    run, hours = claimant(), _hours(claim_hours)
     found: list[dict[str, Any]] = []
     for name, version in _versions(REQUESTED, CLAIMED):
         if len(found) == limit:
@@ -132,7 +133,8 @@ def _claimed(
         return None
     tags.write(STATE, CLAIMED)
     logger.info(f"{source}: {request.model} on {request.dataset} to {request.budget}")
-    return {**request.model_dump(exclude_none=True), "source": source, "registered_model": f"{name}-pruned"}
+    names = {"source": source, "registered_model": f"{name}-pruned", "label": f"{name}-{version}"}
+    return {**request.model_dump(exclude_none=True), **names}
 
 
 def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, float], claim_hours: float) -> bool:
@@ -151,9 +153,7 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
     Raises:
         UserError: the result was not registered, or ``claim_hours`` is out of range.
     """
-    from mlflow import MlflowClient
-
-    run = _run()
+    run = claimant()
     name, _, version = request["source"].removeprefix("models:/").rpartition("/")
     tags = VersionTags(name, version)
     claim = Claim(tags, run, _hours(claim_hours))
@@ -176,7 +176,7 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
     result.write(SOURCE, request["source"])
     result.write(GATE, f"failed: {refusal}" if refusal else "passed")
     if not refusal:
-        MlflowClient().set_registered_model_alias(result_name, ACCEPTED, result_version)
+        move_alias(result_name, ACCEPTED, result_version)
     tags.write(RESULT, f"models:/{registered}")
     for key in (REASON, ATTEMPTS):
         tags.delete(key)
@@ -196,7 +196,7 @@ def give_back(reason: str) -> int:
     Returns:
         How many claims there were.
     """
-    run, ended = _run(), 0
+    run, ended = claimant(), 0
     for name, version in _versions(REQUESTED, CLAIMED):  # a run may be stopped between its claim and the new state
         with _unless_deleted(name, version):
             tags = VersionTags(name, version)
@@ -266,7 +266,8 @@ def _versions(*states: str) -> Iterator[tuple[str, str]]:
         yield name, version
 
 
-def _run() -> str:
+def claimant() -> str:
+    """The pipeline run (``KFP_RUN_ID``) that claims requests; UserError if there is none, or no MLflow server."""
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         raise UserError("the model registry is not known; set MLFLOW_TRACKING_URI")
     if not os.environ.get("KFP_RUN_ID"):

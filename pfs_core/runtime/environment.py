@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import uuid
 from functools import cache
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -36,6 +37,14 @@ OURS = "PFS_"
 """Stands before the names of MLflow's variables in the pods of a package (:func:`in_a_pod`)."""
 MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_AUTH")
 
+_OF_A_SERVER = (
+    "MLFLOW_UI_URL",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "MLFLOW_S3_ENDPOINT_URL",
+    "MLFLOW_EXPERIMENT_NAME",
+)
+"""Variables that are of one MLflow server and of no other."""
+
 
 def in_a_pod(name: str) -> str:
     """Return the name of a variable of :data:`SERVERS` or :data:`SECRETS` in the pods of a package's steps.
@@ -48,6 +57,14 @@ def in_a_pod(name: str) -> str:
     return f"{OURS}{name}" if name.startswith("MLFLOW_") else name
 
 
+def is_kubeflows(run: str) -> bool:
+    """Return whether an id in ``KFP_RUN_ID`` is one of Kubeflow, and not that of a local run, which has more to it."""
+    try:
+        return str(uuid.UUID(run)) == run
+    except ValueError:
+        return False
+
+
 def adopt_mlflow() -> None:
     """Give MLflow's variables their own names, as far as nobody else has set them.
 
@@ -57,7 +74,7 @@ def adopt_mlflow() -> None:
     ours = {n: os.environ[in_a_pod(n)] for n in (*SERVERS, *SECRETS) if in_a_pod(n) != n and in_a_pod(n) in os.environ}
     not_theirs: set[str] = set()
     if not mlflow_is_ours():
-        not_theirs |= {*MLFLOW_LOGIN, "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_UI_URL"}
+        not_theirs |= {*MLFLOW_LOGIN, *_OF_A_SERVER}
     if any(name in os.environ for name in MLFLOW_LOGIN):
         not_theirs |= set(MLFLOW_LOGIN)
     ours = {name: value for name, value in ours.items() if name not in not_theirs}

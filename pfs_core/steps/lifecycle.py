@@ -25,12 +25,13 @@ after a pod was killed because it ran out of memory.
 """
 
 
-def check(request: CompressRequest, opens_run: bool = True) -> str:
+def check(request: CompressRequest, opens_run: bool = True, train_job: Settings | None = None) -> str:
     """Check a request with :func:`pfs_core.steps.preflight.check` and open the pipeline's run in MLflow.
 
     Args:
         request: what the pipeline was asked for.
         opens_run: whether the run is of this request alone; otherwise another step opens it.
+        train_job: the settings of the TrainJob that will train, if one will.
 
     Returns:
         A text that changes whenever the dataset changes.
@@ -40,7 +41,10 @@ def check(request: CompressRequest, opens_run: bool = True) -> str:
     """
     from pfs_core.data.open import content_of
     from pfs_core.steps.preflight import check as check_request
+    from pfs_core.steps.preflight import check_manifest
 
+    if train_job:
+        check_manifest(train_job)
     check_request(request)
     content = content_of(request.dataset)
     if opens_run:
@@ -177,15 +181,18 @@ def find_requests(limit: int, claim_hours: float, files: str = "") -> list[dict[
 
     Returns:
         The claimed requests, as :func:`pfs_core.registry.work.find` describes them.
+
+    Raises:
+        UserError: there is no MLflow server or no pipeline run, a number is out of range, or there is no folder of
+            that name.
     """
-    import os
-
     from pfs_core.registry.specs import register_files
-    from pfs_core.registry.work import find
+    from pfs_core.registry.work import claimant, find
 
+    run = claimant()
     _open("compress new models", {"limit": limit, "claim_hours": claim_hours, "request_files": files})
     if files:
-        register_files(files, os.environ.get("KFP_RUN_ID", ""))
+        register_files(files, run)
     found = find(limit, claim_hours, check_waiting)
     mark_finished()  # if a model is not finished, its claim says so
     return found
@@ -206,7 +213,7 @@ def finish_request(request: Mapping[str, Any], report_dir: str | Path, claim_hou
 
 
 def close(state: str, gives_back: bool = False) -> None:
-    """Close the pipeline's run in MLflow.
+    """Close the pipeline's run in MLflow, and remove the checkpoints of its steps unless it has failed.
 
     Of one that somebody has ended, Kubeflow says to its last step that it has failed, and its steps had no time to say
     otherwise; so Kubeflow's API is asked about one that has not succeeded.
@@ -218,8 +225,11 @@ def close(state: str, gives_back: bool = False) -> None:
     from pfs_core.registry.work import give_back
     from pfs_core.tracking import close_pipeline
     from pfs_core.tracking.leftover import close_ended
+    from pfs_core.training.finished import remove_left
 
     succeeded = ENDED.get(state, False)
+    if succeeded is not False:
+        remove_left()
     try:
         if gives_back and give_back("the run ended without a result"):
             succeeded = False

@@ -16,7 +16,8 @@ from pfs_core.runtime.logs import first_process
 from pfs_core.runtime.progress import user_errors
 from pfs_core.storage import open_storage
 from pfs_core.structure.inherited_weights import FILE as INHERITED
-from pfs_core.training.checkpoints import ROOT
+from pfs_core.tracking.refused import switch_off_if_refused
+from pfs_core.training.finished import ROOT, until_safe
 from pfs_core.trainjob.shared import JOB, get_file, get_folder, put_folder
 
 
@@ -36,9 +37,12 @@ def run(address: str, scratch: Path) -> None:
     os.environ.setdefault(ROOT, f"{address}/checkpoints")
     job = json.loads((inputs / JOB).read_text())
     out = inputs / "model"
-    steps.retrain(inputs / "structure.json", inputs / "split", out, job["recipe"], job["settings"], job["seed"])
     if first_process():
-        put_folder(open_storage(address), "model", out)
+        switch_off_if_refused()  # the launcher records the result
+    with until_safe():  # if the model does not arrive, the next start goes on from the last checkpoint
+        steps.retrain(inputs / "structure.json", inputs / "split", out, job["recipe"], job["settings"], job["seed"])
+        if first_process():
+            put_folder(open_storage(address), "model", out)
 
 
 def fetch(address: str, inputs: Path) -> None:

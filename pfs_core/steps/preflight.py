@@ -1,6 +1,6 @@
 """What can be said of a request before anything is started."""
 
-from pfs_core.config.overrides import STAGES, recipe_for
+from pfs_core.config.overrides import STAGES, Settings, recipe_for, whole_numbers
 from pfs_core.config.request import CompressRequest
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data.open import check_dataset
@@ -9,7 +9,9 @@ from pfs_core.expected import shown
 from pfs_core.methods.registry import METHODS, Method, method_config
 from pfs_core.models import check_model_size
 from pfs_core.steps.foreseen import check_foreseen
+from pfs_core.storage import open_storage
 from pfs_core.structure import FILES
+from pfs_core.trainjob.manifest import TrainJob, manifest
 
 LONGEST_NAME = 256
 """The most characters of a name in MLflow's model registry, as its database has them."""
@@ -48,6 +50,19 @@ def check_settings(request: CompressRequest) -> None:
     _check_networks(request.networks, inherits)
 
 
+def check_train_job(settings: Settings) -> TrainJob:
+    """Check the settings of a TrainJob, which may be empty otherwise; UserError says what is wrong."""
+    job = TrainJob.parse(whole_numbers(dict(settings)), "train_job")
+    open_storage(job.shared)
+    return job
+
+
+def check_manifest(settings: Settings) -> None:
+    """Check that a TrainJob can be made of settings in the environment of this process; UserError says why not."""
+    job = check_train_job(settings)
+    manifest(job, "pfs-retrain", job.shared)
+
+
 def _check_budgets(request: CompressRequest, method: Method) -> None:
     if not request.budgets:
         raise UserError('no budget is given; give at least one, e.g. ["macs=0.5"]')
@@ -67,6 +82,8 @@ def check_registered_name(name: str) -> None:
     """Check a name for MLflow's model registry; an empty one is made of the model's."""
     if any(sign in name for sign in "/:"):
         raise UserError(f"the model registry takes no name with / or : in it ({name!r}); choose another")
+    if name.startswith("..") or name == ".":
+        raise UserError(f"the model registry takes no name that begins with .. ({shown(name)}); choose another")
     if name and (name.strip(" .") == "" or len(name) > LONGEST_NAME or not name.isprintable()):
         raise UserError(
             f"the model registry takes names of 1 to {LONGEST_NAME} characters that can be seen ({shown(name)}); "

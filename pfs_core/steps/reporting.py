@@ -37,7 +37,8 @@ def report(
         latency_dir: the ``latency`` folder.
         out: the folder to write; it must not be there or be empty.
         registered_name: the name in MLflow's registry; empty for ``pfs-`` and that of the network.
-        label: what the figures' names start with on the pipeline's run, where several networks share it.
+        label: what the names of figures and folders start with on the pipeline's run, where several networks share it;
+            made to a name that MLflow takes.
 
     Returns:
         The figures of :meth:`pfs_core.report.results.Results.figures` that are finite.
@@ -49,9 +50,10 @@ def report(
     from pfs_core.report import load_results, write_report
     from pfs_core.report.cells import TERMINAL_HEADER, terminal_cells
     from pfs_core.report.page import markdown
-    from pfs_core.storage.artifacts import COMPLETE, plain_name
+    from pfs_core.storage.artifacts import COMPLETE, plain_name, short_name
     from pfs_core.storage.digests import file_digest
 
+    label = short_name(label)
     results = load_results(split_dir, gates_dir, structures_dir, model_dirs, latency_dir)
     name = registered_name or f"pfs-{plain_name(results.spec.name)}"
     params = {"report.models": [file_digest(Path(folder) / COMPLETE) for folder in model_dirs]}
@@ -61,7 +63,7 @@ def report(
         summary = write_report(results, out, run.url, version)
         run.dataset(results.split.dataset, results.split.fingerprint, "report")
         run.artifact(out, "report")
-        below = f"{plain_name(label)}/" if label else ""
+        below = f"{label}/" if label else ""
         files = {"report": out, "structure": Path(structures_dir) / "structure.json"}
         run.present(markdown(results, summary), {f"{below}{folder}": path for folder, path in files.items()})
         figures = summary.figures

@@ -18,6 +18,7 @@ from pfs_core.errors import UserError
 from pfs_core.steps.folders import about, split_info
 from pfs_core.steps.kept import keep, known_inputs, taken
 from pfs_core.tracking import StepRun, finite, step_run
+from pfs_core.training.finished import until_safe
 
 
 def split(
@@ -58,6 +59,7 @@ def split(
     return keep("split", inputs, out, finite(result))
 
 
+@until_safe(uploaded_later=True)
 def search(
     model: str,
     split_dir: str | Path,
@@ -186,6 +188,7 @@ def extract(
     return keep("extract", known, out, finite(result))
 
 
+@until_safe(uploaded_later=True)
 def retrain(
     structure: str | Path,
     split_dir: str | Path,

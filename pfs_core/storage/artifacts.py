@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from pfs_core.errors import AccessDeniedError, InvalidError, NotFoundError, file_error
-from pfs_core.storage.digests import file_digest
+from pfs_core.storage.digests import file_digest, json_digest
 from pfs_core.storage.local import is_there
 from pfs_core.storage.strict import json_value, yaml_value
 from pfs_core.storage.whole_file import whole_file
 
+_LONGEST_NAME = 100
 COMPLETE = "complete.json"
 """Name of the file written last into every published folder: {file: sha256}."""
 
@@ -172,6 +173,18 @@ def plain_name(name: str) -> str:
     'torchvision-resnet18'
     """
     return re.sub(r"[^\w.-]+", "-", name)
+
+
+def short_name(name: str) -> str:
+    """``name`` as the start of names of figures and files in MLflow, which take 250 characters.
+
+    It is a :func:`plain_name` of at most 100 characters; where that changes it, a digest keeps it apart from others.
+
+    >>> short_name("net-1"), short_name("net (v2)-1"), len(short_name(240 * "n"))
+    ('net-1', 'net-v2--1-f82658c4', 100)
+    """
+    short = plain_name(name)[:_LONGEST_NAME]
+    return short if short == name else f"{short[: _LONGEST_NAME - 9]}-{json_digest(name, 8)}"
 
 
 def read_json(path: str | Path) -> Any:

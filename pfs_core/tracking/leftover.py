@@ -5,11 +5,11 @@ import logging
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pfs_core.errors import UnreachableError
+from pfs_core.runtime.environment import is_kubeflows
 from pfs_core.tracking.outbox import brief_requests, plain, refusal
 from pfs_core.tracking.runs import PIPELINE_TAG, STEP_TAG, end_all, milliseconds
 
@@ -58,7 +58,7 @@ def leftovers() -> list[Leftover]:
     return [
         Leftover(run.info.run_id, run.info.run_name, pipeline, (now - run.info.start_time) / 3_600_000)
         for run in runs
-        if _is_kubeflows(pipeline := run.data.tags.get(PIPELINE_TAG, ""))
+        if is_kubeflows(pipeline := run.data.tags.get(PIPELINE_TAG, ""))
     ]
 
 
@@ -89,7 +89,7 @@ def close_ended() -> None:
     A process of its own asks Kubeflow, with ``pfs runs close``: in a running component kfp has no client. No result
     depends on it, so one line says what it has done, or why it could not.
     """
-    if not _is_kubeflows(os.environ.get("KFP_RUN_ID", "")) or not os.environ.get("MLFLOW_TRACKING_URI"):
+    if not is_kubeflows(os.environ.get("KFP_RUN_ID", "")) or not os.environ.get("MLFLOW_TRACKING_URI"):
         return
     command = [sys.executable, "-m", "pfs_pipelines.cli", "runs", "close"]
     env = {name: value for name, value in os.environ.items() if name != "_KFP_RUNTIME"}
@@ -102,11 +102,3 @@ def close_ended() -> None:
         return
     lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
     logger.info(f"runs that were left open in MLflow: {'; '.join(lines[-1:] if done.returncode else lines)}")
-
-
-def _is_kubeflows(pipeline: str) -> bool:
-    """Whether an id is one of Kubeflow, and not that of a local run, which has more to it."""
-    try:
-        return str(uuid.UUID(pipeline)) == pipeline
-    except ValueError:
-        return False

@@ -67,7 +67,7 @@ def log_model(
 def describe(name: str, version: str, card: str, tags: Mapping[str, Any]) -> None:
     """Give a registered version its description, of which MLflow keeps 5,000 characters, its tags and aliases.
 
-    The aliases are ``newest`` and the budget among the tags, e.g. ``macs-0-5``; each moves to the last version.
+    The aliases are ``newest`` and the budget among the tags, e.g. ``macs-0-5``.
     """
     from mlflow import MlflowClient
 
@@ -77,7 +77,16 @@ def describe(name: str, version: str, card: str, tags: Mapping[str, Any]) -> Non
         client.set_model_version_tag(name, version, f"pfs.{key}", str(value))
     for alias in (NEWEST, alias_of(str(tags.get("budget", "")))):
         if alias:
-            client.set_registered_model_alias(name, alias, version)
+            move_alias(name, alias, version)
+
+
+def move_alias(name: str, alias: str, version: str) -> None:
+    """Move an alias of a registered model to a version, unless it is at a newer one."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    if int(version) >= int(client.get_registered_model(name).aliases.get(alias, 0)):
+        client.set_registered_model_alias(name, alias, version)
 
 
 def alias_of(budget: str) -> str:

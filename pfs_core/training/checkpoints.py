@@ -17,16 +17,17 @@ from typing import Any, Self
 import torch
 
 import pfs_core
-from pfs_core.errors import AccessDeniedError, NotFoundError, UnreachableError, UserError
+from pfs_core.errors import AccessDeniedError, UnreachableError, UserError
 from pfs_core.runtime.distributed import ALONE, Ranks
 from pfs_core.runtime.progress import STOPPED, reached
 from pfs_core.storage import open_storage
 from pfs_core.storage.digests import json_digest
 from pfs_core.storage.listing import Entry
+from pfs_core.training.finished import ROOT, entries
 
 logger = logging.getLogger(__package__)
 
-ROOT, SECONDS = "PFS_CHECKPOINTS", "PFS_CHECKPOINT_SECONDS"
+SECONDS = "PFS_CHECKPOINT_SECONDS"
 _KEPT = 2
 _AGREE = 5
 
@@ -40,6 +41,10 @@ class Checkpoints:
 
     Where several processes train together, the first one reads and writes, and all of them call every method.
 
+    Attributes:
+        name: the digest that its folder is named after.
+        storage: that folder.
+
     Args:
         out: the folder that the step will write.
         key: everything that the step's result depends on, as JSON.
@@ -49,10 +54,10 @@ class Checkpoints:
     def __init__(self, out: str | Path, key: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
         self._ranks = ranks
         versions = {"pfs": pfs_core.__version__, "torch": torch.__version__}
-        name = json_digest({**key, **versions}, 24)
+        self.name = json_digest({**key, **versions}, 24)
         out = Path(out).absolute()
         self._beside = out.parent / f".{out.name}.checkpoints"
-        self.storage = open_storage(f"{os.environ.get(ROOT) or self._beside}/{name}")
+        self.storage = open_storage(f"{os.environ.get(ROOT) or self._beside}/{self.name}")
         self._seconds = float(os.environ.get(SECONDS, "60"))
         self._saved = time.monotonic()
         self._writer = ThreadPoolExecutor(1)
@@ -121,28 +126,37 @@ class Checkpoints:
         return step % _AGREE == 0 and self._ranks.any(wanted)
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write the state in the background; if a process has to stop, wait for that and exit with code 143."""
+        """Write the state in the background; if a process has to stop, wait for that and exit with code 143.
+
+        A store that does not take it ends no training: a warning says so, and the next save tries again.
+        """
         terminated = self._ranks.any(self._terminated)
         self._saved = time.monotonic()
         if self._ranks.rank == 0:
             buffer = io.BytesIO()
             torch.save({**state, "spent": self.elapsed()}, buffer)
-            if self._writing:
-                self._writing.result()
+            self._finish_writing()
             self._writing = self._writer.submit(self._write, step, buffer.getvalue())
         if terminated:
-            if self._writing:
-                self._writing.result()
+            self._finish_writing()
             logger.info(f"stopped after step {step}; start again to go on")
             raise SystemExit(STOPPED)
 
-    def clear(self) -> None:
-        """Remove all checkpoints. The result is published by now, so that a failure is a warning and no error."""
-        if self._ranks.rank > 0:
+    def _finish_writing(self) -> None:
+        """Wait for the last save, and say so where it failed."""
+        if not self._writing:
             return
         try:
-            if self._writing:
-                self._writing.result()
+            self._writing.result()
+        except UserError as e:
+            logger.warning(f"saving a checkpoint failed: {e}")
+
+    def clear(self) -> None:
+        """Remove all checkpoints. The result is there by now, so that a failure is a warning and no error."""
+        if self._ranks.rank > 0:
+            return
+        self._finish_writing()
+        try:
             for entry in self._entries():
                 self.storage.remove(entry.path)
         except UserError as e:
@@ -156,10 +170,7 @@ class Checkpoints:
 
     def _entries(self) -> list[Entry]:
         """The checkpoints, oldest first."""
-        try:
-            return [entry for entry in self.storage.files() if entry.path.endswith(".pt")]
-        except NotFoundError:
-            return []  # none yet
+        return [entry for entry in entries(self.storage) if entry.path.endswith(".pt")]
 
 
 class CheckpointStage:

@@ -28,6 +28,7 @@ from pfs_core.storage.digests import file_digest
 from pfs_core.structure import Structure
 from pfs_core.training.checkpoints import Checkpoints
 from pfs_core.training.evaluate import own_batches, predict
+from pfs_core.training.finished import done_with
 from pfs_core.training.fit import fit, training_parts
 from pfs_core.training.metrics import BestValidation, Evaluation, TrainingMetrics
 from pfs_core.training.mistakes import MistakeSample
@@ -142,7 +143,7 @@ def _retrain(
             mistakes.save(folder)
             metrics.save(folder / "metrics.json")
             _write_network(folder, model, structure, data.info)
-    checkpoints.clear()
+    done_with(checkpoints)
     ranks.wait()
     return metrics
 

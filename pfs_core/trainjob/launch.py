@@ -11,7 +11,7 @@ from typing import Any
 
 from pfs_core.errors import AccessDeniedError, InvalidError, NotFoundError, UnreachableError, UserError
 from pfs_core.storage.retry import retried
-from pfs_core.trainjob.manifest import GROUP, PLURAL, VERSION
+from pfs_core.trainjob.manifest import GROUP, PLURAL, SETTINGS, VERSION
 
 logger = logging.getLogger(__package__)
 
@@ -147,7 +147,8 @@ class Cluster:
 def follow(cluster: Cluster, body: dict[str, Any], every: float = 5.0) -> None:
     """Create the TrainJob, or resume following the one of that name; log its states and node 0's lines to its end.
 
-    A job that failed earlier is replaced. If this process is told to stop, the job is deleted.
+    A job that failed earlier, is being deleted, or was made with other settings and is not done is replaced. If this
+    process is told to stop, the job is deleted.
 
     Raises:
         AccessDeniedError, InvalidError: the cluster does not let this process do it, or refuses the manifest.
@@ -155,7 +156,8 @@ def follow(cluster: Cluster, body: dict[str, Any], every: float = 5.0) -> None:
         JobFailedError: the job failed or vanished.
     """
     name = body["metadata"]["name"]
-    if (found := cluster.get(name)) and state(found)[0] == "failed":
+    if (found := cluster.get(name)) and (reason := _in_the_way(found, body)):
+        logger.info(f"TrainJob {cluster.namespace}/{name} {reason}; it is replaced when it is gone")
         cluster.delete(name)
         while cluster.get(name):
             time.sleep(every)
@@ -176,6 +178,19 @@ def state(job: dict[str, Any]) -> tuple[str, str]:
             return kind.lower(), conditions[kind].get("message", "")
     nodes = [jobs for jobs in status.get("jobsStatus", []) if jobs["name"] == "node"]
     return ("running" if any(jobs.get("active") or jobs.get("ready") for jobs in nodes) else "created"), ""
+
+
+def _in_the_way(found: dict[str, Any], body: dict[str, Any]) -> str:
+    """Why the job of a name cannot be followed in place of ``body``; empty if it can, or is done."""
+    now, reason = state(found)
+    if now == "failed":
+        return f"failed earlier: {reason}"
+    if now == "complete":
+        return ""
+    if found["metadata"].get("deletionTimestamp"):
+        return "is being deleted"
+    settings = [job["metadata"].get("annotations", {}).get(SETTINGS) for job in (found, body)]
+    return "was made with other settings" if settings[0] != settings[1] else ""
 
 
 def _watch(cluster: Cluster, name: str, every: float) -> None:

@@ -4,15 +4,19 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from pfs_core.config.quantities import CORES, MEMORY
 from pfs_core.config.spec import Config
 from pfs_core.errors import UserError
 from pfs_core.runtime.environment import MLFLOW_LOGIN, SECRETS, SERVERS, mlflow_is_ours
 from pfs_core.runtime.supervise import RESTARTS
+from pfs_core.storage.digests import json_digest
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 MANAGER = "pfs.kubeflow.org/launcher"
+SETTINGS = "pfs.kubeflow.org/settings"
+"""The annotation with a digest of the settings: the name says what is trained, and not where."""
 PASSED_ON = (*SERVERS, "KFP_RUN_ID", "PFS_CHECKPOINT_SECONDS")
 """Variables of the launcher that the nodes get too; ``SECRETS`` come from the secret, those that it has."""
 
@@ -32,13 +36,22 @@ class TrainJob(Config):
     """Empty for the launcher's namespace."""
     gpu: str = "nvidia.com/gpu"
     """The resource of which each process gets one; empty for CPU nodes."""
-    cpu: str = ""
-    memory: str = ""
-    """CPU and memory of a node as Kubernetes writes them, such as 16 and 64Gi; empty for no request."""
+    cpu: str = "4"
+    memory: str = "16Gi"
+    """CPU and memory of a node as Kubernetes writes them, such as 16 and 64Gi; empty for no request, so that the
+    namespace's defaults hold, if it has any."""
     secret: str = ""
     """The secret with the keys of the object store."""
     node_selector: dict[str, str] = Field(default={})
     tolerations: list[dict[str, Any]] = Field(default=[])
+
+    @field_validator("cpu", "memory")
+    @classmethod
+    def _quantity(cls, value: str, info: ValidationInfo) -> str:
+        pattern, wanted = CORES if info.field_name == "cpu" else MEMORY
+        if value and not pattern.fullmatch(value):
+            raise ValueError(f"must be {wanted}")
+        return value
 
 
 def manifest(job: TrainJob, name: str, address: str, run_id: str = "") -> dict[str, Any]:
@@ -89,6 +102,10 @@ def manifest(job: TrainJob, name: str, address: str, run_id: str = "") -> dict[s
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "TrainJob",
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "pfs"}},
+        "metadata": {
+            "name": name,
+            "labels": {"app.kubernetes.io/part-of": "pfs"},
+            "annotations": {SETTINGS: json_digest(job.model_dump(mode="json"), 16)},
+        },
         "spec": spec,
     }

@@ -94,6 +94,7 @@ def request(**changes):
         ({"recipe": "cifar"}, "unknown recipe 'cifar'"),
         ({"dataset": "cifra10"}, "use digits, or a folder"),
         ({"search_settings": {"epoch": 1.0}}, "search.epoch is not a setting"),
+        ({"train_job": {"shared": "s3://b", "image": "i", "node": 2.0}}, "train_job.node is not a setting"),
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_is_started(changes, says, capsys):
@@ -101,6 +102,16 @@ def test_a_wrong_request_is_refused_before_anything_is_started(changes, says, ca
         check_request.python_func(**request(**changes))
     assert stop.value.code == 2
     assert says in capsys.readouterr().out
+
+
+def test_a_train_job_that_cannot_be_made_is_refused_before_anything_is_started(capsys, monkeypatch):
+    job = {"shared": "s3://bucket/jobs", "image": "registry/pfs-python:1", "nodes": 2.0}
+    assert check_request.python_func(**request(train_job=job)) == "digits"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hidden@mlflow.example")
+    with pytest.raises(SystemExit) as stop:
+        check_request.python_func(**request(train_job=job))
+    assert stop.value.code == 2
+    assert "MLFLOW_TRACKING_URI holds a login" in capsys.readouterr().out
 
 
 def test_a_request_is_known_by_the_content_of_its_dataset(tmp_path):

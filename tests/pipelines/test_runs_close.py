@@ -79,13 +79,22 @@ def test_a_kubeflow_that_fails_closes_nothing(capsys, api, store):
     assert statuses(store, runs) == ["RUNNING", "RUNNING"]
 
 
-def test_a_run_of_another_namespace_holds_up_nothing(api, store):
+def test_a_token_that_is_not_valid_is_an_error(capsys, api, store):
+    runs = left_open(store, str(uuid.uuid4()))
+    api.faults = [("GET /apis/v2beta1/runs/", 401)]
+    assert main(["runs", "close"]) == 2
+    assert "needs credentials, or different ones (401)" in capsys.readouterr().err
+    assert statuses(store, runs) == ["RUNNING", "RUNNING"]
+
+
+def test_a_run_of_another_namespace_holds_up_nothing(capsys, api, store):
     run = json.loads((RECORDED / "wrong-budget.json").read_text())["run"]
     api.recorded[run["run_id"]] = run
     foreign, ours = left_open(store, str(uuid.uuid4()), 2), left_open(store, run["run_id"], 1)
     api.faults = [("GET /apis/v2beta1/runs/", 403)]
     assert not main(["runs", "close"])
     assert statuses(store, (*foreign, *ours)) == ["RUNNING", "RUNNING", "FAILED", "FAILED"]
+    assert "left as they are: 1 that these credentials may not ask about" in capsys.readouterr().out
 
 
 def test_without_an_mlflow_there_is_nothing_to_close(capsys, api, monkeypatch):
@@ -124,6 +133,14 @@ def test_a_first_step_that_cannot_ask_kubeflow_goes_on(api, store, monkeypatch, 
     monkeypatch.setenv("KFP_RUN_ID", str(uuid.uuid4()))
     steps.check(REQUEST)
     assert "runs that were left open in MLflow: pfs: " in caplog.text
+
+
+def test_a_first_step_whose_token_is_not_valid_says_so(api, store, monkeypatch, caplog):
+    left_open(store, str(uuid.uuid4()))
+    api.faults = [("GET /apis/v2beta1/runs/", 401)]
+    monkeypatch.setenv("KFP_RUN_ID", str(uuid.uuid4()))
+    steps.check(REQUEST)
+    assert "needs credentials, or different ones (401)" in caplog.text
 
 
 @pytest.mark.parametrize(("state", "status"), [("CANCELING", "KILLED"), ("RUNNING", "FAILED")])

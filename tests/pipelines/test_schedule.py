@@ -8,7 +8,7 @@ from pfs_pipelines.cli import main
 from pfs_pipelines.cron import six_fields
 
 from pfs_core.errors import UserError
-from tests.pipelines.kfp_api import PREFIX
+from tests.pipelines.kfp_api import PREFIX, RefusedError
 from tests.pipelines.test_submit import TEXT, failed
 
 DAILY = ("--name", "daily", "--cron", "0 2 * * *")
@@ -59,7 +59,12 @@ def test_a_schedule_of_the_same_name_is_replaced_new_before_old(capsys, api, pac
     changes = [call for call in api.calls if not call.startswith("GET") and "recurringruns" in call]
     [new] = [key for key, schedule in api.schedules.items() if schedule["display_name"] == "daily"]
     path = f"{PREFIX}/recurringruns"
-    assert changes == [f"POST {path}", f"DELETE {path}/{old}", f"POST {path}/{new}:enable"]
+    assert changes == [
+        f"POST {path}/{old}:disable",
+        f"POST {path}",
+        f"DELETE {path}/{old}",
+        f"POST {path}/{new}:enable",
+    ]
     assert sorted(api.enabled()) == ["daily", "other"]
     assert api.schedules[new]["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
 
@@ -126,6 +131,69 @@ def test_a_schedule_is_not_deleted_or_replaced_under_a_run_that_goes_on(capsys, 
     assert refused in capsys.readouterr().err
     assert api.enabled() == ["daily"]
     assert list(api.schedules) == [old]
+
+
+def test_a_run_that_goes_on_is_found_behind_many_that_were_quicker(capsys, api, package):
+    api.page = 100
+    assert create(package) == 0
+    slow = going_on(api, "daily")
+    for i in range(250):
+        quick = {"run_id": f"quick-{i}", "created_at": f"2026-02-01T02:{i // 60:02}:{i % 60:02}Z", "state": "SUCCEEDED"}
+        api.runs[quick["run_id"]] = {**slow, **quick}
+    capsys.readouterr()
+    assert "is going on (of-daily)" in failed(capsys, 2, "schedule", "delete", "daily")
+
+
+def test_it_is_paused_while_its_runs_are_looked_for_and_then_as_it_was(capsys, api, package):
+    assert create(package) == 0
+    [schedule] = api.schedules
+    going_on(api, "daily")
+    api.calls.clear()
+    failed(capsys, 2, "schedule", "delete", "daily")
+    path = f"{PREFIX}/recurringruns/{schedule}"
+    calls = [call for call in api.calls if schedule in call or "/runs" in call]
+    assert calls[0] == f"POST {path}:disable"
+    assert calls[-1] == f"POST {path}:enable"
+    assert main(["schedule", "pause", "daily"]) == 0
+    going_on(api, "daily")
+    failed(capsys, 2, "schedule", "delete", "daily")
+    assert api.enabled() == []  # what was paused before stays so
+
+
+def test_a_schedule_that_could_not_be_enabled_again_is_named_as_paused(capsys, api, package):
+    assert create(package) == 0
+    [schedule] = api.schedules
+    going_on(api, "daily")
+    api.faults = [(f"POST {PREFIX}/recurringruns/{schedule}:enable", 500)]
+    said = failed(capsys, 2, "schedule", "delete", "daily")
+    assert "is going on (of-daily)" in said
+    assert "is paused now, enable it by pfs schedule resume" in said
+
+
+def test_a_replacement_that_is_refused_leaves_the_old_one_enabled(api, package, monkeypatch):
+    assert create(package) == 0
+    [old] = api.schedules
+
+    def refusing(values):
+        raise RefusedError(403, "no more schedules")
+
+    monkeypatch.setattr(api, "add_schedule", refusing)
+    assert create(package) == 2
+    assert list(api.schedules) == [old]
+    assert api.enabled() == ["daily"]
+
+
+@pytest.mark.parametrize("what", ["recurringruns", "runs"])
+def test_a_server_that_sends_a_page_again_is_not_asked_for_ever(api, package, monkeypatch, what):
+    assert create(package) == 0
+    a_page = api.a_page
+
+    def repeating(kind, query, entries, first):
+        again = {"next_page_token": "0"} if kind == what else {}
+        return {**a_page(kind, query, entries, first), **again}
+
+    monkeypatch.setattr(api, "a_page", repeating)
+    assert main(["schedule", "delete", "daily"]) == 0
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -35,7 +35,7 @@ def submitted(capsys, *argv):
     [
         ("where_latency_cores", ["2", "16"], ["1500m", "0", "x", "1.5", ""]),
         ("where_gpu_cpu", ["4", "500m", "0.5"], ["four", "0", "4 "]),
-        ("where_gpu_memory", ["16Gi", "1.5G", "500M", "1024"], ["16GB", "0Gi", "16 Gi"]),
+        ("where_gpu_memory", ["16Gi", "1.5G", "0.5Gi", "500M", "8k", "1024"], ["16K", "16GB", "0Gi", "0.0Gi", "16 Gi"]),
         ("where_gpu_count", ["0", "1"], ["4", "4.5", "one"]),
         ("where_config_map", ["pfs-config", "team.a"], ["", "Team", "a b"]),
         ("where_secret", ["pfs-secret"], ["", "-"]),
@@ -173,12 +173,19 @@ def test_wrong_parameters_are_refused_before_anything_is_sent(capsys, api, packa
         ("compress", "model=resnet21", "unknown model 'resnet21' (did you mean resnet20?)"),
         ("compress", 'model=["resnet20"]', "unknown model '[\"resnet20\"]'"),
         ("compress", "dataset=ftp://x", "ftp:// is not known; use a path, file:// or s3://"),
+        ("compress", "registered_model=..x", "takes no name that begins with .. ('..x')"),
         ("compress", 'train_job={"node": 2}', "train_job.shared: is missing"),
         (
             "compress",
             'train_job={"shared": "s3://b/x", "image": "i", "nodes": "two"}',
             "train_job.nodes: must be a whole",
         ),
+        (
+            "compress",
+            'train_job={"shared": "s3://b/x", "image": "i", "memory": "64GB"}',
+            "train_job.memory: must be a Kubernetes quantity, e.g. 16Gi (got '64GB')",
+        ),
+        ("compress", 'train_job={"shared": "ftp://b/x", "image": "i"}', "ftp:// is not known"),
         ("compress_new_models", "limit=-3", "limit -3 is out of range; from 0 up"),
         ("compress_new_models", "claim_hours=0", "claim_hours 0.0 is out of range"),
         ("compress_new_models", "request_files=ftp://x", "ftp:// is not known"),

@@ -11,6 +11,7 @@ from pfs_core.errors import AccessDeniedError, UnreachableError, UserError
 from pfs_core.registry import claims, work
 from pfs_core.registry.work import MAX_ATTEMPTS, find, finish, give_back
 from pfs_core.steps.lifecycle import check_waiting as check
+from pfs_core.tracking.model import move_alias
 
 FIGURES = {"accuracy_drop": 0.02, "pruned_latency_ratio": 0.5}
 
@@ -48,6 +49,12 @@ def test_requests_are_claimed_the_oldest_first_and_up_to_the_limit(ask, tags):
     assert [request["seed"] for request in found] == [0, 1]
     assert [tags(*version)["pfs.compress"] for version in asked] == ["claimed", "claimed", "requested"]
     assert found[0]["registered_model"] == f"{asked[0][0]}-pruned"
+
+
+def test_two_versions_of_a_model_have_labels_of_their_own(ask):
+    name, first = ask()
+    _, second = ask(name)
+    assert [request["label"] for request in find(5, 1, check)] == [f"{name}-{first}", f"{name}-{second}"]
 
 
 def test_a_step_that_is_tried_again_gets_what_it_had(ask):
@@ -158,6 +165,26 @@ def test_only_what_passes_the_gate_is_accepted(gate, figures, verdict, ask, tags
     aliases = registry.get_registered_model(f"{name}-pruned").aliases
     assert bool(aliases) == (verdict == "passed")
     assert tags(name, version)["pfs.compress"] == "done"
+
+
+def test_accepted_is_the_newest_version_and_not_the_one_that_ended_last(ask, result, registry):
+    first, second = ask(), ask()
+    requests = find(5, 1, check)
+    name = first[0]
+    older, newer = result(name), result(name)
+    finish(requests[1], newer, FIGURES, 1)
+    finish(requests[0], older, FIGURES, 1)
+    assert registry.get_model_version_by_alias(f"{name}-pruned", "accepted").version == newer.rpartition("/")[2]
+    assert first != second
+
+
+def test_an_alias_moves_on_and_never_back(ask, registry):
+    name, _ = ask()
+    for _ in range(10):
+        ask(name)
+    for version, at in (("2", "2"), ("10", "10"), ("9", "10"), ("10", "10"), ("11", "11")):
+        move_alias(name, "newest", version)
+        assert registry.get_model_version_by_alias(name, "newest").version == at
 
 
 @pytest.mark.parametrize(

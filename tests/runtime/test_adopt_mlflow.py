@@ -54,12 +54,9 @@ def test_what_is_no_login_is_kept_beside_the_plugins():
 
 
 def test_what_belongs_to_our_server_is_not_adopted_for_another():
-    ours = {in_a_pod(name): "ours" for name in ("MLFLOW_UI_URL", "MLFLOW_TRACKING_SERVER_CERT_PATH")}
-    name = {in_a_pod("MLFLOW_EXPERIMENT_NAME"): "team"}
-    assert adopted({**OURS, **ours, **name, URI: "http://plugin"}) == {
-        URI: "http://plugin",
-        "MLFLOW_EXPERIMENT_NAME": "team",
-    }
+    ours = {in_a_pod(name): "ours" for name in NAMES if name != URI}
+    assert adopted({**OURS, **ours, URI: "http://plugin"}) == {URI: "http://plugin"}
+    assert adopted({**OURS, **ours, URI: "http://ours:5000"}).keys() == set(NAMES)
 
 
 @given(st.sets(st.sampled_from(NAMES)), st.sets(st.sampled_from(NAMES)))

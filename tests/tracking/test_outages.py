@@ -6,7 +6,6 @@ import shutil
 import socket
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
 import pytest
@@ -18,7 +17,8 @@ from mlflow.protos.databricks_pb2 import ErrorCode
 from pfs_core import tracking
 from pfs_core.errors import AccessDeniedError, InvalidError, UserError
 from pfs_core.tracking import outbox, step
-from tests.servers import free_port, mlflow_server
+from pfs_core.tracking.refused import switch_off_if_refused
+from tests.servers import answering, free_port, mlflow_server
 
 
 class Server:
@@ -253,27 +253,35 @@ def test_a_parameter_that_has_another_value_keeps_it_and_the_rest_is_logged(stor
     assert "keeps the parameter report.model" in lines(capsys)[0]
 
 
+@pytest.mark.parametrize("run_id", ["", "a1b2"])
+@pytest.mark.parametrize(("status", "off"), [(401, True), (403, True), (404, True), (503, False)])
+def test_a_node_of_a_train_job_that_is_refused_trains_without_mlflow(monkeypatch, at, caplog, run_id, status, off):
+    """The login of Kubeflow's MLflow plugin cannot be passed on to it, and every restart would fail again."""
+    with answering(status) as port:
+        at(port, "refused")
+        if run_id:
+            monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+        switch_off_if_refused()
+    assert ("MLFLOW_TRACKING_URI" not in os.environ) == off
+    assert "MLFLOW_RUN_ID" not in os.environ or not off
+    assert ("does not let this process log" in caplog.text) == off
+    assert "hidden" not in caplog.text
+
+
+def test_a_node_of_a_train_job_that_is_let_in_logs(server, at):
+    at(server.port, "let-in")
+    switch_off_if_refused()
+    assert "MLFLOW_TRACKING_URI" in os.environ
+
+
 def test_a_login_that_is_refused_at_the_start_is_the_users_mistake(at):
-    class Refusing(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(401)
-            self.end_headers()
-            self.wfile.write(b"You are not authenticated.")
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as refusing:
-        threading.Thread(target=refusing.serve_forever).start()
-        at(refusing.server_address[1], "refused")
+    with answering(401) as port:
+        at(port, "refused")
         with (
             pytest.raises(AccessDeniedError, match="not authenticated.*check address, login") as error,
             tracking.step_run("a"),
         ):
             raise AssertionError("the step began")
-        refusing.shutdown()
     assert "hidden" not in str(error.value)
     assert len(str(error.value).splitlines()) == 1
 

@@ -15,12 +15,13 @@ class Api:
         jobs: manifests by name.
         faults: statuses to answer with before anything else, or None to cut the connection.
         lost: how many more jobs are created whose answer gets lost.
+        lingers: how many looks a job that is being deleted is still there for.
         calls: method and path of every request.
     """
 
     def __init__(self, course=()):
         self.course, self.jobs, self.faults, self.calls = list(course), {}, [], []
-        self.looks = self.lost = 0
+        self.looks = self.lost = self.lingers = 0
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -75,7 +76,15 @@ class Api:
         if name not in self.jobs:
             return self.send(request, 404, {"kind": "Status", "code": 404})
         if method == "DELETE":
-            return self.send(request, 200, self.jobs.pop(name))
+            job = self.jobs[name]
+            self.jobs[name] = {**job, "metadata": {**job["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+        if "deletionTimestamp" in self.jobs[name]["metadata"]:
+            self.lingers -= 1
+            if self.lingers < 0:
+                self.jobs.pop(name)
+                return self.send(request, 200 if method == "DELETE" else 404, {"kind": "Status"})
+        if method == "DELETE":
+            return self.send(request, 200, self.jobs[name])
         self.looks += 1
         return self.send(request, 200, {**self.jobs[name], "status": self.now()[0]})
 

@@ -10,6 +10,7 @@ import pytest
 from pfs_core.errors import AccessDeniedError, InvalidError, NotFoundError, UnreachableError, UserError
 from pfs_core.trainjob import launch
 from pfs_core.trainjob.launch import Cluster, JobFailedError, follow, state
+from pfs_core.trainjob.manifest import SETTINGS
 from tests.trainjob.api import JOBS, Api
 
 BODY = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": {"name": "job"}, "spec": {}}
@@ -95,6 +96,39 @@ def test_a_job_that_failed_before_is_replaced(api):
     api.course = [(condition("Failed", "out of memory"), []), *DONE]
     followed()
     assert created(api) == 1
+
+
+def a_job(deleted=False, **annotations):
+    """A manifest as the cluster has it."""
+    more = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}
+    return {**BODY, "metadata": {"name": "job", "annotations": annotations, **more}}
+
+
+def test_a_job_that_is_being_deleted_is_waited_for_and_made_again(api, capsys):
+    api.jobs["job"] = a_job(deleted=True)
+    api.lingers = 4
+    api.course = [(RUNNING, [])] * 3 + DONE
+    followed()
+    assert created(api) == 1
+    assert "deletionTimestamp" not in api.jobs["job"]["metadata"]
+    assert "TrainJob team/job is being deleted; it is replaced when it is gone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("status", "made"),
+    [(CREATED, 1), (condition("Suspended", "no node has so many GPUs"), 1), (RUNNING, 1), (condition("Complete"), 0)],
+)
+def test_a_job_of_other_settings_is_replaced_unless_it_is_done(api, status, made):
+    api.jobs["job"] = a_job(**{SETTINGS: "old"})
+    api.course = [(status, []), *DONE]
+    follow(Cluster(), a_job(**{SETTINGS: "new"}), every=0.01)
+    assert created(api) == made
+
+
+def test_a_job_of_the_same_settings_goes_on(api):
+    api.jobs["job"] = a_job(**{SETTINGS: "same"})
+    follow(Cluster(), a_job(**{SETTINGS: "same"}), every=0.01)
+    assert created(api) == 0
 
 
 def test_a_failure_says_why(api):

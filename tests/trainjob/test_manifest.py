@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+from pfs_pipelines.pools import Pools
 
 from pfs_core.errors import UserError
 from pfs_core.runtime.environment import SECRETS
-from pfs_core.trainjob.manifest import PASSED_ON, TrainJob, manifest
+from pfs_core.trainjob.manifest import PASSED_ON, SETTINGS, TrainJob, manifest
 
 names = st.text("abcz", min_size=1, max_size=5)
 JOBS = st.builds(
@@ -47,6 +48,26 @@ def test_it_says_what_was_asked_for(job):
     assert ("runtimePatches" in body["spec"]) == bool(job.node_selector or job.tolerations)
 
 
+@pytest.mark.parametrize(
+    "changed", [{"nodes": 2}, {"memory": "8Gi"}, {"node_selector": {"pool": "gpu"}}, {"runtime": "other"}]
+)
+def test_it_notes_which_settings_it_was_made_with_and_not_for_which_run(monkeypatch, changed):
+    def noted(job, run_id=""):
+        return manifest(job, "n", "s3://b/p/1", run_id)["metadata"]["annotations"][SETTINGS]
+
+    job = TrainJob(shared="s3://b/p", image="i")
+    monkeypatch.setenv("KFP_RUN_ID", "another")
+    assert noted(job) == noted(job, "abc123")
+    assert noted(job) != noted(job.updated(changed, "train_job"))
+
+
+def test_a_node_has_cores_and_memory_where_nobody_says_how_much():
+    """Without them the defaults of a namespace hold: in manifests/overlays/cloud-gpu one core and 1Gi."""
+    body = manifest(TrainJob(shared="s3://b/p", image="i"), "n", "s3://b/p/1")
+    asked = {"cpu": Pools().gpu_cpu, "memory": Pools().gpu_memory, "nvidia.com/gpu": "1"}
+    assert body["spec"]["trainer"]["resourcesPerNode"] == {"limits": asked, "requests": asked}
+
+
 def test_secrets_go_by_reference(monkeypatch):
     for key in (*SECRETS, *PASSED_ON):
         monkeypatch.setenv(key, f"value of {key}")
@@ -71,6 +92,8 @@ def test_an_address_with_a_login_is_refused(monkeypatch):
         ({"shared": "s3://b", "image": ""}, "train_job.image"),
         ({"shared": "s3://b", "image": "i", "nodes": 0}, "train_job.nodes"),
         ({"shared": "s3://b", "image": "i", "gpus": 4}, "train_job.gpus is not a setting"),
+        ({"shared": "s3://b", "image": "i", "cpu": "four"}, "train_job.cpu: must be a number of cores"),
+        ({"shared": "s3://b", "image": "i", "memory": "16K"}, "train_job.memory: must be a Kubernetes quantity"),
     ],
 )
 def test_wrong_settings_are_named(settings, says):

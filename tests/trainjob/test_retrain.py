@@ -6,11 +6,15 @@ import shutil
 import pytest
 
 from pfs_core import steps
-from pfs_core.errors import AccessDeniedError, UserError
+from pfs_core.errors import AccessDeniedError, UnreachableError, UserError
 from pfs_core.steps import node
+from pfs_core.storage import open_storage
 from pfs_core.storage.artifacts import read_json
-from pfs_core.training.checkpoints import ROOT
+from pfs_core.training.checkpoints import SECONDS
+from pfs_core.training.finished import ROOT
 from pfs_core.trainjob import retrain
+from pfs_core.trainjob.shared import put_job
+from tests.servers import answering
 
 SETTINGS = {"epochs": 1, "batch_size": 256, "precision": "fp32", "scratch_b": False}
 
@@ -81,6 +85,42 @@ def test_over_a_bucket(digits, structures, tmp_path, nodes, bucket):
     assert (tmp_path / "there" / "model.safetensors").read_bytes() == (
         tmp_path / "here" / "model.safetensors"
     ).read_bytes()
+
+
+def test_a_model_that_did_not_arrive_is_not_trained_from_the_beginning(
+    digits, structures, tmp_path, nodes, monkeypatch, capsys
+):
+    monkeypatch.setenv(SECONDS, "0")
+    job = {"shared": str(tmp_path / "shared"), "image": "pfs-python:1"}
+    put_folder, tries = node.put_folder, []
+
+    def failing_once(*args):
+        tries.append(args)
+        if len(tries) == 1:
+            raise UnreachableError("the store is away")
+        put_folder(*args)
+
+    monkeypatch.setattr(node, "put_folder", failing_once)
+    with pytest.raises(UnreachableError):
+        trained(structures, digits, tmp_path / "out", job)
+    monkeypatch.delenv(ROOT)
+    assert "going on from checkpoint" not in capsys.readouterr().out
+    trained(structures, digits, tmp_path / "out", job)
+    assert "going on from checkpoint" in capsys.readouterr().out
+    assert not list((tmp_path / "shared").rglob("*.pt"))
+
+
+def test_a_node_that_mlflow_does_not_let_in_trains_all_the_same(digits, structures, tmp_path, monkeypatch):
+    shared = tmp_path / "shared"
+    put_job(
+        open_storage(shared), structures / "structure.json", digits, {"recipe": "", "settings": SETTINGS, "seed": 0}
+    )
+    with answering(401) as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("MLFLOW_RUN_ID", "of-the-launcher")
+        monkeypatch.setenv(ROOT, str(tmp_path / "checkpoints"))
+        node.run(str(shared), tmp_path / "scratch")
+    assert (shared / "model" / "metrics.json").is_file()
 
 
 def test_inputs_that_may_not_be_listed_start_nothing(digits, structures, tmp_path, nodes, faulty, bucket):
