@@ -12,9 +12,8 @@ from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import ImageSplit
 from pfs_core.methods.config import MethodConfig
 from pfs_core.models import build_model, is_users_own
-from pfs_core.models.from_module import from_module
 from pfs_core.models.outputs import check_built_again, check_network
-from pfs_core.models.sources import source_digests
+from pfs_core.models.sources import own_code
 from pfs_core.runtime.device import reuse_memory
 from pfs_core.runtime.progress import Record, ignore
 from pfs_core.structure.budget_cut import check_reachable
@@ -102,8 +101,7 @@ def search_context(
     torch.manual_seed(seed)
     model = build_model(spec)
     check_network(model, spec)
-    own = is_users_own(spec.name)
-    if own:
+    if is_users_own(spec.name):
         check_built_again(model, spec)
     traced = trace(model, spec.input_shape, config.policy, config.placement)
     # Where the official placement masks channels is not where they can be removed, so that the proof would fail there.
@@ -115,7 +113,7 @@ def search_context(
     model = resize(model, graph, widths).to(data.device)
     if data.device.type == "cpu":
         reuse_memory()
-    key: dict[str, Any] = {
+    key = {
         "step": "search",
         "model": spec.model_dump(mode="json"),
         "recipe": config.checkpoint_key(),
@@ -123,9 +121,8 @@ def search_context(
         "seed": seed,
         "split": data.info.fingerprint,
         "device": data.device.type,
+        **own_code(spec, model),
     }
-    if own:
-        key["sources"] = source_digests(model, from_module(spec.name))
     return SearchContext(
         spec, model, graph, refuted, widths, budget.in_macs, data, config, seed, record, open_checkpoints(key)
     )

@@ -10,6 +10,9 @@ from typing import Any
 
 from torch import nn
 
+from pfs_core.config.spec import ModelSpec
+from pfs_core.models import is_users_own
+from pfs_core.models.from_module import from_module
 from pfs_core.storage.digests import file_digest
 
 _LIBRARIES = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
@@ -31,9 +34,9 @@ def source_digests(model: nn.Module, *more: Callable[..., Any]) -> list[str] | N
     }
     try:
         files = {inspect.getfile(thing) for things in (classes, more) for thing in things}
-        waiting = [path for path in files if _is_users_own(path)]
+        waiting = [path for path in files if _is_own_file(path)]
         while waiting:
-            imported = {path for path in _imported_by(waiting.pop()) if _is_users_own(path)} - files
+            imported = {path for path in _imported_by(waiting.pop()) if _is_own_file(path)} - files
             waiting += imported
             files |= imported
         return [file_digest(path) for path in sorted(files)]
@@ -41,7 +44,12 @@ def source_digests(model: nn.Module, *more: Callable[..., Any]) -> list[str] | N
         return None
 
 
-def _is_users_own(path: str) -> bool:
+def own_code(spec: ModelSpec, model: nn.Module) -> dict[str, Any]:
+    """Return what a network of the user's own is known by beside its spec, for keys; nothing of other networks."""
+    return {"sources": source_digests(model, from_module(spec.name))} if is_users_own(spec.name) else {}
+
+
+def _is_own_file(path: str) -> bool:
     return not any(Path(path).is_relative_to(folder) for folder in (*_LIBRARIES, _OURS))
 
 

@@ -96,8 +96,7 @@ def known_inputs(
 
     from pfs_core.latency.machine import machine
     from pfs_core.models import LIBRARIES, build_model, is_users_own
-    from pfs_core.models.from_module import from_module
-    from pfs_core.models.sources import source_digests
+    from pfs_core.models.sources import own_code
     from pfs_core.runtime.device import core_count, pick_device, resolve_precision
 
     inputs = {**params, "versions": [pfs_core.__version__, torch.__version__]}
@@ -111,10 +110,10 @@ def known_inputs(
     if spec and is_users_own(spec.name):
         with torch.random.fork_rng(devices=[]):
             model = build_model(spec)
-        sources = source_digests(model, from_module(spec.name))
-        if sources is None:
+        code = own_code(spec, model)
+        if code["sources"] is None:
             return None
-        inputs |= {"network": repr(model), "sources": sources}
+        inputs |= {"network": repr(model), **code}
     return inputs
 
 

@@ -18,6 +18,7 @@ from pfs_core.data.augment import Normalise
 from pfs_core.data.split_info import SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.export.deployable import try_onnx
+from pfs_core.models.sources import own_code
 from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.device import memory_text, peak_memory, pick_device, resolve_precision
 from pfs_core.runtime.distributed import ALONE, Ranks, joined
@@ -104,7 +105,7 @@ def _retrain(
     if ranks.rank:
         torch.manual_seed(seed + ranks.rank)  # dropout differs from process to process
     epochs = planned_epochs(structure, config)
-    with Checkpoints(out, _checkpoint_key(structure, data, config, seed, initial), ranks) as checkpoints:
+    with Checkpoints(out, _checkpoint_key(structure, model, data, config, seed, initial), ranks) as checkpoints:
         fitted = fit(model, f"retrain {structure.network}", data, config, epochs, seed, record, checkpoints, ranks)
     spent, images = checkpoints.elapsed(), int(ranks.sum(torch.tensor(fitted.images, device=data.device)))
     spent["processor_seconds"] = float(ranks.sum(torch.tensor(spent["processor_seconds"], device=data.device)))
@@ -149,7 +150,7 @@ def _retrain(
 
 
 def _checkpoint_key(
-    structure: Structure, data: ImageSplit, config: RetrainConfig, seed: int, initial: Path | None
+    structure: Structure, model: nn.Module, data: ImageSplit, config: RetrainConfig, seed: int, initial: Path | None
 ) -> dict[str, Any]:
     """What must be the same for a training to go on from a checkpoint."""
     return {
@@ -160,6 +161,7 @@ def _checkpoint_key(
         "split": data.info.fingerprint,
         "device": data.device.type,
         "initial": file_digest(initial) if initial else "",
+        **own_code(structure.model, model),
     }
 
 

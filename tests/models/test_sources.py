@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-from pfs_core.models.sources import source_digests
+from pfs_core.config.spec import ModelSpec
+from pfs_core.models import build_model
+from pfs_core.models.sources import own_code, source_digests
 
 FILES = {
     "own_net/__init__.py": "",
@@ -62,3 +64,12 @@ def test_code_that_was_typed_in_has_no_digest():
     scope = {"__name__": "typed_in"}
     exec("from torch import nn\nclass Net(nn.Module):\n    pass\n", scope)
     assert source_digests(scope["Net"]()) is None
+
+
+def test_only_a_network_of_ones_own_is_known_by_its_code(network):
+    model, folder = network
+    spec = ModelSpec(name="own_net.net:Net")
+    before = own_code(spec, model)
+    (folder / "own_config.py").write_text("WIDTH = 16\n")
+    assert own_code(spec, model) != before
+    assert own_code(ModelSpec(name="resnet20"), build_model("resnet20")) == {}
