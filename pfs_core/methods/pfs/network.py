@@ -12,6 +12,7 @@ from pfs_core.methods.pfs.gates import Gates
 from pfs_core.nn.folded_batchnorm import fold_norms
 from pfs_core.nn.frozen_conv import freeze_convolutions
 from pfs_core.runtime.device import autocast, compiled
+from pfs_core.training.memory_layout import layout_for, with_layout
 
 MULTIPLE = 2
 """Groups shrink to multiples of this many gates: CPU kernels for bf16 multiply two input channels at once, so a channel
@@ -38,6 +39,7 @@ class GatedNetwork:
         remaining: int64 [remaining gates], the positions of ``gates.values`` among the gates of the whole network.
         sizes: number of gates of each group in the whole network.
         precision: ``bf16`` or ``fp32``.
+        layout: the memory format of the network; its images should be in it.
         steps: optimiser steps done.
 
     Args:
@@ -49,12 +51,13 @@ class GatedNetwork:
             whenever some leave.
 
     Raises:
-        UserError: the network has nothing to prune.
+        UserError: the network has nothing to prune, or cannot be trained.
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, precision: str, lr: float, compile: bool = False) -> None:
         self._model, self.graph, self.precision, self._lr = model, graph, precision, lr
         self._compiled = compile
+        self.layout = layout_for(model, graph.input_shape, precision)
         if precision == "bf16":
             _weights_to_bf16(model)
         self._prepare()
@@ -64,11 +67,17 @@ class GatedNetwork:
 
     def _prepare(self) -> None:
         """Rebuild everything that depends on the widths of the model."""
-        model = self._model if self._compiled else freeze_convolutions(fold_norms(self._model))
-        self.module = model.to(memory_format=torch.channels_last).train()
+        self.module = with_layout(self._quick(), self.layout).train()
         self.gates = Gates(self.module, self.graph)
         self._forward = compiled(self._eager) if self._compiled else self._eager
         self._optimiser = torch.optim.Adam([self.gates.values], lr=self._lr)
+
+    def _quick(self) -> nn.Module:
+        """Return the model with layers that compute the same more quickly, some of them in channels_last only."""
+        if self._compiled:
+            return self._model
+        folded = fold_norms(self._model)
+        return freeze_convolutions(folded) if self.layout == torch.channels_last else folded
 
     def __call__(self, images: Tensor) -> Tensor:
         """Compute the logits, float32 [N, classes], of float images [N, C, H, W]."""

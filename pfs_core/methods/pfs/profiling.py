@@ -59,7 +59,7 @@ def profile_search(
     device = pick_device()
     data = load_split(split, device)
     network, history = gated(search_context(spec, data, budget, config, seed, partial(Checkpoints, out)))
-    normalise = Normalise(data.info, device, torch.channels_last)
+    normalise = Normalise(data.info, device, network.layout)
     batches = data.part("train").epoch(config.batch_size, torch.Generator().manual_seed(0))
 
     def step() -> None:
