@@ -5,7 +5,7 @@ import copy
 import logging
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,10 +37,12 @@ def export(model: nn.Module, images: Tensor) -> Exported:
     Its tensors are only looked at: nothing is computed on real values.
 
     Raises:
-        UserError: what it does depends on the values of the images.
+        UserError: what it does depends on the values of the images, or it computes with tensors of the network that
+            it was copied from.
     """
     with named(f"{type(model).__name__} cannot be traced"), _attention_in_full():
         program = torch.export.export(model, (images,), strict=False)
+    _check_constants(model, program.constants.values())
     signature = program.graph_signature
     first_name = _first_names(model)
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -49,6 +51,22 @@ def export(model: nn.Module, images: Tensor) -> Exported:
         {placeholder: first_name.get(name, name) for placeholder, name in stored.items()},
         set(signature.user_inputs),
     )
+
+
+def _check_constants(model: nn.Module, constants: Iterable[object]) -> None:
+    """Raise UserError if a constant of a network's graph is one of its own tensors.
+
+    A function that holds a network, such as a lambda in an attribute, holds it still in a copy: what it computes with
+    are the tensors of the first network, which nobody resizes, trains or stores.
+    """
+    named_tensors = (*model.named_parameters(), *model.named_buffers())
+    own = {tensor.data_ptr(): name for name, tensor in named_tensors if tensor.numel() and not tensor.is_meta}
+    for constant in constants:
+        if isinstance(constant, Tensor) and (name := own.get(constant.data_ptr())):
+            raise UserError(
+                f"{type(model).__name__} cannot be traced: {name} is read by a function or an attribute that holds the "
+                "network's own layers or tensors, and would go on reading these in a copy of it; make it a method"
+            )
 
 
 def count_macs(model: nn.Module, images: Tensor) -> int:
@@ -176,6 +194,8 @@ def in_a_line(error: Exception, elsewhere: str = "") -> str:
     Where none of their lines did, ``elsewhere`` stands in its place.
     """
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, KeyError):  # which says the key alone
+        reason = f"KeyError: {reason}"
     if isinstance(error, DataDependentOutputException):
         reason = "what it does depends on their values"
     return f"{reason}{_place(error) or elsewhere}"

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.classes import differing_in_capitals
@@ -11,10 +13,11 @@ from pfs_core.data.formats.arrow import ARROW, open_arrow
 from pfs_core.data.formats.cifar import load_cifar
 from pfs_core.data.formats.digits import load_digits
 from pfs_core.data.formats.downloads import FOLDERS, PREFIX, check_name, downloaded
+from pfs_core.data.formats.folder_levels import listed
 from pfs_core.data.formats.idx import IDX, load_idx
-from pfs_core.data.formats.lists import LISTS, METADATA, open_lists, says_the_same
+from pfs_core.data.formats.list_or_tree import open_folders, open_listed, unused_columns
+from pfs_core.data.formats.lists import Lists, is_submission, read_lists
 from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
-from pfs_core.data.formats.tree import IMAGES, open_tree
 from pfs_core.data.formats.webdataset import TARS, open_tars
 from pfs_core.data.left_out import left_out, no_files, summary, without_system_folders
 from pfs_core.data.parts import TEST, TRAINING, VALIDATION
@@ -40,7 +43,9 @@ def open_source(uri: str, config: SplitConfig = SplitConfig()) -> Source:
         UserError: there is no such dataset, its format is not known, or it is broken.
     """
     source = _opened(uri, config)
-    return replace(source, notes=(*source.notes, *_classes_without_images(source), *_capitals(source)))
+    unused = unused_columns(config) if source.kind == "arrays" else []
+    said = (*source.notes, *unused, *_classes_without_images(source), *_capitals(source))
+    return replace(source, notes=said)
 
 
 def _opened(uri: str, config: SplitConfig) -> Source:
@@ -51,34 +56,32 @@ def _opened(uri: str, config: SplitConfig) -> Source:
     storage = _storage(uri)
     files = without_system_folders(storage.files())
     beside = no_files(storage, skip=config.on_bad == "skip")
-    source = _from_files(storage, files, config)
-    check_no_part_unread(source, files)
+    lists = read_lists(storage, files, config)
+    source = _from_files(storage, files, lists, config)
+    tables = pa.array([table.path for table in lists.tables], pa.string())
+    check_no_part_unread(source, files.filter(pc.invert(pc.is_in(files.paths, value_set=tables))))
     return replace(source, left_out=source.left_out + beside)
 
 
-def _from_files(storage: Storage, files: Listing, config: SplitConfig) -> Source:
+def _from_files(storage: Storage, files: Listing, lists: Lists, config: SplitConfig) -> Source:
     """Find out which format the files of a dataset are of, and index their rows."""
-    if files.matching(IMAGES) and files.matching(LISTS) and (listed := open_lists(storage, files, config)):
-        return _list_or_tree(storage, files, listed)
-    if files.matching(AT_ROOT):
-        return open_parquet(storage, files, config)
+    if lists.choice.sure:
+        return open_listed(storage, files, lists, config)
+    if _holds_images(files.matching(AT_ROOT), lists):
+        return _parquet(storage, files, lists, config)
     if files.matching(IDX):
         return load_idx(storage, files)
     if files.named("data_batch_1", "train") and files.named("batches.meta", "meta"):
         return load_cifar(storage, files)
     shards = next((found for found in _SHARDS if files.matching(found[0])), None)
-    if files.matching(IMAGES):
+    if lists.images:
         try:
-            tree = open_tree(storage, files)
+            return open_folders(storage, files, lists, config)
         except UserError as e:
             if shards and (folder := _folder(files.matching(shards[0]))):
                 hint = f"{storage.uri}/{folder}, which has Parquet, Arrow or tar files"
                 raise UserError(f"{e}; or name {hint}") from None
-            if lists := files.matching(LISTS):
-                raise UserError(f"{e}; {lists[0].path} has no column of their names and one of labels") from None
             raise
-        said = [f"{one.path} has no column of labels; classes are the folders" for one in files.matching(METADATA)[:1]]
-        return replace(tree, notes=(*tree.notes, *said))
     if shards:
         return shards[1](storage, files, config)
     if cifar := files.matching(r"/(batches\.meta|data_batch_1)$"):
@@ -95,13 +98,25 @@ def _folder(files: Listing) -> str:
     return files[0].path.rpartition("/")[0]
 
 
-def _list_or_tree(storage: Storage, files: Listing, listed: Source) -> Source:
-    """Return the rows of a list; those of the folders where they say the same, since they have better names."""
+def _holds_images(parquet: Listing, lists: Lists) -> bool:
+    """Whether some Parquet files may have images in them, not features or lists of the images beside them."""
+    tables = {table.path for table in lists.tables}
+    return any(entry.path not in tables and not is_submission(entry.path) for entry in parquet)
+
+
+def _parquet(storage: Storage, files: Listing, lists: Lists, config: SplitConfig) -> Source:
+    """Index Parquet files; where they are refused, say so of the folders beside them."""
     try:
-        tree = open_tree(storage, files)
-    except UserError:
-        return listed
-    return tree if says_the_same(tree, listed) else listed
+        return open_parquet(storage, files, config)
+    except UserError as e:
+        if not lists.images:
+            raise
+        try:
+            tree = open_folders(storage, files, lists, config)
+        except UserError:
+            raise e from None
+        folders = listed(tree.class_names)
+        raise UserError(f"{e}; or move it elsewhere, and the classes are the folders beside it ({folders})") from None
 
 
 def _classes_without_images(source: Source) -> list[str]:

@@ -22,7 +22,7 @@ def check_no_part_unread(source: Source, files: Listing) -> None:
 
     Args:
         source: what was read.
-        files: all files of the dataset.
+        files: all files of the dataset but tables of texts, which may describe a part, too.
     """
     used = pa.concat_arrays([source.files.paths, pa.array(source.lists, pa.string())])
     others = files.filter(pc.invert(pc.is_in(files.paths, value_set=used)))

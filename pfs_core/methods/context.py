@@ -11,8 +11,10 @@ from pfs_core.channels import ChannelGraph, Refuted, resize, trace
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.data import ImageSplit
 from pfs_core.methods.config import MethodConfig
-from pfs_core.models import build_model
-from pfs_core.models.outputs import check_network
+from pfs_core.models import build_model, is_users_own
+from pfs_core.models.from_module import from_module
+from pfs_core.models.outputs import check_built_again, check_network
+from pfs_core.models.sources import source_digests
 from pfs_core.runtime.device import reuse_memory
 from pfs_core.runtime.progress import Record, ignore
 from pfs_core.structure.budget_cut import check_reachable
@@ -100,6 +102,9 @@ def search_context(
     torch.manual_seed(seed)
     model = build_model(spec)
     check_network(model, spec)
+    own = is_users_own(spec.name)
+    if own:
+        check_built_again(model, spec)
     traced = trace(model, spec.input_shape, config.policy, config.placement)
     # Where the official placement masks channels is not where they can be removed, so that the proof would fail there.
     removable = traced if config.placement == "last" else trace(model, spec.input_shape, config.policy)
@@ -110,7 +115,7 @@ def search_context(
     model = resize(model, graph, widths).to(data.device)
     if data.device.type == "cpu":
         reuse_memory()
-    key = {
+    key: dict[str, Any] = {
         "step": "search",
         "model": spec.model_dump(mode="json"),
         "recipe": config.checkpoint_key(),
@@ -119,6 +124,8 @@ def search_context(
         "split": data.info.fingerprint,
         "device": data.device.type,
     }
+    if own:
+        key["sources"] = source_digests(model, from_module(spec.name))
     return SearchContext(
         spec, model, graph, refuted, widths, budget.in_macs, data, config, seed, record, open_checkpoints(key)
     )

@@ -1,11 +1,15 @@
 """What a network must be for the pipeline: float32 weights, and one tensor of logits out of images, in both modes."""
 
+import contextlib
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfs_core.channels.export import named, run_without_values, without_weights
+from pfs_core.channels.export import named, on_meta, quiet, run_without_values, without_weights
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
+from pfs_core.models import build_model
 
 
 def check_network(model: nn.Module, spec: ModelSpec) -> None:
@@ -27,11 +31,73 @@ def check_network(model: nn.Module, spec: ModelSpec) -> None:
             )
         if any(stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True)):
             raise UserError(f"model {spec.name}: {name} is an expanded tensor, which cannot be loaded; add .clone()")
+    _check_registered(model, spec)
+    made = _made_by_forward(tried, torch.empty(2, *spec.input_shape, device="meta"))
+    if made:
+        raise UserError(
+            f"model {spec.name}: its forward makes the parameter or buffer {made}, which no optimiser would know and "
+            "no file of weights would have; make it in __init__"
+        )
     shape = "x".join(map(str, spec.input_shape))
     for mode in (False, True):
         with named(f"{type(model).__name__} cannot process {shape} images{' in training mode' * mode}"):
             outputs = run_without_values(tried.train(mode), torch.empty(2, *spec.input_shape))
         _check_logits(outputs, spec, " in training mode" * mode)
+
+
+def check_built_again(model: nn.Module, spec: ModelSpec) -> None:
+    """Check that what a network holds beside its state is the same whenever it is built, so that its state is enough.
+
+    Raises:
+        UserError: a tensor or a list of numbers that is not part of the state differs in another one.
+    """
+    with torch.random.fork_rng(devices=[]):
+        other = _beside_state(build_model(spec))
+    for name, value in _beside_state(model).items():
+        if name in other and not torch.equal(value, other[name]):
+            raise UserError(
+                f"model {spec.name}: {name} is drawn at random when the network is made, and no file of weights would "
+                "have it; make it a buffer (register_buffer) that is persistent"
+            )
+
+
+def _beside_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors and lists of numbers of a network that are not part of its state."""
+    stored = model.state_dict()
+    found = {name: buffer for name, buffer in model.named_buffers() if name not in stored}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            numbers = isinstance(value, list | tuple) and value and all(isinstance(one, int | float) for one in value)
+            numbers = numbers or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf")
+            if numbers or isinstance(value, Tensor):
+                found[f"{path}.{name}".lstrip(".")] = torch.as_tensor(value)
+    return found
+
+
+def _check_registered(model: nn.Module, spec: ModelSpec) -> None:
+    """Raise UserError if a layer or a parameter is in a list or a dict, where PyTorch does not find it."""
+    known = {id(one) for one in (*model.modules(), *model.parameters())}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name.startswith("_") or not isinstance(value, list | tuple | dict):
+                continue
+            for one in value.values() if isinstance(value, dict) else value:
+                if isinstance(one, nn.Module | nn.Parameter) and id(one) not in known:
+                    kind = "Module" if isinstance(one, nn.Module) else "Parameter"
+                    raise UserError(
+                        f"model {spec.name}: {f'{path}.{name}'.lstrip('.')} is a {type(value).__name__} of layers or "
+                        "parameters, which PyTorch neither trains nor stores; make it an "
+                        f"nn.{kind}{'Dict' if isinstance(value, dict) else 'List'}"
+                    )
+
+
+def _made_by_forward(model: nn.Module, images: Tensor) -> str:
+    """Return the name of a parameter or persistent buffer that a network makes where it is first called; or nothing."""
+    model = on_meta(model)
+    before = set(model.state_dict())
+    with contextlib.suppress(Exception), torch.no_grad(), quiet():  # whether it can be called is found out elsewhere
+        model(images)
+    return min(set(model.state_dict()) - before, default="")
 
 
 def _check_logits(outputs: object, spec: ModelSpec, when: str) -> None:

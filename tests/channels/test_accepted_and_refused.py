@@ -53,10 +53,30 @@ def test_several_outputs_keep_their_widths():
 
 
 def test_a_network_that_cannot_learn_is_refused():
-    model = Unusual(lambda self, x: x)
-    model.forward = torch.no_grad()(model.forward)
-    with pytest.raises(UserError, match="^Unusual cannot be trained: what it returns has no gradient$"):
+    class Frozen(Unusual):
+        forward = torch.no_grad()(Unusual.forward)
+
+    model = Frozen(lambda self, x: x)
+    with pytest.raises(UserError, match="^Frozen cannot be trained: what it returns has no gradient$"):
         proved(model, trace(model, INPUT))
+
+
+def a_function(model):
+    model.again = lambda x: model.extra(x).relu()
+
+
+def its_forward(model):
+    model.forward = torch.no_grad()(model.forward)
+
+
+@pytest.mark.parametrize("hold", [a_function, its_forward])
+def test_a_function_that_holds_the_network_is_refused(hold):
+    """A copy of the network would call the layers of the first one, which are neither resized nor trained."""
+    model = Unusual(lambda self, x: self.again(x), extra=conv3(8, 8))
+    model.again = model.extra.forward
+    hold(model)
+    with pytest.raises(UserError, match=r"weight is read by a function or an attribute that holds the network's own"):
+        trace(model, INPUT)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -1,12 +1,16 @@
 """What a network must be is said in one line before anything is learned."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.models.outputs import check_network
+from pfs_core.models import outputs
+from pfs_core.models.outputs import check_built_again, check_network
 
 SPEC = ModelSpec(name="nets:build", num_classes=5, input_shape=(3, 8, 8))
 
@@ -122,3 +126,86 @@ def test_an_argument_that_is_missing_is_not_said_to_be_in_our_code():
     with pytest.raises(UserError, match="missing 1 required keyword-only argument: 'scale'") as error:
         check_network(Needing(), SPEC)
     assert "outputs.py" not in str(error.value)
+
+
+class Making(Net):
+    """A network that makes a positional embedding when it is first called."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = None
+
+    def forward(self, x, mask=None):
+        if self.embedding is None:
+            self.embedding = nn.Parameter(torch.zeros(x.shape[1:]))
+        return super().forward(x + self.embedding)
+
+
+def test_a_parameter_that_forward_makes_is_refused():
+    assert "its forward makes the parameter or buffer embedding, which no optimiser would know" in refused(Making())
+
+
+@pytest.mark.parametrize(
+    ("held", "right"),
+    [
+        ([nn.Conv2d(3, 3, 1)], "held is a list of layers or parameters, which PyTorch neither trains nor stores; "
+                               "make it an nn.ModuleList"),
+        ({"a": nn.Parameter(torch.ones(3))}, "make it an nn.ParameterDict"),
+    ],
+)  # fmt: skip
+def test_layers_that_pytorch_does_not_find_are_refused(held, right):
+    model = Net()
+    model.held = held
+    assert right in refused(model)
+
+
+def test_a_list_of_layers_that_are_registered_too_is_accepted():
+    model = Net()
+    model.order = [model.conv, model.head]
+    check_network(model, SPEC)
+
+
+def holding(value):
+    """What makes networks that hold something beside their state."""
+
+    def build():
+        model = Net()
+        model.order = value()
+        return model
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("value", "same"),
+    [
+        (lambda: torch.randperm(32), False),
+        (lambda: torch.arange(32), True),
+        (lambda: np.random.permutation(32), False),
+        (lambda: random.sample(range(32), 32), False),
+        (lambda: [2, 2, 6, 2], True),
+        (object, True),
+    ],
+)
+def test_what_is_drawn_beside_the_state_is_refused(monkeypatch, value, same):
+    build = holding(value)
+    monkeypatch.setattr(outputs, "build_model", lambda spec: build())
+    if same:
+        check_built_again(build(), SPEC)
+    else:
+        with pytest.raises(UserError, match="order is drawn at random when the network is made") as error:
+            check_built_again(build(), SPEC)
+        assert "\n" not in str(error.value)
+
+
+def test_a_buffer_that_is_drawn_may_be_stored(monkeypatch):
+    def build(persistent):
+        model = Net()
+        model.register_buffer("order", torch.randperm(32), persistent=persistent)
+        return model
+
+    monkeypatch.setattr(outputs, "build_model", lambda spec: build(True))
+    check_built_again(build(True), SPEC)
+    monkeypatch.setattr(outputs, "build_model", lambda spec: build(False))
+    with pytest.raises(UserError, match="order is drawn at random"):
+        check_built_again(build(False), SPEC)

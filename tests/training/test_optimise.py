@@ -46,7 +46,7 @@ def test_the_gradient_of_micro_batches_is_that_of_the_whole_batch(rows, accumula
     whole, parts = network(), network()
     loss = F.cross_entropy(whole(images), labels, label_smoothing=smoothing)
     loss.backward()
-    sums = backward(parts, called, images, labels, recipe(accumulate=accumulate, label_smoothing=smoothing))
+    sums = backward(parts, called, images, labels, rows, recipe(accumulate=accumulate, label_smoothing=smoothing))
     for a, b in zip(gradients(whole), gradients(parts), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
     right = (whole(images).argmax(1) == labels).sum().item()
@@ -71,7 +71,7 @@ def test_label_smoothing_is_the_cross_entropy_with_mixed_labels():
     model, smoothing = network(), 0.3
     target = (1 - smoothing) * F.one_hot(labels, 5) + smoothing / 5
     loss = -(target * model(images).log_softmax(1)).sum(1)
-    sums = backward(model, called, images, labels, recipe(label_smoothing=smoothing))
+    sums = backward(model, called, images, labels, 7, recipe(label_smoothing=smoothing))
     assert sums[0].item() == pytest.approx(loss.sum().item())
 
 
@@ -137,7 +137,7 @@ def test_a_step_updates_the_average_and_takes_the_gradients_away():
     assert optimisation.network is not model
     seen = []
     for number in range(3):
-        backward(model, called, *batch(6, number), recipe())
+        backward(model, called, *batch(6, number), 6, recipe())
         optimisation.step()
         seen.append(model[0].weight.detach().clone())
         assert gradients(model) == [None] * 4

@@ -16,7 +16,7 @@ from pfs_core.data.classes import Labels
 from pfs_core.data.dataset import Source, checked_classes, column_fingerprint, fingerprint
 from pfs_core.data.formats.columns import (
     Columns,
-    check_part,
+    check_parts,
     encoded,
     find_columns,
     labels_of,
@@ -172,7 +172,6 @@ def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -
     if not sum(rows):
         raise UserError(f"{place} holds no rows")
     table = pa.Table.from_batches(batches)
-    if columns.part:
-        check_part(columns, table.column(columns.part), held_out)
+    check_parts(columns, table, held_out)
     labels = labels_of(place, opened.schema, columns.label, table.column(columns.label), held_out)
     return _Rows(labels, columns, rows, offsets, sizes)

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.classes import Labels, label_fault
-from pfs_core.data.parts import MUST_BE_PARTS, PART_COLUMNS, is_flag, is_held_out, part_named
+from pfs_core.data.part_texts import may_say_parts, parts_said
+from pfs_core.data.parts import MUST_BE_PARTS, PART_COLUMNS, TRAINING, is_flag, is_held_out, part_named
 from pfs_core.errors import UserError
 
 _IMAGES = ("image", "img")
@@ -31,7 +33,8 @@ class Columns(NamedTuple):
         image: the column of images.
         label: the column of labels.
         name: the column of the rows' names, if there is one.
-        part: the column that may say parts, if there is one; it is compared with the name of the file.
+        parts: the columns that may say parts, by their names or as they have texts; they are compared with the name of
+            the file.
         unused: all columns but those of images, labels and names.
     """
 
@@ -39,13 +42,18 @@ class Columns(NamedTuple):
     image: str
     label: str
     name: str | None
-    part: str | None
+    parts: tuple[str, ...]
     unused: tuple[str, ...]
 
     @property
     def of_rows(self) -> list[str]:
         """The columns to be read at once, which are small."""
-        return [self.label, *(column for column in (self.name, self.part) if column)]
+        return [self.label, *([self.name] if self.name else []), *self.parts]
+
+    def in_parquet(self, metadata: pq.FileMetaData) -> "Columns":
+        """Return them without those texts that, by the statistics of a Parquet file, say no parts."""
+        kept = (one for one in self.parts if one.lower() in PART_COLUMNS or may_say_parts(metadata, one))
+        return self._replace(parts=tuple(kept))
 
 
 def find_columns(place: str, schema: pa.Schema, config: SplitConfig) -> Columns:
@@ -78,9 +86,10 @@ def find_columns(place: str, schema: pa.Schema, config: SplitConfig) -> Columns:
         if is_flag(column):
             raise UserError(f"{place}: column {column!r} seems to say parts; {_A_FILE_EACH}")
     name = "name" if "name" in others and _is_text(_value_type(schema.field("name").type)) else None
-    part = next((column for column in others if column.lower() in PART_COLUMNS), None)
+    texts = [column for column in others if column != name and _is_text(_value_type(schema.field(column).type))]
+    parts = tuple(column for column in others if column.lower() in PART_COLUMNS or column in texts)
     unused = tuple(column for column in others if column != name and not column.startswith(_INDEX))
-    return Columns(place, image, label, name, part, unused)
+    return Columns(place, image, label, name, parts, unused)
 
 
 def one_image_column(files: Iterable[Columns]) -> str:
@@ -98,23 +107,34 @@ def unused_columns(files: Iterable[Columns]) -> tuple[str, ...]:
     return (f"columns that are not used: {', '.join(names)}",) if names else ()
 
 
-def check_part(columns: Columns, column: pa.ChunkedArray, held_out: bool) -> None:
+def check_parts(columns: Columns, table: pa.Table, held_out: bool) -> None:
     """Raise UserError if a column says other parts than the name of the file.
 
     Args:
         columns: the columns of the file.
-        column: the values of the one that may say parts.
+        table: the values of those that may say parts.
         held_out: whether the file is of a part that is not trained on.
     """
-    texts = [str(text) for text in _plain(column).unique().to_pylist()]
+    for name in columns.parts:
+        values = _plain(table.column(name))
+        values = values.cast(pa.large_string()) if _is_text(values.type) else values
+        texts = [str(text) for text in values.unique().to_pylist()]
+        if _says_others(name, texts, held_out):
+            raise UserError(
+                f"{columns.place}: column {name!r} says parts ({', '.join(texts[:3])}), but parts are not read from "
+                f"columns; {_A_FILE_EACH}"
+            )
+
+
+def _says_others(name: str, texts: list[str], held_out: bool) -> bool:
+    """Whether the different texts of a column say other parts than the name of the file."""
+    if name.lower() not in PART_COLUMNS:
+        said = parts_said(texts)
+        return bool(said) and (len(said) > 1 if TRAINING in said else not held_out)
     said = {part_named(text) for text in texts}
-    must = str(columns.part).lower() in MUST_BE_PARTS
-    if (said == {""} and not must) or (len(said) == 1 and "" not in said and is_held_out(*said) == held_out):
-        return
-    raise UserError(
-        f"{columns.place}: column {columns.part!r} says parts ({', '.join(texts[:3])}), but parts are not read from "
-        f"columns; {_A_FILE_EACH}"
-    )
+    if said == {""}:
+        return name.lower() in MUST_BE_PARTS
+    return len(said) > 1 or "" in said or is_held_out(*said) != held_out
 
 
 def encoded(column: pa.ChunkedArray) -> list[bytes | None]:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pfs_core.data.parts import part_named
 from pfs_core.storage.listing import Listing
 
 _NAMES, _STEMS = 12, 13
@@ -34,30 +35,43 @@ class Named(NamedTuple):
         return bool((self.images >= 0).all())
 
     @property
+    def share(self) -> float:
+        """The share of the texts that name an image."""
+        return float((self.images >= 0).mean())
+
+    @property
     def sure(self) -> bool:
         """Whether a text that names no image must be a mistake: numbers are often no names of images."""
         return self.level < _STEMS
 
 
 class ImageNames:
-    """The images of a dataset by what a list may call them.
+    """Images by what a list may call them.
 
     Args:
-        images: the images.
-        folder: what the paths of a list are relative to, with a slash at its end: only images below it can be called.
-            Empty for the dataset itself.
-
-    Attributes:
         rows: int64, the positions of these images among all.
         paths: their paths below the dataset.
+        folder: what the paths of the list are relative to, with a slash at its end; empty for the dataset itself.
     """
 
-    def __init__(self, images: Listing, folder: str = "") -> None:
-        self.rows = np.flatnonzero(pc.starts_with(images.paths, folder).to_numpy(zero_copy_only=False))
-        self.paths = images.paths.take(pa.array(self.rows)) if folder else images.paths
-        below = pc.utf8_slice_codeunits(self.paths, len(folder)) if folder else self.paths
+    def __init__(self, rows: np.ndarray, paths: pa.Array, folder: str) -> None:
+        self.rows, self.paths, self._folder = rows, paths, folder
+        below = pc.utf8_slice_codeunits(paths, len(folder)) if folder else paths
         self._exact = _Ways(below)
         self._folded = _Ways(_folded(below))
+
+    @classmethod
+    def below(cls, images: Listing, folder: str) -> "ImageNames":
+        """Return the images below a folder, which are all that a list in it can call."""
+        rows = np.flatnonzero(pc.starts_with(images.paths, folder).to_numpy(zero_copy_only=False))
+        return cls(rows, images.paths.take(pa.array(rows)) if folder else images.paths, folder)
+
+    def within(self, part: str) -> "ImageNames":
+        """Return those of them that are in a folder named like a part, such as ``training``."""
+        folders = pc.replace_substring_regex(self.paths, r"[^/]*$", "").dictionary_encode()
+        is_of = [any(part_named(name) == part for name in path.split("/")) for path in folders.dictionary.to_pylist()]
+        here = np.flatnonzero(np.array(is_of, dtype=bool)[folders.indices.to_numpy()])
+        return ImageNames(self.rows[here], self.paths.take(pa.array(here)), self._folder)
 
     def find(self, texts: pa.Array) -> Named | None:
         """Find the images that texts name, in the first way in which most of them name one; None if none does."""
@@ -83,9 +97,7 @@ class _Ways:
         """Yield what is found in each way, the surest first, up to one in which all is found."""
         last = pc.replace_substring_regex(texts, r"^.*/", "")
         ways = [(level, self.paths, rest) for level, rest in enumerate(_shorter(texts))] if self.paths.unique else []
-        ways.append((_NAMES, self.names, last))
-        if self.stems.unique:
-            ways.append((_STEMS, self.stems, last))
+        ways += [(_NAMES, self.names, last), (_STEMS, self.stems, last)]
         for level, calls, wanted in ways:
             named = calls.find(wanted, level)
             yield named

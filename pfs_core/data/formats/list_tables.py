@@ -43,10 +43,10 @@ def read_list(storage: Storage, entry: Entry) -> ListTable | None:
 
 def _from_parquet(storage: Storage, entry: Entry) -> ListTable | None:
     file = pq.ParquetFile(open_file(storage, entry))
-    names = [field.name for field in file.schema_arrow if _may_be_text(field.type)]
-    if len(names) < len(file.schema_arrow):
+    if any(_holds_bytes(field.type) for field in file.schema_arrow):
         return None
-    return _table(entry.path, file.read(), "")
+    names = [field.name for field in file.schema_arrow if _may_be_text(field.type)]
+    return _table(entry.path, file.read(columns=names), "")
 
 
 def _from_text(path: str, data: bytes) -> ListTable:
@@ -129,6 +129,15 @@ def _may_be_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     return bool(numbers or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether values of a column may be images."""
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    if pa.types.is_nested(kind):
+        return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    return "binary" in str(kind)
 
 
 def _texts(column: pa.ChunkedArray) -> pa.Array:

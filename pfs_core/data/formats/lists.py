@@ -2,10 +2,12 @@
 
 They are at the root; Hugging Face's ``metadata`` files may be in any folder, and name images below it.
 
-:mod:`~pfs_core.data.formats.list_columns` finds out what a list says.
+:mod:`~pfs_core.data.formats.list_columns` finds out what a table says of them, and
+:mod:`~pfs_core.data.formats.list_choice` which tables are lists of labels.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +16,10 @@ import pyarrow.compute as pc
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.classes import Labels, merge_labels
 from pfs_core.data.dataset import Source, checked_classes, column_fingerprint, fingerprint
-from pfs_core.data.formats.list_columns import Listed, listed_in
+from pfs_core.data.formats.list_choice import Choice, check_repeated, chosen, lists_of, not_used, of_parts
+from pfs_core.data.formats.list_columns import Listed, candidate_in
 from pfs_core.data.formats.list_paths import ImageNames
-from pfs_core.data.formats.list_tables import read_list
+from pfs_core.data.formats.list_tables import ListTable, read_list
 from pfs_core.data.formats.tree import GROUP, IMAGES
 from pfs_core.data.left_out import left_out
 from pfs_core.data.parts import given_parts, is_held_out, words_in
@@ -30,30 +33,61 @@ LISTS = rf"(?i)^[^/]*\.(csv|tsv|jsonl|parquet)$|{METADATA}"
 """Pattern of the paths of files that may be lists."""
 
 
-def open_lists(storage: Storage, files: Listing, config: SplitConfig) -> Source | None:
-    """Index the images that lists name; no image is read.
+class Lists(NamedTuple):
+    """The tables of a dataset that have no images in them.
+
+    Attributes:
+        images: the images of the dataset.
+        tables: the tables.
+        choice: which of them are lists of the labels of the images.
+    """
+
+    images: Listing
+    tables: list[ListTable]
+    choice: Choice
+
+
+def is_submission(path: str) -> bool:
+    """Whether a file is one that Kaggle wants back, whose labels are made up."""
+    return "submission" in words_in(path)
+
+
+def read_lists(storage: Storage, files: Listing, config: SplitConfig) -> Lists:
+    """Read the files that may be lists, and find out which are lists of labels; no image is read.
 
     Args:
         storage: the dataset.
         files: all of its files.
         config: which columns have the paths and the labels.
+    """
+    images = files.matching(IMAGES)
+    candidates = [entry for entry in files.matching(LISTS) if not is_submission(entry.path)] if images else []
+    with ThreadPoolExecutor(8) as pool:
+        tables = [table for table in pool.map(lambda entry: read_list(storage, entry), candidates) if table]
+    folders = dict.fromkeys(_folder(table.path) for table in tables)
+    names = {folder: ImageNames.below(images, folder) for folder in folders}
+    read = (candidate_in(storage.uri, table, names[_folder(table.path)], config) for table in tables)
+    return Lists(images, tables, chosen([one for one in read if one is not None], len(images)))
 
-    Returns:
-        The rows, or None where no file names images with labels.
+
+def open_lists(storage: Storage, files: Listing, lists: Lists, config: SplitConfig) -> Source:
+    """Index the images that lists name; no image is read.
+
+    Args:
+        storage: the dataset.
+        files: all of its files.
+        lists: those of them that may be lists, of which some are to be read.
+        config: which columns have the paths and the labels.
 
     Raises:
         UserError: a list names images that are not there, names one twice, or has no label for it.
     """
-    images = files.matching(IMAGES)
-    candidates = [entry for entry in files.matching(LISTS) if "submission" not in words_in(entry.path)]
-    with ThreadPoolExecutor(8) as pool:
-        tables = [table for table in pool.map(lambda entry: read_list(storage, entry), candidates) if table]
-    folders = dict.fromkeys(_folder(table.path) for table in tables)
-    names = {folder: ImageNames(images, folder) for folder in folders}
-    read = (listed_in(storage.uri, table, names[_folder(table.path)], config) for table in tables)
-    found = [listed for listed in read if listed is not None]
-    if not found:
-        return None
+    images, choice = lists.images, lists.choice
+    every = lists_of(storage.uri, choice.read)
+    found = of_parts(every)
+    check_repeated(storage.uri, found, guessed=not any(one.named for one in choice.read))
+    read = [one.path for one in found]
+    dropped = [f"{one.path} says no part, and others do; it is not used" for one in every if one.path not in read]
     rows = np.concatenate([one.images for one in found])
     _check_once(storage.uri, found, images)
     counts = [len(one.images) for one in found]
@@ -72,29 +106,28 @@ def open_lists(storage: Storage, files: Listing, config: SplitConfig) -> Source 
     labels[order] = classes.labels
     in_path_order = np.argsort(rows)
     rows = rows[in_path_order]
-    chosen = images.take(rows)
-    lists = [one.path for one in found]
-    unlisted = left_out(images, chosen.paths, f"not in {', '.join(lists)}", always=True)
+    named = images.take(rows)
+    unlisted = left_out(images, named.paths, f"not in {', '.join(read)}", always=True)
     others = files.filter(pc.invert(pc.is_in(files.paths, value_set=images.paths)))
     note = "; ".join(f"labels are from {one.path} ({one.columns})" for one in found)
-    digest = fingerprint(storage, files.named(*lists, *chosen.paths.to_pylist()))
+    digest = fingerprint(storage, files.named(*read, *named.paths.to_pylist()))
     return Source(
         uri=storage.uri,
         kind="tree",
-        files=chosen,
+        files=named,
         file=np.arange(len(rows), dtype=np.int32),
         group=np.arange(len(rows), dtype=np.int32) // GROUP,
         row=np.zeros(len(rows), dtype=np.int64),
         labels=labels[in_path_order],
         is_test=parts.is_test[in_path_order],
-        names=chosen.paths,
+        names=named.paths,
         class_names=checked_classes(classes.names, storage.uri),
         flip=True,
         fingerprint=column_fingerprint(digest, config),
         is_validation=None if parts.is_validation is None else parts.is_validation[in_path_order],
-        notes=(note, *parts.notes),
-        left_out=unlisted + left_out(others, lists),
-        lists=tuple(lists),
+        notes=(note, *parts.notes, *dropped, *not_used(choice.others, "it is not used")),
+        left_out=unlisted + left_out(others, read),
+        lists=tuple(read),
     )
 
 

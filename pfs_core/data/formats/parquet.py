@@ -15,7 +15,7 @@ from pfs_core.data.classes import Labels
 from pfs_core.data.dataset import Source, checked_classes, column_fingerprint, fingerprint
 from pfs_core.data.formats.columns import (
     Columns,
-    check_part,
+    check_parts,
     encoded,
     find_columns,
     labels_of,
@@ -124,15 +124,14 @@ def _read(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -
     place = f"{storage.uri}/{entry.path}"
     file = open_file_of(storage, entry)
     schema = file.schema_arrow
-    columns = find_columns(place, schema, config)
+    columns = find_columns(place, schema, config).in_parquet(file.metadata)
     try:
         table = file.read(columns=columns.of_rows)
     except (pa.ArrowException, OSError) as e:
         raise UserError(f"{place} cannot be read: {str(e).splitlines()[0]}") from None
     if not len(table):
         raise UserError(f"{place} holds no rows")
-    if columns.part:
-        check_part(columns, table.column(columns.part), held_out)
+    check_parts(columns, table, held_out)
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     return _Rows(
         labels_of(place, schema, columns.label, table.column(columns.label), held_out),

@@ -1,0 +1,82 @@
+"""Which column of a list has the labels, and whether its texts can be labels."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pfs_core.data.classes import label_fault
+from pfs_core.errors import UserError
+
+_LABELS = ("label", "labels", "class", "classname", "classid", "category", "target", "species", "breed")
+_CAPTIONS = ("text", "caption", "captions", "prompt", "description")
+_MARKS = (r"\s*[|;,]\s*", r"\s+")
+"""What may be between several labels, each of which is that of another image too."""
+
+
+def named_labels(columns: Iterable[str], setting: str | None) -> list[str]:
+    """Return the columns that a name says to have labels: the one that is set, else those of usual names."""
+    if setting:
+        return [name for name in columns if name == setting]
+    return [name for name in columns if re.sub(r"[\s_-]", "", name.lower()) in _LABELS]
+
+
+def label_column(place: str, columns: Mapping[str, pa.Array], setting: str | None) -> str | None:
+    """Return the column of labels: the one that is set, the one of a usual name, or the only one; None without one.
+
+    Args:
+        place: address of the list, for messages.
+        columns: its columns but those of paths and parts.
+        setting: the one that is set.
+
+    Raises:
+        UserError: several could be meant.
+    """
+    named = named_labels(columns, setting)
+    guessed = [name for name, texts in columns.items() if not is_index(name) and not _are_captions(name, texts)]
+    candidates = named if named or setting else guessed
+    if not candidates:
+        return None
+    if len(candidates) == 1 or (named and all(_same(columns[named[0]], columns[name]) for name in named[1:])):
+        in_words = [name for name in candidates if not _are_numbers(columns[name].unique().to_pylist())]
+        return (in_words or candidates)[0]
+    raise UserError(
+        f"{place} names images, but which of its other columns has the labels ({', '.join(candidates)})? "
+        "Name it with split.label_column"
+    )
+
+
+def check_labels(place: str, texts: pa.Array) -> None:
+    """Raise UserError if a label is missing, stands for none or for several."""
+    found = texts.unique().to_pylist()
+    known = set(found)
+    whole = all(re.fullmatch(r"-?\d+", text) for text in found)
+    for text in found:
+        row = texts.index(text).as_py()
+        if fault := label_fault(text):
+            raise UserError(f"{place}, row {row}: the label {fault}")
+        if whole and "0" in found and text.startswith("-"):
+            raise UserError(f"{place}, row {row}: label {text} is out of range; labels count from 0")
+        if any(len(several := re.split(mark, text)) > 1 and known.issuperset(several) for mark in _MARKS):
+            raise UserError(f"{place}, row {row}: {text!r} is several labels; an image may have one")
+
+
+def is_index(name: str) -> bool:
+    """Whether a column is the numbers of rows that pandas writes."""
+    return not name or name.startswith(("Unnamed:", "__index_level_"))
+
+
+def _same(one: pa.Array, other: pa.Array) -> bool:
+    """Whether two columns of labels make the same classes."""
+    pairs = pa.table({"one": one, "other": other}).group_by(["one", "other"]).aggregate([])
+    return bool(len(pairs) == pc.count_distinct(one).as_py() == pc.count_distinct(other).as_py())
+
+
+def _are_numbers(texts: Sequence[str]) -> bool:
+    return all(text.isdecimal() for text in texts)
+
+
+def _are_captions(name: str, texts: pa.Array) -> bool:
+    """Whether a column describes each image in words of its own."""
+    return name.lower() in _CAPTIONS and pc.count_distinct(texts).as_py() * 2 > len(texts)
