@@ -7,7 +7,7 @@ memory channel after channel, which no graph of operators says: so the network i
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pfs_core.channels.export import in_a_line
 from pfs_core.errors import UserError
@@ -36,12 +36,9 @@ def layout_for(model: nn.Module, shape: tuple[int, int, int], precision: str) ->
     >>> layout_for(nn.Sequential(nn.Conv2d(3, 4, 3), Flat()), (3, 8, 8), "fp32")
     torch.contiguous_format
     """
-    first = next(model.parameters(), torch.zeros(()))
-    images = torch.zeros(_IMAGES, *shape, dtype=first.dtype, device=first.device)
     wrong = ""
     for layout in (torch.channels_last, torch.contiguous_format):
-        tried = with_layout(copy.deepcopy(model), layout)
-        if not (wrong := wrong_in_a_step(tried, images.contiguous(memory_format=layout), precision)):
+        if not (wrong := wrong_in_a_step(copy.deepcopy(model), shape, layout, precision)):
             return layout
     advice = "; try precision=fp32" if precision == "bf16" else ""
     raise UserError(f"{type(model).__name__} cannot be trained in {precision}: {wrong}{advice}")
@@ -60,16 +57,21 @@ def with_layout(model: nn.Module, layout: torch.memory_format) -> nn.Module:
     return model
 
 
-def wrong_in_a_step(model: nn.Module, images: Tensor, precision: str) -> str:
+def wrong_in_a_step(model: nn.Module, shape: tuple[int, int, int], layout: torch.memory_format, precision: str) -> str:
     """Return what fails when ``model`` is run forward and backward in training mode; empty if nothing does.
 
     Args:
         model: a network to spend: it is changed. Torch's random state is not.
-        images: [N, C, H, W].
+        shape: channels, height and width of an image.
+        layout: the memory format of its convolutions and images.
         precision: ``bf16`` or ``fp32``.
     """
-    device = images.device
+    device = next(model.parameters(), torch.zeros(())).device
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    images = torch.zeros(_IMAGES, *shape, dtype=torch.float32 if precision == "bf16" else own, device=device)
     try:
+        with_layout(model, layout)
+        images = images.contiguous(memory_format=layout)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             with autocast(device, precision):
                 logits = model.train()(images).float()

@@ -1,5 +1,6 @@
 """The network under search: its gates, and only those of its channels that can still matter."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from pfs_core.methods.pfs.gates import Gates
 from pfs_core.nn.folded_batchnorm import fold_norms
 from pfs_core.nn.frozen_conv import freeze_convolutions
 from pfs_core.runtime.device import autocast, compiled
-from pfs_core.training.memory_layout import layout_for, with_layout
+from pfs_core.training.memory_layout import layout_for, with_layout, wrong_in_a_step
 
 MULTIPLE = 2
 """Groups shrink to multiples of this many gates: CPU kernels for bf16 multiply two input channels at once, so a channel
@@ -59,7 +60,10 @@ class GatedNetwork:
         self._compiled = compile
         self.layout = layout_for(model, graph.input_shape, precision)
         if precision == "bf16":
-            _weights_to_bf16(model)
+            tried = _with_weights_in_bf16(copy.deepcopy(model))
+            # A part of the network that turns autocast off needs its weights in float32.
+            if not wrong_in_a_step(tried, graph.input_shape, self.layout, precision):
+                _with_weights_in_bf16(model)
         self._prepare()
         self.sizes = self.gates.sizes
         self.steps = 0
@@ -180,11 +184,12 @@ def _alive(gates: Tensor) -> Tensor:
     return torch.argsort((gates == 0).int(), stable=True)[:count].sort().values
 
 
-def _weights_to_bf16(model: nn.Module) -> None:
-    """Convert the weights of convolutions and linear layers once, in place.
+def _with_weights_in_bf16(model: nn.Module) -> nn.Module:
+    """Return ``model``, changed: the weights of its convolutions and linear layers are in bf16.
 
     Autocast would convert them in every step, which is a waste where they never change.
     """
     for module in model.modules():
         if type(module) in (nn.Conv2d, nn.Linear):
             module.to(torch.bfloat16)
+    return model
