@@ -5,9 +5,10 @@ memory channel after channel, which no graph of operators says: so the network i
 """
 
 import copy
+from contextlib import AbstractContextManager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pfs_core.channels.export import in_a_line
 from pfs_core.errors import UserError
@@ -36,7 +37,6 @@ def layout_for(model: nn.Module, shape: tuple[int, int, int], precision: str) ->
     >>> layout_for(nn.Sequential(nn.Conv2d(3, 4, 3), Flat()), (3, 8, 8), "fp32")
     torch.contiguous_format
     """
-    wrong = ""
     for layout in (torch.channels_last, torch.contiguous_format):
         if not (wrong := wrong_in_a_step(copy.deepcopy(model), shape, layout, precision)):
             return layout
@@ -66,17 +66,31 @@ def wrong_in_a_step(model: nn.Module, shape: tuple[int, int, int], layout: torch
         layout: the memory format of its convolutions and images.
         precision: ``bf16`` or ``fp32``.
     """
-    device = next(model.parameters(), torch.zeros(())).device
-    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    images = torch.zeros(_IMAGES, *shape, dtype=torch.float32 if precision == "bf16" else own, device=device)
+    images = two_images(model, shape, layout, precision)
     try:
-        with_layout(model, layout)
-        images = images.contiguous(memory_format=layout)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            with autocast(device, precision):
-                logits = model.train()(images).float()
+        with random_state_kept(images.device):
+            with autocast(images.device, precision):
+                logits = with_layout(model, layout).train()(images).float()
             if logits.requires_grad:
                 logits.sum().backward()
     except Exception as e:  # whatever a user's model raises
         return in_a_line(e)
     return ""
+
+
+def two_images(model: nn.Module, shape: tuple[int, int, int], layout: torch.memory_format, precision: str) -> Tensor:
+    """Return random images, [2, C, H, W], always the same, to try ``model`` on: on its device, in its own precision.
+
+    Under autocast they are in float32, as those of the dataset are, whatever its weights are in.
+    """
+    device = next(model.parameters(), torch.zeros(())).device
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    images = torch.randn(_IMAGES, *shape, generator=torch.Generator().manual_seed(0))
+    images = images.to(device, torch.float32 if precision == "bf16" else own)
+    return images.contiguous(memory_format=layout)
+
+
+def random_state_kept(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context after which torch's generators of the CPU and of ``device`` are as they were before."""
+    context: AbstractContextManager[None] = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    return context

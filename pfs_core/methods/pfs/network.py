@@ -1,7 +1,9 @@
 """The network under search: its gates, and only those of its channels that can still matter."""
 
+import contextlib
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch.func import functional_call
 
 from pfs_core.channels import ChannelGraph, slice_weights
 from pfs_core.methods.pfs.gates import Gates
+from pfs_core.methods.pfs.roots import RootsFlatAtZero, spoilt_at_zero
 from pfs_core.nn.folded_batchnorm import fold_norms
 from pfs_core.nn.frozen_conv import freeze_convolutions
 from pfs_core.runtime.device import autocast, compiled
@@ -64,6 +67,8 @@ class GatedNetwork:
             # A part of the network that turns autocast off needs its weights in float32.
             if not wrong_in_a_step(tried, graph.input_shape, self.layout, precision):
                 _with_weights_in_bf16(model)
+        spoilt = spoilt_at_zero(model, graph, self.layout, precision)
+        self._roots: AbstractContextManager[Any] = RootsFlatAtZero() if spoilt else contextlib.nullcontext()
         self._prepare()
         self.sizes = self.gates.sizes
         self.steps = 0
@@ -88,7 +93,7 @@ class GatedNetwork:
         return self._forward(self.gates.scales(), images)
 
     def _eager(self, scales: dict[str, Tensor], images: Tensor) -> Tensor:
-        with autocast(images.device, self.precision):
+        with autocast(images.device, self.precision), self._roots:
             out: Tensor = functional_call(self.module, scales, (images,), tie_weights=False).float()
             return out
 
