@@ -135,7 +135,7 @@ def measure(name: str, data: Any, steps: int, rounds: int, folder: Path | None) 
     sides = {"ours": ours(network), "plain": plain(name)}
     sides |= {"official": official(name, folder)} if folder else {}
     normalise = {key: Normalise(data.info, cpu, torch.contiguous_format) for key in sides}
-    normalise["ours"] = Normalise(data.info, cpu, torch.channels_last)
+    normalise["ours"] = Normalise(data.info, cpu, network.layout)
     whole = {key: [0.0] * rounds for key in sides}
     stream = batches(data.part("train"))
     for share, until in itertools.pairwise(POINTS):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pfs_core.channels.export import named
 from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, Role, features
+from pfs_core.channels.twins import part_twins
 
 ATTRIBUTES: dict[Role, tuple[str, ...]] = {
     "writes": ("out_channels", "out_features"),
@@ -25,7 +26,8 @@ def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> 
     """Return a freshly initialised copy of ``model`` at other widths, with the same module names in the same order.
 
     Every module's ``reset_parameters`` is called in order, then the model's own ``init_weights()`` if it has one that
-    needs no arguments, with torch's global random generator.
+    needs no arguments, with torch's global random generator. Weights that none of them draws are the old ones; where
+    more are needed, :func:`~pfs_core.channels.twins.part_twins` makes others of them.
 
     Args:
         model: the network that ``graph`` was traced from.
@@ -45,6 +47,7 @@ def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> 
     for module in out.modules():
         _initialise(module, "reset_parameters")
     _initialise(out, "init_weights")
+    part_twins(out, graph, widths)
     return out
 
 
@@ -61,8 +64,6 @@ def _initialise(module: nn.Module, method: str) -> None:
 
 def with_widths(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> nn.Module:
     """Return a copy of ``model`` at other widths, with its old values as often as they are needed.
-
-    They are the start of parameters that no module draws anew.
 
     Raises:
         UserError: as :meth:`ChannelGraph.check`.

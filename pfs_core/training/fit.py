@@ -28,6 +28,7 @@ from pfs_core.training.checkpoints import Checkpoints, CheckpointStage
 from pfs_core.training.evaluate import accuracy, predict
 from pfs_core.training.loop_state import LoopState
 from pfs_core.training.loss import class_weights, hits, mean_loss
+from pfs_core.training.memory_layout import layout_for, with_layout
 from pfs_core.training.mixing import Mixing
 from pfs_core.training.optimise import Optimisation, micro_batches
 
@@ -85,7 +86,8 @@ def fit(
         advice: what the user could try if the training diverges.
 
     Raises:
-        UserError: the training diverged, or does not work with so many processes or on this device.
+        UserError: the network cannot be trained, or the training diverged, or does not work with so many processes or
+            on this device.
     """
     model, forward = prepared(model, data, config, ranks)
     training = training_images(data, config, ranks)
@@ -152,16 +154,17 @@ def prepared(
         it) and images, uint8 [N, C, H, W], that computes logits, float32 [N, classes], in the configured precision.
 
     Raises:
-        UserError: ``config.sync_bn`` is set on a CPU.
+        UserError: the network cannot be trained, or ``config.sync_bn`` is set on a CPU.
     """
     precision = resolve_precision(config.precision, data.device)
     if data.device.type == "cpu":
         reuse_memory()
         model = subsample_first(fold_norms(model))
+    layout = layout_for(model, data.input_shape, precision)
     if config.sync_bn and ranks.world > 1:
         model = with_shared_statistics(model, data.device)
-    model.to(memory_format=torch.channels_last).train()
-    normalise = Normalise(data.info, data.device, torch.channels_last)
+    with_layout(model, layout).train()
+    normalise = Normalise(data.info, data.device, layout)
 
     def forward(network: nn.Module, images: Tensor) -> Tensor:
         with autocast(data.device, precision):

@@ -13,6 +13,7 @@ from pfs_core.config.stages import RetrainConfig
 from pfs_core.nn.folded_batchnorm import fold_norms
 from pfs_core.nn.subsampled_conv import subsample_first
 from pfs_core.runtime.device import autocast, resolve_precision, reuse_memory
+from pfs_core.training.memory_layout import layout_for, with_layout
 
 _IMAGES, _PIXELS = 32, 2**17
 """Images of a step, at most, or as many small ones as have so many pixels: the rate is about that of larger batches."""
@@ -45,6 +46,9 @@ def training_rate(
         classes: the number of logits.
         config: the settings of the training.
         device: what trains.
+
+    Raises:
+        UserError: the network cannot be trained.
     """
     most = max(_IMAGES, _PIXELS // (shape[1] * shape[2]))
     size = max(2, min(most, config.batch_size // config.accumulate))
@@ -52,9 +56,11 @@ def training_rate(
     if device.type == "cpu":
         reuse_memory()
         model = subsample_first(fold_norms(model))
-    model = model.to(device).to(memory_format=torch.channels_last).train()
+    model = model.to(device)
+    layout = layout_for(model, shape, precision)
+    with_layout(model, layout).train()
     random = torch.Generator().manual_seed(0)
-    images = torch.randn(size, *shape, generator=random).to(device, memory_format=torch.channels_last)
+    images = torch.randn(size, *shape, generator=random).to(device, memory_format=layout)
     labels = torch.randint(classes, (size,), generator=random).to(device)
 
     def step() -> float:

@@ -50,7 +50,7 @@ def test_other_convolutions_stay_what_they_are(conv):
 
 
 def test_retraining_keeps_away_from_the_fault(digits_data):
-    model = build_model(ModelSpec(name="resnet20", kwargs={"width": 4}))
+    model = build_model(ModelSpec(name="resnet20", input_shape=(1, 8, 8), kwargs={"width": 4}))
     trained, _ = prepared(model, digits_data, RetrainConfig(epochs=1))
     strided = [conv for conv in trained.modules() if isinstance(conv, nn.Conv2d) and conv.stride == (2, 2)]
     narrow = [conv for conv in strided if conv.kernel_size == (1, 1)]

@@ -31,6 +31,7 @@ from pfs_core.structure.budget_cut import check_reachable
 from pfs_core.structure.inherited_weights import Trained
 from pfs_core.training.checkpoints import CheckpointStage
 from pfs_core.training.evaluate import accuracy, evaluation_batch
+from pfs_core.training.memory_layout import layout_for, with_layout
 from pfs_core.training.pretrain import pretrain
 
 logger = logging.getLogger(__package__)
@@ -159,7 +160,8 @@ class AccuracyReward:
     def __init__(self, model: nn.Module, graph: ChannelGraph, data: ImageSplit, config: AmcConfig) -> None:
         self._model, self._graph, self._device = model.eval(), graph, data.device
         self._precision = resolve_precision(config.precision, data.device)
-        self._normalise = Normalise(data.info, data.device, torch.channels_last)
+        self._layout = layout_for(model, data.input_shape, self._precision)
+        self._normalise = Normalise(data.info, data.device, self._layout)
         # The same images for every candidate: else the best reward would be that of the easiest images.
         validation = data.sample("validation", config.reward_rows or len(data.parts["validation"]))
         most = evaluation_batch(data.input_shape)
@@ -179,8 +181,7 @@ class AccuracyReward:
         for name, norms in self.norms.items():
             count = widths[name] // self._graph.group(name).blocks
             selected[name] = norms.argsort(descending=True, stable=True)[:count].sort().values
-        cut = slice_weights(self._model, self._graph, selected)
-        cut.to(memory_format=torch.channels_last)
+        cut = with_layout(slice_weights(self._model, self._graph, selected), self._layout)
         with autocast(self._device, self._precision):
             if self._calibration:
                 # Without the removed channels, the inputs of the BatchNorms behind them are distributed otherwise.

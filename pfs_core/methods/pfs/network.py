@@ -1,6 +1,9 @@
 """The network under search: its gates, and only those of its channels that can still matter."""
 
+import contextlib
+import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -9,9 +12,11 @@ from torch.func import functional_call
 
 from pfs_core.channels import ChannelGraph, slice_weights
 from pfs_core.methods.pfs.gates import Gates
+from pfs_core.methods.pfs.roots import RootsFlatAtZero, spoilt_at_zero
 from pfs_core.nn.folded_batchnorm import fold_norms
 from pfs_core.nn.frozen_conv import freeze_convolutions
 from pfs_core.runtime.device import autocast, compiled
+from pfs_core.training.memory_layout import layout_for, with_layout, wrong_in_a_step
 
 MULTIPLE = 2
 """Groups shrink to multiples of this many gates: CPU kernels for bf16 multiply two input channels at once, so a channel
@@ -38,6 +43,7 @@ class GatedNetwork:
         remaining: int64 [remaining gates], the positions of ``gates.values`` among the gates of the whole network.
         sizes: number of gates of each group in the whole network.
         precision: ``bf16`` or ``fp32``.
+        layout: the memory format of the network; its images should be in it.
         steps: optimiser steps done.
 
     Args:
@@ -49,14 +55,20 @@ class GatedNetwork:
             whenever some leave.
 
     Raises:
-        UserError: the network has nothing to prune.
+        UserError: the network has nothing to prune, or cannot be trained.
     """
 
     def __init__(self, model: nn.Module, graph: ChannelGraph, precision: str, lr: float, compile: bool = False) -> None:
         self._model, self.graph, self.precision, self._lr = model, graph, precision, lr
         self._compiled = compile
+        self.layout = layout_for(model, graph.input_shape, precision)
         if precision == "bf16":
-            _weights_to_bf16(model)
+            tried = _with_weights_in_bf16(copy.deepcopy(model))
+            # A part of the network that turns autocast off needs its weights in float32.
+            if not wrong_in_a_step(tried, graph.input_shape, self.layout, precision):
+                _with_weights_in_bf16(model)
+        spoilt = spoilt_at_zero(model, graph, self.layout, precision)
+        self._roots: AbstractContextManager[Any] = RootsFlatAtZero() if spoilt else contextlib.nullcontext()
         self._prepare()
         self.sizes = self.gates.sizes
         self.steps = 0
@@ -64,18 +76,24 @@ class GatedNetwork:
 
     def _prepare(self) -> None:
         """Rebuild everything that depends on the widths of the model."""
-        model = self._model if self._compiled else freeze_convolutions(fold_norms(self._model))
-        self.module = model.to(memory_format=torch.channels_last).train()
+        self.module = with_layout(self._quick(), self.layout).train()
         self.gates = Gates(self.module, self.graph)
         self._forward = compiled(self._eager) if self._compiled else self._eager
         self._optimiser = torch.optim.Adam([self.gates.values], lr=self._lr)
+
+    def _quick(self) -> nn.Module:
+        """Return the model with layers that compute the same more quickly, some of them in channels_last only."""
+        if self._compiled:
+            return self._model
+        folded = fold_norms(self._model)
+        return freeze_convolutions(folded) if self.layout == torch.channels_last else folded
 
     def __call__(self, images: Tensor) -> Tensor:
         """Compute the logits, float32 [N, classes], of float images [N, C, H, W]."""
         return self._forward(self.gates.scales(), images)
 
     def _eager(self, scales: dict[str, Tensor], images: Tensor) -> Tensor:
-        with autocast(images.device, self.precision):
+        with autocast(images.device, self.precision), self._roots:
             out: Tensor = functional_call(self.module, scales, (images,), tie_weights=False).float()
             return out
 
@@ -171,11 +189,12 @@ def _alive(gates: Tensor) -> Tensor:
     return torch.argsort((gates == 0).int(), stable=True)[:count].sort().values
 
 
-def _weights_to_bf16(model: nn.Module) -> None:
-    """Convert the weights of convolutions and linear layers once, in place.
+def _with_weights_in_bf16(model: nn.Module) -> nn.Module:
+    """Return ``model``, changed: the weights of its convolutions and linear layers are in bf16.
 
     Autocast would convert them in every step, which is a waste where they never change.
     """
     for module in model.modules():
         if type(module) in (nn.Conv2d, nn.Linear):
             module.to(torch.bfloat16)
+    return model

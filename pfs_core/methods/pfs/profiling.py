@@ -60,7 +60,7 @@ def profile_search(
     device = pick_device()
     data = load_split(split, device)
     network, history = gated(search_context(spec, data, budget, config, seed, partial(Checkpoints, out)))
-    normalise = Normalise(data.info, device, torch.channels_last)
+    normalise = Normalise(data.info, device, network.layout)
     batches = full_batches(data.part("train"), config.batch_size)
 
     def step() -> None:

@@ -199,7 +199,7 @@ def learn_gates(
         UserError: the search diverged.
     """
     target = history.target
-    normalise = Normalise(data.info, data.device, torch.channels_last)
+    normalise = Normalise(data.info, data.device, network.layout)
     training, validation = data.part("train"), data.part("validation")
     steps = training.steps(config.batch_size)
     total = config.epochs * steps
