@@ -123,7 +123,7 @@ def test_a_run_without_run_json_is_refused(tmp_path):
 
 def test_the_first_step_and_the_command_line_ask_for_the_same(monkeypatch):
     asked = []
-    monkeypatch.setattr("pfs_core.steps.check", lambda request, opens_run: asked.append(request) or "")
+    monkeypatch.setattr("pfs_core.steps.check", lambda request, opens_run, train_job: asked.append(request) or "")
     arguments = ASKED.model_dump(exclude={"registered_model"})
     as_kubeflow_passes_them = {
         "model_settings": {"width": 4.0},
