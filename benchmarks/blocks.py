@@ -28,7 +28,7 @@ from pfs_core.export.onnx_file import INPUT, write_onnx_quickly
 from pfs_core.latency.blocks import block_of_steps, measured_networks, width_times
 from pfs_core.latency.machine import machine
 from pfs_core.latency.protocol import quiet
-from pfs_core.latency.runtimes import Run, missing, run_eager, run_onnx, run_openvino
+from pfs_core.latency.runtimes import Run, missing, run_aotinductor, run_eager, run_onnx, run_openvino
 
 RUNTIMES = ("onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8", "eager")
 """Those that are measured unless others are named."""
@@ -77,7 +77,7 @@ def loaded(name: str, network: nn.Module, images: torch.Tensor, folder: Path) ->
         return run_eager(network, images.numpy(), 1)
     folder.mkdir()
     if name == "aotinductor":
-        return compiled(network, images, folder / "model.pt2")
+        return run_aotinductor(lambda: network, images.numpy(), 1, folder / "model.pt2")
     path = folder / "model.onnx"
     write_onnx_quickly(network, images, path)
     runtime, _, quantised = name.partition("-")
@@ -86,18 +86,6 @@ def loaded(name: str, network: nn.Module, images: torch.Tensor, folder: Path) ->
         kinds: dict[str, Any] = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
         quantize_static(plain, path, _Once(images.numpy()), quant_format=QuantFormat.QDQ, per_channel=True, **kinds)
     return {"onnxruntime": run_onnx, "openvino": run_openvino}[runtime](path, images.numpy(), 1)
-
-
-def compiled(network: nn.Module, images: torch.Tensor, package: Path) -> Run:
-    """Return a function that runs a network as :func:`pfs_core.latency.runtimes.aotinductor` does."""
-    torch.set_num_threads(1)
-    with torch.no_grad():
-        program = torch.export.export(network, (images,))
-        torch._inductor.aoti_compile_and_package(
-            program, package_path=str(package), inductor_configs={"freezing": True}
-        )
-    run = torch._inductor.aoti_load_package(str(package))
-    return lambda: run(images)
 
 
 if __name__ == "__main__":

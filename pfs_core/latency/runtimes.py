@@ -32,17 +32,8 @@ def eager(folder: Path, images: np.ndarray, threads: int) -> Run:
 
 def aotinductor(folder: Path, images: np.ndarray, threads: int) -> Run:
     """Load a network compiled to C++ ahead of time (torch.export and AOTInductor)."""
-    torch.set_num_threads(threads)
-    batch = torch.from_numpy(images)
     package = folder / f"batch{len(images)}-threads{threads}.pt2"
-    if not package.exists():
-        with torch.no_grad():
-            program = torch.export.export(fuse_batchnorm(read_network(folder)), (batch,))
-            torch._inductor.aoti_compile_and_package(
-                program, package_path=str(package), inductor_configs={"freezing": True}
-            )
-    compiled = torch._inductor.aoti_load_package(str(package))
-    return lambda: compiled(batch)
+    return run_aotinductor(lambda: fuse_batchnorm(read_network(folder)), images, threads, package)
 
 
 def onnxruntime(folder: Path, images: np.ndarray, threads: int) -> Run:
@@ -66,6 +57,20 @@ def run_eager(model: nn.Module, images: np.ndarray, threads: int) -> Run:
             return result
 
     return run
+
+
+def run_aotinductor(network: Callable[[], nn.Module], images: np.ndarray, threads: int, package: Path) -> Run:
+    """Return a function that runs a package on ``images``, which is compiled of ``network()`` if there is none yet."""
+    torch.set_num_threads(threads)
+    batch = torch.from_numpy(images)
+    if not package.exists():
+        with torch.no_grad():
+            program = torch.export.export(network(), (batch,))
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=str(package), inductor_configs={"freezing": True}
+            )
+    compiled = torch._inductor.aoti_load_package(str(package))
+    return lambda: compiled(batch)
 
 
 def run_onnx(path: Path, images: np.ndarray, threads: int) -> Run:
