@@ -10,9 +10,11 @@ is left is trained as in the recipe `fast` (15 epochs with a cosine) on the imag
     dense             the network as it is published; always run
     paper-macs        1.25 times as wide everywhere, cut to any width, at macs=0.5
     default-macs      residual streams as they were, cut in the blocks of ONNX Runtime, at macs=0.5
+    blocks-macs       the same, and no residual branch is left out
     paper-latency     the first at the latency of --latency, one thread of ONNX Runtime
     default-latency   the second at that latency
-    all-latency       the second, with the streams pruned as well (`search.policy=all`)
+    blocks-latency    the third at that latency
+    all-latency       the third, with the streams pruned as well (`search.policy=all`)
     widened-latency   the same from streams that are 1.25 times as wide
 
 Structures of a seed are made before its trainings and measured beside each other, so that a machine need be left alone
@@ -67,14 +69,17 @@ PAPER, DEFAULT, ALL, WIDENED = (
     PfsConfig(expand_stream=1.0, policy="all"),
     PfsConfig(policy="all"),
 )
-ANY_WIDTH, BLOCKS = (ExtractConfig(blocks=blocks, runtime="onnxruntime", threads=1) for blocks in (1, "auto"))
+ANY_WIDTH, IN_BLOCKS = (ExtractConfig(blocks=blocks, runtime="onnxruntime", threads=1) for blocks in (1, "auto"))
+BRANCHES_STAY = ExtractConfig(blocks="auto", runtime="onnxruntime", threads=1, floor=0.01)
 CUTS = {
     "paper-macs": Cut("paper", PAPER, ANY_WIDTH, "macs"),
-    "default-macs": Cut("default", DEFAULT, BLOCKS, "macs"),
+    "default-macs": Cut("default", DEFAULT, IN_BLOCKS, "macs"),
+    "blocks-macs": Cut("default", DEFAULT, BRANCHES_STAY, "macs"),
     "paper-latency": Cut("paper", PAPER, ANY_WIDTH, "latency"),
-    "default-latency": Cut("default", DEFAULT, BLOCKS, "latency"),
-    "all-latency": Cut("all", ALL, BLOCKS, "latency"),
-    "widened-latency": Cut("widened", WIDENED, BLOCKS, "latency"),
+    "default-latency": Cut("default", DEFAULT, IN_BLOCKS, "latency"),
+    "blocks-latency": Cut("default", DEFAULT, BRANCHES_STAY, "latency"),
+    "all-latency": Cut("all", ALL, BRANCHES_STAY, "latency"),
+    "widened-latency": Cut("widened", WIDENED, BRANCHES_STAY, "latency"),
 }
 
 

@@ -155,20 +155,44 @@ def features(segments: Iterable[ChannelSlice], widths: Mapping[str, int]) -> int
     return sum(s.repeat * widths[s.group] // s.blocks for s in segments)
 
 
+class Branch(NamedTuple):
+    """The ``f`` of an addition ``x + f(x)``, which the network can do without. It is left out where its width is 0.
+
+    Attributes:
+        name: the module that returns ``f(x)``.
+        groups: the prunable groups in it; where one of them has the width 0, all of them have.
+        modules: the modules that compute it, none of them within another.
+        entries: those that read ``x``.
+        layers: the layers in it that cost something, as the terms of the cost name them.
+        params: the number of parameters in it that no term counts.
+    """
+
+    name: str
+    groups: tuple[str, ...]
+    modules: tuple[str, ...]
+    entries: frozenset[str]
+    layers: tuple[str, ...]
+    params: int
+
+
 class Refuted(NamedTuple):
-    """What a channel graph says of a network and does not hold, ``{group: reason}``.
+    """What a channel graph says of a network and does not hold, ``{group or branch: reason}``.
 
     Attributes:
         frozen: groups that must stay as they are.
         no_wider: groups that can lose channels but not get more, where a number in the network's code is their width.
+        needed: branches that cannot be left out; None where that was not tried, so that all of them stay.
     """
 
     frozen: Mapping[str, str] = {}
     no_wider: Mapping[str, str] = {}
+    needed: Mapping[str, str] | None = {}
 
     def corrected(self, graph: "ChannelGraph") -> "ChannelGraph":
         """Return the graph without what does not hold."""
-        return replace(graph.frozen(self.frozen).not_widened(self.no_wider), refuted=self)
+        out = graph.frozen(self.frozen).not_widened(self.no_wider)
+        branches = [b for b in out.branches if self.needed is not None and b.name not in self.needed]
+        return replace(out, branches=tuple(branches), refuted=self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +206,7 @@ class ChannelGraph:
         input_shape: channels, height and width of the image that was traced.
         widen_stream: whether an expansion widens residual streams as well, as the network declares.
         sizes: attributes in which modules have widths as numbers.
+        branches: the residual branches that can be left out.
         refuted: what it said of the network at first and does not say any more.
     """
 
@@ -191,6 +216,7 @@ class ChannelGraph:
     input_shape: tuple[int, int, int]
     widen_stream: bool = False
     sizes: tuple[Sizes, ...] = ()
+    branches: tuple[Branch, ...] = ()
     refuted: Refuted = Refuted()
 
     def group(self, name: str) -> ChannelGroup:
@@ -238,7 +264,8 @@ class ChannelGraph:
             reason = reasons[group.name]
             return replace(group, prunable=False, resizable=False, reason=reason, gates=(), rectified=False)
 
-        return replace(self, groups=tuple(map(freeze, self.groups)))
+        rest = [b._replace(groups=tuple(name for name in b.groups if name not in reasons)) for b in self.branches]
+        return replace(self, groups=tuple(map(freeze, self.groups)), branches=tuple(b for b in rest if b.groups))
 
     def not_widened(self, names: Container[str]) -> "ChannelGraph":
         """Return the graph in which these groups may lose channels, but not get more."""
@@ -281,12 +308,23 @@ class ChannelGraph:
         if widths is None:
             widths = self.widths()
         self.check(widths)
-        macs = params = 0
+        left_out = self.left_out(widths)
+        gone = {layer for branch in left_out for layer in branch.layers}
+        macs, params = 0, -sum(branch.params for branch in left_out)
         for term in self.terms:
-            factor = term.factor(widths)
-            macs += term.macs * factor
-            params += term.params * factor
+            if term.module not in gone:
+                factor = term.factor(widths)
+                macs += term.macs * factor
+                params += term.params * factor
         return Cost(macs, params)
+
+    def left_out(self, widths: Mapping[str, int]) -> list[Branch]:
+        """Return the branches that are left out at ``widths``: their groups have the width 0."""
+        return [branch for branch in self.branches if not widths[branch.groups[0]]]
+
+    def narrowest(self, widths: Mapping[str, int]) -> dict[str, int]:
+        """Return ``widths`` with the fewest channels that can be built in place of 0, where branches are left out."""
+        return {group.name: widths[group.name] or group.blocks for group in self.groups}
 
     def prunable_macs(self) -> int:
         """Return the MACs of the layers whose input or output channels can be pruned."""
@@ -304,13 +342,23 @@ class ChannelGraph:
         )
 
     def check(self, widths: Mapping[str, int]) -> None:
-        """Raise UserError unless ``widths`` has one legal width for every group."""
+        """Raise UserError unless ``widths`` has one legal width for every group.
+
+        The width 0 is legal for all groups of a branch together.
+        """
         known = {group.name for group in self.groups}
+        branches = {name: branch for branch in self.branches for name in branch.groups}
         for name, width in widths.items():
             if name not in known:
                 raise UserError(f"unknown channel group {name!r}; known: {', '.join(self.widths())}")
-            if not isinstance(width, int) or width < 1:
+            if not isinstance(width, int) or width < (name not in branches):
                 raise UserError(f"width of channel group {name!r} must be a positive number (got {width!r})")
+            together = branches[name].groups if name in branches else ()
+            if any(bool(widths.get(other, width)) != bool(width) for other in together):
+                raise UserError(
+                    f"the channel groups {', '.join(together)} are one residual branch, which is left out as a whole: "
+                    "either all of them have the width 0 or none has"
+                )
         for group in self.groups:
             given = widths.get(group.name)
             if given is None:

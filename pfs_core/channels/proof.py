@@ -4,6 +4,7 @@ A graph does not say whether a size is a number that only fits this width, what 
 whether a handler is wrong. So the network is tried: resized, each group unlike the others, does it run, forward and
 backward, and cost what the closed form says? With random channels of every group masked, does it compute what it
 computes without them? Groups for which it does not are found by halving, and are left as they are, with the reason.
+So are branches: left out, does the network compute what it computes where the branch returns 0?
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import copy
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -31,13 +32,13 @@ EXACT_IN_FLOAT32 = 1e-2
 BATCH = 2
 
 Reasons = dict[str, str]
-"""``{group: why it must stay as it is}``."""
+"""``{group or branch: why it must stay as it is}``."""
 Trial = Callable[[list[str]], str]
-"""Tries some groups together; returns what is wrong, or nothing."""
+"""Tries some groups or branches together; returns what is wrong, or nothing."""
 
 
 def refuted_groups(model: nn.Module, graph: ChannelGraph) -> Refuted:
-    """Return the groups for which ``graph`` does not hold on ``model``, with the reasons.
+    """Return the groups and branches for which ``graph`` does not hold on ``model``, with the reasons.
 
     The model is not changed, nor is torch's global random state.
 
@@ -58,8 +59,11 @@ def refuted_groups(model: nn.Module, graph: ChannelGraph) -> Refuted:
         # Found only roughly: it may be most of the groups, and they can be pruned all the same.
         no_wider = _refuted(rest, [resizing.count_wide], least=max(1, len(rest) // 8))
         graph = graph.frozen(frozen)
-        frozen |= _refuted([g.name for g in graph.prunable()], [Masking(model, graph)])
-        return Refuted(frozen, {name: why for name, why in no_wider.items() if name not in frozen})
+        masking = Masking(model, graph)
+        frozen |= _refuted([g.name for g in graph.prunable()], [masking])
+        branches = [branch.name for branch in graph.frozen(frozen).branches]
+        needed = _refuted(branches, [resizing.count_without, resizing.train_without, masking.without])
+        return Refuted(frozen, {name: why for name, why in no_wider.items() if name not in frozen}, needed)
 
 
 def _refuted(groups: list[str], trials: list[Trial], least: int = 1) -> Reasons:
@@ -139,6 +143,8 @@ class _Resizing:
         self.count_narrow: Trial = functools.partial(self._attempt, self._count, narrow)
         self.train_narrow: Trial = functools.partial(self._attempt, self._train, narrow)
         self.count_wide: Trial = functools.partial(self._attempt, self._count, wide)
+        self.count_without: Trial = functools.partial(self._attempt_without, self._count)
+        self.train_without: Trial = functools.partial(self._attempt_without, self._train)
 
     def _unlike(self, times: int) -> dict[str, int]:
         """Return other widths than those of the groups: narrower ones (``times`` 0), or wider ones (1).
@@ -161,6 +167,10 @@ class _Resizing:
         except Exception as e:  # whatever a user's model raises
             return in_a_line(e, _at(groups))
         return wrong and f"{wrong}{_at(groups)}"
+
+    def _attempt_without(self, run: Callable[[Mapping[str, int]], str], branches: list[str]) -> str:
+        groups = [name for branch in self._graph.branches if branch.name in branches for name in branch.groups]
+        return self._attempt(run, dict.fromkeys(groups, 0), groups)
 
     def _count(self, widths: Mapping[str, int]) -> str:
         resized = with_widths(self._model, self._graph, widths).eval()
@@ -210,15 +220,25 @@ class Masking:
     @torch.no_grad()
     def __call__(self, groups: list[str]) -> str:
         """Return what is wrong when random channels of these groups alone are masked and removed; empty if nothing."""
-        return next(filter(None, (self._difference({name: kept[name] for name in groups}) for kept in self._kept)), "")
+        return next(filter(None, (self._masked({name: kept[name] for name in groups}) for kept in self._kept)), "")
 
-    def _difference(self, kept: Mapping[str, Tensor]) -> str:
+    @torch.no_grad()
+    def without(self, names: list[str]) -> str:
+        """Return what is wrong when these branches are left out, beside the network in which they return 0."""
+        branches = [branch for branch in self._graph.branches if branch.name in names]
+        kept = {group: torch.arange(0) for branch in branches for group in branch.groups}
+        return self._difference(lambda: silenced(self._model, names), kept)
+
+    def _masked(self, kept: Mapping[str, Tensor]) -> str:
+        return self._difference(lambda: mask(self._model, self._graph, kept), kept)
+
+    def _difference(self, masked: Callable[[], nn.Module], kept: Mapping[str, Tensor]) -> str:
         try:
-            masked = self._compute(mask(self._model, self._graph, kept))
+            expected = self._compute(masked())
             removed = self._compute(slice_weights(self._model, self._graph, kept))
         except Exception as e:  # whatever a user's model raises
             return in_a_line(e, _at([*kept]))
-        difference = relative_difference(masked, removed)
+        difference = relative_difference(expected, removed)
         exact = difference <= self._exact
         return "" if exact else f"masked and removed channels differ by {difference:.2g}{_at([*kept])}"
 
@@ -272,6 +292,14 @@ def mask(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tensor]) -> n
         factor = torch.cat(factors)
         if not factor.all():
             out.get_submodule(axis.module).register_forward_hook(_multiplied(factor, axis.trailing))
+    return out
+
+
+def silenced(model: nn.Module, modules: Iterable[str]) -> nn.Module:
+    """Return a copy of ``model`` in which these modules return 0."""
+    out = copy.deepcopy(model)
+    for path in modules:
+        out.get_submodule(path).register_forward_hook(_multiplied(torch.zeros(1), 0))
     return out
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from pfs_core.channels.branches import leave_out
 from pfs_core.channels.export import named
 from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, Role, features
 from pfs_core.channels.twins import part_twins
@@ -32,7 +33,7 @@ def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> 
     Args:
         model: the network that ``graph`` was traced from.
         graph: its channel graph.
-        widths: the number of channels of every group of the graph.
+        widths: the number of channels of every group of the graph; 0 in a branch that is left out.
 
     Raises:
         UserError: as :meth:`ChannelGraph.check`, or the model's initialisation fails.
@@ -43,11 +44,14 @@ def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> 
     >>> resize(model, graph, {**graph.widths(), "0": 5})[3]
     Conv2d(5, 10, kernel_size=(3, 3), stride=(1, 1))
     """
-    out = with_widths(model, graph, widths)
+    graph.check(widths)
+    built = graph.narrowest(widths)
+    out = with_widths(model, graph, built)
     for module in out.modules():
         _initialise(module, "reset_parameters")
     _initialise(out, "init_weights")
-    part_twins(out, graph, widths)
+    part_twins(out, graph, built)
+    leave_out(out, graph.left_out(widths))
     return out
 
 
@@ -69,12 +73,15 @@ def with_widths(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]
         UserError: as :meth:`ChannelGraph.check`.
     """
     graph.check(widths)
+    built = graph.narrowest(widths)
 
     def cyclic(tensor: Tensor, axis: Axis, on: AxisTensor) -> Tensor:
-        width = features(axis.segments, widths) // on.shares
+        width = features(axis.segments, built) // on.shares
         return tensor.index_select(on.dim, torch.arange(width, device=tensor.device) % tensor.shape[on.dim])
 
-    return _reshape(model, graph, widths, cyclic)
+    out = _reshape(model, graph, built, cyclic)
+    leave_out(out, graph.left_out(widths))
+    return out
 
 
 def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tensor]) -> nn.Module:
@@ -85,7 +92,7 @@ def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tens
         graph: its channel graph.
         kept: the gates to keep per group, ``{group: int64 [n]}`` in rising order. They are indices of channels, or of
             places in the groups of a grouped convolution where the channel group has ``blocks``. A group that is not
-            named keeps all.
+            named keeps all, and one that keeps none belongs to a branch that is left out.
 
     Raises:
         UserError: as :meth:`ChannelGraph.check`.
@@ -98,8 +105,11 @@ def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tens
     """
     blocks = {group.name: group.blocks for group in graph.groups}
     before = graph.widths()
-    graph.check(before | {name: len(index) * blocks.get(name, 1) for name, index in kept.items()})
+    asked = before | {name: len(index) * blocks.get(name, 1) for name, index in kept.items()}
+    graph.check(asked)
     gates = {g.name: kept.get(g.name, torch.arange(g.gate_count)) for g in graph.groups}
+    # Of a branch that is left out one gate stays until it is.
+    gates = {name: index if len(index) else torch.arange(1) for name, index in gates.items()}
     channels = {name: _channels(index, blocks[name], before[name]) for name, index in gates.items()}
     widths = {name: len(index) for name, index in channels.items()}
 
@@ -113,7 +123,9 @@ def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tens
         # So does every group of a convolution.
         return tensor.index_select(on.dim, every[: len(every) // on.shares].to(tensor.device))
 
-    return _reshape(model, graph, widths, sliced)
+    out = _reshape(model, graph, widths, sliced)
+    leave_out(out, graph.left_out(asked))
+    return out
 
 
 def _channels(kept: Tensor, blocks: int, width: int) -> Tensor:

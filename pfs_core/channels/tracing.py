@@ -11,6 +11,7 @@ import contextlib
 import torch
 from torch import nn
 
+from pfs_core.channels.branches import with_branches
 from pfs_core.channels.export import count_macs, export, named, run_without_values, without_weights
 from pfs_core.channels.graph import ChannelGraph
 from pfs_core.channels.interpret import interpret
@@ -55,7 +56,8 @@ def trace(
     tracer = ChannelTracer(model, placement, getattr(model, "stream_layers", ()))
     with _processing(model, input_shape):
         macs = count_macs(model, images[:1])
-    interpret(tracer, export(model, images))
+    exported = export(model, images)
+    interpret(tracer, exported)
     if not {name for name, _ in model.named_parameters()} <= tracer.read_tensors():
         # Auxiliary heads, which the network uses only in training. They read channels too, so they have to be resized
         # with them, but an image that is classified does not pass through them: their MACs do not count.
@@ -63,7 +65,8 @@ def trace(
             run_without_values(model, images)
         interpret(tracer, export(model, images), counts_macs=False)
     params = sum(p.numel() for p in model.parameters())
-    return tracer.build_graph(input_shape, policy, macs, params, getattr(model, "widen_stream", False))
+    graph = tracer.build_graph(input_shape, policy, macs, params, getattr(model, "widen_stream", False))
+    return with_branches(graph, model, exported)
 
 
 def _processing(model: nn.Module, input_shape: tuple[int, int, int]) -> contextlib.AbstractContextManager[None]:

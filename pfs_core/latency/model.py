@@ -123,7 +123,11 @@ def fit(graph: ChannelGraph, measured: Sequence[MeasuredNetwork], dense_ms: floa
 
 def macs_by_kind(graph: ChannelGraph, widths: Mapping[str, int], block: int) -> dict[tuple[int, ...], float]:
     """Return the MACs of every kind of layer, with widths rounded up to multiples of ``block``."""
-    return {kind: sum(_macs(term, widths, block) for term in terms) for kind, terms in _kinds(graph).items()}
+    gone = {layer for branch in graph.left_out(widths) for layer in branch.layers}
+    return {
+        kind: sum(_macs(term, widths, block) for term in terms if term.module not in gone)
+        for kind, terms in _kinds(graph).items()
+    }
 
 
 def _kinds(graph: ChannelGraph) -> dict[tuple[int, ...], list[Term]]:

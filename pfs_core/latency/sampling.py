@@ -19,6 +19,8 @@ from pfs_core.latency.runtimes import run_eager, run_onnx, run_openvino
 from pfs_core.nn.fuse import fuse_batchnorm
 from pfs_core.structure.blocks import fast_widths
 
+_LEFT_OUT = 0.15
+"""Share of the residual branches that a drawn network does without, where a cut may leave some out."""
 _LEAST, _MOST, _SECONDS = 5, 60, 0.7
 """A network is timed this many times at least and at most, and for about this long in between: a few runs of a slow one
 are as sure as many of a quick one."""
@@ -49,6 +51,9 @@ def draw_widths(
         wanted = expanded[group.name] * share * rng.lognormal(0, 0.4)
         rounded = min(max(1, round(wanted / step)) * step, expanded[group.name])
         widths[group.name] = min(fast_widths(expanded[group.name], block, step), key=lambda w: abs(w - rounded))
+    for branch in graph.branches if block > 1 else ():
+        if rng.random() < _LEFT_OUT:
+            widths |= dict.fromkeys(branch.groups, 0)
     return widths
 
 

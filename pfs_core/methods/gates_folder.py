@@ -44,6 +44,7 @@ def write_gates(out: str | Path, context: SearchContext, budget: Budget, found: 
         model=context.spec,
         frozen=dict(context.refuted.frozen),
         no_wider=dict(context.refuted.no_wider),
+        needed=dict(context.refuted.needed or {}),
         config=config,
         budget=str(budget),
         device=str(data.device),

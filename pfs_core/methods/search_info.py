@@ -29,6 +29,8 @@ class SearchInfo(ResultFile):
     """Channel groups that the proof of the graph has left as they are, each with the reason; older files have none."""
     no_wider: dict[str, str] = Field(default_factory=dict)
     """Channel groups that it lets lose channels and not get more, each with the reason."""
+    needed: dict[str, str] | None = None
+    """Residual branches that it found cannot be left out, each with the reason; None in older files."""
     config: SerializeAsAny[MethodConfig] = Field(validation_alias="recipe", serialization_alias="recipe")
     """Settings of the method."""
     budget: str
@@ -80,7 +82,7 @@ class SearchInfo(ResultFile):
     @property
     def refuted(self) -> Refuted:
         """What the channel graph said of the network and does not hold."""
-        return Refuted(self.frozen, self.no_wider)
+        return Refuted(self.frozen, self.no_wider, self.needed)
 
     @field_validator("config", mode="before")
     @classmethod

@@ -65,7 +65,7 @@ def block_use(ax: Axes, results: Results) -> str:
     block = results.structure.block
     groups = [group for group in results.structure.graph().groups if group.resizable]
     widths = np.array([results.structure.widths[group.name] for group in groups])
-    used = widths / (np.ceil(widths / block) * block)
+    used = widths / np.maximum(np.ceil(widths / block) * block, 1)
     x = np.arange(len(groups))
     ax.bar(x, np.ones(len(groups)), width=0.8, color=_BEHIND, label=f"computed, in blocks of {block}")
     ax.bar(x, used, width=0.8, color=_PRUNED, label="used")
@@ -74,8 +74,10 @@ def block_use(ax: Axes, results: Results) -> str:
     ax.set_ylim(0, 1.3)  # the legend is above the bars
     ax.set_yticks(np.linspace(0, 1, 6).tolist())
     ax.legend(loc="upper left", ncols=2)
-    parts = [f"{group.name} {share:.0%}" for group, share in zip(groups, used, strict=True) if share < 1]
-    return f"Of whole blocks of {block} channels, all are used" + (f" but in {'; '.join(parts)}." if parts else ".")
+    parts = [f"{group.name} {share:.0%}" for group, share in zip(groups, used, strict=True) if 0 < share < 1]
+    said = f"Of whole blocks of {block} channels, all are used" + (f" but in {'; '.join(parts)}." if parts else ".")
+    left_out = [group.name for group, width in zip(groups, widths, strict=True) if not width]
+    return said + (f" Left out with their residual branches: {', '.join(left_out)}." if left_out else "")
 
 
 def gate_histogram(ax: Axes, results: Results) -> str:

@@ -58,7 +58,8 @@ def _cut_for(structure: Structure) -> str:
 
 def _blocks_used(structure: Structure, block: int) -> tuple[float, str]:
     """The share of the channels computed that is used, over all groups, and the same in words with the emptiest."""
-    widths = {group.name: structure.widths[group.name] for group in structure.graph().groups if group.resizable}
+    groups = structure.graph().groups
+    widths = {g.name: structure.widths[g.name] for g in groups if g.resizable and structure.widths[g.name]}
     computed = {name: math.ceil(width / block) * block for name, width in widths.items()}
     emptiest = sorted(widths, key=lambda name: widths[name] / computed[name])[:2]
     examples = ", ".join(f"{name} {widths[name]} of {computed[name]}" for name in emptiest)

@@ -89,6 +89,8 @@ def _cut(structure: Structure) -> str:
     parts += [f"to multiples of {multiple}"] if multiple > 1 else []
     parts = parts or ["to any width"]
     parts += [f"to no less than {floor:.0%} of a group"] if floor else []
+    branches, left_out = structure.graph().branches, structure.left_out
+    parts += [f"without {len(left_out)} of the {len(branches)} residual branches that can go"] if left_out else []
     return "as in the paper, to any width" if parts == ["to any width"] else ", ".join(parts)
 
 

@@ -5,7 +5,8 @@ the cost of any widths is known in closed form, so that the cut is exact: no fur
 
 Where a runtime computes channels in blocks (:mod:`pfs_core.structure.blocks`), each group gets the fast width nearest
 to the number of gates above the threshold: a block that is at least half used is filled, which costs no time, and one
-that is hardly used is not bought.
+that is hardly used is not bought. A residual branch is left out where most of its first blocks would not be used, and
+is whole blocks wide otherwise. Only the last to come back may be half a block wide, where a whole one does not fit.
 """
 
 import itertools
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pfs_core.channels import ChannelGraph
-from pfs_core.channels.graph import ChannelGroup
+from pfs_core.channels.graph import Branch, ChannelGroup
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
 from pfs_core.structure.blocks import fast_widths
@@ -61,6 +62,7 @@ def prune_to_budget(
     floor: float = 0.0,
     cost_model: CostModel | None = None,
     block: int = 1,
+    branches: bool = True,
 ) -> tuple[dict[str, int], float]:
     """Keep the largest gates, as many as the budget allows.
 
@@ -76,6 +78,7 @@ def prune_to_budget(
         floor: the fraction of its unexpanded width that every prunable group keeps at least.
         cost_model: the cost of widths in the budget's metric; None for MACs and parameters, which the graph knows.
         block: the number of channels that the runtime computes at once; 1 is the paper's cut.
+        branches: whether residual branches may be left out, where there are blocks and no floor.
 
     Returns:
         The width of every group after the cut, and the smallest gate kept (1 if only the minimal widths are kept).
@@ -92,10 +95,10 @@ def prune_to_budget(
     ({'input': 3, '0': 2, '4': 10}, 0.5)
     """
     cost_model = cost_model or closed_form(graph, budget.metric)
-    check_reachable(graph, expanded, budget, channel_multiple, floor, cost_model, block)
-    ranking = Ranking(graph, gates, expanded, channel_multiple, floor, block)
-    kept = ranking.longest(cost_model.cost, budget.limit(cost_model.dense))
-    return ranking.widths(kept), float(ranking.values[kept - 1]) if kept else 1.0
+    check_reachable(graph, expanded, budget, channel_multiple, floor, cost_model, block, branches)
+    ranking = Ranking(graph, gates, expanded, channel_multiple, floor, block, branches)
+    kept, widths = ranking.cut(cost_model.cost, budget.limit(cost_model.dense))
+    return widths, float(ranking.values[kept - 1]) if kept else 1.0
 
 
 class Ranking:
@@ -108,6 +111,7 @@ class Ranking:
         channel_multiple: kept widths are multiples of this.
         floor: the fraction of its unexpanded width that every prunable group keeps at least.
         block: the number of channels that the runtime computes at once.
+        branches: whether residual branches may be left out.
     """
 
     def __init__(
@@ -118,20 +122,50 @@ class Ranking:
         channel_multiple: int = 1,
         floor: float = 0.0,
         block: int = 1,
+        branches: bool = True,
     ) -> None:
         groups = graph.prunable()
         self.values, self._owners = ranked_channels({group.name: gates[group.name] for group in groups})
-        self._least = min_widths(graph, expanded, channel_multiple, floor, block)
+        self._least = min_widths(graph, expanded, channel_multiple, floor, block, branches)
+        self._branches = _optional_branches(graph, floor, block, branches)
+        candidates = {group.name: _candidates(group, expanded, channel_multiple, floor, block) for group in groups}
+        self._halves: dict[str, int] = {}
+        for name in itertools.chain.from_iterable(branch.groups for branch in self._branches):
+            whole = [width for width in candidates[name] if width >= block] or candidates[name][-1:]
+            self._halves[name] = max([width for width in candidates[name] if 2 * width <= whole[0]], default=whole[0])
+            candidates[name] = whole
+        self._first = {name: widths[0] for name, widths in candidates.items()}
+        self._blocks = {group.name: group.blocks for group in groups}
         self._tables = {
-            group.name: _width_by_count(group, expanded[group.name], self._least[group.name], channel_multiple, block)
+            group.name: _width_by_count(group, expanded[group.name], candidates[group.name], channel_multiple)
             for group in groups
         }
 
     def widths(self, kept: int) -> dict[str, int]:
         """Return the width of every group where the ``kept`` largest gates are kept."""
         counts = np.bincount(self._owners[:kept], minlength=len(self._tables)).tolist()
-        tables = self._tables.items()
-        return self._least | {name: table[n] for (name, table), n in zip(tables, counts, strict=True)}
+        counted = dict(zip(self._tables, counts, strict=True))
+        widths = self._least | {name: table[counted[name]] for name, table in self._tables.items()}
+        for branch in self._branches:
+            used = sum(counted[name] * self._blocks[name] for name in branch.groups)
+            if 2 * used < sum(self._first[name] for name in branch.groups):
+                widths |= dict.fromkeys(branch.groups, 0)
+        return widths
+
+    def cut(self, cost: Callable[[Mapping[str, int]], float], limit: float, low: int = 0) -> tuple[int, dict[str, int]]:
+        """Return the length of the longest prefix that costs at most ``limit``, and its widths.
+
+        Where the next gate would bring back a branch, it comes back half a block wide if that is within the limit.
+        Arguments are those of :meth:`longest`.
+        """
+        kept = self.longest(cost, limit, low)
+        widths = self.widths(kept)
+        longer = self.widths(min(kept + 1, len(self.values)))
+        for branch in self._branches:
+            if longer[branch.groups[0]] > widths[branch.groups[0]] == 0:
+                half = widths | {name: self._halves[name] for name in branch.groups}
+                widths = half if cost(half) <= limit else widths
+        return kept, widths
 
     def longest(self, cost: Callable[[Mapping[str, int]], float], limit: float, low: int = 0) -> int:
         """Return the number of gates of the longest prefix that costs at most ``limit``.
@@ -160,26 +194,41 @@ def min_widths(
     channel_multiple: int = 1,
     floor: float = 0.0,
     block: int = 1,
+    branches: bool = True,
 ) -> dict[str, int]:
     """Return the smallest widths that a cut may lead to; groups that are not pruned keep their expanded width.
 
     A prunable group keeps at least the smallest width that is fast in the runtime, at least ``floor`` times its
-    unexpanded width, and a multiple of ``channel_multiple`` and of its own blocks.
+    unexpanded width, and a multiple of ``channel_multiple`` and of its own blocks. In a residual branch that can be
+    left out it keeps nothing, unless there is a floor or the paper's cut is asked for, or ``branches`` is not set.
     """
     widths = dict(expanded)
     for group in graph.prunable():
-        step = math.lcm(channel_multiple, group.blocks)
-        # 0.55 * 100 is 55.00000000000001 in floating point, which must not ask for 56.
-        wanted = max(1, math.ceil(floor * group.width / step - 1e-9)) * step
-        candidates = fast_widths(expanded[group.name], block, step)
-        widths[group.name] = next((width for width in candidates if width >= wanted), expanded[group.name])
+        widths[group.name] = _candidates(group, expanded, channel_multiple, floor, block)[0]
+    for branch in _optional_branches(graph, floor, block, branches):
+        widths |= dict.fromkeys(branch.groups, 0)
     return widths
 
 
-def _width_by_count(group: ChannelGroup, expanded: int, least: int, channel_multiple: int, block: int) -> list[int]:
+def _optional_branches(graph: ChannelGraph, floor: float, block: int, branches: bool) -> tuple[Branch, ...]:
+    """Return the residual branches that a cut may leave out; with a floor, and in the paper's cut, there are none."""
+    return graph.branches if branches and block > 1 and not floor else ()
+
+
+def _candidates(
+    group: ChannelGroup, expanded: Mapping[str, int], channel_multiple: int, floor: float, block: int
+) -> list[int]:
+    """Return the widths that a group may be cut to, rising."""
+    step = math.lcm(channel_multiple, group.blocks)
+    # 0.55 * 100 is 55.00000000000001 in floating point, which must not ask for 56.
+    least = max(1, math.ceil(floor * group.width / step - 1e-9)) * step
+    widest = expanded[group.name]
+    return [width for width in fast_widths(widest, block, step) if width >= least] or [widest]
+
+
+def _width_by_count(group: ChannelGroup, expanded: int, candidates: list[int], channel_multiple: int) -> list[int]:
     """Return the width that a group gets for each number of its gates that is kept, from none to all."""
     step = math.lcm(channel_multiple, group.blocks)
-    candidates = [width for width in fast_widths(expanded, block, step) if width >= least] or [least]
     wanted = np.arange(0, expanded + 1, group.blocks) // step * step
     # A wider candidate is chosen from the middle between two on: half of its block is used then.
     middles = [(low + high) / 2 for low, high in itertools.pairwise(candidates)]
@@ -194,6 +243,7 @@ def check_reachable(
     floor: float = 0.0,
     cost_model: CostModel | None = None,
     block: int = 1,
+    branches: bool = True,
 ) -> None:
     """Raise UserError unless the budget is at most the dense network and at least the smallest structure."""
     if not graph.prunable():
@@ -201,7 +251,7 @@ def check_reachable(
         more = [f"and {len(graph.groups) - _SHOWN} more"] if len(graph.groups) > _SHOWN else []
         raise UserError(f"no channel group of the network can be pruned ({'; '.join([*shown, *more])})")
     cost_model = cost_model or closed_form(graph, budget.metric)
-    cost = cost_model.cost(min_widths(graph, expanded, channel_multiple, floor, block))
+    cost = cost_model.cost(min_widths(graph, expanded, channel_multiple, floor, block, branches))
     if budget.fraction(cost_model.dense) > 1:
         raise UserError(
             f"budget {budget} is over the dense network's {cost_model.text(cost_model.dense)}; ask for less"

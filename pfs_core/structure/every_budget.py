@@ -41,6 +41,5 @@ def cut_at_every_percent(
     for percent in range(1, 101):
         limit = Budget.from_text(f"{metric}={percent / 100}").limit(cost_model.dense)
         if smallest <= limit:
-            kept = ranking.longest(cost_model.cost, limit, kept)
-            cuts[percent] = ranking.widths(kept)
+            kept, cuts[percent] = ranking.cut(cost_model.cost, limit, kept)
     return cuts

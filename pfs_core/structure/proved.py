@@ -19,6 +19,7 @@ class Proof(Config):
 
     frozen: dict[str, str]
     no_wider: dict[str, str]
+    needed: dict[str, str]
 
 
 def refuted_once(model: nn.Module, graph: ChannelGraph) -> Refuted:
@@ -30,7 +31,7 @@ def refuted_once(model: nn.Module, graph: ChannelGraph) -> Refuted:
 
     def find() -> Proof:
         refuted = refuted_groups(model, graph)
-        return Proof(frozen=dict(refuted.frozen), no_wider=dict(refuted.no_wider))
+        return Proof.model_validate(refuted._asdict())
 
     sources = source_digests(model, refuted_groups)
     if sources is None:
@@ -45,4 +46,6 @@ def _told(proof: Proof) -> Refuted:
         logger.info(f"channel group {name} stays as it is: {reason}")
     for name, reason in proof.no_wider.items():
         logger.info(f"channel group {name} is not widened: {reason}")
-    return Refuted(proof.frozen, proof.no_wider)
+    for name, reason in proof.needed.items():
+        logger.info(f"the residual branch that ends in {name} is not left out: {reason}")
+    return Refuted(proof.frozen, proof.no_wider, proof.needed)

@@ -1,10 +1,12 @@
 """Structures that need no search: dense, expanded, and uniform (every prunable width times one factor)."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.errors import UserError
 from pfs_core.structure import Structure
 from pfs_core.structure.budget_cut import CostModel, equal_gates, prune_to_budget
 from pfs_core.structure.structure import block_record, policy_record
@@ -40,7 +42,8 @@ def uniform(
     """Return the structure with every prunable width of the expanded network times one factor, within the budget.
 
     It is what :func:`~pfs_core.structure.extract` makes of gates that are all equal. So it starts from the same
-    expanded network as a search, meets the budget as closely, and differs only in how the budget is shared out.
+    expanded network as a search, meets the budget as closely, and differs only in how the budget is shared out. It has
+    all residual branches, unless the budget cannot be met so: then the last ones are left out.
 
     Args:
         graph: the channel graph of the unexpanded network, traced with ``policy``.
@@ -57,9 +60,14 @@ def uniform(
         UserError: even the smallest widths are over the budget.
     """
     expanded = graph.expanded(model.expand, model.expand_stream)
-    widths, _ = prune_to_budget(
-        graph, equal_gates(graph, expanded), budget, expanded, channel_multiple, floor, cost_model, block
+    cut = partial(
+        prune_to_budget,
+        *(graph, equal_gates(graph, expanded), budget, expanded, channel_multiple, floor, cost_model, block),
     )
+    try:
+        widths, _ = cut(branches=False)
+    except UserError:
+        widths, _ = cut(branches=True)
     chosen_by = {
         "method": "uniform",
         **policy_record(policy),

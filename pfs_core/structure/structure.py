@@ -61,6 +61,8 @@ class Structure(Config):
     """Channel groups that the proof of the graph has left as they are, each with the reason."""
     no_wider: dict[str, str] = Field(default_factory=dict)
     """Channel groups that it lets lose channels and not get more, each with the reason."""
+    needed: dict[str, str] = Field(default_factory=dict)
+    """Residual branches that it found cannot be left out, each with the reason."""
 
     @field_validator("chosen_by")
     @classmethod
@@ -106,6 +108,7 @@ class Structure(Config):
             provenance={"pfs_version": pfs_core.__version__, **(provenance or {})},
             frozen=dict(graph.refuted.frozen),
             no_wider=dict(graph.refuted.no_wider),
+            needed=dict(graph.refuted.needed or {}),
         )
 
     @classmethod
@@ -149,12 +152,17 @@ class Structure(Config):
     @property
     def refuted(self) -> Refuted:
         """What the channel graph said of the network and does not hold."""
-        return Refuted(self.frozen, self.no_wider)
+        return Refuted(self.frozen, self.no_wider, self.needed)
 
     @property
     def block(self) -> int:
         """The number of channels that the runtime it was cut for computes at once; 1 for the paper's cut."""
         return int(self.chosen_by.get("block", 1))
+
+    @property
+    def left_out(self) -> list[str]:
+        """The residual branches that the network does without, each by the module that returned what it added."""
+        return [branch.name for branch in self.graph().left_out(self.widths)] if 0 in self.widths.values() else []
 
     @property
     def digest(self) -> str:
@@ -234,7 +242,8 @@ def extract(
 
     Of all gates in falling order, the longest prefix whose cost is within the budget is kept
     (:func:`~pfs_core.structure.budget_cut.prune_to_budget`). A group never falls below one channel (or
-    ``channel_multiple``, or ``floor``), and equal gates are shared evenly between the groups.
+    ``channel_multiple``, or ``floor``), unless its residual branch is left out, and equal gates are shared evenly
+    between the groups.
 
     Args:
         graph: the channel graph of the unexpanded network, traced with ``policy``.
