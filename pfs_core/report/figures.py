@@ -67,7 +67,7 @@ def block_use(ax: Axes, results: Results) -> str:
     widths = np.array([results.structure.widths[group.name] for group in groups])
     used = widths / np.maximum(np.ceil(widths / block) * block, 1)
     x = np.arange(len(groups))
-    ax.bar(x, np.ones(len(groups)), width=0.8, color=_BEHIND, label=f"computed, in blocks of {block}")
+    ax.bar(x, np.minimum(widths, 1), width=0.8, color=_BEHIND, label=f"computed, in blocks of {block}")
     ax.bar(x, used, width=0.8, color=_PRUNED, label="used")
     ax.set_xticks(x, [group.name for group in groups], rotation=60, ha="right", fontsize=7)
     ax.set_ylabel("share of the channels")
