@@ -56,7 +56,7 @@ class _Found(NamedTuple):
 
     end: str
     modules: tuple[str, ...]
-    entries: frozenset[str]
+    entries: tuple[str, ...]
     size: int
 
 
@@ -108,7 +108,7 @@ def _as_modules(x: fx.Node, f: fx.Node, inner: set[fx.Node], calls: dict[str, se
     for path in widest:
         leaving = {node for node in calls[path] if not calls[path].issuperset(node.users)}
         if leaving == {f}:
-            entries = frozenset(one for one in widest if any(x in node.all_input_nodes for node in calls[one]))
+            entries = tuple(one for one in widest if any(x in node.all_input_nodes for node in calls[one]))
             yield _Found(path, widest, entries, len(inner))
 
 

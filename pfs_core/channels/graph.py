@@ -170,7 +170,7 @@ class Branch(NamedTuple):
     name: str
     groups: tuple[str, ...]
     modules: tuple[str, ...]
-    entries: frozenset[str]
+    entries: tuple[str, ...]
     layers: tuple[str, ...]
     params: int
 
@@ -308,19 +308,21 @@ class ChannelGraph:
         if widths is None:
             widths = self.widths()
         self.check(widths)
-        left_out = self.left_out(widths)
-        gone = {layer for branch in left_out for layer in branch.layers}
-        macs, params = 0, -sum(branch.params for branch in left_out)
-        for term in self.terms:
-            if term.module not in gone:
-                factor = term.factor(widths)
-                macs += term.macs * factor
-                params += term.params * factor
+        macs, params = 0, -sum(branch.params for branch in self.left_out(widths))
+        for term in self.terms_at(widths):
+            factor = term.factor(widths)
+            macs += term.macs * factor
+            params += term.params * factor
         return Cost(macs, params)
 
     def left_out(self, widths: Mapping[str, int]) -> list[Branch]:
         """Return the branches that are left out at ``widths``: their groups have the width 0."""
         return [branch for branch in self.branches if not widths[branch.groups[0]]]
+
+    def terms_at(self, widths: Mapping[str, int]) -> list[Term]:
+        """Return the summands of the cost at ``widths``: those of branches that are left out are not among them."""
+        gone = {layer for branch in self.left_out(widths) for layer in branch.layers}
+        return [term for term in self.terms if term.module not in gone]
 
     def narrowest(self, widths: Mapping[str, int]) -> dict[str, int]:
         """Return ``widths`` with the fewest channels that can be built in place of 0, where branches are left out."""

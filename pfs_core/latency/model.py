@@ -123,9 +123,9 @@ def fit(graph: ChannelGraph, measured: Sequence[MeasuredNetwork], dense_ms: floa
 
 def macs_by_kind(graph: ChannelGraph, widths: Mapping[str, int], block: int) -> dict[tuple[int, ...], float]:
     """Return the MACs of every kind of layer, with widths rounded up to multiples of ``block``."""
-    gone = {layer for branch in graph.left_out(widths) for layer in branch.layers}
+    present = {term.module for term in graph.terms_at(widths)}
     return {
-        kind: sum(_macs(term, widths, block) for term in terms if term.module not in gone)
+        kind: sum(_macs(term, widths, block) for term in terms if term.module in present)
         for kind, terms in _kinds(graph).items()
     }
 

@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pfs_core.channels import resize, slice_weights, trace
+from pfs_core.channels.proof import silenced
 from tests.channels.counting import counted
 from tests.channels.masking import calibrated, difference, masked, random_kept
 from tests.channels.random_networks import BLOCKS, CLASSES, HEADS, INPUT, descriptions, network
@@ -23,6 +24,7 @@ def prove(description, seed):
             assert group.prunable == (not group.reason) == bool(group.gates)
         prove_resize(model, graph, random_widths(graph, seed), policy)
         prove_masked_equals_pruned(network(description), graph, seed)
+        prove_branches(network(description), graph)
 
 
 def prove_resize(model, graph, widths, policy):
@@ -35,6 +37,18 @@ def prove_resize(model, graph, widths, policy):
     several = all(widths[group.name] > group.blocks for group in graph.groups)  # a single channel may be broadcast
     if depthwise(model) == depthwise(resized) and several:
         assert again.widths() == widths
+
+
+def prove_branches(model, graph):
+    """Without its branches a network costs what the closed form says, and computes what it does where they return 0."""
+    gone = [name for branch in graph.branches for name in branch.groups]
+    widths = graph.widths() | dict.fromkeys(gone, 0)
+    assert graph.cost(widths) == counted(resize(model, graph, widths), INPUT)
+    model = calibrated(model, INPUT)
+    x = torch.randn(3, *INPUT, dtype=torch.float64)
+    with torch.no_grad():
+        removed = slice_weights(model, graph, dict.fromkeys(gone, torch.arange(0)))(x)
+        assert difference(silenced(model, [branch.name for branch in graph.branches])(x), removed) < 1e-9
 
 
 def depthwise(model):

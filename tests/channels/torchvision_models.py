@@ -16,7 +16,7 @@ PLAIN = (
     "convnext_tiny", "convnext_small",
 )  # fmt: skip
 TRANSFORMERS = ("vit_b_16", "vit_b_32", "swin_t", "swin_v2_t", "maxvit_t")
-SIZES_AS_NUMBERS = ("swin_t", "swin_v2_t")
+SIZES_AS_NUMBERS = ("swin_t", "swin_v2_t", "maxvit_t")
 """Networks whose export has the widths of a stream as numbers, so that only the proof tells that they cannot change."""
 SMALLEST = {"vit_b_16": 224, "vit_b_32": 224, "maxvit_t": 224, "inception_v3": 80, "alexnet": 80}
 """Sides of the smallest images that tests feed; 64 for the others."""
