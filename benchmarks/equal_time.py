@@ -11,6 +11,7 @@ is left is trained as in the recipe `fast` (15 epochs with a cosine) on the imag
     paper-macs        1.25 times as wide everywhere, cut to any width, at macs=0.5
     default-macs      residual streams as they were, cut in the blocks of ONNX Runtime, at macs=0.5
     blocks-macs       the same, and no residual branch is left out
+    uniform-macs      the same MACs in the same blocks with every width cut alike, which takes no search
     paper-latency     the first at the latency of --latency, one thread of ONNX Runtime
     default-latency   the second at that latency
     blocks-latency    the third at that latency
@@ -61,6 +62,7 @@ class Cut:
     search: PfsConfig
     extract: ExtractConfig
     metric: str
+    structure: str = "pruned"
 
 
 PAPER, DEFAULT, ALL, WIDENED = (
@@ -75,6 +77,7 @@ CUTS = {
     "paper-macs": Cut("paper", PAPER, ANY_WIDTH, "macs"),
     "default-macs": Cut("default", DEFAULT, IN_BLOCKS, "macs"),
     "blocks-macs": Cut("default", DEFAULT, BRANCHES_STAY, "macs"),
+    "uniform-macs": Cut("default", DEFAULT, IN_BLOCKS, "macs", "uniform"),
     "paper-latency": Cut("paper", PAPER, ANY_WIDTH, "latency"),
     "default-latency": Cut("default", DEFAULT, IN_BLOCKS, "latency"),
     "blocks-latency": Cut("default", DEFAULT, BRANCHES_STAY, "latency"),
@@ -137,7 +140,7 @@ def found(base: Path, name: str, spec: ModelSpec, split: Path, a: argparse.Names
     if not (out / COMPLETE).exists():
         budget = HALF if cut.metric == "macs" else Budget(metric="latency", target=a.latency)
         extract_structures(gates, out, budget, cut.extract)
-    return Structure.load(out / FILES["pruned"])
+    return Structure.load(out / FILES[cut.structure])
 
 
 def measure(out: Path, structures: dict[str, Structure]) -> None:
