@@ -4,6 +4,7 @@ python benchmarks/latency.py default   the default cut beside the paper's, at ha
 python benchmarks/latency.py table     dense, 1.25x and uniform at half the MACs, in every runtime that is installed
 python benchmarks/latency.py same      a network against itself, 20 times: how often the interval covers 1
 python benchmarks/latency.py more      a network against itself with a tenth more to do: how soon it is told apart
+python benchmarks/latency.py beside    whether a network's ratio depends on how many others are measured beside it
 python benchmarks/latency.py exporters a network from the file that is measured against that which is deployed
 python benchmarks/latency.py budget    the latency model's error, and how close a cut at latency=0.6 comes
 python benchmarks/latency.py searched --gates DIR    the same of gates that a search has learned
@@ -58,7 +59,7 @@ GOAL = Budget(metric="latency", target=0.6)
 def main() -> None:
     """Run one of the parts and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["default", "table", "same", "more", "exporters", "budget", "searched"])
+    parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--runtimes", nargs="+", default=[name for name in RUNTIMES if not missing(name)])
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, for a measurement")
@@ -69,11 +70,7 @@ def main() -> None:
     a = parser.parse_args()
     here = machine()
     print(f"{here['cpu']} ({', '.join(here['flags'])}), {here['cores']} cores, torch {here['torch']}\n")
-    parts = {
-        "default": default, "table": table, "same": same, "more": more, "exporters": exporters, "budget": budget,
-        "searched": searched,
-    }  # fmt: skip
-    parts[a.part](a)
+    PARTS[a.part](a)
 
 
 def spec_of(name: str, stream: float | None = None) -> ModelSpec:
@@ -173,6 +170,24 @@ def more(a: argparse.Namespace) -> None:
             start = time.perf_counter()
             ratio = _pair(name, runtime, a.seconds, seed=0, extra=0.1)
             print(f"{name} in {runtime}: {_interval(ratio)}, {ratio.verdict}, {time.perf_counter() - start:.0f} s")
+
+
+def beside(a: argparse.Namespace) -> None:
+    """The default cut at half the MACs, with as few others as there can be and with three more."""
+    print("| network | runtime | beside 2 others | beside 5 |")
+    print("| --- | --- | ---: | ---: |")
+    for name in a.networks:
+        cuts = [
+            _cut(spec_of(name, 1.0), Budget(target=target), "drawn", ExtractConfig(blocks=block), a.seed)
+            for target, block in ((0.5, 16), (0.5, 1), (0.4, 16), (0.6, 16))
+        ]
+        renamed = [cut.model_copy(update={"chosen_by": {"method": f"cut{i}"}}) for i, cut in enumerate(cuts)]
+        config = LatencyConfig(runtimes=tuple(a.runtimes), threads=(1,), max_seconds=a.seconds)
+        with tempfile.TemporaryDirectory() as folder:
+            few, many = (benchmark(renamed[:n], Path(folder) / str(n), config).measurements for n in (1, 4))
+        for alone, among in zip(few, many, strict=True):
+            ratios = [_interval(found.ratios_to_dense["cut0"]) for found in (alone, among)]
+            print(f"| {name} | {alone.runtime} | {' | '.join(ratios)} |", flush=True)
 
 
 def exporters(a: argparse.Namespace) -> None:
@@ -308,6 +323,18 @@ def _searched_cells(gates: str, runtime: str, seconds: float) -> list[str]:
 def _interval(ratio: Ratio) -> str:
     low, high = ratio.interval
     return f"{ratio.ratio:.3f} [{low:.3f}, {high:.3f}]"
+
+
+PARTS = {
+    "default": default,
+    "table": table,
+    "same": same,
+    "more": more,
+    "beside": beside,
+    "exporters": exporters,
+    "budget": budget,
+    "searched": searched,
+}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A cut that lands on a latency: predicted, measured, and corrected by the error of the prediction."""
 
 import logging
+import statistics
 from collections.abc import Callable, Mapping
 
 from pfs_core.channels import ChannelGraph
@@ -18,8 +19,14 @@ logger = logging.getLogger(__package__)
 
 WITHIN = 0.02
 """Relative distance to the latency asked for at which a cut has landed."""
-TRIES = 5
-"""Cuts that are measured at most."""
+MEASURED = 5
+"""Structures that are measured at most."""
+_CUTS = 15
+"""Cuts that are made at most; several may lead to one structure."""
+
+_LOADS = 3
+"""A structure and the dense network are loaded this often for a measurement: where one happens to lie in memory, and on
+which cores its threads do, is then outvoted."""
 
 
 def cut_to_latency(
@@ -28,7 +35,8 @@ def cut_to_latency(
     """Return the structure whose measured latency is nearest to the target; its budget records the measurement.
 
     The first cut trusts the prediction. Each further one corrects the aim by the error of the last measurement, and
-    stays between the last two aims that came out too fast and too slow.
+    stays between the last two aims that came out too fast and too slow. Where that leads to a structure that was
+    measured, the next aim is half way between them.
 
     Args:
         cut: returns the structure whose predicted latency is at most the given fraction of the dense network's; raises
@@ -39,28 +47,32 @@ def cut_to_latency(
     Raises:
         UserError: the target cannot be reached even as predicted.
     """
-    tried: list[tuple[float, Structure]] = []
+    tried: dict[tuple[int, ...], tuple[float, Structure]] = {}
     below, above = 0.0, 1.0
     aim = target
-    for _ in range(TRIES):
+    for _ in range(_CUTS):
         try:
             structure = cut(aim)
         except UserError:
             if not tried:
                 raise
-            break  # the smallest structure there is has been measured
-        if any(structure.widths == other.widths for _, other in tried):
-            break
-        found = measure(structure.widths)
-        tried.append((found, structure))
-        logger.info(f"latency measured {found:.3f} of the dense network's, asked for {target:g}")
+            below, aim = aim, (aim + above) / 2  # it is below the smallest structure
+            continue
+        key = tuple(structure.widths.values())
+        known = key in tried
+        if not known:
+            if len(tried) == MEASURED:
+                break
+            tried[key] = measure(structure.widths), structure
+            logger.info(f"latency measured {tried[key][0]:.3f} of the dense network's, asked for {target:g}")
+        found = tried[key][0]
         if abs(found / target - 1) <= WITHIN:
             break
         below, above = (max(below, aim), above) if found < target else (below, min(above, aim))
         aim *= target / found
-        if not below < aim < above:
+        if known or not below < aim < above:
             aim = (below + above) / 2
-    found, structure = min(tried, key=lambda pair: abs(pair[0] - target))
+    found, structure = min(tried.values(), key=lambda pair: abs(pair[0] - target))
     if abs(found / target - 1) > WITHIN:
         logger.warning(f"no structure lands within {WITHIN:.0%} of latency={target:g}; the nearest has {found:.3f}")
     record = BudgetRecord(metric="latency", target=target, achieved=found, gap=target - found)
@@ -88,7 +100,10 @@ class MeasuredRatios:
         """Return the latency of ``widths``."""
 
         def measure() -> MeasuredNetwork:
-            with pair_timer(self.spec, self.graph, self.runtime, self.threads) as timer:
-                return MeasuredNetwork(widths=dict(widths), ratio=timer.ratio(widths, longer=4))
+            ratios = []
+            for _ in range(_LOADS):
+                with pair_timer(self.spec, self.graph, self.runtime, self.threads) as timer:
+                    ratios.append(timer.ratio(widths))
+            return MeasuredNetwork(widths=dict(widths), ratio=statistics.median(ratios))
 
         return made_once(cache_file("ratio", *self._key, dict(widths)), MeasuredNetwork, measure).ratio

@@ -2,7 +2,10 @@
 
 The networks are interleaved because the speed of a machine changes over seconds (clock frequency, temperature, other
 processes). Measured one after the other, networks would differ by that; in the ratios of the same rounds it cancels.
-The order is drawn anew each round, because a network also depends on what ran before it and left its data in the cache.
+A network that has its turn runs twice, and the second run is timed (:func:`timed`): the first one brings its weights
+into the cache, from where the others have driven them. So a network's time does not depend on how many others are
+measured beside it, and is that of a server that computes one network again and again. The order is drawn anew each
+round, for what of the others may be left all the same.
 """
 
 import contextlib
@@ -62,7 +65,7 @@ def _loaded(loaders: Mapping[str, Callable[[], Callable[[], Any]]], order: rando
 def interleaved(
     runs: Mapping[str, Callable[[], Any]], config: LatencyConfig, seed: int, share: int = 1
 ) -> dict[str, np.ndarray]:
-    """Run everything once per round, until all intervals are narrow enough or the time is up.
+    """Time everything once per round, until all intervals are narrow enough or the time is up.
 
     The intervals are those of the medians and of the median ratios to the first run.
 
@@ -92,9 +95,7 @@ def interleaved(
     while True:
         order.shuffle(names)
         for name in names:
-            start = time.perf_counter_ns()
-            runs[name]()
-            taken[name].append(time.perf_counter_ns() - start)
+            taken[name].append(timed(runs[name]))
         rounds = len(taken[name])
         if rounds < least:
             continue
@@ -105,6 +106,14 @@ def interleaved(
             if _narrow(taken, width):
                 break
     return {name: np.array(taken[name], dtype=np.int64) for name in runs}
+
+
+def timed(run: Callable[[], Any]) -> int:
+    """Return the nanoseconds of the second of two runs."""
+    run()
+    start = time.perf_counter_ns()
+    run()
+    return time.perf_counter_ns() - start
 
 
 def _narrow(taken: Mapping[str, list[int]], relative_width: float) -> bool:

@@ -15,6 +15,7 @@ from pfs_core.channels import ChannelGraph
 from pfs_core.channels.resizing import with_widths
 from pfs_core.errors import UserError
 from pfs_core.export.onnx_file import write_onnx_quickly
+from pfs_core.latency.protocol import timed
 from pfs_core.latency.runtimes import run_eager, run_onnx, run_openvino
 from pfs_core.nn.fuse import fuse_batchnorm
 from pfs_core.structure.blocks import fast_widths
@@ -81,21 +82,17 @@ class PairTimer:
         self._order = random.Random(seed)  # noqa: S311 - shuffles an order, keeps no secret
         self._dense = self._prepared(graph.widths())
 
-    def ratio(self, widths: Mapping[str, int], longer: int = 1) -> float:
-        """Measure a network of these widths: its median time as a fraction of the dense network's.
-
-        ``longer`` multiplies the number of pairs and the time that they may take.
-        """
+    def ratio(self, widths: Mapping[str, int]) -> float:
+        """Measure a network of these widths: its median time as a fraction of the dense network's."""
         runs = {"dense": self._dense, "other": self._prepared(widths)}
-        for _ in range(2):  # warm-up
-            for run in runs.values():
-                run()
+        for run in runs.values():  # the first run prepares its memory
+            run()
         ratios: list[float] = []
-        deadline = time.perf_counter() + _SECONDS * longer
-        while len(ratios) < _LEAST or (len(ratios) < _MOST * longer and time.perf_counter() < deadline):
+        deadline = time.perf_counter() + _SECONDS
+        while len(ratios) < _LEAST or (len(ratios) < _MOST and time.perf_counter() < deadline):
             names = ["dense", "other"]
             self._order.shuffle(names)
-            taken = {name: _nanoseconds(runs[name]) for name in names}
+            taken = {name: timed(runs[name]) for name in names}
             ratios.append(taken["other"] / taken["dense"])
             self.dense_ms.append(taken["dense"] / 1e6)
         return float(np.median(ratios))
@@ -121,10 +118,3 @@ def prepared(network: nn.Module, images: torch.Tensor, runtime: str, threads: in
             return {"onnxruntime": run_onnx, "openvino": run_openvino}[runtime](path, images.numpy(), threads)
     except Exception as e:  # a runtime that cannot run a network says so in its own way
         raise UserError(f"{runtime} cannot run this network: {str(e).strip().partition(chr(10))[0]}") from None
-
-
-def _nanoseconds(run: Callable[[], Any]) -> int:
-    """Time a run."""
-    start = time.perf_counter_ns()
-    run()
-    return time.perf_counter_ns() - start

@@ -7,6 +7,9 @@ Where a runtime computes channels in blocks (:mod:`pfs_core.structure.blocks`), 
 to the number of gates above the threshold: a block that is at least half used is filled, which costs no time, and one
 that is hardly used is not bought. A residual branch is left out where most of its first blocks would not be used, and
 is whole blocks wide otherwise. Only the last to come back may be half a block wide, where a whole one does not fit.
+
+Blocks make the steps of a cut coarse: one of a small network's layers is a tenth of its time. Where a latency is asked
+for, what the longest prefix leaves of it goes to the next gates that fit.
 """
 
 import itertools
@@ -67,7 +70,8 @@ def prune_to_budget(
     """Keep the largest gates, as many as the budget allows.
 
     All gates of the network are ranked together (:func:`ranked_channels`), and the longest prefix of this ranking whose
-    cost is within the budget is kept. No group falls below its minimum (:func:`min_widths`).
+    cost is within the budget is kept. No group falls below its minimum (:func:`min_widths`). Under a latency, later
+    gates that still fit are kept too (:func:`filled`).
 
     Args:
         graph: the channel graph of the unexpanded network.
@@ -97,7 +101,7 @@ def prune_to_budget(
     cost_model = cost_model or closed_form(graph, budget.metric)
     check_reachable(graph, expanded, budget, channel_multiple, floor, cost_model, block, branches)
     ranking = Ranking(graph, gates, expanded, channel_multiple, floor, block, branches)
-    kept, widths = ranking.cut(cost_model.cost, budget.limit(cost_model.dense))
+    kept, widths = ranking.cut(cost_model.cost, budget.limit(cost_model.dense), fill=filled(budget.metric, block))
     return widths, float(ranking.values[kept - 1]) if kept else 1.0
 
 
@@ -143,28 +147,36 @@ class Ranking:
 
     def widths(self, kept: int) -> dict[str, int]:
         """Return the width of every group where the ``kept`` largest gates are kept."""
-        counts = np.bincount(self._owners[:kept], minlength=len(self._tables)).tolist()
-        counted = dict(zip(self._tables, counts, strict=True))
-        widths = self._least | {name: table[counted[name]] for name, table in self._tables.items()}
-        for branch in self._branches:
-            used = sum(counted[name] * self._blocks[name] for name in branch.groups)
-            if 2 * used < sum(self._first[name] for name in branch.groups):
-                widths |= dict.fromkeys(branch.groups, 0)
-        return widths
+        return self._widths(self._counts(kept))
 
-    def cut(self, cost: Callable[[Mapping[str, int]], float], limit: float, low: int = 0) -> tuple[int, dict[str, int]]:
+    def cut(
+        self, cost: Callable[[Mapping[str, int]], float], limit: float, low: int = 0, fill: bool = False
+    ) -> tuple[int, dict[str, int]]:
         """Return the length of the longest prefix that costs at most ``limit``, and its widths.
 
-        Where the next gate would bring back a branch, it comes back half a block wide if that is within the limit.
-        Arguments are those of :meth:`longest`.
+        Where the next gate would bring back a branch, it comes back half a block wide if that is within the limit. With
+        ``fill`` the gates after it are kept too, one after the other, as far as each is within the limit. Of a group
+        that has a gate that is not, no later one is. The other arguments are those of :meth:`longest`.
         """
         kept = self.longest(cost, limit, low)
-        widths = self.widths(kept)
-        longer = self.widths(min(kept + 1, len(self.values)))
-        for branch in self._branches:
-            if longer[branch.groups[0]] > widths[branch.groups[0]] == 0:
-                half = widths | {name: self._halves[name] for name in branch.groups}
-                widths = half if cost(half) <= limit else widths
+        counts = self._counts(kept)
+        widths = self._widths(counts)
+        names, full = list(self._tables), set()
+        for owner in self._owners[kept : None if fill else kept + 1].tolist():
+            if (name := names[owner]) in full:
+                continue
+            counts[name] += 1
+            if name not in self._halves and self._tables[name][counts[name]] <= widths[name]:
+                continue  # it is within the block that is kept
+            wider = {group: max(width, widths[group]) for group, width in self._widths(counts).items()}
+            half = wider | {group: self._halves[group] for group in self._halves if wider[group] > widths[group] == 0}
+            if wider == widths or cost(wider) <= limit:
+                widths = wider
+                continue
+            full.add(name)
+            counts[name] -= 1
+            if half != wider and cost(half) <= limit:
+                widths = half
         return kept, widths
 
     def longest(self, cost: Callable[[Mapping[str, int]], float], limit: float, low: int = 0) -> int:
@@ -186,6 +198,28 @@ class Ranking:
             else:
                 high = middle - 1
         return low
+
+    def _counts(self, kept: int) -> dict[str, int]:
+        """Return the number of gates of each group that is kept where the ``kept`` largest of all are."""
+        counts = np.bincount(self._owners[:kept], minlength=len(self._tables)).tolist()
+        return dict(zip(self._tables, counts, strict=True))
+
+    def _widths(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return the width of every group where so many gates of each are kept."""
+        widths = self._least | {name: table[counts[name]] for name, table in self._tables.items()}
+        for branch in self._branches:
+            used = sum(counts[name] * self._blocks[name] for name in branch.groups)
+            if 2 * used < sum(self._first[name] for name in branch.groups):
+                widths |= dict.fromkeys(branch.groups, 0)
+        return widths
+
+
+def filled(metric: str, block: int) -> bool:
+    """Return whether a cut goes on with later gates that fit where the next one does not.
+
+    So it does where the steps are coarse, which are those of a latency. In the paper's cut they are not.
+    """
+    return metric == "latency" and block > 1
 
 
 def min_widths(

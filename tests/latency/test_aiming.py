@@ -1,5 +1,8 @@
 """A cut at a latency is measured and corrected until it lands, and says what is nearest where it cannot."""
 
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,12 +10,13 @@ from hypothesis import strategies as st
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
 from pfs_core.latency import aiming
-from pfs_core.latency.aiming import TRIES, WITHIN, MeasuredRatios, cut_to_latency
-from pfs_core.structure import extract
+from pfs_core.latency.aiming import MEASURED, WITHIN, MeasuredRatios, cut_to_latency
+from pfs_core.structure import Structure, extract
 from pfs_core.structure.budget_cut import CostModel
 from tests.budgets import SPEC, graph, random_gates
 
 GATES = random_gates(0)
+INNER = graph().prunable()[0].name
 
 
 def predicted(widths):
@@ -57,8 +61,25 @@ def test_the_nearest_is_returned_and_said_where_none_lands(capsys):
     measured = Measured(0.5, 1.0)
     found = cut_to_latency(cut, measured, 0.5)
     assert found.budget.achieved == measured(found.widths)
-    assert measured.calls - 1 <= TRIES
+    assert measured.calls - 1 <= MEASURED
     assert f"the nearest has {found.budget.achieved:.3f}" in capsys.readouterr().out
+
+
+@given(st.floats(0.04, 0.12), st.floats(-0.1, 0.1), st.floats(0.85, 1.2), st.floats(0.4, 0.75))
+def test_where_structures_are_far_apart_the_one_that_lands_is_found(step, constant, factor, target):
+    """Corrected aims lead to one structure again and again; what is within two percent is found all the same."""
+    times = {number: constant + factor * number * step for number in range(1, int(1 / step) + 1)}
+
+    def coarse(aim):
+        number = int(aim / step)
+        if number < 1:
+            raise UserError("the budget cannot be reached")
+        whole = graph().widths() | {INNER: number}
+        return Structure.from_widths(SPEC, graph(), whole, Budget(target=1e9), {"method": "pfs"})
+
+    found = cut_to_latency(coarse, lambda widths: times[widths[INNER]], target)
+    nearest = min(abs(time / target - 1) for time in times.values())
+    assert abs(found.budget.achieved / target - 1) <= max(WITHIN, nearest + 1e-9)
 
 
 def test_a_target_that_cannot_even_be_predicted_is_refused():
@@ -66,24 +87,17 @@ def test_a_target_that_cannot_even_be_predicted_is_refused():
         cut_to_latency(cut, Measured(0.0, 1.0), 0.001)
 
 
-def test_what_was_measured_is_not_measured_again(monkeypatch, tmp_path):
-    class Timer:
-        calls = 0
+def test_the_middle_of_three_loads_counts_and_is_not_measured_again(monkeypatch, tmp_path):
+    planted = iter([0.5, 0.9, 0.6, 0.1, 0.2, 0.3])
 
-        def __enter__(self):
-            return self
+    @contextlib.contextmanager
+    def timer(*network):
+        yield SimpleNamespace(ratio=lambda widths: next(planted))
 
-        def __exit__(self, *error):
-            return None
-
-        def ratio(self, widths, longer=1):
-            Timer.calls += 1
-            return 0.1 * Timer.calls
-
-    monkeypatch.setattr(aiming, "pair_timer", lambda *a: Timer())
+    monkeypatch.setattr(aiming, "pair_timer", timer)
     monkeypatch.setenv("PFS_CACHE", str(tmp_path))
     ratios = MeasuredRatios(SPEC, graph(), "eager", 1)
     widths = graph().widths()
-    assert ratios(widths) == ratios(widths) == 0.1
-    assert MeasuredRatios(SPEC, graph(), "eager", 1)(widths) == 0.1
-    assert ratios({**widths, graph().prunable()[0].name: 3}) == pytest.approx(0.2)
+    assert ratios(widths) == ratios(widths) == 0.6
+    assert MeasuredRatios(SPEC, graph(), "eager", 1)(widths) == 0.6
+    assert ratios({**widths, INNER: 3}) == 0.2

@@ -55,6 +55,12 @@ def test_the_fastest_is_taken_and_said(planted, caplog, runtime, threads, right)
     assert f"latency in {right[0]} on {right[1]} thread(s)" in caplog.text
 
 
+@pytest.mark.parametrize(("on_four", "threads"), [(2.8, 1), (2.7, 4)])
+def test_threads_that_gain_less_than_a_tenth_are_not_taken(planted, monkeypatch, on_four, threads):
+    monkeypatch.setitem(MILLISECONDS, "onnxruntime", {1: 3.0, 4: on_four})
+    assert fastest(SPEC, GRAPH, "onnxruntime", "auto") == ("onnxruntime", threads)
+
+
 def test_all_cores_are_measured_before_one(planted):
     fastest(SPEC, GRAPH, "openvino", "auto")
     assert planted == [4, 1]
@@ -92,6 +98,6 @@ def test_real_times_are_of_the_dense_network(monkeypatch, tmp_path):
     runtime, threads = fastest(SPEC, GRAPH, "onnxruntime", "auto")
     (file,) = tmp_path.glob("dense-*.json")
     times = chosen.DenseTimes.model_validate_json(file.read_text()).times
-    best = min(times, key=lambda found: found.milliseconds)
+    best = min(times, key=lambda found: found.milliseconds * (1.1 if found.threads > 1 else 1))
     assert (runtime, threads) == (best.runtime, best.threads)
     assert all(0 < found.milliseconds < 1000 for found in times)

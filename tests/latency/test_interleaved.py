@@ -1,5 +1,6 @@
 """Every network runs once a round, in an order that changes."""
 
+import time
 from functools import partial
 from itertools import pairwise
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from pfs_core.config.stages import LatencyConfig
-from pfs_core.latency.protocol import LOADS, interleaved, loaded_and_interleaved
+from pfs_core.latency.protocol import LOADS, interleaved, loaded_and_interleaved, timed
 
 NAMES = ["dense", "pruned", "uniform"]
 
@@ -17,20 +18,33 @@ def recipe(**changes):
 
 
 def called(settings, seed=0):
-    """The calls in order, and the samples."""
+    """The calls in order, those of the warm-up first, and the samples."""
     calls = []
     runs = {name: lambda name=name: calls.append(name) for name in NAMES}
     return calls, interleaved(runs, settings, seed)
 
 
+def turns(settings, seed=0):
+    """Whose turn it was in each round that was measured: a turn is two runs."""
+    measured = called(settings, seed)[0][3 * settings.warmup_rounds :]
+    assert measured[::2] == measured[1::2]
+    return [tuple(measured[start : start + 6 : 2]) for start in range(0, len(measured), 6)]
+
+
+def test_the_second_run_of_a_turn_is_timed():
+    """The first one brings back into the cache what the networks before drove out of it."""
+    waits = iter([0.05])
+    assert timed(lambda: time.sleep(next(waits, 0))) < 5e7
+    assert next(waits, None) is None
+
+
 def test_all_run_in_every_round_at_least_as_often_as_asked():
-    calls, samples = called(recipe(min_rounds=70))
+    _, samples = called(recipe(min_rounds=70))
     assert list(samples) == NAMES
     assert [len(values) for values in samples.values()] == [70] * 3
-    measured = calls[3 * 3 :]
-    assert len(measured) == 70 * 3
-    for start in range(0, len(measured), 3):
-        assert sorted(measured[start : start + 3]) == NAMES
+    rounds = turns(recipe(min_rounds=70))
+    assert len(rounds) == 70
+    assert all(sorted(order) == NAMES for order in rounds)
 
 
 def test_every_load_and_its_warm_up_have_an_order_of_their_own():
@@ -54,12 +68,11 @@ def test_every_load_and_its_warm_up_have_an_order_of_their_own():
 def test_warm_up_rounds_are_not_measured():
     for rounds in (1, 5):
         calls, samples = called(recipe(warmup_rounds=rounds))
-        assert len(calls) == 3 * (rounds + len(samples["dense"]))
+        assert len(calls) == 3 * (rounds + 2 * len(samples["dense"]))
 
 
 def test_the_order_changes_between_rounds():
-    calls, _ = called(recipe())
-    rounds = [tuple(calls[i : i + 3]) for i in range(9, len(calls), 3)]
+    rounds = turns(recipe())
     assert sum(a != b for a, b in pairwise(rounds)) > 30
     assert len(set(rounds)) == 6
     firsts = [order[0] for order in rounds]

@@ -36,7 +36,7 @@ class Planted:
         self.slopes = np.random.default_rng(1).uniform(0.1, 1.0, len(macs_by_kind(graph(), graph().widths(), 1)))
         self.noise, self.calls = np.random.default_rng(2).normal(0, noise, 10_000), 0
 
-    def ratio(self, widths, longer=1):
+    def ratio(self, widths):
         self.calls += 1
         macs = np.array(list(macs_by_kind(graph(), widths, self.block).values())) / graph().cost().macs
         return (0.2 + float(macs @ self.slopes)) * (1 + self.noise[self.calls])

@@ -11,6 +11,7 @@ from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
 from pfs_core.structure import extract
 from pfs_core.structure.blocks import fast_widths
+from pfs_core.structure.budget_cut import CostModel
 from pfs_core.structure.references import uniform
 from tests import budgets
 from tests.budgets import SPEC, cost_of, graph, random_gates
@@ -55,6 +56,25 @@ def test_no_group_gets_narrower_when_the_budget_grows(seed, levels, target, more
     small = cut(gates, Budget(target=target), block)
     large = cut(gates, Budget(target=target + more), block)
     assert all(small.widths[name] <= large.widths[name] for name in small.widths)
+
+
+@given(budgets.seeds, budgets.levels, st.floats(0.3, 1.0), BLOCKS)
+def test_of_a_latency_nothing_is_left_that_a_group_could_use(seed, levels, target, block):
+    """Not only the next gate does not fit: no group's next width does. What the budget in MACs keeps is kept."""
+    gates = random_gates(seed, levels)
+    narrow = cut(gates, Budget(target=target), block)
+    planted = CostModel(lambda widths: graph().cost(widths).macs, graph().cost().macs, str)
+    budget = Budget(metric="latency", target=target)
+    filled = extract(graph(), gates, budget, model=SPEC, block=block, cost_model=planted).widths
+    assert graph().cost(filled).macs <= Budget(target=target).limit(graph().cost().macs)
+    assert all(narrow.widths[name] <= filled[name] for name in filled)
+    expanded = graph().expanded(SPEC.expand)
+    for group in graph().prunable():
+        wider = [width for width in fast_widths(expanded[group.name], block) if width > filled[group.name]]
+        if filled[group.name] == 0:  # its branch comes back half a block wide or not at all
+            wider = [width for width in wider if 2 * width >= block] or wider[-1:]
+        if wider:
+            assert graph().cost(filled | {group.name: wider[0]}).macs > budget.limit(graph().cost().macs)
 
 
 @given(st.integers(1, 700), st.sampled_from([1, 2, 4, 8, 16, 32]), st.sampled_from([1, 2, 3, 8]))
