@@ -124,7 +124,11 @@ def inspect(a: argparse.Namespace) -> None:
     if a.json:
         from dataclasses import asdict
 
-        groups = [{**asdict(group), "members": graph.members(group.name)} for group in graph.groups]
+        branches = {name: branch.name for branch in graph.branches for name in branch.groups}
+        groups = [
+            {**asdict(group), "members": graph.members(group.name), "branch": branches.get(group.name)}
+            for group in graph.groups
+        ]
         print(json.dumps(groups, indent=1))
         return
     for group in graph.groups:
@@ -132,6 +136,10 @@ def inspect(a: argparse.Namespace) -> None:
         print(f"{group.name:<20} {group.width:>5}  {state}")
         for module, role in graph.members(group.name):
             print(f"{'':<27} {role} {module}{' (gate)' if module in group.gates else ''}")
+    for branch in graph.branches:
+        print(f"residual branch {branch.name} can be left out: {', '.join(branch.groups)}")
+    for name, why in (refuted.needed or {}).items():
+        print(f"residual branch {name} stays: {why}")
     tried = sum(group.resizable for group in traced.groups)
     print(f"{graph.summary()}\nproved: {tried - len(refuted.frozen)} of {tried} groups that may change")
 

@@ -1,8 +1,9 @@
 """A cut that lands on a latency: predicted, measured, and corrected by the error of the prediction."""
 
 import logging
+import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pfs_core.channels import ChannelGraph
 from pfs_core.config.made_once import cache_file, made_once
@@ -24,9 +25,9 @@ MEASURED = 5
 _CUTS = 15
 """Cuts that are made at most; several may lead to one structure."""
 
-_LOADS = 3
-"""A structure and the dense network are loaded this often for a measurement: where one happens to lie in memory, and on
-which cores its threads do, is then outvoted."""
+_LOADS = 3, 9
+"""A structure and the dense network are loaded so often at least and at most for a measurement: where one happens to
+lie in memory, and on which cores its threads do, is then outvoted. There are more than the least where loads differ."""
 
 
 def cut_to_latency(
@@ -100,10 +101,17 @@ class MeasuredRatios:
         """Return the latency of ``widths``."""
 
         def measure() -> MeasuredNetwork:
-            ratios = []
-            for _ in range(_LOADS):
+            ratios: list[float] = []
+            least, most = _LOADS
+            while len(ratios) < least or (len(ratios) < most and _error(ratios) > WITHIN / 2):
                 with pair_timer(self.spec, self.graph, self.runtime, self.threads) as timer:
                     ratios.append(timer.ratio(widths))
             return MeasuredNetwork(widths=dict(widths), ratio=statistics.median(ratios))
 
         return made_once(cache_file("ratio", *self._key, dict(widths)), MeasuredNetwork, measure).ratio
+
+
+def _error(values: Sequence[float]) -> float:
+    """Return the relative standard error of the median of values, as it is where they are normally distributed."""
+    spread = statistics.stdev(values) * math.sqrt(math.pi / 2 / len(values))
+    return spread / statistics.median(values)

@@ -131,10 +131,11 @@ class Ranking:
         groups = graph.prunable()
         self.values, self._owners = ranked_channels({group.name: gates[group.name] for group in groups})
         self._least = min_widths(graph, expanded, channel_multiple, floor, block, branches)
-        self._branches = _optional_branches(graph, floor, block, branches)
+        optional = _optional_branches(graph, floor, block, branches)
+        self._together = {name: branch.groups for branch in optional for name in branch.groups}
         candidates = {group.name: _candidates(group, expanded, channel_multiple, floor, block) for group in groups}
         self._halves: dict[str, int] = {}
-        for name in itertools.chain.from_iterable(branch.groups for branch in self._branches):
+        for name in self._together:
             whole = [width for width in candidates[name] if width >= block] or candidates[name][-1:]
             self._halves[name] = max([width for width in candidates[name] if 2 * width <= whole[0]], default=whole[0])
             candidates[name] = whole
@@ -166,11 +167,11 @@ class Ranking:
             if (name := names[owner]) in full:
                 continue
             counts[name] += 1
-            if name not in self._halves and self._tables[name][counts[name]] <= widths[name]:
-                continue  # it is within the block that is kept
+            if self._width(name, counts) <= widths[name]:
+                continue  # it is within a block that is kept, or does not bring back its branch
             wider = {group: max(width, widths[group]) for group, width in self._widths(counts).items()}
             half = wider | {group: self._halves[group] for group in self._halves if wider[group] > widths[group] == 0}
-            if wider == widths or cost(wider) <= limit:
+            if cost(wider) <= limit:
                 widths = wider
                 continue
             full.add(name)
@@ -206,12 +207,14 @@ class Ranking:
 
     def _widths(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Return the width of every group where so many gates of each are kept."""
-        widths = self._least | {name: table[counts[name]] for name, table in self._tables.items()}
-        for branch in self._branches:
-            used = sum(counts[name] * self._blocks[name] for name in branch.groups)
-            if 2 * used < sum(self._first[name] for name in branch.groups):
-                widths |= dict.fromkeys(branch.groups, 0)
-        return widths
+        return self._least | {name: self._width(name, counts) for name in self._tables}
+
+    def _width(self, name: str, counts: Mapping[str, int]) -> int:
+        """Return the width of one group where so many gates of each are kept."""
+        together = self._together.get(name, ())
+        used = sum(counts[other] * self._blocks[other] for other in together)
+        left_out = 2 * used < sum(self._first[other] for other in together)
+        return 0 if left_out else self._tables[name][counts[name]]
 
 
 def filled(metric: str, block: int) -> bool:

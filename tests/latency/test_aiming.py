@@ -87,8 +87,8 @@ def test_a_target_that_cannot_even_be_predicted_is_refused():
         cut_to_latency(cut, Measured(0.0, 1.0), 0.001)
 
 
-def test_the_middle_of_three_loads_counts_and_is_not_measured_again(monkeypatch, tmp_path):
-    planted = iter([0.5, 0.9, 0.6, 0.1, 0.2, 0.3])
+def test_the_middle_of_loads_counts_more_where_they_differ_and_is_not_measured_again(monkeypatch, tmp_path):
+    planted = iter([0.601, 0.6, 0.602, *[0.2, 0.9] * 4, 0.2])
 
     @contextlib.contextmanager
     def timer(*network):
@@ -98,6 +98,7 @@ def test_the_middle_of_three_loads_counts_and_is_not_measured_again(monkeypatch,
     monkeypatch.setenv("PFS_CACHE", str(tmp_path))
     ratios = MeasuredRatios(SPEC, graph(), "eager", 1)
     widths = graph().widths()
-    assert ratios(widths) == ratios(widths) == 0.6
-    assert MeasuredRatios(SPEC, graph(), "eager", 1)(widths) == 0.6
+    assert ratios(widths) == ratios(widths) == 0.601
+    assert MeasuredRatios(SPEC, graph(), "eager", 1)(widths) == 0.601
     assert ratios({**widths, INNER: 3}) == 0.2
+    assert not list(planted)

@@ -13,6 +13,7 @@ from pfs_pipelines.model_commands import listed
 from pfs_pipelines.packages import PIPELINES
 from PIL import Image
 
+from pfs_core.channels import Refuted
 from pfs_core.channels.export import count_macs
 from pfs_core.config.recipes import RECIPES
 from pfs_core.config.request import DEFAULT_METHOD
@@ -69,6 +70,23 @@ def test_inspect_says_who_writes_and_reads_a_group_and_how_much_can_be_pruned(ca
     assert "frozen: residual stream, joined in layer1.0 (add) (policy all prunes it)" in text
     assert "9 of 14 channel groups can be pruned; " in text
     assert text.endswith("98.3% of the 40,813,184 MACs\nproved: 12 of 12 groups that may change\n")
+
+
+def test_inspect_says_which_residual_branches_can_be_left_out(capsys):
+    text = printed(capsys, "inspect", "resnet20")
+    assert text.count(" can be left out: ") == 7
+    assert "residual branch layer1.0.bn2 can be left out: layer1.0.conv1\n" in text
+    groups = {group["name"]: group for group in json.loads(printed(capsys, "inspect", "resnet20", "--json"))}
+    assert groups["layer1.0.conv1"]["branch"] == "layer1.0.bn2"
+    assert groups["layer2.0.conv1"]["branch"] is None
+
+
+def test_inspect_says_why_a_residual_branch_stays(capsys, monkeypatch):
+    refuted = Refuted(needed={"layer1.0.bn2": "the rest computes something else"})
+    monkeypatch.setattr("pfs_core.structure.refuted_once", lambda model, graph: refuted)
+    text = printed(capsys, "inspect", "resnet20")
+    assert "residual branch layer1.0.bn2 stays: the rest computes something else\n" in text
+    assert text.count(" can be left out: ") == 6
 
 
 def test_inspect_draws(capsys, tmp_path):
