@@ -22,12 +22,12 @@ LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 def theirs(model, graph, layer):
     """``{(layer, side)}`` that torch-pruning prunes with the output channels of ``layer``."""
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: name for name, module in [*model.named_modules(), *model.named_parameters()]}
     prune = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
     found = set()
     for dependency, _ in graph.get_pruning_group(layer, prune, idxs=[0]):
         module = dependency.target.module
-        if module not in names or not list(module.parameters(recurse=False)):
+        if module not in names or (isinstance(module, nn.Module) and not list(module.parameters(recurse=False))):
             continue
         side = "writes" if graph.is_out_channel_pruning_fn(dependency.handler) else "reads"
         found.add((names[module], side if isinstance(module, LAYERS) else "norm"))
