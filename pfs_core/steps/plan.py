@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pfs_core.channels import Cost
 from pfs_core.config.overrides import recipe_for
 from pfs_core.config.request import CompressRequest
 from pfs_core.config.spec import Budget, ModelSpec
@@ -28,6 +29,9 @@ from pfs_core.training.rate import training_rate
 
 _STARTING = 2.0
 """Seconds of the steps that train nothing, and of what every step does besides."""
+_AIMING = 40.0
+"""Seconds in which a machine's latencies are measured and a cut at a latency is corrected; the next time there are
+fewer to measure."""
 _STATES = 3
 """Copies of the weights in a step: the weights, their gradients and the momentum."""
 _COPIES = 6
@@ -119,7 +123,7 @@ def plan(request: CompressRequest) -> Plan:
             f"{search.method}, {length} epochs at {expanded.macs / dense.macs:.2f}x the MACs",
             _STARTING + searched / rate.images,
         ),
-        PlannedStep("extract", f"{request.budgets[0]} of {dense.macs:,} MACs", _STARTING),
+        _extract_step(Budget.from_text(request.budgets[0]), dense),
     ]
     for network in request.networks:
         macs = 1.0 if network == "dense" else share
@@ -134,6 +138,16 @@ def plan(request: CompressRequest) -> Plan:
     found = disturbance(before, processor_seconds(living=True), time.monotonic() - began)
     busy = where_threads_wait(found["others"]) if device.type == "cpu" else []
     return Plan(title(request), steps, str(device), memory / 2**20, max(mib, 1.0), busy)
+
+
+def _extract_step(budget: Budget, dense: Cost) -> PlannedStep:
+    wholes = {
+        "macs": f"{dense.macs:,} MACs",
+        "params": f"{dense.params:,} parameters",
+        "latency": "the time here, measured",
+    }
+    seconds = _STARTING + (_AIMING if budget.metric == "latency" else 0)
+    return PlannedStep("extract", f"{budget} of {wholes[budget.metric]}", seconds)
 
 
 def where_threads_wait(others: float) -> list[str]:

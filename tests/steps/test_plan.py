@@ -51,6 +51,20 @@ def test_steps_of_the_digits(tmp_path):
     assert " 67 MiB of memory for training, " in lines[-1]  # 64 images, and three copies of the weights
 
 
+@pytest.mark.parametrize(
+    ("budget", "what", "least"),
+    [
+        ("macs=0.5", "macs=0.5 of 2,532,992 MACs", 0),
+        ("params=0.5", "params=0.5 of 272,186 parameters", 0),
+        ("latency=0.5", "latency=0.5 of the time here, measured", 30),
+    ],
+)
+def test_a_budget_is_said_in_its_own_unit(budget, what, least):
+    step = plan(request(budgets=[budget])).steps[2]
+    assert step.what == what
+    assert step.seconds >= least
+
+
 def on_a_machine(monkeypatch, cores, threads):
     monkeypatch.setattr("pfs_core.steps.plan.os.cpu_count", lambda: cores)
     monkeypatch.setattr("pfs_core.steps.plan.torch.get_num_threads", lambda: threads)
