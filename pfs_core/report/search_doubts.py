@@ -15,7 +15,7 @@ def _of_the_choice(results: Results) -> list[str]:
     lines = []
     pruned, uniform = results.structures["pruned"], results.structures["uniform"]
     if pruned.widths == uniform.widths:
-        lines.append(f"The search did nothing: its widths are those of the uniform network.{_longer(results)}")
+        lines.append(f"The search made no difference: its widths are those of the uniform network.{_longer(results)}")
     if (fixed := not_searched(pruned)) > _MOSTLY:
         left_streams = pruned.policy == "inner" and any(g.stream and g.resizable for g in pruned.graph().groups)
         more = ", or --set search.policy=all, which prunes residual streams too" if left_streams else ""
