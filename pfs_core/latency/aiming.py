@@ -26,8 +26,8 @@ _CUTS = 15
 """Cuts that are made at most; several may lead to one structure."""
 
 _LOADS = 3, 9
-"""A structure and the dense network are loaded so often at least and at most for a measurement: where one happens to
-lie in memory, and on which cores its threads do, is then outvoted. There are more than the least where loads differ."""
+"""A structure and the dense network are loaded so often at least and at most for a measurement, since a load decides
+where weights lie in memory. There are more than the least where loads differ."""
 
 
 def cut_to_latency(
@@ -37,7 +37,7 @@ def cut_to_latency(
 
     The first cut trusts the prediction. Each further one corrects the aim by the error of the last measurement, and
     stays between the last two aims that came out too fast and too slow. Where that leads to a structure that was
-    measured, the next aim is half way between them.
+    measured, the next aim is half way between them, as soon as there are two.
 
     Args:
         cut: returns the structure whose predicted latency is at most the given fraction of the dense network's; raises
@@ -70,8 +70,8 @@ def cut_to_latency(
         if abs(found / target - 1) <= WITHIN:
             break
         below, above = (max(below, aim), above) if found < target else (below, min(above, aim))
-        aim *= target / found
-        if known or not below < aim < above:
+        aim = min(aim * target / found, 1.0)
+        if (known and below > 0 and above < 1) or not below < aim <= above:
             aim = (below + above) / 2
     found, structure = min(tried.values(), key=lambda pair: abs(pair[0] - target))
     if abs(found / target - 1) > WITHIN:

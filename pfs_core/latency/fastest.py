@@ -60,7 +60,8 @@ class DenseTimes(Config):
 def fastest(spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int | str) -> tuple[str, int]:
     """Return the runtime and the number of threads in which the dense network is fastest here, batch 1.
 
-    On more threads it must be a tenth faster.     The times are measured once on a machine and kept in ``$PFS_CACHE``.
+    More threads are taken only where it is faster on them by a tenth. The times are measured once on a machine and kept
+    in ``$PFS_CACHE``.
 
     Args:
         spec: the network.

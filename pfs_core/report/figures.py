@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from pfs_core.methods.amc.config import AmcConfig
 from pfs_core.rendering.drawing import INK, STYLE, shortened, svg_text
 from pfs_core.report.results import NETWORKS, Results
+from pfs_core.structure.budget_cut import fills
 
 COLOURS = {"dense": "#808080", "expanded": "#9a79c6", "uniform": "#d1810f", "pruned": "#2f7fc4"}
 COUNTED = 12
@@ -89,8 +90,10 @@ def gate_histogram(ax: Axes, results: Results) -> str:
     ax.set_xlabel("gate")
     ax.set_ylabel("channels")
     ax.legend()
-    closed, opened, block = (values < 0.05).mean(), (values > 0.95).mean(), results.structure.block
+    structure = results.structure
+    closed, opened, block = (values < 0.05).mean(), (values > 0.95).mean(), structure.block
     rounded = f", and widths are then rounded to blocks of {block}" if block > 1 else ""
+    rounded += "; what that left went to smaller gates" if fills(structure.budget.metric, block) else ""
     return (
         f"Of {len(values):,} gates {closed:.0%} are below 0.05 and {opened:.0%} above 0.95; the cut is at "
         f"{threshold:.3f}{rounded}."

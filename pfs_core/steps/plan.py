@@ -30,8 +30,8 @@ from pfs_core.training.rate import training_rate
 _STARTING = 2.0
 """Seconds of the steps that train nothing, and of what every step does besides."""
 _AIMING = 40.0
-"""Seconds in which a machine's latencies are measured and a cut at a latency is corrected; the next time there are
-fewer to measure."""
+"""Seconds in which the latencies of a small network are measured and a cut is corrected: more for a large one, and less
+where they were measured before."""
 _STATES = 3
 """Copies of the weights in a step: the weights, their gradients and the momentum."""
 _COPIES = 6
@@ -107,7 +107,8 @@ def plan(request: CompressRequest) -> Plan:
     _check_latency_batches(latency, shape)
     _check_memory(4 * dense.params * _STATES, memory_size(device), 0, spec)
     rate = training_rate(build_model(spec), shape, classes, retrain, device)
-    share = Budget.from_text(request.budgets[0]).fraction(dense.macs)
+    budget = Budget.from_text(request.budgets[0])
+    share = budget.fraction(dense.params if budget.metric == "params" else dense.macs)
     counts = ", ".join(f"{rows[part]:,} {part}" for part in PARTS)
     epochs, draws = getattr(search, "epochs", 0), getattr(search, "draws", 1)
     batch = retrain.batch_size // retrain.accumulate
@@ -123,7 +124,7 @@ def plan(request: CompressRequest) -> Plan:
             f"{search.method}, {length} epochs at {expanded.macs / dense.macs:.2f}x the MACs",
             _STARTING + searched / rate.images,
         ),
-        _extract_step(Budget.from_text(request.budgets[0]), dense),
+        _extract_step(budget, dense),
     ]
     for network in request.networks:
         macs = 1.0 if network == "dense" else share

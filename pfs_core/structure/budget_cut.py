@@ -6,10 +6,11 @@ the cost of any widths is known in closed form, so that the cut is exact: no fur
 Where a runtime computes channels in blocks (:mod:`pfs_core.structure.blocks`), each group gets the fast width nearest
 to the number of gates above the threshold: a block that is at least half used is filled, which costs no time, and one
 that is hardly used is not bought. A residual branch is left out where most of its first blocks would not be used, and
-is whole blocks wide otherwise. Only the last to come back may be half a block wide, where a whole one does not fit.
+is whole blocks wide otherwise. What comes back last may be half a block wide, where a whole one does not fit.
 
 Blocks make the steps of a cut coarse: one of a small network's layers is a tenth of its time. Where a latency is asked
-for, what the longest prefix leaves of it goes to the next gates that fit.
+for, what the longest prefix leaves of it goes to the next gates that fit. That prefix makes no group narrower where the
+budget grows; what goes on after it may.
 """
 
 import itertools
@@ -71,7 +72,7 @@ def prune_to_budget(
 
     All gates of the network are ranked together (:func:`ranked_channels`), and the longest prefix of this ranking whose
     cost is within the budget is kept. No group falls below its minimum (:func:`min_widths`). Under a latency, later
-    gates that still fit are kept too (:func:`filled`).
+    gates that still fit are kept too (:func:`fills`).
 
     Args:
         graph: the channel graph of the unexpanded network.
@@ -85,7 +86,8 @@ def prune_to_budget(
         branches: whether residual branches may be left out, where there are blocks and no floor.
 
     Returns:
-        The width of every group after the cut, and the smallest gate kept (1 if only the minimal widths are kept).
+        The width of every group after the cut, and the smallest gate of the prefix (1 if only the minimal widths are
+        kept).
 
     Raises:
         UserError: the budget is over the dense network, or under the smallest structure.
@@ -101,7 +103,7 @@ def prune_to_budget(
     cost_model = cost_model or closed_form(graph, budget.metric)
     check_reachable(graph, expanded, budget, channel_multiple, floor, cost_model, block, branches)
     ranking = Ranking(graph, gates, expanded, channel_multiple, floor, block, branches)
-    kept, widths = ranking.cut(cost_model.cost, budget.limit(cost_model.dense), fill=filled(budget.metric, block))
+    kept, widths = ranking.cut(cost_model.cost, budget.limit(cost_model.dense), fill=fills(budget.metric, block))
     return widths, float(ranking.values[kept - 1]) if kept else 1.0
 
 
@@ -169,15 +171,17 @@ class Ranking:
             counts[name] += 1
             if self._width(name, counts) <= widths[name]:
                 continue  # it is within a block that is kept, or does not bring back its branch
-            wider = {group: max(width, widths[group]) for group, width in self._widths(counts).items()}
-            half = wider | {group: self._halves[group] for group in self._halves if wider[group] > widths[group] == 0}
+            back = () if widths[name] else self._together[name]
+            wider = widths | {group: self._width(group, counts) for group in (name, *back)}
             if cost(wider) <= limit:
                 widths = wider
                 continue
-            full.add(name)
             counts[name] -= 1
-            if half != wider and cost(half) <= limit:
+            half = widths | {group: self._halves[group] for group in back}
+            if back and cost(half) <= limit:
                 widths = half
+            else:
+                full.add(name)
         return kept, widths
 
     def longest(self, cost: Callable[[Mapping[str, int]], float], limit: float, low: int = 0) -> int:
@@ -217,7 +221,7 @@ class Ranking:
         return 0 if left_out else self._tables[name][counts[name]]
 
 
-def filled(metric: str, block: int) -> bool:
+def fills(metric: str, block: int) -> bool:
     """Return whether a cut goes on with later gates that fit where the next one does not.
 
     So it does where the steps are coarse, which are those of a latency. In the paper's cut they are not.

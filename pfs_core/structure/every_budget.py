@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import Budget
-from pfs_core.structure.budget_cut import CostModel, Ranking, closed_form, filled
+from pfs_core.structure.budget_cut import CostModel, Ranking, closed_form, fills
 
 
 def cut_at_every_percent(
@@ -41,5 +41,5 @@ def cut_at_every_percent(
     for percent in range(1, 101):
         limit = Budget.from_text(f"{metric}={percent / 100}").limit(cost_model.dense)
         if smallest <= limit:
-            kept, cuts[percent] = ranking.cut(cost_model.cost, limit, kept, filled(metric, block))
+            kept, cuts[percent] = ranking.cut(cost_model.cost, limit, kept, fills(metric, block))
     return cuts

@@ -1,15 +1,17 @@
 """A cut in a runtime's blocks: within the budget, full blocks, monotone, and the paper's cut where blocks are of 1."""
 
 import math
+from functools import cache
 from itertools import pairwise
 
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pfs_core.config.spec import Budget
+from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.errors import UserError
-from pfs_core.structure import extract
+from pfs_core.structure import extract, unexpanded_graph
 from pfs_core.structure.blocks import fast_widths
 from pfs_core.structure.budget_cut import CostModel
 from pfs_core.structure.references import uniform
@@ -19,11 +21,22 @@ from tests.budgets import SPEC, cost_of, graph, random_gates
 BLOCKS = st.sampled_from([4, 8, 16, 32])
 
 
+BOTTLENECKS = ModelSpec(name="resnet50", input_shape=(3, 32, 32), num_classes=10, expand=1.25)
+
+
 def cut(gates, budget, block):
+    return try_cut(graph(), gates, budget, SPEC, block)
+
+
+def try_cut(traced, gates, budget, spec, block):
     try:
-        return extract(graph(), gates, budget, model=SPEC, block=block)
+        return extract(traced, gates, budget, model=spec, block=block)
     except UserError:
         assume(False)
+
+
+def branches_of(traced):
+    return {name for branch in traced.branches for name in branch.groups}
 
 
 @given(budgets.seeds, budgets.levels, budgets.budgets, BLOCKS)
@@ -32,7 +45,7 @@ def test_a_budget_is_never_exceeded_and_widths_are_fast(seed, levels, budget, bl
     cost, limit = cost_of(structure.widths, budget)
     assert cost <= limit
     expanded = graph().expanded(SPEC.expand)
-    optional = {name for branch in graph().branches for name in branch.groups}
+    optional = branches_of(graph())
     for group in graph().prunable():
         width = structure.widths[group.name]
         assert width in fast_widths(expanded[group.name], block) or (group.name in optional and not width)
@@ -58,23 +71,36 @@ def test_no_group_gets_narrower_when_the_budget_grows(seed, levels, target, more
     assert all(small.widths[name] <= large.widths[name] for name in small.widths)
 
 
-@given(budgets.seeds, budgets.levels, st.floats(0.3, 1.0), BLOCKS)
-def test_of_a_latency_nothing_is_left_that_a_group_could_use(seed, levels, target, block):
+@cache
+def bottlenecks():
+    """The graph of a network whose residual branches have two groups."""
+    return unexpanded_graph(BOTTLENECKS)
+
+
+@pytest.mark.parametrize(("spec", "traced"), [(SPEC, graph), (BOTTLENECKS, bottlenecks)], ids=["resnet20", "resnet50"])
+@given(budgets.seeds, st.floats(0.2, 1.0), BLOCKS)
+def test_of_a_latency_nothing_is_left_that_a_group_could_use(spec, traced, seed, target, block):
     """Not only the next gate does not fit: no group's next width does. What the budget in MACs keeps is kept."""
-    gates = random_gates(seed, levels)
-    narrow = cut(gates, Budget(target=target), block)
-    planted = CostModel(lambda widths: graph().cost(widths).macs, graph().cost().macs, str)
+    traced, random = traced(), torch.Generator().manual_seed(seed)
+    expanded = traced.expanded(spec.expand)
+    gates = {group.name: torch.rand(expanded[group.name], generator=random) for group in traced.prunable()}
+    narrow = try_cut(traced, gates, Budget(target=target), spec, block).widths
+    planted = CostModel(lambda widths: traced.cost(widths).macs, traced.cost().macs, str)
     budget = Budget(metric="latency", target=target)
-    filled = extract(graph(), gates, budget, model=SPEC, block=block, cost_model=planted).widths
-    assert graph().cost(filled).macs <= Budget(target=target).limit(graph().cost().macs)
-    assert all(narrow.widths[name] <= filled[name] for name in filled)
-    expanded = graph().expanded(SPEC.expand)
-    for group in graph().prunable():
-        wider = [width for width in fast_widths(expanded[group.name], block) if width > filled[group.name]]
-        if filled[group.name] == 0:  # its branch comes back half a block wide or not at all
-            wider = [width for width in wider if 2 * width >= block] or wider[-1:]
+    filled = extract(traced, gates, budget, model=spec, block=block, cost_model=planted).widths
+    limit = budget.limit(traced.cost().macs)
+    assert traced.cost(filled).macs <= limit
+    assert all(narrow[name] <= filled[name] for name in filled)
+    for group in traced.prunable():
+        wider = [width for width in fast_widths(expanded[group.name], block) if width > filled[group.name] > 0]
+        if group.name in branches_of(traced):  # these are whole blocks wide, or half a one
+            wider = [width for width in wider if width >= block] or wider[-1:]
         if wider:
-            assert graph().cost(filled | {group.name: wider[0]}).macs > budget.limit(graph().cost().macs)
+            assert traced.cost(filled | {group.name: wider[0]}).macs > limit
+    for branch in traced.branches:
+        if not filled[branch.groups[0]]:
+            halves = {name: min(block // 2, expanded[name]) for name in branch.groups}
+            assert traced.cost(filled | halves).macs > limit
 
 
 @given(st.integers(1, 700), st.sampled_from([1, 2, 4, 8, 16, 32]), st.sampled_from([1, 2, 3, 8]))
