@@ -18,13 +18,16 @@ SETTINGS = {
     },
 }
 CODE = """
-import importlib, json, sys
+import json, sys
+from pathlib import Path
 from kfp import local
+from pfs_core import tracking
 from pfs_pipelines import forked
 from pfs_pipelines.packages import PIPELINES
 from pfs_pipelines.pools import Placement, for_form
 name, root, arguments = sys.argv[1:]
 forked.start()
+forked.call(tracking.make_experiment, Path("artifacts").absolute(), json.loads(arguments).get("model", "resnet20"))
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=root)
 PIPELINES[name](Placement(local=True))(**for_form(json.loads(arguments)))
 """
