@@ -30,6 +30,11 @@ class Exported(NamedTuple):
     tensors: dict[str, str]
     images: set[str]
 
+    def read_tensors(self) -> set[str]:
+        """Return the parameters and buffers that an operator reads."""
+        placeholders = [node for node in self.graph.nodes if node.op == "placeholder" and node.users]
+        return {self.tensors[str(node.target)] for node in placeholders if str(node.target) in self.tensors}
+
 
 def export(model: nn.Module, images: Tensor) -> Exported:
     """Return the graph of what ``model``, in the mode that it is in, does to such images.
@@ -40,7 +45,7 @@ def export(model: nn.Module, images: Tensor) -> Exported:
         UserError: what it does depends on the values of the images, or it computes with tensors of the network that
             it was copied from.
     """
-    with named(f"{type(model).__name__} cannot be traced"), _attention_in_full():
+    with named(f"{type(model).__name__} cannot be traced"), quiet(), _attention_in_full():
         program = torch.export.export(model, (images,), strict=False)
     _check_constants(model, program.constants.values())
     signature = program.graph_signature
@@ -75,7 +80,7 @@ def count_macs(model: nn.Module, images: Tensor) -> int:
     A model on the meta device, which its images say, runs there.
     """
     if images.is_meta:
-        return _counted(_as_it_is, model, images)
+        return _counted(run_as_it_is, model, images)
     try:
         return _counted(_on_meta, model, images)
     except Exception:  # as below
@@ -99,10 +104,11 @@ def _counted(run: Callable[[nn.Module, Tensor], object], model: nn.Module, image
 
 def _on_meta(model: nn.Module, images: Tensor) -> object:
     """Run a copy of a model whose tensors have no values: a few times as quick as :func:`_as_fake`."""
-    return _as_it_is(on_meta(model), images.to("meta"))
+    return run_as_it_is(on_meta(model), images.to("meta"))
 
 
-def _as_it_is(model: nn.Module, images: Tensor) -> object:
+def run_as_it_is(model: nn.Module, images: Tensor) -> object:
+    """Run a model on the device that it is on."""
     with torch.no_grad(), quiet(), _attention_in_full():
         return model(images)
 
@@ -138,6 +144,14 @@ def without_weights(model: nn.Module) -> nn.Module:
         raise UserError(
             f"{type(model).__name__} cannot be copied: it has lazy layers, which need a first batch of images"
         )
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                raise UserError(
+                    f"{type(model).__name__} cannot be copied: {f'{path}.{name}'.lstrip('.')} was computed from its "
+                    "parameters, as by torch.nn.utils.weight_norm or prune; use torch.nn.utils.parametrizations, or "
+                    "make it a parameter again (remove_weight_norm, prune.remove)"
+                )
     with named(f"{type(model).__name__} cannot be copied"):
         # The tensors enter the copy through deepcopy's memo, so that the weights are never copied.
         return copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})

@@ -340,7 +340,7 @@ class ChannelGraph:
         macs, prunable = self.cost().macs, len(self.prunable())
         return (
             f"{prunable} of {len(self.groups)} channel groups can be pruned; "
-            f"layers that read or write them do {self.prunable_macs() / macs:.1%} of the {macs:,} MACs"
+            f"layers that read or write them do {self.prunable_macs() / max(macs, 1):.1%} of the {macs:,} MACs"
         )
 
     def check(self, widths: Mapping[str, int]) -> None:

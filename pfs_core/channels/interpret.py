@@ -3,6 +3,7 @@
 This is an interpreter on abstract values: in place of tensors it computes which channels they consist of.
 """
 
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 from torch import fx
@@ -20,7 +21,7 @@ def interpret(tracer: ChannelTracer, exported: Exported, counts_macs: bool = Tru
 
     Args:
         tracer: its values, groups, axes and terms are added to.
-        exported: the network, exported with ``tracer.batch`` images.
+        exported: the network, exported with :data:`~pfs_core.channels.tracer.BATCH` images.
         counts_macs: whether the MACs of the layers count (their parameters always do, once).
     """
     tracer.counts_macs = counts_macs
@@ -64,9 +65,10 @@ class _Pass:
         tracer = self.tracer
         if (inside := _subgraph(node)) is not None:
             return self._enter(node, *inside)
+        if is_in_place(node) or is_view(node):
+            self._share(node, first(node))
         if operation(node) == "getitem":
             value = tracer.value(first(node))
-            self._share(node, first(node))
             return value[node.args[1]] if isinstance(value, tuple) else value  # type: ignore[index]
         known = [value for value in map(tracer.value, node.all_input_nodes) if value is not None]
         flat = [one for value in known for one in (value if isinstance(value, tuple) else (value,))]
@@ -81,12 +83,13 @@ class _Pass:
             if not any(isinstance(one, Channels) for one in flat):
                 # Nothing here can change, so nothing needs to be frozen; it is fixed for the reason of what goes in.
                 tracer.compute_with(node, *flat)
-                return tracer.fixed(node, next(one.reason for one in flat if _depends_on_images(one)))
+                value = tracer.fixed(node, next(one.reason for one in flat if _depends_on_images(one)))
+                if is_in_place(node):
+                    self._overwrite(node, value)
+                return value
             value = tracer.freeze_inputs(node, f"{operation(node)} ({place(node)}), which is not supported")
         if isinstance(value, Channels) and node in self._outputs:
             value = tracer.offer_gate(node, value, self._outputs[node])
-        if is_in_place(node) or is_view(node):
-            self._share(node, first(node))
         if is_in_place(node):
             self._overwrite(node, value)
         return value
@@ -128,9 +131,11 @@ class _Pass:
         """
         memory = self._memory[node]
         for other, old in self.tracer.values.items():
-            if self._memory.get(other, other) is not memory or not isinstance(old, Channels):
+            if self._memory.get(other, other) is not memory or not isinstance(old, Channels | FixedTensor):
                 continue
-            if shape_of(other) == shape_of(node) or not isinstance(value, Channels):
+            if isinstance(old, FixedTensor):  # made empty and filled in parts
+                self.tracer.values[other] = replace(old, constant=False)
+            elif shape_of(other) == shape_of(node) or not isinstance(value, Channels):
                 self.tracer.values[other] = value
             elif any(part.ungated for part in value.parts):
                 # A view of another shape: its channels are in other places, but they have lost their zeros as well.

@@ -45,6 +45,11 @@ def argument(node: fx.Node, *names: str) -> Any:
     return None
 
 
+def as_list(dims: Any) -> list[int]:
+    """Return one dimension or several as a list."""
+    return list(dims) if isinstance(dims, tuple | list) else [dims]
+
+
 def has_argument(node: fx.Node, name: str) -> bool:
     """Return whether the operator, in the form that is called, has an argument of that name."""
     schema = getattr(node.target, "_schema", None)
@@ -67,7 +72,7 @@ def is_tensor(node: Any) -> bool:
     return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
 
 
-def is_one_tensor(node: Any) -> bool:
+def is_single_value(node: Any) -> bool:
     """Return whether an argument is a number, or a tensor of a single value."""
     return isinstance(node, int | float) or (is_tensor(node) and node.meta["val"].numel() == 1)
 

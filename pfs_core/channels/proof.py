@@ -22,6 +22,7 @@ from torch._subclasses import FakeTensorMode
 from pfs_core.channels.export import count_macs, in_a_line, named, on_meta, quiet
 from pfs_core.channels.graph import ChannelGraph, Cost, Refuted
 from pfs_core.channels.resizing import slice_weights, with_widths
+from pfs_core.channels.tracer import BATCH
 from pfs_core.errors import UserError
 from pfs_core.nn.batch_statistics import recompute_statistics
 
@@ -29,7 +30,6 @@ EXACT = 1e-6
 """The largest difference, relative to the largest output, that is taken for rounding (float64; 1e-12 is usual)."""
 EXACT_IN_FLOAT32 = 1e-2
 """The same in float32 and less (1e-5 is usual; what is wrong is almost always above 0.1)."""
-BATCH = 2
 
 Reasons = dict[str, str]
 """``{group or branch: why it must stay as it is}``."""
@@ -131,7 +131,7 @@ class _Resizing:
 
     def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
         self._graph = graph
-        self._dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        self._dtype = _precision(model)
         # A model may make tensors of its own, which are on no meta device, or need values, as one that counts batches.
         for stand_in in (_meta, _fake, _real):
             self._model, self._context, self._device = stand_in(model)
@@ -212,7 +212,7 @@ class Masking:
             self._model = calibrated(copy.deepcopy(model), self._images)
         except Exception:  # a model that mixes in numbers of another precision
             self._exact = EXACT_IN_FLOAT32
-            self._images = self._images.to(next((p.dtype for p in model.parameters()), torch.float32))
+            self._images = self._images.to(_precision(model))
             with named(f"{type(model).__name__} cannot process its images"):
                 self._model = calibrated(copy.deepcopy(model), self._images)
         self._kept = [random_kept(graph), random_kept(graph, share=0.0)]
@@ -324,6 +324,11 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
     """Return the largest difference of two outputs, relative to the largest value of the second."""
     difference = (a - b).abs().max()
     return float(difference / b.abs().max()) if difference else 0.0
+
+
+def _precision(model: nn.Module) -> torch.dtype:
+    """Return the precision of a network's weights."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 def _tensors(output: object) -> list[Tensor]:

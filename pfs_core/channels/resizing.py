@@ -172,8 +172,10 @@ def _reshape(
     for sizes in graph.sizes:
         numbers = [features(row, widths) for row in sizes.rows]
         noted = getattr(modules[sizes.module], sizes.attribute)
-        several = isinstance(noted, list | tuple)
-        setattr(modules[sizes.module], sizes.attribute, type(noted)(numbers) if several else numbers[0])
+        if not isinstance(noted, list | tuple):
+            setattr(modules[sizes.module], sizes.attribute, numbers[0])
+        elif [*noted] != numbers:
+            setattr(modules[sizes.module], sizes.attribute, getattr(noted, "_make", type(noted))(numbers))
     return out
 
 

@@ -6,7 +6,7 @@ consists of; how groups are tied together is in :mod:`pfs_core.channels.groups`.
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Literal, NamedTuple
 
 from torch import fx, nn
@@ -49,7 +49,7 @@ class ChannelTracer(Groups):
     Attributes:
         placement: as given.
         values: what is known of the output of each node.
-        batch: the number of images that shapes were propagated for.
+        counts_macs: whether what is visited counts in the cost of an image.
         unrectified: layers that cannot make a group *rectified* (see :class:`~pfs_core.channels.ChannelGroup`).
 
     Args:
@@ -57,12 +57,18 @@ class ChannelTracer(Groups):
         placement: ``last`` gates a group at the last BatchNorm before its channels are mixed, ``official`` at the
             first one.
         stream_layers: patterns of the layers whose outputs the network declares to be a residual stream.
+        passed: modules with the attributes that they pass as sizes (:mod:`pfs_core.channels.passed_sizes`).
     """
 
-    def __init__(self, model: nn.Module, placement: Placement, stream_layers: Iterable[str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        placement: Placement,
+        stream_layers: Iterable[str],
+        passed: Collection[tuple[str, str]] = (),
+    ) -> None:
         self.placement = placement
         self.values: dict[fx.Node, Value] = {}
-        self.batch = BATCH
         self.counts_macs = True
         self.unrectified: set[str] = set()
         self._modules = dict(model.named_modules(remove_duplicate=False))
@@ -76,6 +82,7 @@ class ChannelTracer(Groups):
         self._spans: dict[Span, _SpanDraft] = {}
         self._computed: dict[Span, str] = {}
         self._sizes: dict[tuple[str, str], list[Parts]] = {}
+        self._passed = passed
         self._terms: list[tuple[str, tuple[Parts, ...], int, int]] = []
         self._shared = _shared_parameters(model)
 
@@ -208,6 +215,14 @@ class ChannelTracer(Groups):
             for name, row in zip(names, of_this, strict=True) if len(names) == len(of_this) else ():
                 self._sizes.setdefault((self._first_path[path], name), [row])
 
+    def note_passed(self, node: fx.Node, number: int, row: Parts) -> None:
+        """Record that the module that calls an operator passes it a width, if it passes one such attribute alone."""
+        path = self._first_path.get(next(iter(modules_around(node)), ""), "")
+        module = self._modules.get(path)
+        names = [name for where, name in self._passed if where == path and getattr(module, name) == number]
+        if len(names) == 1 and not isinstance(module, GATED):
+            self._sizes.setdefault((path, names[0]), [row])
+
     def mix(self, parts: Parts) -> None:
         """Record that channels are mixed here, so that one that is 0 acts like one that is absent.
 
@@ -260,7 +275,7 @@ class ChannelTracer(Groups):
                 )
 
     def add_macs(self, layer: str, spans: tuple[Parts, ...], macs: int, groups: int = 1) -> None:
-        """Add ``macs`` times the widths of ``spans`` (divided by ``groups``) to the cost of an image."""
+        """Add ``macs`` times the widths of ``spans`` (divided by ``groups``) to the cost of :data:`BATCH` images."""
         self._terms.append((layer, spans, macs if self.counts_macs else 0, groups))
 
     def freeze_inputs(self, node: fx.Node, reason: str) -> Value:
@@ -320,6 +335,7 @@ class ChannelTracer(Groups):
             key = (layer, tuple(map(self._segments, rows)), groups)
             before, params = terms.get(key, (0, 0))
             terms[key] = (before + macs, params)
+        terms = {key: (macs // BATCH, params) for key, (macs, params) in terms.items()}
         layer_of = {tensor.name: layer for (layer, _), (_, tensors) in self._axes.items() for tensor in tensors}
         for name, parameter in self._parameters.items():
             on = {span.dim: draft for span, draft in self._spans.items() if span.tensor == name}

@@ -15,6 +15,7 @@ from pfs_core.channels.branches import with_branches
 from pfs_core.channels.export import count_macs, export, named, run_without_values, without_weights
 from pfs_core.channels.graph import ChannelGraph
 from pfs_core.channels.interpret import interpret
+from pfs_core.channels.passed_sizes import passed_sizes
 from pfs_core.channels.tracer import BATCH, ChannelTracer, Placement, Policy
 
 
@@ -51,19 +52,22 @@ def trace(
     4 10 () the network's output
     """
     model = without_weights(model).eval()
-    one = next(model.parameters(), torch.empty(0))
+    one = next(filter(torch.is_floating_point, model.parameters()), torch.empty(0))
     images = torch.empty(BATCH, *input_shape, device=one.device, dtype=one.dtype)
-    tracer = ChannelTracer(model, placement, getattr(model, "stream_layers", ()))
     with _processing(model, input_shape):
         macs = count_macs(model, images[:1])
+    passed = passed_sizes(model, images)
+    tracer = ChannelTracer(model, placement, getattr(model, "stream_layers", ()), passed)
     exported = export(model, images)
     interpret(tracer, exported)
-    if not {name for name, _ in model.named_parameters()} <= tracer.read_tensors():
+    if unread := {name for name, _ in model.named_parameters()} - tracer.read_tensors():
         # Auxiliary heads, which the network uses only in training. They read channels too, so they have to be resized
         # with them, but an image that is classified does not pass through them: their MACs do not count.
         with _processing(model.train(), input_shape):
             run_without_values(model, images)
-        interpret(tracer, export(model, images), counts_macs=False)
+        in_training = export(model, images)
+        if unread & in_training.read_tensors():
+            interpret(tracer, in_training, counts_macs=False)
     params = sum(p.numel() for p in model.parameters())
     graph = tracer.build_graph(input_shape, policy, macs, params, getattr(model, "widen_stream", False))
     return with_branches(graph, model, exported)

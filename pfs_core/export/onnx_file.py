@@ -113,13 +113,22 @@ def check_onnx(path: Path, model: nn.Module, input_shape: tuple[int, int, int], 
     """Raise UserError unless ONNX Runtime computes from the file what ``model`` computes, for 1 image and for 3."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise UserError(f"{path.name} cannot be checked without onnxruntime (pip install onnxruntime)")
-    session = onnx_session(path)
-    generator = torch.Generator().manual_seed(seed)
+    generator, session = torch.Generator().manual_seed(seed), None
     for count in (1, 3):
         images = torch.rand(count, *input_shape, generator=generator) * 255
         with torch.inference_mode():
-            expected = model(images).numpy()
-        if not agree(session.run(None, {INPUT: images.numpy()})[0], expected):
+            expected, again = model(images), model(images)
+        if not expected.isfinite().all():
+            raise UserError(f"{path.name} cannot be checked: the network computes values that are not finite")
+        if not agree(again.numpy(), expected.numpy()):
+            raise UserError(f"{path.name} cannot be checked: the network computes something else each time")
+        try:
+            session = session or onnx_session(path)
+            found = session.run(None, {INPUT: images.numpy()})[0]
+        except Exception as e:  # ONNX Runtime's errors have no class in common
+            reason = next(iter(str(e).strip().splitlines()), type(e).__name__)
+            raise UserError(f"ONNX Runtime cannot run {path.name}: {reason}") from None
+        if not agree(found, expected.numpy()):
             raise UserError(f"{path.name} does not compute what the network computes; this is a fault of its export")
 
 

@@ -127,6 +127,8 @@ def build_model(model: ModelSpec | str, **kwargs: Any) -> nn.Module:
     if isinstance(model, str):
         model = ModelSpec.parse({**published_fields(model), "name": model, **kwargs}, "model")
     factory = factory_of(model.name)
+    if isinstance(factory, nn.Module):
+        raise UserError(f"model {model.name}: it is a network; name the class or the function that makes one")
     if inspect.iscoroutinefunction(factory):
         raise UserError(f"model {model.name}: it is an async function; name one that is written with def alone")
     arguments = _arguments(model, factory)

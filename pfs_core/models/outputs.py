@@ -39,10 +39,10 @@ def check_network(model: nn.Module, spec: ModelSpec) -> None:
             "no file of weights would have; make it in __init__"
         )
     shape = "x".join(map(str, spec.input_shape))
-    for mode in (False, True):
-        with named(f"{type(model).__name__} cannot process {shape} images{' in training mode' * mode}"):
-            outputs = run_without_values(tried.train(mode), torch.empty(2, *spec.input_shape))
-        _check_logits(outputs, spec, " in training mode" * mode)
+    for mode, count, when in ((False, 2, ""), (True, 2, " in training mode"), (False, 1, " for a single image")):
+        with named(f"{type(model).__name__} cannot process {shape} images{when}"):
+            outputs = run_without_values(tried.train(mode), torch.empty(count, *spec.input_shape))
+        _check_logits(outputs, spec, count, when)
 
 
 def check_built_again(model: nn.Module, spec: ModelSpec) -> None:
@@ -100,13 +100,15 @@ def _made_by_forward(model: nn.Module, images: Tensor) -> str:
     return min(set(model.state_dict()) - before, default="")
 
 
-def _check_logits(outputs: object, spec: ModelSpec, when: str) -> None:
+def _check_logits(outputs: object, spec: ModelSpec, count: int, when: str) -> None:
     right = f"it must return logits [images, classes], here [N, {spec.num_classes}]"
     if not isinstance(outputs, Tensor):
         raise UserError(f"model {spec.name}: it returns an object of type {type(outputs).__name__}{when}; {right}")
-    if outputs.dim() != 2:
-        sizes = ", ".join(["N", *map(str, outputs.shape[1:])])
-        raise UserError(f"model {spec.name}: it returns a tensor [{sizes}]{when}; {right}")
+    if outputs.dim() != 2 or len(outputs) != count:
+        sizes = [str(size) for size in outputs.shape]
+        if sizes[:1] == [str(count)]:
+            sizes[0] = "N"
+        raise UserError(f"model {spec.name}: it returns a tensor [{', '.join(sizes)}]{when}; {right}")
     if outputs.shape[1] != spec.num_classes:
         raise UserError(
             f"model {spec.name}: it returns {outputs.shape[1]} values an image{when}, and there are "

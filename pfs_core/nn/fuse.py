@@ -14,9 +14,9 @@ def fuse_batchnorm(model: nn.Module) -> nn.Module:
     """Return a copy of ``model``, in evaluation mode, without the BatchNorms that directly follow a convolution.
 
     In evaluation a BatchNorm is a factor and a shift per channel, which the weights and the bias of the convolution
-    take over; the result computes the same up to rounding. Layers that are called more than once, or whose weights are
-    read elsewhere, stay as they are. ``model`` itself is put into evaluation mode too, and is what is returned where
-    torch.fx cannot trace it.
+    take over; the result computes the same up to rounding. Layers that are called more than once, that have hooks, or
+    whose weights are read elsewhere, stay as they are. ``model`` itself is put into evaluation mode too, and is what is
+    returned where torch.fx cannot trace it.
 
     >>> fused = fuse_batchnorm(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()))
     >>> [type(module).__name__ for module in fused.children()]
@@ -39,7 +39,10 @@ def fuse_batchnorm(model: nn.Module) -> nn.Module:
     readers.update(id(parameters.get(str(node.target))) for node in traced.graph.nodes if node.op == "get_attr")
 
     def once(module: nn.Module) -> bool:
-        return calls[id(module)] == 1 and all(readers[id(p)] == 1 for p in module.parameters(recurse=False))
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        return (
+            not hooked and calls[id(module)] == 1 and all(readers[id(p)] == 1 for p in module.parameters(recurse=False))
+        )
 
     for node in list(traced.graph.nodes):
         before = node.args[0] if node.op == "call_module" and node.args else None

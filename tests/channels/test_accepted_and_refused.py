@@ -1,10 +1,13 @@
 """Networks that are hard to prove are accepted; those that cannot be copied or trained are refused in one line."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
-from pfs_core.channels import trace
+from pfs_core.channels import resize, trace
 from pfs_core.errors import UserError
 from tests.channels.masking import proved
 from tests.channels.networks import INPUT, conv3, head
@@ -82,14 +85,48 @@ def test_a_function_that_holds_the_network_is_refused(hold):
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
     "layer",
-    [lambda: nn.LazyConv2d(8, 3, padding=1), lambda: torch.nn.utils.weight_norm(conv3(8, 8))],
-    ids=["lazy", "weight norm by a hook"],
+    [
+        lambda: nn.LazyConv2d(8, 3, padding=1),
+        lambda: torch.nn.utils.weight_norm(conv3(8, 8)),
+        lambda: prune.random_unstructured(conv3(8, 8), "weight", 0.5),
+    ],
+    ids=["lazy", "weight norm by a hook", "masked weights"],
 )
 def test_a_model_that_cannot_be_copied_is_refused_in_one_line(layer):
     with pytest.raises(UserError, match="Unusual cannot be copied") as error:
         trace(Unusual(lambda self, x: self.layer(x), layer=layer()), INPUT)
     assert "\n" not in str(error.value)
     assert "copy.py" not in str(error.value)
+    assert any(right in str(error.value) for right in ("a first batch of images", "prune.remove"))
+
+
+class Halves(NamedTuple):
+    """Sizes of a split."""
+
+    left: int
+    right: int
+
+
+class Typed(nn.Module):
+    """Begins with a parameter that is no float, and splits by a named tuple."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first, self.sizes = first, Halves(4, 4)
+        self.conv, self.left, self.right, self.head = conv3(2, 8), conv3(4, 6), conv3(4, 6), head(6)
+
+    def forward(self, x):
+        left, right = torch.split(self.conv(x), self.sizes, 1)
+        return self.head(self.left(left) + self.right(right) * self.first.real.sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.cfloat, torch.int64])
+def test_images_are_as_precise_as_the_weights_that_are_numbers_with_a_point(dtype):
+    model = Typed(nn.Parameter(torch.ones(1, dtype=dtype), requires_grad=False))
+    graph = trace(model, INPUT, "all")
+    assert proved(model, graph) == graph
+    assert graph.group("conv").prunable
+    assert resize(model, graph, {**graph.widths(), "conv": 4}).sizes._fields == ("left", "right")
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

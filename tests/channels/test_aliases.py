@@ -36,6 +36,22 @@ def test_who_reads_changed_memory_by_another_name_reads_the_change(operation):
     assert proved(model, graph) == graph
 
 
+@pytest.mark.parametrize("between", [lambda x: x, lambda x: x.roll(1, 1)], ids=["channels", "fixed"])
+def test_what_reads_a_tensor_that_was_filled_in_parts_is_in_the_graph(between):
+    def filled(self, x):
+        out = x.new_zeros(x.shape[0], 16, *x.shape[2:])
+        x = between(x)
+        out[:, :8], out[:, 8:] = x, 2 * x
+        return self.narrow(out)
+
+    model = Unusual(filled, narrow=conv3(16, 8))
+    graph = trace(model, INPUT)
+    assert {group.name for group in graph.prunable()} == {"narrow", "conv2"}
+    assert "passes through" in graph.group("conv1").reason
+    assert proved(model, graph) == graph
+    check_costs(model, graph)
+
+
 def test_layers_that_share_a_parameter_keep_their_widths():
     model = Unusual(lambda self, x: self.second(self.first(x)), first=conv3(8, 8), second=conv3(8, 8))
     model.second.weight = model.first.weight

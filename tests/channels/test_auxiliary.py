@@ -68,3 +68,22 @@ def test_slicing_cuts_the_heads_for_training_too():
 def test_the_mode_of_the_network_does_not_matter():
     model = Auxiliary()
     assert trace(model.train(), INPUT) == trace(model.eval(), INPUT)
+
+
+class Mixed(nn.Module):
+    """Mixes the channels of images in training; ``spare`` is called in no mode."""
+
+    def __init__(self, **spare):
+        super().__init__()
+        self.stem, self.head = chain(conv=conv3(2, 8), bn=nn.BatchNorm2d(8)), head(8)
+        for name, layer in spare.items():
+            setattr(self, name, layer)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(torch.roll(x, 1, 1) if self.training else x)
+
+
+def test_what_training_does_alone_ties_nothing_for_a_layer_that_nothing_calls():
+    assert trace(Mixed(), INPUT).group("stem.conv").prunable
+    assert trace(Mixed(spare=conv3(2, 8)), INPUT).group("stem.conv").prunable

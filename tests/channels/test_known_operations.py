@@ -110,6 +110,16 @@ KNOWN = {
         lambda self, x: F.conv2d(x, self.blur[:1].repeat(x.shape[1], 1, 1, 1), groups=x.shape[1]),
         8,
     ),
+    "a view of so many channels": (lambda self, x: self.by_width(x).reshape(x.shape), 8),
+    "a view of blocks of so many channels": (lambda self, x: self.by_block(x), 4),
+    "a view of so many features": (lambda self, x: self.by_features(x), 8),
+    "a depthwise kernel of so many channels": (lambda self, x: self.by_groups(x), 8),
+    "pixels times a matrix": (lambda self, x: (x.permute(0, 2, 3, 1) @ self.matrix).permute(0, 3, 1, 2), 8),
+    "a matrix times pixels": (lambda self, x: (self.matrix @ x.flatten(2)).view(x.shape[0], -1, 8, 8), 8),
+    "a layer on each image": (lambda self, x: torch.cat([self.conv(image[None, :, 1:]) for image in x]), 8),
+    "images in another order": (lambda self, x: x + x[torch.arange(x.shape[0]).flip(0)], 8),
+    "a product over space": (lambda self, x: x + x[..., 0, :2].prod(2)[..., None, None], 8),
+    "maps that are normalised": (lambda self, x: self.conv(self.map_norm(x)), 8),
     "a scale expanded": (lambda self, x: x * self.gains.unsqueeze(0).expand_as(x), 8),
 }
 

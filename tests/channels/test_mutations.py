@@ -23,6 +23,7 @@ def layers():
         "linear": nn.Linear(8, 8),
         "layer_norm": nn.LayerNorm(8),
         "prelu": nn.PReLU(8),
+        "matrix": nn.Parameter(torch.randn(8, 8)),
         "gains": nn.Parameter(torch.rand(8, 1, 1) + 0.5),
     }
 
@@ -30,6 +31,7 @@ def layers():
 USES = {
     "convolution": (lambda net, x: net.conv(x), 8),
     "linear": (lambda net, x: net.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 8),
+    "matrix_product": (lambda net, x: (net.matrix @ x.flatten(2)).view(x.shape[0], -1, 8, 8), 8),
     "batch_norm": (lambda net, x: x, 8),
     "layer_norm": (lambda net, x: net.layer_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 8),
     "group_norm": (lambda net, x: F.group_norm(x, 1), 8),

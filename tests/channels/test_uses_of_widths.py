@@ -75,6 +75,50 @@ def test_channels_of_which_a_number_is_taken_can_lose_some_but_not_get_more():
         assert outputs.error() < EXACT
 
 
+class Alike(nn.Module):
+    """Passes what it has as attributes for something else than a width, which they happen to be equal to."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.use, self.eight, self.four = use, 8, 4
+        self.conv = nn.Conv1d(8, 8, 17, padding=8, groups=8)
+        self.kernel = nn.Parameter(torch.rand(8, 1, 17))
+
+    def forward(self, x):
+        return self.use(self, x)
+
+
+def excited(net, x):
+    squeezed = F.interpolate(x, size=(net.eight, net.eight)).mean((2, 3))
+    return x * squeezed.view(x.shape[0], x.shape[1], 1, 1)
+
+
+def shuffled(net, x):
+    count, width, height = x.shape[:3]
+    out = x.view(count, 2, width // 2, height, -1).transpose(1, 2).reshape(x.shape)
+    return F.avg_pool2d(out, 2 * net.four + 1, 1, padding=net.four)
+
+
+ALIKE = {
+    "padding of a layer": lambda net, x: net.conv(x.flatten(2)).view(x.shape),
+    "padding": lambda net, x: F.conv1d(
+        x.flatten(2), net.kernel[: x.shape[1]], padding=net.eight, groups=x.shape[1]
+    ).view(x.shape),
+    "size of maps": excited,
+    "radius of a pool": shuffled,
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_an_attribute_that_happens_to_be_a_width_is_left_alone(name):
+    model = Unusual(lambda self, x: self.alike(x), alike=Alike(ALIKE[name]))
+    traced = trace(model, INPUT)
+    assert not traced.sizes
+    graph = proved(model, traced)
+    assert graph.group("conv1").prunable or name == "padding"
+    check_costs(model, graph)
+
+
 def test_a_reason_without_a_line_of_the_users_own_names_a_layer():
     model = nn.Sequential(conv3(2, 8), nn.Flatten(), nn.Unflatten(1, (8, *INPUT[1:])), conv3(8, 6), head(6))
     graph = proved(model, trace(model, INPUT))

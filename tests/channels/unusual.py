@@ -71,6 +71,24 @@ class Blur(nn.Module):
         return F.conv2d(x, self.kernel, padding=1, groups=self.channels)
 
 
+class Sized(nn.Module):
+    """Views its input by numbers that it has as attributes, and as many channels as it has are convolved."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.dim, self.pairs, self.flat = kind, 8, 4, 8 * 64
+        self.kernel = nn.Parameter(torch.rand(8, 1, 3, 3))
+
+    def forward(self, x):
+        if self.kind == "width":
+            return x.flatten(2).view(-1, self.dim, 4, 16)
+        if self.kind == "block":
+            return x.view(x.shape[0], 2, self.pairs, 8, 8).mean(1)
+        if self.kind == "features":
+            return x.reshape(-1, self.flat).view(x.shape)
+        return F.conv2d(x, self.kernel, padding=1, groups=self.dim)
+
+
 class Subclass(nn.BatchNorm2d):
     """As timm's BatchNormAct2d: the function with its own tensors, and an activation."""
 
@@ -93,6 +111,12 @@ def layers():
         "by_number": Numbered("number"),
         "by_numbers": Numbered("numbers"),
         "by_end": Numbered("end"),
+        "by_width": Sized("width"),
+        "by_block": Sized("block"),
+        "by_features": Sized("features"),
+        "by_groups": Sized("groups"),
+        "matrix": nn.Parameter(torch.randn(8, 8)),
+        "map_norm": nn.LayerNorm([8, 8]),
         "single": conv3(8, 1),
         "nine": nn.Conv2d(8, 9, 1),
         "split": conv3(8, 8, groups=2),

@@ -7,9 +7,12 @@ import onnx
 import pytest
 import torch
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
+from torch.nn.functional import conv2d
 
 from pfs_core.config.spec import ModelSpec
+from pfs_core.data.split_info import SplitInfo
 from pfs_core.errors import UserError
+from pfs_core.export.deployable import try_onnx
 from pfs_core.export.onnx_file import INPUT, agree, check_onnx, onnx_session, write_onnx
 from pfs_core.models import build_model
 
@@ -67,6 +70,39 @@ def test_what_onnx_cannot_say_is_refused_in_a_line(tmp_path):
         with pytest.raises(UserError) as error:
             write_onnx(model.eval(), SHAPE, tmp_path / "model.onnx")
         assert str(error.value) == f"this network cannot be written as ONNX: no counterpart of {operator}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def by_image(network, x):
+    return torch.cat([network.conv(x[i : i + 1]) for i in range(x.shape[0])])
+
+
+UNUSABLE = {
+    "in double precision": (lambda network, x: conv2d(x.double(), network.conv.weight.double()).float(), "cannot run"),
+    "image by image": (by_image, "cannot run"),
+    "at random": (lambda network, x: network.conv(x) + torch.rand(1), "computes something else each time"),
+    "not finite": (lambda network, x: network.conv(x).sqrt(), "values that are not finite"),
+}
+
+
+class Unusable(torch.nn.Module):
+    """A convolution that ``compute`` calls."""
+
+    def __init__(self, compute):
+        super().__init__()
+        self.conv, self.compute = torch.nn.Conv2d(3, 4, 3), compute
+
+    def forward(self, x):
+        return self.compute(self, x).mean((2, 3))
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_network_that_onnx_runtime_does_not_compute_has_no_file_and_a_reason(name, tmp_path):
+    compute, said = UNUSABLE[name]
+    split = SplitInfo.model_construct(input_shape=SHAPE, mean=[0.0] * 3, std=[1.0] * 3)
+    why = try_onnx(Unusable(compute).eval(), split, tmp_path / "model.onnx")
+    assert said in why
+    assert "\n" not in why
     assert list(tmp_path.iterdir()) == []
 
 

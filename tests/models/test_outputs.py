@@ -72,6 +72,8 @@ RIGHT = "it must return logits [images, classes], here [N, 5]"
         ),
         (lambda net, logits: logits[:, :, None, None], f"it returns a tensor [N, 5, 1, 1]; {RIGHT}"),
         (lambda net, logits: logits[:, 0], f"it returns a tensor [N]; {RIGHT}"),
+        (lambda net, logits: torch.cat([logits, logits]), f"it returns a tensor [4, 5]; {RIGHT}"),
+        (lambda net, logits: logits.squeeze(), f"it returns a tensor [5] for a single image; {RIGHT}"),
     ],
 )
 def test_other_outputs_are_refused(output, said):

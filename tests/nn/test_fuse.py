@@ -52,6 +52,14 @@ def test_the_fused_network_computes_the_same(use):
     assert (whole - fused).abs().max() / whole.abs().max() < 1e-5
 
 
+def test_a_convolution_with_a_hook_is_not_fused():
+    model = Net(lambda net, x: net.norm(net.conv(x))).eval()
+    model.conv.register_forward_hook(lambda conv, inputs, output: output.relu())
+    x = torch.randn(2, 4, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(model(x), fuse_batchnorm(copy.deepcopy(model))(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("use", USES)
 def test_only_a_pair_that_is_called_once_is_fused(use):
     operation, left = USES[use]

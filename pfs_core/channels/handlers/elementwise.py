@@ -196,7 +196,7 @@ def _with_other(tracer: ChannelTracer, node: fx.Node, ungated: str) -> Any:
     if x.outer is not None or not isinstance(value := tracer.value(other), FixedTensor):
         return NotImplemented
     tracer.freeze(x.parts, f"{joint(node)} combines it with a tensor that {value.reason}")
-    return FixedTensor(node.name, f"is combined with a tensor that {value.reason}")
+    return FixedTensor(node.name, value.reason)
 
 
 def along(tracer: ChannelTracer, node: fx.Node, x: Channels, other: Any) -> bool:

@@ -9,8 +9,7 @@ from pfs_core.channels.abstract_values import Channels
 from pfs_core.channels.groups import zero_in_both
 from pfs_core.channels.handlers.elementwise import along
 from pfs_core.channels.handlers.layers import Handler
-from pfs_core.channels.handlers.weights import as_list
-from pfs_core.channels.nodes import argument, first, is_residual, joint, operation, place, shape_of
+from pfs_core.channels.nodes import argument, as_list, first, is_residual, joint, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
 
@@ -181,7 +180,7 @@ def glu(tracer: ChannelTracer, node: fx.Node) -> Any:
 
 
 def index(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle ``x[:, :, places]`` and ``index_select`` along space."""
+    """Handle ``x[:, :, places]`` and ``index_select`` along space, and ``x[places]`` of images."""
     x, places = tracer.channels(first(node)), argument(node, "indices", "index")
     if x is None:
         return NotImplemented
@@ -189,9 +188,10 @@ def index(tracer: ChannelTracer, node: fx.Node) -> Any:
         return x if argument(node, "dim") % len(shape_of(node)) not in (x.dim, x.outer) else NotImplemented
     given = [dim for dim, place in enumerate(places) if place is not None]
     apart = given != list(range(given[0], given[-1] + 1))  # the dimensions of the places then come first
-    if apart or given[0] <= x.dim or x.outer is not None or any(map(tracer.channels, places)):
+    if apart or x.outer is not None or any(map(tracer.channels, places)):
         return NotImplemented
-    return x
+    before = given[-1] < x.dim and len(shape_of(node)) == len(shape_of(first(node)))
+    return x if before or given[0] > x.dim else NotImplemented
 
 
 def _not_blocks(tracer: ChannelTracer, node: fx.Node) -> Any:

@@ -35,11 +35,10 @@ def convolution(tracer: ChannelTracer, node: fx.Node) -> Any:
     parts = tracer.parts_of_dim(first(node), channel_dim)
     if parts is None:
         return NotImplemented
-    # The kernel is applied once per pixel of the output, or of the input where the convolution is transposed. The first
-    # dimension may be a multiple of the batch, where the network has put another one into it.
+    # The kernel is applied once per pixel of the output, or of the input where the convolution is transposed.
     positions = list(shape if transposed else shape_of(node))
     del positions[channel_dim]
-    pixels = math.prod(positions) // tracer.batch
+    pixels = math.prod(positions)
     kernel = math.prod(size[2:])
     layer = tracer.layer(node, weight)
     if groups == shape[channel_dim] > 1 and not transposed:
@@ -74,6 +73,7 @@ def _depthwise(tracer: ChannelTracer, node: fx.Node, layer: Layer, x: Channels, 
         layer = Layer(f"<{node.name}>", "")
     out = x.repeated(shape_of(weight)[0] // argument(node, "groups"))
     tracer.add_axis(layer.name, "depthwise", x.parts)
+    tracer.note_passed(node, argument(node, "groups"), x.parts)
     trailing = len(shape_of(node)) - 1 - x.dim
     tracer.add_axis(layer.name, "writes", out.parts, [*rows, *tracer.tensors(bias, 0)], trailing)
     tracer.add_macs(layer.name, (out.parts,), macs)
@@ -112,7 +112,7 @@ def _along_channels(tracer: ChannelTracer, node: fx.Node, x: Channels) -> Any:
     weight = shape_of(argument(node, "weight"))
     tracer.forbid_gating(x.parts, f"the kernel of {operation(node)} runs over its channels ({place(node)})")
     tracer.compute_with(node, *(tracer.value(argument(node, name)) for name in ("weight", "bias")))
-    positions = math.prod(shape_of(node)) // shape_of(node)[x.dim] // tracer.batch
+    positions = math.prod(shape_of(node)) // shape_of(node)[x.dim]
     name = tracer.layer(node, argument(node, "weight")).name
     tracer.add_macs(name, (x.parts,), positions * math.prod(weight[1:]))
     return x.without_gates(f"the kernel of {operation(node)} runs over its channels")
@@ -120,19 +120,34 @@ def _along_channels(tracer: ChannelTracer, node: fx.Node, x: Channels) -> Any:
 
 def linear(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a linear layer: it mixes the last dimension, where a channel is several features after a flatten."""
-    weight, bias = argument(node, "weight"), argument(node, "bias")
-    parts, shape = tracer.parts_of_dim(first(node), -1), shape_of(node)
+    return _product(tracer, node, first(node), -1, argument(node, "weight"), 1)
+
+
+def matrix_product(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``x @ weight``, a linear layer on the last dimension, and ``weight @ x``, which is one on that before."""
+    left, right = first(node), argument(node, "other", "mat2")
+    if tracer.weights(right).dims and len(shape_of(right)) == 2:
+        return _product(tracer, node, left, -1, right, 0)
+    if tracer.weights(left).dims and len(shape_of(left)) == 2:
+        return _product(tracer, node, right, -2, left, 1)
+    return NotImplemented
+
+
+def _product(tracer: ChannelTracer, node: fx.Node, x: Any, dim: int, weight: Any, reads: int) -> Any:
+    """Return dimension ``dim`` of ``x`` multiplied by a matrix, which is read along its dimension ``reads``."""
+    bias, shape = argument(node, "bias"), shape_of(node)
+    parts = tracer.parts_of_dim(x, dim) if len(shape) >= -dim else None
     if parts is None:
         return NotImplemented
-    layer, columns = tracer.layer(node, weight), tracer.tensors(weight, 1)
-    rows = [*tracer.tensors(weight, 0), *tracer.tensors(bias, 0)]
-    out = tracer.write_group(layer, shape, len(shape) - 1, rows)
+    layer, columns = tracer.layer(node, weight), tracer.tensors(weight, reads)
+    rows = [*tracer.tensors(weight, 1 - reads), *tracer.tensors(bias, 0)]
+    out = tracer.write_group(layer, shape, len(shape) + dim, rows)
     if not columns or not rows:
         tracer.freeze(
             (*parts, *out.parts), f"the weight of {layer.name} is computed from something else ({place(node)})"
         )
     tracer.read_channels(layer.name, parts, columns)
-    tracer.add_macs(layer.name, (parts, out.parts), math.prod(shape[:-1]) // tracer.batch)
+    tracer.add_macs(layer.name, (parts, out.parts), math.prod(shape) // shape[dim])
     return out
 
 
@@ -177,11 +192,17 @@ def _is_own(tracer: ChannelTracer, layer: Layer, name: str, given: Any) -> bool:
 
 
 def layer_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle a normalisation over the channels of the last dimension: its output depends on how many there are."""
-    x = tracer.channels(first(node))
-    if x is None or len(argument(node, "normalized_shape")) != 1 or x.dim != len(shape_of(node)) - 1:
+    """Handle a normalisation over the last dimensions: of each channel alone, or over the channels of the last one.
+
+    What is normalised over the channels depends on how many there are.
+    """
+    x, count, over = tracer.channels(first(node)), len(shape_of(node)), len(argument(node, "normalized_shape"))
+    if x is None:
         return NotImplemented
-    return _over_channels(tracer, node, x)
+    if max(x.dim, x.outer or 0) < count - over:
+        tracer.compute_with(node, *(tracer.value(argument(node, name)) for name in ("weight", "bias")))
+        return x.without_gates(f"{operation(node)} divides a factor in front of it out ({place(node)})")
+    return _over_channels(tracer, node, x) if over == 1 and x.dim == count - 1 else NotImplemented
 
 
 def group_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
@@ -216,6 +237,7 @@ LAYERS: dict[str, Handler] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), convolution),
     "linear": linear,
+    **dict.fromkeys(("matmul", "mm"), matrix_product),
     **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),
     **dict.fromkeys(("layer_norm", "rms_norm"), layer_norm),
     "group_norm": group_norm,

@@ -7,8 +7,7 @@ from torch import fx
 from pfs_core.channels.abstract_values import Channels, FixedTensor
 from pfs_core.channels.handlers.elementwise import ELEMENTWISE, breaks_zero
 from pfs_core.channels.handlers.layers import Handler
-from pfs_core.channels.handlers.weights import as_list
-from pfs_core.channels.nodes import argument, first, has_argument, joint, operation, place, shape_of
+from pfs_core.channels.nodes import argument, as_list, first, has_argument, joint, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
 
@@ -46,7 +45,9 @@ def reduce(tracer: ChannelTracer, node: fx.Node) -> Any:
     else:
         outer = None if x.outer is None or x.outer in dims else x.outer - sum(d < x.outer for d in dims)
         out = Channels(x.dim - sum(d < x.dim for d in dims), parts, outer)
-    return _each(node, out if operation(node) not in ("logsumexp", "prod") else out.without_gates("a logsumexp"))
+    if operation(node) == "logsumexp":
+        out = out.without_gates(f"logsumexp does not map 0 to 0 ({place(node)})")
+    return _each(node, out)
 
 
 def _leaves_zeros_out(node: fx.Node) -> bool:

@@ -8,8 +8,7 @@ from torch import fx
 
 from pfs_core.channels.abstract_values import Channels
 from pfs_core.channels.handlers.layers import Handler
-from pfs_core.channels.handlers.weights import as_list
-from pfs_core.channels.nodes import argument, first, joint, operation, place, shape_of
+from pfs_core.channels.nodes import argument, as_list, first, joint, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
 
@@ -40,7 +39,7 @@ def view(tracer: ChannelTracer, node: fx.Node) -> Any:
         # The new dimension may merge the channels with none, one, ... or all of the dimensions behind them.
         times, rest = divmod(width, size)
         if not rest and times in [math.prod(behind[:end]) for end in range(len(behind) + 1)]:
-            return Channels(dim, x.parts).repeated(times)
+            return _noted(tracer, node, Channels(dim, x.parts).repeated(times))
         times, ends = size // width, range(dim + 2, len(after) + 1)
         if size in [math.prod(after[dim:end]) for end in ends] and _are_wide(x, times):
             return Channels(dim, tuple(part._replace(repeat=part.repeat // times) for part in x.parts))
@@ -73,11 +72,21 @@ def _divided(tracer: ChannelTracer, node: fx.Node, x: Channels, dim: int, blocks
     if x.outer is not None and shape_of(first(node))[x.outer] == blocks:
         return replace(x, dim=dim + 1, outer=dim)
     size = tracer.features(x.parts) // blocks
-    if any(tracer.block_of(x.parts, i * size, (i + 1) * size) is None for i in range(blocks)):
+    every = [tracer.block_of(x.parts, i * size, (i + 1) * size) for i in range(blocks)]
+    if any(block is None for block in every):
         return tracer.freeze_inputs(
             node, f"{operation(node)} ({place(node)}), which does not divide it in equal blocks"
         )
+    _noted(tracer, node, Channels(dim + 1, every[0] or ()))
     return Channels(dim + 1, x.parts, outer=dim)
+
+
+def _noted(tracer: ChannelTracer, node: fx.Node, x: Channels) -> Channels:
+    """Note the number of channels where a view is given it, and no other size of the view is the same."""
+    number = shape_of(node)[x.dim]
+    if shape_of(node).count(number) == 1:
+        tracer.note_passed(node, number, x.parts)
+    return x
 
 
 def reorder(tracer: ChannelTracer, node: fx.Node) -> Any:

@@ -8,8 +8,7 @@ from torch import fx
 from pfs_core.channels.abstract_values import Channels
 from pfs_core.channels.handlers.elementwise import breaks_zero
 from pfs_core.channels.handlers.layers import Handler
-from pfs_core.channels.handlers.weights import as_list
-from pfs_core.channels.nodes import argument, first, operation, place, shape_of
+from pfs_core.channels.nodes import argument, as_list, first, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
 
@@ -97,8 +96,8 @@ SPATIAL: dict[str, Handler] = {
     **dict.fromkeys([f"max_pool{n}d_with_indices" for n in (1, 2, 3)], pool),
     **dict.fromkeys([f"{kind}_pad{n}d" for n in (1, 2, 3) for kind in ("reflection", "replication")], pool),
     **dict.fromkeys(("upsample_linear1d", "upsample_trilinear3d"), pool),
-    **dict.fromkeys(("upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa"), pool),
-    **dict.fromkeys(("_upsample_bicubic2d_aa",), pool),
+    **dict.fromkeys([f"upsample_bi{kind}2d" for kind in ("linear", "cubic")], pool),
+    **dict.fromkeys([f"_upsample_bi{kind}2d_aa" for kind in ("linear", "cubic")], pool),
     **dict.fromkeys([f"upsample_nearest{n}d" for n in (1, 2, 3)], pool),
     **dict.fromkeys([f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)], pool),
     "grid_sampler": pool,

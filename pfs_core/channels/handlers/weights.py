@@ -5,13 +5,12 @@ dimension computes with how many there are, and that dimension is then left as i
 """
 
 import math
-from typing import Any
 
 from torch import fx
 
 from pfs_core.channels.abstract_values import Span, Value, Weights
 from pfs_core.channels.handlers.elementwise import ELEMENTWISE
-from pfs_core.channels.nodes import argument, first, is_one_tensor, operation, shape_of
+from pfs_core.channels.nodes import argument, as_list, first, is_single_value, operation, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
 _ONE_BY_ONE = {*ELEMENTWISE, "expand", "expand_as"}
@@ -70,7 +69,7 @@ def _one_by_one(tracer: ChannelTracer, node: fx.Node) -> Weights:
         shift, size = len(shape) - len(shape_of(one)), shape_of(one)
         spans = tracer.weights(one).dims
         found.append({dim + shift: spans[dim] for dim in spans if size[dim] == shape[dim + shift]})
-        if not is_one_tensor(one):
+        if not is_single_value(one):
             unknown |= {dim + shift for dim in range(len(size)) if size[dim] > 1 and dim not in spans}
     return Weights({dim: spans for dim, spans in _merged(found).dims.items() if dim not in unknown})
 
@@ -142,8 +141,3 @@ def _normalised(tracer: ChannelTracer, node: fx.Node) -> Weights:
     rows = {1: tracer.weights(first(node)).dims.get(1, frozenset[Span]())}
     gains = [{1: tracer.weights(argument(node, name)).dims.get(0, frozenset[Span]())} for name in ("weight", "bias")]
     return Weights({dim: spans for dim, spans in _merged([rows, *gains]).dims.items() if spans and rows[1]})
-
-
-def as_list(dims: Any) -> list[int]:
-    """Return one dimension or several as a list."""
-    return list(dims) if isinstance(dims, tuple | list) else [dims]
