@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pfs_core.config.stages import SplitConfig
+from pfs_core.storage.digests import json_digest
 from pfs_core.storage.result_file import Result, ResultFile, known_settings
 
 PARTS = ("train", "validation", "test")
@@ -127,3 +128,9 @@ class SplitInfo(ResultFile):
         validation_alias="recipe", serialization_alias="recipe"
     )
     """Settings of the split."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that a network gets to see: of the ``fingerprint``, and of what is made of an image."""
+        made = {"input_shape", "in_memory", "mean", "std", "augmentation", "preparation", "config"}
+        return json_digest(self.model_dump(mode="json", include={"fingerprint", *made}), 64)

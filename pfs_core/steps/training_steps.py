@@ -110,7 +110,7 @@ def search(
         return profile_search(spec, split_dir, out, goal, config, seed)
     inputs = {"model": model, "model_settings": spec.kwargs, "split": data.fingerprint, "budget": str(goal)}
     params = prefixed("search", {**inputs, "seed": seed, **config.model_dump()})
-    known = known_inputs(params, spec, config.precision)
+    known = known_inputs({**params, "images": data.digest}, spec, config.precision)
     if (figures := taken("search", known, out)) is not None:
         return figures
     tags = {"model": model, "budget": goal, "seed": seed, "dataset": data.dataset, "method": config.method}
@@ -161,6 +161,7 @@ def extract(
     from pfs_core.methods.gates_folder import search_info
     from pfs_core.runtime.cost import seconds_of
     from pfs_core.steps.extraction import extract_structures
+    from pfs_core.storage.artifacts import COMPLETE
     from pfs_core.storage.digests import file_digest
 
     info = search_info(gates_dir)
@@ -168,10 +169,10 @@ def extract(
     goal = Budget.from_text(budget)
     gates = file_digest(Path(gates_dir) / "gates.safetensors")
     params = prefixed("extract", {"gates": gates, "budget": str(goal), **config.model_dump()})
-    # Equal gates may be of other searches, as those of ``uniform`` are, and a structure says which it is of.
-    of = {"method": info.method, "policy": info.config.policy, "seed": info.seed, "split": info.split_fingerprint}
+    # Equal gates may be of other searches and of other networks, as those of ``uniform`` are.
+    searched = {"search": file_digest(Path(gates_dir) / COMPLETE)}
     measures = goal.metric == "latency" or config.blocks == "auto"
-    known = known_inputs({**params, **of}, info.model, measures=measures)
+    known = known_inputs({**params, **searched}, info.model, measures=measures)
     if (figures := taken("extract", known, out)) is not None:
         return figures
     with step_run("extract", params, str(goal), {"budget": goal, "method": info.method}) as run:
@@ -232,7 +233,7 @@ def retrain(
     inputs: dict[str, Any] = {"network": loaded.network, "structure": file_digest(structure), "split": data.fingerprint}
     inputs |= {"initial": file_digest(initial)} if initial else {}
     params = prefixed("retrain", {**inputs, "seed": seed, **config.model_dump()})
-    known = known_inputs(params, loaded.model, config.precision)
+    known = known_inputs({**params, "images": data.digest}, loaded.model, config.precision)
     step = f"retrain/{loaded.network}"
     if (figures := taken(step, known, out)) is not None:
         return figures

@@ -158,8 +158,9 @@ def _checkpoint_key(
         "structure": structure.model_dump(mode="json"),
         "recipe": config.model_dump(mode="json"),
         "seed": seed,
-        "split": data.info.fingerprint,
+        "split": data.info.digest,
         "device": data.device.type,
+        "precision": resolve_precision(config.precision, data.device),
         "initial": file_digest(initial) if initial else "",
         **own_code(structure.model, model),
     }

@@ -16,7 +16,8 @@ from pfs_core.runtime.device import core_count, native_bf16
 from pfs_core.steps import kept
 from pfs_core.steps.kept import FRESH, RUNS, STEPS, keep, known_inputs, taken
 from pfs_core.storage import LocalStorage
-from pfs_core.storage.artifacts import publish, read_json, write_json
+from pfs_core.storage.artifacts import COMPLETE, publish, read_json, write_json
+from pfs_core.storage.digests import file_digest
 from tests.data.folders import tree
 
 INPUTS = {"seed": 0, "versions": ["1"]}
@@ -173,11 +174,36 @@ def test_a_result_of_elsewhere_counts_where_it_would_be_the_same(
     assert (here != inputs()) == (what in matters)
 
 
-def test_equal_gates_of_another_seed_are_another_extraction(store, monkeypatch, gates, tmp_path):
-    other = shutil.copytree(gates, tmp_path / "other")
-    write_json(other / "search.json", {**read_json(gates / "search.json"), "seed": 1})
+def changed(folder, out, name, **values):
+    """A copy of a result in which a file has other values."""
+    shutil.copytree(folder, out)
+    write_json(out / name, {**read_json(out / name), **values})
+    write_json(out / COMPLETE, {**read_json(out / COMPLETE), name: file_digest(out / name)})
+    return out
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"seed": 1}, {"model": {"name": "resnet20", "kwargs": {"shortcut": "pad"}, "expand": 1.25}}],
+    ids=["seed", "network"],
+)
+def test_equal_gates_of_another_search_are_another_extraction(store, monkeypatch, gates, tmp_path, values):
+    other = changed(gates, tmp_path / "other", "search.json", **values)
     extracted = [inputs_of(partial(steps.extract, folder, "out"), monkeypatch) for folder in (gates, gates, other)]
     assert extracted[0] == extracted[1] != extracted[2]
+
+
+@pytest.mark.parametrize(
+    "values", [{"augmentation": {"crop_padding": 4, "flip": True}}, {"mean": [0.0]}, {"input_shape": [3, 8, 8]}]
+)
+@pytest.mark.parametrize("step", LEARN)
+def test_the_same_rows_made_into_other_images_are_learned_from_anew(
+    store, monkeypatch, digits, structures, tmp_path, step, values
+):
+    other = changed(digits, tmp_path / "other", "split.json", **values)
+    places = [{"digits": split, "structures": structures} for split in (digits, digits, other)]
+    learned = [inputs_of(partial(LEARN[step], place), monkeypatch) for place in places]
+    assert learned[0] == learned[1] != learned[2]
 
 
 def test_the_version_of_a_library_counts_for_its_networks(store, monkeypatch):

@@ -97,6 +97,30 @@ def test_a_search_goes_on_where_it_was_stopped(digits, whole_search, tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def learned(step, digits, structures, out):
+    """The weights or gates of a step in the precision that suits the device."""
+    auto = {"precision": "auto"}
+    if step == "search":
+        search(NARROW, digits, out, Budget(target=0.5), SEARCH.updated(auto, "search"), seed=0)
+    else:
+        retrain(Structure.load(structures / "structure.json"), digits, out, RETRAIN.updated(auto, "retrain"), seed=0)
+    return [path.read_bytes() for path in sorted(out.glob("*.safetensors"))]
+
+
+@pytest.mark.parametrize("step", ["search", "retrain"])
+def test_what_goes_on_where_its_precision_is_another_begins_anew(
+    digits, structures, tmp_path, monkeypatch, every_step, step
+):
+    native = "pfs_core.runtime.device.native_bf16"
+    with monkeypatch.context() as patch:
+        patch.setattr(native, lambda device: True)
+        stop_at(patch, 6)
+        with pytest.raises(Stopped):
+            learned(step, digits, structures, tmp_path / "out")
+    monkeypatch.setattr(native, lambda device: False)
+    assert learned(step, digits, structures, tmp_path / "out") == learned(step, digits, structures, tmp_path / "whole")
+
+
 PRETRAINED = SEARCH.updated({"pretrain_epochs": 1}, "search")
 
 
