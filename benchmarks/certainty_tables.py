@@ -14,10 +14,11 @@ from paper_tables import add_rows, likeness
 from torch import Tensor
 
 from pfs_core.channels import ChannelGraph
+from pfs_core.config.seed import part_seed
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.methods.gates_folder import load_gates
 from pfs_core.methods.pfs.config import PfsConfig
-from pfs_core.methods.pfs.draws import draw_seed, mean_profile
+from pfs_core.methods.pfs.draws import mean_profile
 from pfs_core.storage.artifacts import COMPLETE, read_json
 from pfs_core.structure import unexpanded_graph
 from pfs_core.structure.budget_cut import prune_to_budget
@@ -171,7 +172,7 @@ def by_draws(cells: Sequence[Cell], cut: Any) -> list[str]:
     for precision in sorted({cell.precision for cell in cells}):
         single = {cell.weights: cell for cell in cells if cell.precision == precision and cell.weights == cell.order}
         for draws in DRAWS:
-            wanted = [[draw_seed(seed, draws, number) for number in range(1, draws + 1)] for seed in range(len(single))]
+            wanted = [[part_seed(seed, draws, number) for number in range(1, draws + 1)] for seed in range(len(single))]
             means = [
                 cut(precision, seed, seed, mean_profile([single[draw].gates for draw in seeds]))
                 for seed, seeds in enumerate(wanted)

@@ -12,3 +12,19 @@ def check_seed(seed: int) -> int:
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
         raise InvalidError(f"the seed must be a whole number from 0 to {LARGEST_SEED} (got {seed!r})")
     return seed
+
+
+def part_seed(seed: int, parts: int, number: int) -> int:
+    """Return the seed of one of several parts of a search, of its weights and of the order of its images.
+
+    Searches of different seeds have no part in common, and the only part of a search has the seed itself.
+
+    Args:
+        seed: the seed of the search.
+        parts: how many parts it has.
+        number: which of them, counted from 1.
+
+    >>> [part_seed(3, 2, number) for number in (1, 2)], part_seed(3, 1, 1)
+    ([6, 7], 3)
+    """
+    return seed * parts + number - 1

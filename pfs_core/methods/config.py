@@ -28,6 +28,15 @@ class MethodConfig(StageConfig):
         """The column of the history that serves as the x axis of the method's curves."""
         return "epoch"
 
+    def work(self, train: int, validation: int) -> tuple[str, float]:
+        """What the search does, in words, and to training on how many images that comes.
+
+        Args:
+            train: number of training images.
+            validation: number of validation images.
+        """
+        return "nothing to learn", 0.0
+
     def checkpoint_key(self) -> dict[str, Any]:
         """The settings that checkpoints of a search are known by, as JSON."""
         return self.model_dump(mode="json")
@@ -50,6 +59,10 @@ class TrainedConfig(MethodConfig):
     """Weight decay of the training's SGD."""
     milestones: tuple[float, ...] = (0.5, 0.75)
     """Fractions of the training at which the learning rate drops to a tenth."""
+
+    def work(self, train: int, validation: int) -> tuple[str, float]:
+        """As :meth:`MethodConfig.work`: the training."""
+        return f"{self.epochs} epochs", float(self.epochs * train)
 
     def as_training(self) -> RetrainConfig:
         """Convert to the configuration of the training loop.

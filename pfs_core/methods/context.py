@@ -14,13 +14,16 @@ from pfs_core.methods.config import MethodConfig
 from pfs_core.models import build_model, is_users_own
 from pfs_core.models.outputs import check_built_again, check_network
 from pfs_core.models.sources import own_code
-from pfs_core.runtime.device import reuse_memory
+from pfs_core.runtime.device import resolve_precision, reuse_memory
 from pfs_core.runtime.progress import Record, ignore
 from pfs_core.structure.budget_cut import check_reachable
 from pfs_core.structure.proved import refuted_once
 from pfs_core.training.checkpoints import Checkpoints
 
 C = TypeVar("C", bound=MethodConfig)
+
+ADVICE = "a lower search.lr or search.precision=fp32"
+"""What may help where what a method learns is no longer finite."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def search_context(
     refuted = refuted_once(model, removable)
     graph = refuted.corrected(traced)
     widths = graph.expanded(spec.expand, spec.expand_stream)
-    check_reachable(graph, widths, budget.in_macs)
+    check_reachable(graph, widths, budget)
     model = resize(model, graph, widths).to(data.device)
     if data.device.type == "cpu":
         reuse_memory()
@@ -119,8 +122,9 @@ def search_context(
         "recipe": config.checkpoint_key(),
         "budget": str(budget),
         "seed": seed,
-        "split": data.info.fingerprint,
+        "split": data.info.digest,
         "device": data.device.type,
+        "precision": resolve_precision(config.precision, data.device),
         **own_code(spec, model),
     }
     return SearchContext(

@@ -21,7 +21,7 @@ from pfs_core.data.images import Images
 from pfs_core.methods.amc.config import AmcConfig
 from pfs_core.methods.amc.ddpg import Agent
 from pfs_core.methods.amc.environment import STATE, PruningEnv
-from pfs_core.methods.context import SearchContext
+from pfs_core.methods.context import ADVICE, SearchContext
 from pfs_core.methods.result import MethodResult
 from pfs_core.nn.batch_statistics import recompute_statistics
 from pfs_core.runtime.cost import stage_cost
@@ -35,8 +35,6 @@ from pfs_core.training.memory_layout import layout_for, with_layout
 from pfs_core.training.pretrain import pretrain
 
 logger = logging.getLogger(__package__)
-
-ADVICE = "a lower search.lr or search.precision=fp32"
 
 
 def run(context: SearchContext) -> MethodResult:

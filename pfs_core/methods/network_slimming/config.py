@@ -20,9 +20,14 @@ class NetworkSlimmingConfig(TrainedConfig):
     """Weight of the L1 penalty in the loss; 1e-4 is usual for VGG on CIFAR, 1e-5 for ResNets."""
     initial_scale: float = Field(default=0.5, gt=0)
     """Value of the penalised BatchNorm scales before the training."""
-    rounds: int = Field(default=1, ge=1)
+    rounds: int = Field(default=1, ge=1, le=100)
     """Number of times the network is trained and cut; each of n rounds cuts the cost by the same factor, the n-th root
     of the budget."""
+
+    def work(self, train: int, validation: int) -> tuple[str, float]:
+        """As :meth:`MethodConfig.work`; the networks of later rounds are smaller, and taken for the first."""
+        words, images = super().work(train, validation)
+        return f"{self.rounds} x {words}" if self.rounds > 1 else words, self.rounds * images
 
 
 def describe(info: "SearchInfo", last: Mapping[str, Any]) -> str:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from pfs_core.channels import ChannelGraph, slice_weights
+from pfs_core.config.seed import part_seed
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
-from pfs_core.methods.context import SearchContext
+from pfs_core.methods.context import ADVICE, SearchContext
 from pfs_core.methods.network_slimming.config import NetworkSlimmingConfig
 from pfs_core.methods.result import MethodResult
 from pfs_core.runtime.cost import stage_cost
@@ -26,8 +27,6 @@ from pfs_core.training.checkpoints import CheckpointStage
 from pfs_core.training.fit import fit
 
 logger = logging.getLogger(__package__)
-
-ADVICE = "a lower search.lr or search.precision=fp32"
 
 
 def run(context: SearchContext) -> MethodResult:
@@ -67,7 +66,7 @@ def run(context: SearchContext) -> MethodResult:
             data,
             config.as_training(),
             config.epochs,
-            seed + number - 1,
+            part_seed(seed, config.rounds, number),
             partial(_record_from, record, offset),
             stage,
             before_step=penalty(model, graph, config.sparsity),

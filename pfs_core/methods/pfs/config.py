@@ -29,7 +29,7 @@ class PfsConfig(MethodConfig):
     pretrain_epochs: int = Field(default=0, ge=0)
     """Epochs of training before the search, as in Network Slimming but without its penalty; 0 searches on random
     weights, as the paper does."""
-    draws: int = Field(default=1, ge=1)
+    draws: int = Field(default=1, ge=1, le=100)
     """Draws of the random weights on which gates are learned in turn; the sorted gates of each group are averaged."""
     compile: bool = False
     """Use torch.compile (with CUDA graphs on a GPU): faster steps after some minutes of compiling."""
@@ -52,6 +52,12 @@ class PfsConfig(MethodConfig):
     def history_axis(self) -> str:
         """``step`` if the search is evaluated within its epochs, else ``epoch``."""
         return "step" if self.evaluate_every else "epoch"
+
+    def work(self, train: int, validation: int) -> tuple[str, float]:
+        """As :meth:`MethodConfig.work`; a step of a search is taken for one of a training, which is slower."""
+        epochs = self.pretrain_epochs + self.draws * self.epochs
+        words = f"{self.draws} x {self.epochs} epochs" if self.draws > 1 else f"{self.epochs} epochs"
+        return f"{self.pretrain_epochs} + {words}" if self.pretrain_epochs else words, float(epochs * train)
 
     def checkpoint_key(self) -> dict[str, Any]:
         """The settings, without ``draws`` where there is one: a search from before there were several goes on."""

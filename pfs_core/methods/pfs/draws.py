@@ -13,22 +13,6 @@ import torch
 from torch import Tensor
 
 
-def draw_seed(seed: int, draws: int, number: int) -> int:
-    """Return the seed of a draw, of its weights and of the order of its images.
-
-    Searches of different seeds have no draw in common, and the only draw of a search has the seed itself.
-
-    Args:
-        seed: the seed of the search.
-        draws: how many draws it has.
-        number: which of them, counted from 1.
-
-    >>> [draw_seed(3, 2, number) for number in (1, 2)], draw_seed(3, 1, 1)
-    ([6, 7], 3)
-    """
-    return seed * draws + number - 1
-
-
 def mean_profile(draws: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return the gates of each group in falling order, averaged over the draws.
 

@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pfs_core.config.seed import part_seed
 from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images
 from pfs_core.methods.config import TrainedConfig
-from pfs_core.methods.context import SearchContext
+from pfs_core.methods.context import ADVICE, SearchContext
 from pfs_core.methods.pfs.config import PfsConfig
-from pfs_core.methods.pfs.draws import draw_seed, mean_profile, row_of_draw
+from pfs_core.methods.pfs.draws import mean_profile, row_of_draw
 from pfs_core.methods.pfs.history import SearchHistory
 from pfs_core.methods.pfs.network import GatedNetwork
 from pfs_core.methods.result import MethodResult
@@ -32,8 +33,6 @@ from pfs_core.training.loop_state import LoopState
 from pfs_core.training.pretrain import pretrain
 
 logger = logging.getLogger(__package__)
-
-ADVICE = "a lower search.lr or search.precision=fp32"
 
 
 def run(context: SearchContext) -> MethodResult:
@@ -82,7 +81,7 @@ def _run_draws(context: SearchContext) -> MethodResult:
     for number in range(len(done) + 1, config.draws + 1):
         as_row = partial(row_of_draw, number=number, before=done[-1].rows[-1] if done else {})
         stage = CheckpointStage(checkpoints, number, {"draws": [draw._asdict() for draw in done]}, resumed)
-        drawn = context.drawn(draw_seed(context.seed, config.draws, number))
+        drawn = context.drawn(part_seed(context.seed, config.draws, number))
         done.append(_learn(drawn, stage, f"search draw {number}/{config.draws}", as_row))
         resumed = None
     gates = mean_profile([draw.gates for draw in done])
