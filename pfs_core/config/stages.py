@@ -99,6 +99,10 @@ class SplitConfig(StageConfig):
         return scale
 
 
+LEAST_BLOCK = 4
+"""The fewest channels that any runtime computes at once; the widths of larger blocks are among those of this one."""
+
+
 class ExtractConfig(StageConfig):
     """Settings of the extraction, which cuts the gates at the budget."""
 
@@ -113,6 +117,11 @@ class ExtractConfig(StageConfig):
     budget, else ONNX Runtime."""
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Threads of these measurements; ``auto`` is what is fastest for a latency budget, else 1."""
+
+    @property
+    def block_of_smallest(self) -> int:
+        """A block by which the smallest structure is known before any is measured: none leads to a smaller one."""
+        return LEAST_BLOCK if self.blocks == "auto" else self.blocks
 
     @field_validator("channel_multiple", mode="before")
     @classmethod

@@ -24,6 +24,8 @@ MEASURED = 5
 """Structures that are measured at most."""
 _CUTS = 15
 """Cuts that are made at most; several may lead to one structure."""
+_TOO_SLOW = 1.1
+"""A prediction may be so many times too high: what is predicted within that of a latency is measured all the same."""
 
 _LOADS = 3, 9
 """A structure and the dense network are loaded so often at least and at most for a measurement, since a load decides
@@ -37,7 +39,8 @@ def cut_to_latency(
 
     The first cut trusts the prediction. Each further one corrects the aim by the error of the last measurement, and
     stays between the last two aims that came out too fast and too slow. Where that leads to a structure that was
-    measured, the next aim is half way between them, as soon as there are two.
+    measured, the next aim is half way between them, as soon as there are two. Where no structure is predicted to be
+    fast enough, one that is predicted a little slower is measured all the same.
 
     Args:
         cut: returns the structure whose predicted latency is at most the given fraction of the dense network's; raises
@@ -46,18 +49,21 @@ def cut_to_latency(
         target: the latency asked for, as a fraction of the dense network's.
 
     Raises:
-        UserError: the target cannot be reached even as predicted.
+        UserError: the target cannot be reached, as far as predictions can tell.
     """
     tried: dict[tuple[int, ...], tuple[float, Structure]] = {}
+    refused: UserError | None = None
     below, above = 0.0, 1.0
     aim = target
     for _ in range(_CUTS):
         try:
             structure = cut(aim)
-        except UserError:
+        except UserError as error:  # it is below the smallest structure
+            if refused and not tried:
+                raise refused from None
             if not tried:
-                raise
-            below, aim = aim, (aim + above) / 2  # it is below the smallest structure
+                refused = error
+            below, aim = aim, (aim + above) / 2 if tried else target * _TOO_SLOW
             continue
         key = tuple(structure.widths.values())
         known = key in tried
@@ -74,6 +80,8 @@ def cut_to_latency(
         if (known and below > 0 and above < 1) or not below < aim <= above:
             aim = (below + above) / 2
     found, structure = min(tried.values(), key=lambda pair: abs(pair[0] - target))
+    if refused and found > target * (1 + WITHIN):
+        raise refused
     if abs(found / target - 1) > WITHIN:
         logger.warning(f"no structure lands within {WITHIN:.0%} of latency={target:g}; the nearest has {found:.3f}")
     record = BudgetRecord(metric="latency", target=target, achieved=found, gap=target - found)

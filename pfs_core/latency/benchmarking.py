@@ -61,6 +61,8 @@ def benchmark(
         UserError: the structures are of different models, or none of the runtimes can be used.
     """
     check_out(out, "latency")
+    if (most := max(config.threads)) > (cores := core_count()):
+        logger.warning(f"latency: {most} threads were asked for, and there are {cores} cores: measured with {cores}")
     networks = with_references(structures)
     wait_until_quiet(config.patience_seconds)
     started, clock = processor_seconds(), time.perf_counter()

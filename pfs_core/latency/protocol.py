@@ -96,7 +96,7 @@ def interleaved(
         order.shuffle(names)
         for name in names:
             taken[name].append(timed(runs[name]))
-        rounds = len(taken[name])
+        rounds = len(taken[names[0]])
         if rounds < least:
             continue
         if time.perf_counter() > deadline:

@@ -11,6 +11,7 @@ from pfs_core.models.outputs import check_network
 
 _MARGIN = 1.1
 """How much more a cut may cost by images of another size than a network was published for."""
+_FEWEST_CLASSES = 2
 _DIGITS = {"input_shape": (1, 8, 8), "num_classes": 10}
 
 
@@ -25,7 +26,7 @@ def check_foreseen(request: CompressRequest) -> None:
     latency: LatencyConfig = recipe.stage("latency", request.latency_settings)
     budgets = [Budget.from_text(text) for text in request.budgets]
     _check_runtimes(extract, latency, any(budget.metric == "latency" for budget in budgets))
-    _check_budgets(request, extract, [budget for budget in budgets if budget.metric != "latency"])
+    _check_budgets(request, extract, budgets)
 
 
 def _check_runtimes(extract: ExtractConfig, latency: LatencyConfig, in_time: bool) -> None:
@@ -41,15 +42,15 @@ def _check_runtimes(extract: ExtractConfig, latency: LatencyConfig, in_time: boo
 def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: list[Budget]) -> None:
     """Raise UserError for a budget below the smallest structure.
 
-    Images other than the digits are not known yet. The network is then taken as it was published, and a budget refused
-    that is out of reach by more than what their size and their classes may change.
+    Images other than the digits are not known yet. The network is then taken as it was published, for as few classes as
+    there can be, and a budget refused that is out of reach by more than what their size may change.
     """
     from pfs_core.structure import unexpanded_graph
     from pfs_core.structure.budget_cut import check_reachable, min_widths
 
     search = method_config(recipe_for(request.recipe, request.dataset), request.search_settings)
     known = request.dataset == "digits"
-    fields = _DIGITS if known else published_fields(request.model)
+    fields = _DIGITS if known else {**published_fields(request.model), "num_classes": _FEWEST_CLASSES}
     spec = ModelSpec.parse({**fields, "name": request.model, "kwargs": request.model_settings}, "model")
     try:
         if known:
@@ -60,14 +61,20 @@ def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: li
             raise
         return  # images of another size may be right
     widths = graph.expanded(search.expand, search.expand_stream)
-    smallest, dense = graph.cost(min_widths(graph, widths, extract.channel_multiple, extract.floor)), graph.cost()
+    limits, block, dense = (extract.channel_multiple, extract.floor), extract.block_of_smallest, graph.cost()
+    # The search cuts to any width and leaves no branch out, whatever the extraction does.
+    lowest = [graph.cost(least) for least in (min_widths(graph, widths), min_widths(graph, widths, *limits, block))]
     for budget in budgets:
         if known:
-            check_reachable(graph, widths, budget, extract.channel_multiple, extract.floor)
+            check_reachable(graph, widths, budget)
+            check_reachable(graph, widths, budget, *limits, block=block)
             continue
-        share = getattr(smallest, budget.metric) / getattr(dense, budget.metric)
-        if budget.target <= 1 and share > _MARGIN * budget.target:
+        metric = budget.in_macs.metric
+        if metric == "macs" and budget.target > 1:
+            continue  # how many there are depends on the size of the images
+        share = max(getattr(cost, metric) for cost in lowest) / getattr(dense, metric)
+        if share > _MARGIN * budget.fraction(getattr(dense, metric)):
             raise UserError(
-                f"budget {budget} cannot be reached: the smallest structure has some {share:.0%} of the "
-                f"{budget.metric}; ask for more, or lower extract.channel_multiple or extract.floor"
+                f"budget {budget} cannot be reached: the smallest structure has some {share:.1%} of the "
+                f"{metric}; ask for more, or lower extract.channel_multiple or extract.floor"
             )

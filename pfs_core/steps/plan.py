@@ -25,6 +25,8 @@ from pfs_core.methods.registry import method_config
 from pfs_core.models import build_model
 from pfs_core.runtime.device import memory_size, pick_device
 from pfs_core.structure import unexpanded_graph
+from pfs_core.structure.budget_cut import check_reachable
+from pfs_core.structure.references import uniform
 from pfs_core.training.rate import training_rate
 
 _STARTING = 2.0
@@ -88,12 +90,13 @@ def plan(request: CompressRequest) -> Plan:
     short where reading the images takes longer than training on them.
 
     Raises:
-        UserError: the dataset cannot be opened, the network not be built for it, or not be trained in the memory here.
+        UserError: the dataset cannot be opened, the network not be built for it, or not be trained in the memory here,
+            or no structure is within the budget.
     """
     before, began = processor_seconds(living=True), time.monotonic()
     recipe = recipe_for(request.recipe, request.dataset)
-    split, retrain, latency = (
-        recipe.stage(stage, request.stage_settings(stage)) for stage in ("split", "retrain", "latency")
+    split, extract, retrain, latency = (
+        recipe.stage(stage, request.stage_settings(stage)) for stage in ("split", "extract", "retrain", "latency")
     )
     search = method_config(recipe, request.search_settings)
     source = open_source(request.dataset, split)
@@ -102,27 +105,32 @@ def plan(request: CompressRequest) -> Plan:
     fields = {"name": request.model, "kwargs": request.model_settings, "input_shape": shape, "num_classes": classes}
     spec = ModelSpec.parse(fields, "model")
     graph = unexpanded_graph(spec, search.policy, search.placement)
-    dense, expanded = graph.cost(), graph.cost(graph.expanded(search.expand, search.expand_stream))
+    widths = graph.expanded(search.expand, search.expand_stream)
+    dense, expanded = graph.cost(), graph.cost(widths)
+    budget = Budget.from_text(request.budgets[0])
+    check_reachable(graph, widths, budget)
+    check_reachable(graph, widths, budget, extract.channel_multiple, extract.floor, block=extract.block_of_smallest)
     device = pick_device()
     _check_latency_batches(latency, shape)
     _check_memory(4 * dense.params * _STATES, memory_size(device), 0, spec)
     rate = training_rate(build_model(spec), shape, classes, retrain, device)
-    budget = Budget.from_text(request.budgets[0])
-    share = budget.fraction(dense.params if budget.metric == "params" else dense.macs)
+    share = budget.fraction(dense.macs)
+    if budget.metric == "params":
+        widened = spec.updated({"expand": search.expand, "expand_stream": search.expand_stream}, "model")
+        share = uniform(graph, budget, model=widened).cost.macs / dense.macs
     counts = ", ".join(f"{rows[part]:,} {part}" for part in PARTS)
-    epochs, draws = getattr(search, "epochs", 0), getattr(search, "draws", 1)
     batch = retrain.batch_size // retrain.accumulate
     memory = batch * rate.bytes_per_image + 4 * dense.params * _STATES
     _check_memory(memory, memory_size(device), batch, spec)
-    searched = rows["train"] * draws * epochs * expanded.macs / dense.macs
-    length = f"{draws} x {epochs}" if draws > 1 else str(epochs)
+    work, images = search.work(rows["train"], rows["validation"])
+    wider = expanded.macs / dense.macs
     trained = rows["train"] + (rows["validation"] if retrain.train_on_validation else 0)
     steps = [
         PlannedStep("split", f"{counts} of {classes} classes", _STARTING),
         PlannedStep(
             "search",
-            f"{search.method}, {length} epochs at {expanded.macs / dense.macs:.2f}x the MACs",
-            _STARTING + searched / rate.images,
+            f"{search.method}, {work}" + (f" at {wider:.2f}x the MACs" if images else ""),
+            _STARTING + images * wider / rate.images,
         ),
         _extract_step(budget, dense),
     ]

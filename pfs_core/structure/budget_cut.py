@@ -224,7 +224,9 @@ class Ranking:
 def fills(metric: str, block: int) -> bool:
     """Return whether a cut goes on with later gates that fit where the next one does not.
 
-    So it does where the steps are coarse, which are those of a latency. In the paper's cut they are not.
+    So it does in blocks, whose steps are coarse, to land on a latency. A larger budget of MACs or parameters narrows no
+    layer, which would not hold where later gates take the place of the next one; nor is there much left in the paper's
+    cut.
     """
     return metric == "latency" and block > 1
 
@@ -286,12 +288,15 @@ def check_reachable(
     block: int = 1,
     branches: bool = True,
 ) -> None:
-    """Raise UserError unless the budget is at most the dense network and at least the smallest structure."""
+    """Raise UserError unless the budget is at most the dense network and at least the smallest structure.
+
+    Without a ``cost_model`` a latency is judged by the same fraction of the MACs.
+    """
     if not graph.prunable():
         shown = [f"{group.name}: {group.reason}" for group in graph.groups[:_SHOWN]]
         more = [f"and {len(graph.groups) - _SHOWN} more"] if len(graph.groups) > _SHOWN else []
         raise UserError(f"no channel group of the network can be pruned ({'; '.join([*shown, *more])})")
-    cost_model = cost_model or closed_form(graph, budget.metric)
+    cost_model = cost_model or closed_form(graph, budget.in_macs.metric)
     cost = cost_model.cost(min_widths(graph, expanded, channel_multiple, floor, block, branches))
     if budget.fraction(cost_model.dense) > 1:
         raise UserError(
@@ -304,9 +309,12 @@ def check_reachable(
             f"search.expand{cost_model.advice}"
         )
     if cost > budget.limit(cost_model.dense):
+        settings = {"extract.floor": floor, "extract.channel_multiple": channel_multiple - 1}
+        lower = " or ".join(name for name, value in settings.items() if value)
         raise UserError(
             f"budget {budget} cannot be reached; the smallest structure has {cost_model.text(cost)}, "
-            f"so ask for {budget.metric}={_round_up(cost / cost_model.dense)} or more{cost_model.advice}"
+            f"so ask for {budget.metric}={_round_up(cost / cost_model.dense)} or more"
+            f"{f', or lower {lower}' if lower else ''}{cost_model.advice}"
         )
 
 

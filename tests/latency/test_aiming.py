@@ -12,7 +12,7 @@ from pfs_core.errors import UserError
 from pfs_core.latency import aiming
 from pfs_core.latency.aiming import MEASURED, WITHIN, MeasuredRatios, cut_to_latency
 from pfs_core.structure import Structure, extract
-from pfs_core.structure.budget_cut import CostModel
+from pfs_core.structure.budget_cut import CostModel, min_widths
 from tests.budgets import SPEC, graph, random_gates
 
 GATES = random_gates(0)
@@ -28,6 +28,9 @@ def cut(aim):
     """The paper's cut where the prediction is at most ``aim``."""
     model = CostModel(predicted, 1.0, str)
     return extract(graph(), GATES, Budget(metric="latency", target=aim), model=SPEC, cost_model=model)
+
+
+SMALLEST = predicted(min_widths(graph(), graph().expanded(SPEC.expand, SPEC.expand_stream)))
 
 
 class Measured:
@@ -84,8 +87,16 @@ def test_where_structures_are_far_apart_the_one_that_lands_is_found(step, consta
 
 
 def test_a_target_that_cannot_even_be_predicted_is_refused():
-    with pytest.raises(UserError, match="cannot be reached"):
+    with pytest.raises(UserError, match="latency=0.001 cannot be reached"):
         cut_to_latency(cut, Measured(0.0, 1.0), 0.001)
+
+
+def test_a_target_that_is_only_just_not_predicted_is_measured():
+    smallest = SMALLEST / 1.05
+    found = cut_to_latency(cut, Measured(0.0, smallest / SMALLEST), smallest)
+    assert found.budget.achieved == pytest.approx(smallest)
+    with pytest.raises(UserError, match="cannot be reached"):
+        cut_to_latency(cut, Measured(0.0, 1.0), smallest)
 
 
 def test_the_middle_of_loads_counts_more_where_they_differ_and_is_not_measured_again(monkeypatch, tmp_path):

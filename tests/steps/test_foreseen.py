@@ -24,8 +24,15 @@ def colours(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"budgets": ["macs=0.05"], "extract_settings": {"channel_multiple": 16}}, "so ask for macs=0.5998 or more"),
-        ({"budgets": ["params=0.3"], "extract_settings": {"floor": 0.9}}, "budget params=0.3 cannot be reached"),
+        (
+            {"budgets": ["macs=0.05"], "extract_settings": {"channel_multiple": 16, "blocks": 1}},
+            "macs=0.5998 or more",
+        ),
+        (
+            {"budgets": ["params=0.3"], "extract_settings": {"floor": 0.9}},
+            "params=0.3 .* or lower extract.floor$",
+        ),
+        ({"budgets": ["latency=0.01"]}, "budget latency=0.01 cannot be reached; .* so ask for latency=0.0"),
         ({"budgets": ["macs=0.5", "macs=9G"]}, "is over the dense network's"),
         ({"latency_settings": {"runtimes": ["openvino"]}}, "latency.runtimes: openvino: not installed"),
         ({"extract_settings": {"runtime": "openvino"}}, "extract.runtime=openvino: not installed"),
@@ -33,8 +40,7 @@ def colours(tmp_path):
     ],
 )
 def test_what_no_cut_reaches_and_what_is_not_installed_is_known_first(monkeypatch, changes, says):
-    found = "pfs_core.latency.runtimes.importlib.util.find_spec"
-    monkeypatch.setattr(found, lambda name: None if name == "openvino" else object())
+    monkeypatch.setattr("pfs_core.latency.runtimes.missing", lambda name: "not installed" * (name == "openvino"))
     with pytest.raises(UserError, match=says):
         check(request(**changes))
 
@@ -46,8 +52,19 @@ def test_a_runtime_that_is_not_used_need_not_be_there(monkeypatch):
 
 
 def test_by_images_that_are_not_known_only_what_is_far_out_of_reach_is_refused(colours):
-    near = {"dataset": colours, "extract_settings": {"channel_multiple": 16}}
+    near = {"dataset": colours, "extract_settings": {"channel_multiple": 16, "blocks": 1}}
     with pytest.raises(UserError, match="the smallest structure has some"):
         check(request(budgets=["macs=0.05"], **near))
+    with pytest.raises(UserError, match=r"budget params=1000 .* of the params"):
+        check(request(budgets=["params=1000"], **near))
+    with pytest.raises(UserError, match="budget latency=0.05 .* of the macs"):
+        check(request(budgets=["latency=0.05"], **near))
     check(request(budgets=["macs=0.59"], **near))
     check(request(budgets=["macs=1000"], **near))  # what that is in images of their size is not known
+
+
+def test_parameters_are_counted_for_as_few_classes_as_there_may_be(colours):
+    smallest = {"model": "torchvision:resnet18", "dataset": colours}
+    check(request(budgets=["params=222622"], **smallest))  # there are so few for 10 classes, and not for 1,000
+    with pytest.raises(UserError, match="params=100000 cannot be reached"):
+        check(request(budgets=["params=100000"], **smallest))

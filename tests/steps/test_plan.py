@@ -66,6 +66,32 @@ def test_a_budget_is_in_its_own_unit(budget, what, seconds):
     assert steps[3].what.startswith("pruned, 32 epochs ")
 
 
+@pytest.mark.parametrize(
+    ("settings", "what", "images"),
+    [
+        ({"pretrain_epochs": 20}, "20 + 30 epochs", 50 * 1294),
+        ({"draws": 3}, "3 x 30 epochs", 90 * 1294),
+        ({"method": "network_slimming", "epochs": 4, "rounds": 5}, "5 x 4 epochs", 20 * 1294),
+        ({"method": "amc", "epochs": 4, "episodes": 300}, "4 epochs, 300 episodes", 4 * 1294 + 100 * (144 + 512)),
+        ({"method": "uniform"}, "nothing to learn", 0),
+    ],
+)
+def test_a_search_takes_as_long_as_its_method_has_to_do(settings, what, images):
+    planned = plan(request(search_settings=settings))
+    step = planned.steps[1]
+    assert any(step.what in line for line in planned.lines())
+    said, _, wider = step.what.partition(" at ")
+    assert said == f"{settings.get('method', 'pfs')}, {what}"
+    assert step.seconds - 2 == pytest.approx(images * float(wider.partition("x")[0] or 0) / 1000, rel=0.01)
+
+
+def test_a_budget_that_no_structure_is_within_is_known_once_the_images_are(tmp_path):
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "train.parquet", [png(image) for image in images(40)], [0, 1] * 20)
+    with pytest.raises(UserError, match="budget macs=1000 cannot be reached; the smallest structure has"):
+        plan(request(dataset=str(tmp_path / "data"), budgets=["macs=1000"]))
+
+
 def on_a_machine(monkeypatch, cores, threads):
     monkeypatch.setattr("pfs_core.steps.plan.os.cpu_count", lambda: cores)
     monkeypatch.setattr("pfs_core.steps.plan.torch.get_num_threads", lambda: threads)
