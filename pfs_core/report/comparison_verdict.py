@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pfs_core.latency.results import Ratio
 from pfs_core.report.comparison_rows import ComparisonRow
-from pfs_core.report.verdict import speed_text
+from pfs_core.report.verdict import difference_interval, speed_text
 
 _POINT = 0.01 + 1e-9
 """Up to so much lost accuracy is called within a point; 0.93 - 0.92 is 0.010000000000000009 in floating point."""
@@ -17,7 +17,7 @@ def comparison_verdict(rows: Sequence[ComparisonRow]) -> list[str]:
     """
     chosen = [row for row in rows if not row.dense]
     best = max(chosen, key=_accuracy)
-    alike = [row.label for row in chosen if row is not best and _overlap(row, best)]
+    alike = [row.label for row in chosen if row is not best and not _worse(row, best)]
     doubt = f"; its interval does not tell it apart from {', '.join(alike)}" if alike else ""
     lines = [f"Most accurate: {best.label}, {_accuracy(best):.2%}{doubt}."]
     if timed := [row for row in chosen if row.network.latency_ratio]:
@@ -36,9 +36,10 @@ def _accuracy(row: ComparisonRow) -> float:
     return row.network.test_accuracy or 0.0
 
 
-def _overlap(one: ComparisonRow, other: ComparisonRow) -> bool:
-    (low, high), (other_low, other_high) = (row.network.test_accuracy_interval or (0.0, 1.0) for row in (one, other))
-    return low <= other_high and other_low <= high
+def _worse(one: ComparisonRow, best: ComparisonRow) -> bool:
+    """Whether the interval of the difference of two accuracies excludes 0."""
+    intervals = (row.network.test_accuracy_interval or (0.0, 1.0) for row in (one, best))
+    return difference_interval(_accuracy(one), _accuracy(best), *intervals)[1] < 0
 
 
 def _speed(row: ComparisonRow) -> str:

@@ -14,6 +14,8 @@ def search_doubts(results: Results) -> list[str]:
 def _of_the_choice(results: Results) -> list[str]:
     lines = []
     pruned, uniform = results.structures["pruned"], results.structures["uniform"]
+    if pruned.widths == results.structures["dense"].widths:
+        return ["The budget leaves the dense network whole, so there was nothing to choose: ask for less."]
     if pruned.widths == uniform.widths:
         lines.append(f"The search made no difference: its widths are those of the uniform network.{_longer(results)}")
     if (fixed := not_searched(pruned)) > _MOSTLY:

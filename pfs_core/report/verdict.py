@@ -101,13 +101,25 @@ def speed_text(ratio: Ratio) -> str:
     '2.00x faster [1.60, 2.50]'
     >>> speed_text(Ratio(ratio=1.25, interval=(1.1, 1.3), verdict="slower"))
     '1.25x slower [1.10, 1.30]'
+
+    An interval that excludes 1 is seen to:
+
+    >>> speed_text(Ratio(ratio=0.984, interval=(0.972, 0.996), verdict="faster"))
+    '1.016x faster [1.004, 1.029]'
     """
     low, high = ratio.interval
     if ratio.verdict == "faster" and low > 0:
-        return f"{1 / ratio.ratio:.2f}x faster [{1 / high:.2f}, {1 / low:.2f}]"
+        digits = _digits(1 / high)
+        return f"{1 / ratio.ratio:.{digits}f}x faster [{1 / high:.{digits}f}, {1 / low:.{digits}f}]"
     if ratio.verdict == "slower":
-        return f"{ratio.ratio:.2f}x slower [{low:.2f}, {high:.2f}]"
+        digits = _digits(low)
+        return f"{ratio.ratio:.{digits}f}x slower [{low:.{digits}f}, {high:.{digits}f}]"
     return f"{ratio.verdict} in time (ratio {ratio.ratio:.2f} [{low:.2f}, {high:.2f}])"
+
+
+def _digits(bound: float) -> int:
+    """Return how many digits tell a bound from 1; two at least, and four at most."""
+    return next((digits for digits in (2, 3) if round(bound, digits) != 1), 4)
 
 
 def accuracy_difference(one: TrainingMetrics, other: TrainingMetrics) -> tuple[float, Interval]:
@@ -116,8 +128,21 @@ def accuracy_difference(one: TrainingMetrics, other: TrainingMetrics) -> tuple[f
     It is Newcombe's hybrid score interval (1998, method 10), made of Wilson's intervals of both. As both networks saw
     the same images, the true interval is somewhat narrower. It does not cover the spread between trainings.
     """
-    change = one.test_accuracy - other.test_accuracy
-    (low, high), (other_low, other_high) = one.test_accuracy_interval, other.test_accuracy_interval
-    below = math.hypot(one.test_accuracy - low, other_high - other.test_accuracy)
-    above = math.hypot(high - one.test_accuracy, other.test_accuracy - other_low)
-    return change, (change - below, change + above)
+    intervals = one.test_accuracy_interval, other.test_accuracy_interval
+    return one.test_accuracy - other.test_accuracy, difference_interval(
+        one.test_accuracy, other.test_accuracy, *intervals
+    )
+
+
+def difference_interval(one: float, other: float, interval: Interval, other_interval: Interval) -> Interval:
+    """Return the interval of a difference by those of both values (Zou and Donner 2008), as Newcombe's is made.
+
+    It excludes 0 already where the two overlap a little.
+
+    >>> low, high = difference_interval(0.93, 0.92, (0.925, 0.935), (0.915, 0.925))
+    >>> round(low, 4), round(high, 4)
+    (0.0029, 0.0171)
+    """
+    (low, high), (other_low, other_high) = interval, other_interval
+    below, above = math.hypot(one - low, other_high - other), math.hypot(high - one, other - other_low)
+    return one - other - below, one - other + above

@@ -229,6 +229,7 @@ def row(name, accuracy, macs, ratio=None, drop=None):
 def test_the_verdict_names_the_most_accurate_the_fastest_and_the_smallest_that_is_good_enough():
     dense = row("", 0.95, 1000)
     rows = [dense, row("a", 0.945, 800, 0.8, 0.005), row("b", 0.941, 500, 0.5, 0.009), row("c", 0.9, 300, 0.4, 0.05)]
+    rows.append(row("d", 0.93, 900))  # the intervals overlap, and that of the difference excludes 0
     assert comparison_verdict(rows) == [
         "Most accurate: a, 94.50%; its interval does not tell it apart from b.",
         "Fastest: c, 2.50x faster [2.44, 2.56], accuracy 90.00%.",

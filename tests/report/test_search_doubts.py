@@ -23,6 +23,9 @@ def by(results, method):
 def test_the_widths_of_the_uniform_network_are_nothing_of_its_own(results):
     said = search_doubts(with_pruned(results, widths=results.structures["uniform"].widths))
     assert any(line.startswith("The search made no difference") for line in said)
+    said = search_doubts(with_pruned(results, widths=results.structures["dense"].widths))
+    assert said[:1] == ["The budget leaves the dense network whole, so there was nothing to choose: ask for less."]
+    assert not any("difference" in line for line in said)
 
 
 @pytest.mark.parametrize(
