@@ -117,6 +117,8 @@ def run(a: argparse.Namespace) -> int:
         if not (a.again / "run.json").exists():
             raise UserError(f"--again {a.again} is no folder of a run: it holds no run.json; pfs runs lists them")
         asked = CompressRequest.load(a.again / "run.json").model_dump()
+        if a.dataset is not None and asked["recipe"] == default_recipe(asked["dataset"]):
+            asked["recipe"] = ""  # nobody need have chosen it
     if a.model is not None:
         asked["model"], asked["model_settings"] = named_model(a.model, {})
     if a.dataset is not None:
@@ -157,6 +159,8 @@ def _networks(compare: str | None, fine_tuned: bool) -> list[str]:
     if compare == "none":
         return ["pruned"]
     also = [name.strip() for name in compare.split(",")]
+    if "none" in also:
+        raise UserError(f"--compare {compare}: none is for the pruned network alone; leave out none or the others")
     return list(dict.fromkeys(["pruned", *filter(None, also)]))
 
 

@@ -9,7 +9,8 @@ _OPERATORS = ("Exists", "Equal")
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _CHOICES = {"operator": _OPERATORS, "effect": _EFFECTS}
 _FIELDS = ("key", "operator", "value", "effect", "tolerationSeconds")
-_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?", re.ASCII)
+_PART = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_KEY = re.compile(rf"((?=.{{1,253}}/){_PART}(\.{_PART})*/)?[A-Za-z0-9]([-\w.]{{0,61}}[A-Za-z0-9])?", re.ASCII)
 _VALUE = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?", re.ASCII)
 
 
@@ -44,3 +45,22 @@ def _check_toleration(name: str, toleration: Any) -> None:
         kind, wanted = (int, "a whole number") if field == "tolerationSeconds" else (str, "text")
         if not isinstance(value, kind) or isinstance(value, bool):
             raise UserError(f"parameter {name}: {field} must be {wanted} (got {value!r})")
+    if wrong := _wrong_together(toleration):
+        raise UserError(f"parameter {name}: {wrong} (got {toleration!r})")
+
+
+def _wrong_together(toleration: dict[str, Any]) -> str:
+    """Return why Kubernetes would refuse a toleration whose fields are each of the right kind; or nothing."""
+    key, value = toleration.get("key", ""), toleration.get("value", "")
+    exists = toleration.get("operator") == "Exists"
+    if key and not _KEY.fullmatch(key):
+        return "key must be that of a taint, e.g. nvidia.com/gpu"
+    if not key and not exists:
+        return "a toleration without a key is of all taints, and needs the operator Exists"
+    if exists and value:
+        return "the operator Exists takes no value; leave it out, or choose Equal"
+    if not _VALUE.fullmatch(value):
+        return "value must be that of a taint: letters, digits and -_."
+    if "tolerationSeconds" in toleration and toleration.get("effect") != "NoExecute":
+        return "tolerationSeconds needs the effect NoExecute"
+    return ""

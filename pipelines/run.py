@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from pfs_pipelines.run_folders import LOG, claimed, run_id
+from pfs_pipelines.run_folders import LOG, claimed, remove_new, run_id
 
 from pfs_core.config.request import CompressRequest
 from pfs_core.errors import UserError
@@ -72,14 +72,13 @@ def _run(request: CompressRequest, folder: Path, log: TextIO, store: Path, fresh
 def _follow(request: CompressRequest, folder: Path, log: TextIO, env: dict[str, str]) -> int:
     """Do all steps; returns 0, or 1 if one has failed."""
     log_path = folder / LOG
-    new = not (folder / "steps").exists()
-    code, error = follow(folder / "run.json", env, log)
-    if error:
-        if new and not (folder / "steps").exists():  # refused before anything was started
-            shutil.rmtree(folder)
-            with contextlib.suppress(OSError):
-                folder.parent.rmdir()
-        raise UserError(error)
+    try:
+        code, error = follow(folder / "run.json", env, log)
+        if error:
+            raise UserError(error)
+    except BaseException:
+        remove_new(folder)  # refused or stopped before anything was begun
+        raise
     if code:
         print(f"pfs: a step failed; the reason is in {log_path}", file=sys.stderr)
         return 1
@@ -156,6 +155,7 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
         The exit code of the process, and the message of a UserError, or an empty text if there was none.
     """
     command = [sys.executable, "-m", "pfs_pipelines.local", str(run), str(os.getpid())]
+    begun = run.with_name("steps").exists
     with (
         _terminable(),
         subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -175,12 +175,13 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
             clear = _CLEAR if sys.stdout.isatty() else ""
             try:  # a second stop may come as soon as the line is there
                 process.terminate()
-                _say(f"{clear}stopping: the step that runs writes a checkpoint (once more stops it at once)")
+                writes = ": the step that runs writes a checkpoint" if begun() else ""
+                _say(f"{clear}stopping{writes} (once more stops it at once)")
                 _copy(process.stdout, log, _say)  # until all of its processes have ended
             except BaseException:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-            _say("stopped; the same command goes on from there")
+            _say("stopped; the same command goes on from there" if begun() else "stopped before anything was begun")
             if isinstance(stop, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from None
             raise

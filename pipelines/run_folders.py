@@ -58,14 +58,32 @@ def run_id(folder: Path) -> str:
 
 
 def _locked(folder: Path) -> TextIO | None:
-    """Return the log of a run, which is locked as long as it is open; None if another run has it."""
-    log = (folder / LOG).open("a", encoding="utf-8")
+    """Return the log of a run, which is locked as long as it is open; None if another run has it, or has removed it."""
     try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.close()
+        log = (folder / LOG).open("a", encoding="utf-8")
+    except FileNotFoundError:
         return None
-    return log
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(log.fileno()).st_nlink:
+            return log
+    log.close()
+    return None
+
+
+def is_new(folder: Path) -> bool:
+    """Return whether there is nothing in a run's folder but what was asked for and its log."""
+    return {path.name for path in folder.iterdir()} <= {"run.json", LOG}
+
+
+def remove_new(folder: Path) -> None:
+    """Remove a run's folder in which nothing was begun, and the folder of all runs if it was the only one."""
+    if is_new(folder):
+        for name in ("run.json", LOG):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
 
 
 def unfinished(store: Path, request: CompressRequest) -> list[Path]:
@@ -74,7 +92,7 @@ def unfinished(store: Path, request: CompressRequest) -> list[Path]:
     for folder in _runs(store):
         with contextlib.suppress(UserError):
             same = read_json(folder / "run.json").get("arguments") == arguments
-            if same and (folder / "steps").is_dir():
+            if same and ((folder / "steps").is_dir() or is_new(folder)):
                 found.append(folder)
     return found
 

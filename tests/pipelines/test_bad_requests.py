@@ -138,6 +138,7 @@ BAD = {
     ),
     "stage: misspelt": (["--set", "serch.epochs=3"], "serch"),
     "method: misspelt": (["--method", "slimming"], "slimming"),
+    "networks: none beside another": (["--compare", "dense,none"], "none is for the pruned network alone"),
     "networks: misspelt": (["--compare", "unifrom"], "did you mean uniform?"),
     "networks: beside a fine-tuned one": (
         ["--method", "network_slimming", "--set", "retrain.start=inherited", "--compare", "dense"],

@@ -23,6 +23,7 @@ sys.exit(run_pipeline(CompressRequest(model="resnet20", dataset="digits", budget
 """
 PIPELINE = """#!/bin/sh
 echo $$ > pid
+mkdir "${3%/*}/steps"
 trap 'sleep 0.2; touch saved; exit 143' TERM
 echo "[pfs] it runs"
 for i in $(seq 300); do sleep 0.1; done

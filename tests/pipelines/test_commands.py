@@ -16,10 +16,11 @@ from PIL import Image
 from pfs_core.channels import Refuted
 from pfs_core.channels.export import count_macs
 from pfs_core.config.recipes import RECIPES
-from pfs_core.config.request import DEFAULT_METHOD
+from pfs_core.config.request import DEFAULT_METHOD, CompressRequest
 from pfs_core.errors import UserError
 from pfs_core.methods.registry import METHODS
 from pfs_core.models import MODELS, build_model
+from pfs_core.storage.artifacts import write_json
 from pfs_core.structure import Structure
 
 
@@ -243,8 +244,22 @@ def test_an_image_that_the_cache_cannot_tell_from_another_is_refused(image):
         check_image(image)
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        *("reg/pfs-python:0.1.0 x", "reg/pfs-python:0.1.0\n", "reg/pfs-python@sha256:zz"),
+        *("reg/pfs-Python:1", "reg//pfs-python:1", "reg/pfs-python:", ":1", ""),
+    ],
+)
+def test_what_names_no_image_is_refused(image):
+    with pytest.raises(UserError, match="is no name of an image"):
+        check_image(image)
+
+
 def test_an_image_is_told_by_its_tag_or_digest():
+    check_image("Registry.example.com/team/deep_er/pfs-python:v1.0_2@sha256:" + 64 * "a")
     check_image("host:5000/team/pfs-python:0.1.0")
+    check_image("[fd00::1]:5000/pfs-python:1")
     check_image("team/pfs-python@sha256:" + 64 * "0")
 
 
@@ -262,3 +277,13 @@ def test_the_dense_network_is_trained_too_unless_the_pruned_one_is_fine_tuned(gi
     monkeypatch.setattr("pfs_pipelines.run.run_pipeline", lambda request, *_: asked.append(request.networks) or 0)
     assert main(["run", "--out", str(tmp_path), *given]) == 0
     assert asked == [networks]
+
+
+@pytest.mark.parametrize(("recipe", "taken"), [("demo", "standard"), ("fast", "fast")])
+def test_again_on_another_dataset_takes_its_recipe_unless_one_was_chosen(recipe, taken, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("pfs_pipelines.run.run_pipeline", lambda request, *_: asked.append(request.recipe) or 0)
+    before = CompressRequest(model="resnet20", dataset="digits", budgets=["macs=0.5"], recipe=recipe)
+    write_json(tmp_path / "run.json", {"arguments": before.arguments()})
+    assert main(["run", "--again", str(tmp_path), "--dataset", "s3://bucket/images"]) == 0
+    assert asked == [taken]

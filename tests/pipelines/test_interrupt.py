@@ -8,7 +8,9 @@ import sys
 import time
 
 import mlflow
+import pytest
 from mlflow import MlflowClient
+from pfs_pipelines.run_folders import LOG, remove_new
 
 from pfs_core.runtime.logs import COLUMNS
 from tests.pipelines.test_run import RUN
@@ -89,6 +91,28 @@ def test_ctrl_c_stops_after_a_checkpoint_the_same_command_goes_on_and_a_second_o
     assert b"search epoch 1/" not in again.text
     while of_this_run(tmp_path):
         time.sleep(0.05)
+
+
+def test_what_is_stopped_before_anything_was_begun_leaves_no_folder_and_says_so(tmp_path):
+    terminal = Terminal(COMMAND, tmp_path)
+    while not list(tmp_path.glob("pfs-runs/*/run.json")):
+        time.sleep(0.01)
+    terminal.press(CTRL_C)
+    assert terminal.ended() == 130
+    said = terminal.text.decode()
+    assert said.rstrip().endswith("stopped before anything was begun")
+    assert "checkpoint" not in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("pfs-runs/*/run.json"))
+
+
+@pytest.mark.parametrize("name", ["model-pruned", "steps"])
+def test_a_folder_with_anything_else_in_it_is_never_removed(tmp_path, name):
+    for file in ("run.json", LOG):
+        (tmp_path / file).touch()
+    (tmp_path / name).mkdir()
+    remove_new(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["run.json", LOG, name])
 
 
 def of_this_run(folder):

@@ -292,9 +292,10 @@ def test_the_next_run_goes_on_where_a_killed_one_was(tmp_path):
     assert list((tmp_path / "pfs-runs" / ".checkpoints").rglob("*.pt")) == []
 
 
-def begun(store, name, arguments, steps=True):
+def begun(store, name, arguments, inside="steps"):
+    """The folder of a run with what is inside of it."""
     folder = store / name
-    (folder / "steps" if steps else folder).mkdir(parents=True)
+    (folder / inside).mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"arguments": arguments}))
     return folder
 
@@ -303,7 +304,8 @@ def test_the_same_request_goes_on_in_the_folder_of_a_run_that_was_stopped(tmp_pa
     request = CompressRequest(model="resnet20", dataset="digits", budgets=["macs=0.5"])
     same = begun(tmp_path, "same", request.arguments())
     begun(tmp_path, "other", {**request.arguments(), "seed": 1})
-    begun(tmp_path, "finished", request.arguments(), steps=False)
+    begun(tmp_path, "finished", request.arguments(), "report")
+    begun(tmp_path, "robbed", request.arguments(), "model-pruned")
     begun(tmp_path, "broken", request.arguments())
     (tmp_path / "broken" / "run.json").write_text("{")
     with claimed(tmp_path, request, fresh=False) as (folder, _):
@@ -320,7 +322,7 @@ def test_the_same_request_goes_on_in_the_folder_of_a_run_that_was_stopped(tmp_pa
 def test_runs_are_listed_with_what_would_not_be_made_again(tmp_path, capsys, digits):
     folder = begun(tmp_path, "stopped", {})
     shutil.copytree(digits, folder / "steps" / "split")
-    begun(tmp_path, "whole", {}, steps=False)
+    begun(tmp_path, "whole", {}, ".")
     (tmp_path / "whole" / "report").mkdir()
     assert not main(["runs", "--out", str(tmp_path)])
     lines = sorted(capsys.readouterr().out.splitlines())
@@ -333,7 +335,7 @@ def test_runs_are_listed_with_what_would_not_be_made_again(tmp_path, capsys, dig
 
 
 def test_runs_are_listed_while_files_come_and_go(tmp_path, monkeypatch):
-    steps, refused = begun(tmp_path, "running", {}) / "steps", begun(tmp_path, "refused", {}, steps=False)
+    steps, refused = begun(tmp_path, "running", {}) / "steps", begun(tmp_path, "refused", {}, ".")
     (steps / "partial").mkdir()
     (steps / "file").symlink_to("gone")
     stat, scandir = Path.stat, os.scandir

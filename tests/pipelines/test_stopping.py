@@ -17,6 +17,7 @@ from tests.pipelines.test_claim import RUN, state
 
 PIPELINE = """#!{python}
 import sys
+from pathlib import Path
 
 def main():
     from kfp import dsl
@@ -44,6 +45,7 @@ def main():
     local.check, local.first_lines = lambda *_: None, lambda _: []
     compress.define = lambda place: lambda **_: trains()
     sys.argv = sys.argv[2:]
+    Path(sys.argv[1]).with_name("steps").mkdir()
     local.main()
 
 if __name__ == "__main__":  # the processes of the steps read this file too

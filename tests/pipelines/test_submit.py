@@ -199,6 +199,17 @@ def test_wrong_parameters_are_refused_before_anything_is_sent(capsys, api, packa
         ("pareto", 'where_cpu_tolerations=[{"effect": "noschedule"}]', "(did you mean NoSchedule?)"),
         ("pareto", 'where_cpu_tolerations=[{"effect": ["NoExecute"]}]', "effect must be NoSchedule or"),
         ("pareto", 'where_cpu_tolerations=[{"tolerationSeconds": "5"}]', "tolerationSeconds must be a whole number"),
+        (
+            "pareto",
+            'where_cpu_tolerations=[{"key": "a", "tolerationSeconds": 5}]',
+            "tolerationSeconds needs",
+        ),
+        ("pareto", 'where_cpu_tolerations=[{"key": "a", "operator": "Exists", "value": "x"}]', "Exists takes no value"),
+        ("pareto", 'where_cpu_tolerations=[{"value": "x"}]', "needs the operator Exists"),
+        ("pareto", 'where_cpu_tolerations=[{"key": "bad key!", "operator": "Exists"}]', "key must be that of a taint"),
+        ("pareto", 'where_cpu_tolerations=[{"key": "a", "value": "x y"}]', "value must be that of a taint"),
+        ("pareto", 'where_cpu_node_selector={"a..b/c": "x"}', "must be labels of nodes"),
+        ("pareto", f'where_cpu_node_selector={{"{"a" * 254}/b": "x"}}', "must be labels of nodes"),
         ("pareto", "where_gpu_type=nvidia", "must be the name of a resource of Kubernetes, e.g. nvidia.com/gpu"),
         ("pareto", f"where_secret={'a' * 300}", "must be the name of an object of Kubernetes"),
     ],
@@ -220,7 +231,8 @@ def test_what_could_only_fail_is_refused_before_it_is_sent(capsys, api, pipeline
         ("pareto", 'where_gpu_node_selector={"cloud.google.com/gke-accelerator": "nvidia-l4", "spot": ""}'),
         (
             "pareto",
-            'where_cpu_tolerations=[{"operator": "Exists"}, {"key": "a/b", "tolerationSeconds": 5}]',
+            'where_cpu_tolerations=[{"operator": "Exists"}, '
+            '{"key": "a/b", "effect": "NoExecute", "tolerationSeconds": 5}]',
         ),
         ("pareto", "where_gpu_type=nvidia.com/mig-1g.5gb"),
     ],
