@@ -17,6 +17,7 @@ lint: $(READY)  ## style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file benchmarks/mypy.ini benchmarks
 	$(BIN)/lint-imports
 
 docs: $(READY)  ## the documentation as a site in build/site; a link that leads nowhere is an error

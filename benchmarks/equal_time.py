@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from paper import note_machine
+from paper import check_as_before, note_machine
 from paper_tables import add_rows, cells_command, difference
 
 from pfs_core.config.recipes import recipe
@@ -111,6 +111,7 @@ def run_cells(a: argparse.Namespace) -> None:
     training = recipe("fast").retrain.updated({"epochs": a.epochs} if a.epochs else {}, "retrain")
     for seed in a.seeds:
         base = a.out / f"{a.network}-{a.latency:g}-seed{seed}"
+        check_as_before(base, "epochs", a.epochs)
         note_machine(base)
         structures = {}
         for name in [name for name in CUTS if name in a.cuts]:

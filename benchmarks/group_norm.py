@@ -6,6 +6,8 @@ and the least important channels of the whole network are removed in up to 400 s
 budget. Residual streams are pruned too, as the tool does; the classifier's outputs stay.
 """
 
+from typing import Any
+
 import torch
 import torch_pruning as tp
 from torch import nn
@@ -55,6 +57,6 @@ def widths_of(model: nn.Module, graph: ChannelGraph) -> dict[str, int]:
     for group in graph.groups:
         writers = [module for module, role in graph.members(group.name) if role == "writes"]
         if group.resizable and writers:
-            layer = model.get_submodule(writers[0])
+            layer: Any = model.get_submodule(writers[0])
             widths[group.name] = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
     return widths

@@ -20,7 +20,9 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -121,7 +123,10 @@ def peak_memory(packed: Path, gigabytes: int) -> tuple[float, float]:
         source,
         files=source.files.take(np.tile(np.arange(count), times)),
         file=np.concatenate([source.file + i * count for i in range(times)]),
-        **{name: np.tile(getattr(source, name), times) for name in ("group", "row", "labels", "is_test")},
+        group=np.tile(source.group, times),
+        row=np.tile(source.row, times),
+        labels=np.tile(source.labels, times),
+        is_test=np.tile(source.is_test, times),
     )
     streamed = Streamed(source, np.arange(len(source)), Crop((224, 224), 3, (0.08, 1.0)), False, CPU, workers=1)
     streamed.crop.training = lambda data: torch.zeros(3, 1, 1, dtype=torch.uint8)  # type: ignore[method-assign]
@@ -186,14 +191,14 @@ def main() -> None:
     )  # fmt: skip
     tree = ImageFolder(str(a.tree), transforms.Compose([transforms.RandomResizedCrop(224), *tensor]))
     times = -(-10_000 // len(tree))
-    folder = ConcatDataset([tree] * times)
+    folder: Dataset[Any] = ConcatDataset([tree] * times)
     for name, where in (("packed", a.packed), ("packed at 256 pixels", a.shrunk), ("tree", a.tree)):
         source = open_source(str(where))
         crop = Crop((224, 224), 3, (0.08, 1.0))
         streamed = Streamed(source, np.tile(np.arange(len(source)), times), crop, True, CPU, workers)
         compare(
             f"JPEG, streamed ({name}) against ImageFolder",
-            lambda images=streamed: ours(images), lambda: usual(folder, workers), (6000, 2000), a.rounds,
+            partial(ours, streamed), lambda: usual(folder, workers), (6000, 2000), a.rounds,
         )  # fmt: skip
     print(f"\nInput is {share_of_a_step(cifar):.1%} of a ResNet-20 training step in fp32, batch 128.\n")
     print("| decoder | ms an image |\n| --- | ---: |")

@@ -260,7 +260,7 @@ def budget(a: argparse.Namespace) -> None:
 
 def _budget_row(name: str, runtime: str, stream: float | None, seconds: float) -> str:
     spec = spec_of(name, stream)
-    config = ExtractConfig(runtime=runtime)
+    config = ExtractConfig.model_validate({"runtime": runtime})
     start = time.perf_counter()
     block = runtime_block(runtime)
     model = latency_model(spec, unexpanded_graph(spec), runtime, 1, 1, block)
@@ -285,7 +285,7 @@ def _budget_row(name: str, runtime: str, stream: float | None, seconds: float) -
 def _measured(structure: Structure, runtime: str, seconds: float) -> str:
     """The ratio of a pruned structure to the dense network, and what disturbed its measurement."""
     with tempfile.TemporaryDirectory() as folder:
-        config = LatencyConfig(runtimes=(runtime,), threads=(1,), max_seconds=seconds)
+        config = LatencyConfig.model_validate({"runtimes": (runtime,), "threads": (1,), "max_seconds": seconds})
         info = benchmark([structure], Path(folder) / "latency", config)
     noisy = f" (noisy: {'; '.join(info.noisy)})" if info.noisy else ""
     return _interval(info.quoted.ratios_to_dense["pruned"]) + noisy
@@ -307,7 +307,7 @@ def _searched_cells(gates: str, runtime: str, seconds: float) -> list[str]:
     """Block, share of the MACs, latency when it was cut and measured again; or why there is no such cut."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            config = ExtractConfig(runtime=runtime)
+            config = ExtractConfig.model_validate({"runtime": runtime})
             found = extract_structures(gates, Path(folder) / "structures", GOAL, config)["pruned"]
         except UserError as error:
             return ["-", "-", str(error).partition(", so ")[2] or str(error), "-"]

@@ -65,7 +65,7 @@ def norm_step(width: int, fold: Callable[[nn.Module], nn.Module]) -> Callable[[]
 
 def conv_step(width: int, side: int, freeze: Callable[[nn.Module], nn.Module]) -> Callable[[], None]:
     """A 3x3 convolution in bf16 alone, forward and backward to its input, over 128 maps of ``side`` x ``side``."""
-    conv = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False)).bfloat16().requires_grad_(False)
+    conv: nn.Module = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False)).bfloat16().requires_grad_(False)
     conv = freeze(conv.to(memory_format=torch.channels_last))
     images = torch.randn(128, width, side, side, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
     images.requires_grad_()

@@ -49,7 +49,7 @@ from pfs_core.methods.run import search
 from pfs_core.nn.weights import weights_of
 from pfs_core.runtime.cost import StageCost
 from pfs_core.steps.extraction import extract_structures
-from pfs_core.storage.artifacts import COMPLETE, publish, write_json
+from pfs_core.storage.artifacts import COMPLETE, publish, read_json, write_json
 from pfs_core.structure import FILES, Structure, unexpanded_graph
 from pfs_core.structure.inherited_weights import FILE as INHERITED
 from pfs_core.structure.references import dense
@@ -115,6 +115,7 @@ def run_cells(a: argparse.Namespace) -> None:
         raise UserError(f"--data must be a folder with train.parquet and test.parquet (got {a.data})")
     for seed in a.seeds:
         base = a.out / f"{a.experiment}-scale{a.scale:g}-seed{seed}"
+        check_as_before(base, "search-scale", a.search_scale, usual=1.0)
         split = chosen_images(a.data, base, a.scale, seed)
         for method in a.methods:
             print(f"== {base.name} {method}", flush=True)
@@ -145,7 +146,7 @@ def run(experiment: str, method: str, seed: int, scale: float, search_scale: flo
     """Choose a structure and train it; ``folder`` gets ``gates``, ``structures`` and ``model``."""
     what, part = EXPERIMENTS[experiment], math.sqrt(scale)
     budget, spec = Budget(target=what.share), ModelSpec(name=what.network)
-    changes = {"epochs": shrunk(what.epochs, part), "scratch_b": what.scratch_b}
+    changes: dict[str, Any] = {"epochs": shrunk(what.epochs, part), "scratch_b": what.scratch_b}
     initial = None
     if method in FINE_TUNED and not (folder.with_name("dense") / "model" / COMPLETE).exists():
         run(experiment, "dense", seed, scale, search_scale, split, folder.with_name("dense"))
@@ -169,6 +170,17 @@ def run(experiment: str, method: str, seed: int, scale: float, search_scale: flo
     if not (folder / "model" / COMPLETE).exists():
         config = recipe("cifar-official").retrain.updated(changes, "retrain")
         retrain(structure, split, folder / "model", config, seed, initial=initial)
+
+
+def check_as_before(base: Path, option: str, value: float | None, usual: float | None = None) -> None:
+    """Raise UserError if what is in a folder was made with another value of an option that is to try a command."""
+    noted = base / f"{option}.json"
+    before = read_json(noted)["value"] if noted.exists() else usual if base.exists() else value
+    if before != value:
+        raise UserError(f"{base} was made with --{option} {before or 'left out'}; name another folder with --out")
+    if value != usual:
+        base.mkdir(parents=True, exist_ok=True)
+        write_json(noted, {"value": value})
 
 
 def note_machine(folder: Path) -> None:

@@ -110,7 +110,7 @@ def ours(model: nn.Module, data: ImageSplit, config: RetrainConfig, epochs: int)
     progress = LoopState(CPU, random)
     for epoch in range(1, epochs + 1):
         for batch, target in images.epoch(config.batch_size, random, progress.begin(epoch)):
-            sums = backward(model, forward, batch, target, config)
+            sums = backward(model, forward, batch, target, len(target), config)
             optimisation.step()
             progress.add(sums, len(target))
             yield len(target)

@@ -44,7 +44,7 @@ POINTS = (0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1)
 class Multiplied(nn.Module):
     """A BatchNorm whose output is multiplied by gates."""
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
         self.norm = norm
         self.gate = nn.Parameter(torch.ones(norm.num_features))
@@ -60,7 +60,9 @@ def plain(name: str) -> Step:
     gates = []
     for layer in (layer for group in graph.prunable() for layer in group.gates):
         parent, _, leaf = layer.rpartition(".")
-        multiplied = Multiplied(model.get_submodule(layer))
+        norm = model.get_submodule(layer)
+        assert isinstance(norm, nn.BatchNorm2d)
+        multiplied = Multiplied(norm)
         setattr(model.get_submodule(parent), leaf, multiplied)
         gates.append(multiplied.gate)
     return step_of(model.train(), gates)
@@ -86,7 +88,7 @@ def step_of(model: nn.Module, gates: list[nn.Parameter]) -> Step:
 
     def step(images: Tensor, labels: Tensor) -> None:
         optimiser.zero_grad()
-        regulariser = GAMMA * (torch.cat(gates).abs().mean() - TARGET) ** 2
+        regulariser = GAMMA * (torch.cat(tuple(gates)).abs().mean() - TARGET) ** 2
         (F.cross_entropy(model(images), labels) + regulariser).backward()
         optimiser.step()
         for each in gates:
@@ -174,7 +176,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     reuse_memory()
-    sys.stdout.reconfigure(line_buffering=True)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with tempfile.TemporaryDirectory() as folder:
         split_dataset(options.dataset, Path(folder) / "split", cifar_sfp().split, 0)
         data = load_split(Path(folder) / "split", torch.device("cpu"))
