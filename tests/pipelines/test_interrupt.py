@@ -97,6 +97,7 @@ def test_what_is_stopped_before_anything_was_begun_leaves_no_folder_and_says_so(
     terminal = Terminal(COMMAND, tmp_path)
     while not list(tmp_path.glob("pfs-runs/*/run.json")):
         time.sleep(0.01)
+    time.sleep(0.5)  # its pipeline has been started, and is importing
     terminal.press(CTRL_C)
     assert terminal.ended() == 130
     said = terminal.text.decode()
