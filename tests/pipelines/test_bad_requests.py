@@ -91,7 +91,7 @@ BAD = {
     "budget: a latency in milliseconds": (["--budget", "latency=5000"], "fraction of the dense network's latency"),
     "budget against channel_multiple": (
         ["--budget", "macs=0.05", "--set", "extract.channel_multiple=16"],
-        "ask for macs=0.5998 or more",
+        "ask for macs=0.0759 or more, or lower extract.channel_multiple",
     ),
     "budget against floor": (["--budget", "params=0.3", "--set", "extract.floor=0.9"], "cannot be reached"),
     "model: misspelt": (["--model", "resnet21"], "did you mean resnet20?"),
