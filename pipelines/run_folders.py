@@ -90,7 +90,7 @@ def unfinished(store: Path, request: CompressRequest) -> list[Path]:
     """Return the folders in ``store`` in which the same request was begun and not finished, the latest first."""
     arguments, found = request.arguments(), []
     for folder in _runs(store):
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(UserError, FileNotFoundError):  # another one, which was refused, is gone
             same = read_json(folder / "run.json").get("arguments") == arguments
             if same and ((folder / "steps").is_dir() or is_new(folder)):
                 found.append(folder)
