@@ -1,13 +1,11 @@
 """Can the latencies be believed? Run on a machine with nothing else to do.
 
 python benchmarks/latency.py default   the default cut beside the paper's, at half the MACs and at half the time
-python benchmarks/latency.py table     dense, 1.25x and uniform at half the MACs, in every runtime that is installed
 python benchmarks/latency.py same      a network against itself, 20 times: how often the interval covers 1
 python benchmarks/latency.py more      a network against itself with a tenth more to do: how soon it is told apart
 python benchmarks/latency.py beside    whether a network's ratio depends on how many others are measured beside it
 python benchmarks/latency.py exporters a network from the file that is measured against that which is deployed
-python benchmarks/latency.py budget    the latency model's error, and how close a cut at latency=0.6 comes
-python benchmarks/latency.py searched --gates DIR    the same of gates that a search has learned
+python benchmarks/latency.py budget    how close a cut at latency=0.5 comes, and what its latency model takes
 """
 
 import argparse
@@ -20,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import ExtractConfig, LatencyConfig
 from pfs_core.errors import UserError
@@ -34,12 +31,11 @@ from pfs_core.latency.protocol import loaded_and_interleaved, quiet
 from pfs_core.latency.results import Ratio
 from pfs_core.latency.runtimes import RUNTIMES, Run, missing, run_onnx
 from pfs_core.latency.statistics import paired_ratio
-from pfs_core.methods.gates_folder import load_gates
 from pfs_core.nn.fuse import fuse_batchnorm
-from pfs_core.steps.extraction import cut_structures, extract_structures
+from pfs_core.steps.extraction import cut_structures
 from pfs_core.structure import Structure, unexpanded_graph
 from pfs_core.structure.budget_cut import equal_gates
-from pfs_core.structure.references import dense, uniform
+from pfs_core.structure.references import dense
 
 NETWORKS = {
     "resnet20": (3, 32, 32),
@@ -53,7 +49,7 @@ NETWORKS = {
     "timm:mobilenetv3_large_100": (3, 224, 224),
 }
 HALF = Budget(target=0.5)
-GOAL = Budget(metric="latency", target=0.6)
+HALF_THE_TIME = Budget(metric="latency", target=0.5)
 
 
 def main() -> None:
@@ -65,8 +61,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="at most, for a measurement")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 0], help="for the part default; 0 is all cores")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn gates of the part default")
-    parser.add_argument("--gates", nargs="+", default=[], metavar="DIR", help="gates folders, for the part searched")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawn gates")
     a = parser.parse_args()
     here = machine()
     print(f"{here['cpu']} ({', '.join(here['flags'])}), {here['cores']} cores, torch {here['torch']}\n")
@@ -74,7 +69,7 @@ def main() -> None:
 
 
 def spec_of(name: str, stream: float | None = None) -> ModelSpec:
-    """The network as it is searched, at 1.25 times its width."""
+    """The network as it is searched, at 1.25 times its width, its residual streams ``stream`` times as wide."""
     classes = 10 if NETWORKS[name][1] == 32 else 1000
     return ModelSpec(name=name, input_shape=NETWORKS[name], num_classes=classes, expand=1.25, expand_stream=stream)
 
@@ -87,11 +82,11 @@ def default(a: argparse.Namespace) -> None:
     print("| network | runtime | threads | dense, ms | the paper's, macs=0.5 | macs=0.5 | latency=0.5 |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for name in a.networks:
-        cuts = {"paper": _cut(spec_of(name), HALF, "drawn", ExtractConfig(blocks=1), a.seed)}
+        cuts = {"paper": _cut(spec_of(name), HALF, ExtractConfig(blocks=1), a.seed)}
         here = spec_of(name, 1.0)
-        for budget in (HALF, Budget(metric="latency", target=0.5)):
+        for budget in (HALF, HALF_THE_TIME):
             try:
-                cuts[budget.metric] = _cut(here, budget, "drawn", ExtractConfig(), a.seed)
+                cuts[budget.metric] = _cut(here, budget, ExtractConfig(), a.seed)
             except UserError as error:
                 print(f"({name}: {error})")
         renamed = [s.model_copy(update={"chosen_by": {"method": key}}) for key, s in cuts.items()]
@@ -107,50 +102,16 @@ def default(a: argparse.Namespace) -> None:
         print("".join(f"(noisy: {reason})\n" for reason in info.noisy), end="")
 
 
-def _cut(spec: ModelSpec, budget: Budget, kind: str, config: ExtractConfig, seed: int) -> Structure:
-    """A structure of equal gates, or of gates drawn so that groups keep different shares, as after a search."""
+def _cut(spec: ModelSpec, budget: Budget, config: ExtractConfig, seed: int) -> Structure:
+    """A structure of gates that are drawn so that groups keep different shares, as after a search."""
     graph = unexpanded_graph(spec)
-    expanded = graph.expanded(spec.expand, spec.expand_stream)
-    gates = equal_gates(graph, expanded)
-    if kind == "drawn":
-        random = np.random.default_rng(seed)
-        for group, ones in gates.items():
-            share = random.lognormal(-0.5, 0.35)
-            falling = np.clip(share + 0.5 - np.linspace(0, 1, len(ones)), 0, 1)
-            gates[group] = torch.from_numpy(falling)
+    gates = equal_gates(graph, graph.expanded(spec.expand, spec.expand_stream))
+    random = np.random.default_rng(seed)
+    for group, ones in gates.items():
+        share = random.lognormal(-0.5, 0.35)
+        falling = np.clip(share + 0.5 - np.linspace(0, 1, len(ones)), 0, 1)
+        gates[group] = torch.from_numpy(falling)
     return cut_structures(spec, graph, gates, budget, config, {}, {})[0]["pruned"]
-
-
-def table(a: argparse.Namespace) -> None:
-    """Medians and ratios to the dense network, one thread and all."""
-    print("| network | runtime | threads | dense, ms | 1.25x | uniform, half the MACs | in multiples of 8 |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
-    for name in a.networks:
-        spec = spec_of(name)
-        graph = unexpanded_graph(spec)
-        structures = [uniform(graph, HALF, model=spec), _eights(graph, spec)]
-        recipe = LatencyConfig(runtimes=tuple(a.runtimes), threads=(1, 0), max_seconds=a.seconds)
-        with tempfile.TemporaryDirectory() as folder:
-            info = benchmark([s for s in structures if s], Path(folder) / "latency", recipe)
-        for found in info.measurements:
-            ratios = found.ratios_to_dense
-            cells = [_interval(ratios[key]) if key in ratios else "-" for key in ("expanded", "uniform", "uniform-8")]
-            stats = found.models["dense"]
-            flags = f" ({', '.join(stats.flags)})" if stats.flags else ""
-            low, high = stats.p50_interval_ms
-            median = f"{stats.p50_ms:.3f} [{low:.3f}, {high:.3f}]{flags}"
-            setting = f"{name} | {found.runtime} | {found.threads} | {median}"
-            print(f"| {setting} | {' | '.join(cells)} |", flush=True)
-        print("".join(f"(noisy: {reason})\n" for reason in info.noisy), end="")
-
-
-def _eights(graph: ChannelGraph, spec: ModelSpec) -> Structure | None:
-    """Uniform in multiples of 8 under a name of its own; None where that is over the budget."""
-    try:
-        found = uniform(graph, HALF, model=spec, channel_multiple=8)
-    except UserError:
-        return None
-    return found.model_copy(update={"chosen_by": {**found.chosen_by, "method": "uniform-8"}})
 
 
 def same(a: argparse.Namespace) -> None:
@@ -178,7 +139,7 @@ def beside(a: argparse.Namespace) -> None:
     print("| --- | --- | ---: | ---: |")
     for name in a.networks:
         cuts = [
-            _cut(spec_of(name, 1.0), Budget(target=target), "drawn", ExtractConfig(blocks=block), a.seed)
+            _cut(spec_of(name, 1.0), Budget(target=target), ExtractConfig(blocks=block), a.seed)
             for target, block in ((0.5, 16), (0.5, 1), (0.4, 16), (0.6, 16))
         ]
         renamed = [cut.model_copy(update={"chosen_by": {"method": f"cut{i}"}}) for i, cut in enumerate(cuts)]
@@ -249,37 +210,29 @@ def _nanoseconds(run: Run) -> int:
 
 
 def budget(a: argparse.Namespace) -> None:
-    """The model's error on structures it has not seen, and a cut with equal gates at latency=0.6, measured."""
-    print("| network | runtime | stream | block | error, median | p90 | seconds | when cut | measured |")
+    """Cuts at half the time on one thread: what the latency model takes and misses by, and where the cut lands."""
+    print("| network | runtime | block | model, s | its error, median | p90 | when cut | measured | MACs |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in a.networks:
         for runtime in [runtime for runtime in a.runtimes if runtime != "aotinductor"]:
-            for stream in (None, 1.0) if name.startswith("resnet") else (None,):
-                print(_budget_row(name, runtime, stream, a.seconds), flush=True)
+            print(_budget_row(name, runtime, a.seconds, a.seed), flush=True)
 
 
-def _budget_row(name: str, runtime: str, stream: float | None, seconds: float) -> str:
-    spec = spec_of(name, stream)
-    config = ExtractConfig.model_validate({"runtime": runtime})
+def _budget_row(name: str, runtime: str, seconds: float, seed: int) -> str:
+    spec = spec_of(name, 1.0)
+    config = ExtractConfig.model_validate({"runtime": runtime, "threads": 1})
+    graph, block = unexpanded_graph(spec), runtime_block(runtime)
     start = time.perf_counter()
-    block = runtime_block(runtime)
-    model = latency_model(spec, unexpanded_graph(spec), runtime, 1, 1, block)
-    taken = time.perf_counter() - start
-    cells = [
-        name,
-        runtime,
-        stream or 1.25,
-        block,
-        f"{model.error_median:.1%}",
-        f"{model.error_p90:.1%}",
-        f"{taken:.0f}",
-    ]
+    model = latency_model(spec, graph, runtime, 1, 1, block)
+    taken = f"{time.perf_counter() - start:.0f}"
+    cells = [name, runtime, str(block), taken, f"{model.error_median:.1%}", f"{model.error_p90:.1%}"]
     try:
-        found = _cut(spec, GOAL, "equal", config, seed=0)
-        cells += [f"{found.budget.achieved:.3f}", _measured(found, runtime, seconds)]
+        found = _cut(spec, HALF_THE_TIME, config, seed)
+        share = found.cost.macs / found.reference.macs
+        cells += [f"{found.budget.achieved:.3f}", _measured(found, runtime, seconds), f"{share:.1%}"]
     except UserError as error:
-        cells += [str(error).partition(", so ")[2] or str(error), "-"]
-    return "| " + " | ".join(map(str, cells)) + " |"
+        cells += [str(error).partition(", so ")[2] or str(error), "-", "-"]
+    return f"| {' | '.join(cells)} |"
 
 
 def _measured(structure: Structure, runtime: str, seconds: float) -> str:
@@ -291,35 +244,6 @@ def _measured(structure: Structure, runtime: str, seconds: float) -> str:
     return _interval(info.quoted.ratios_to_dense["pruned"]) + noisy
 
 
-def searched(a: argparse.Namespace) -> None:
-    """Gates cut at latency=0.6, measured beside the dense network."""
-    print("| network | stream | seed | runtime | block | MACs | when cut | measured |")
-    print("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |")
-    for gates in a.gates:
-        info = load_gates(gates)[1]
-        spec = info.model
-        for runtime in [runtime for runtime in a.runtimes if runtime != "aotinductor"]:
-            about = f"{spec.name} | {spec.expand_stream or spec.expand} | {info.seed} | {runtime}"
-            print(f"| {about} | {' | '.join(_searched_cells(gates, runtime, a.seconds))} |", flush=True)
-
-
-def _searched_cells(gates: str, runtime: str, seconds: float) -> list[str]:
-    """Block, share of the MACs, latency when it was cut and measured again; or why there is no such cut."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            config = ExtractConfig.model_validate({"runtime": runtime})
-            found = extract_structures(gates, Path(folder) / "structures", GOAL, config)["pruned"]
-        except UserError as error:
-            return ["-", "-", str(error).partition(", so ")[2] or str(error), "-"]
-    share = found.cost.macs / found.reference.macs
-    return [
-        str(found.chosen_by.get("block", 1)),
-        f"{share:.1%}",
-        f"{found.budget.achieved:.3f}",
-        _measured(found, runtime, seconds),
-    ]
-
-
 def _interval(ratio: Ratio) -> str:
     low, high = ratio.interval
     return f"{ratio.ratio:.3f} [{low:.3f}, {high:.3f}]"
@@ -327,13 +251,11 @@ def _interval(ratio: Ratio) -> str:
 
 PARTS = {
     "default": default,
-    "table": table,
     "same": same,
     "more": more,
     "beside": beside,
     "exporters": exporters,
     "budget": budget,
-    "searched": searched,
 }
 
 

@@ -22,10 +22,10 @@ from pfs_core.models import build_model
 
 logger = logging.getLogger(__package__)
 
-MOST, LEAST, SECONDS = 80, 16, 12.0
+MOST, LEAST, SECONDS = 80, 10, 12.0
 """So many structures are measured at most and at least, and for about this long in between."""
-TESTED = 0.25
-"""Fraction of them that a latency model is not fitted to: its error is measured on these."""
+_LINE_SECONDS = 3.0
+"""Time between two lines of progress."""
 
 
 def latency_model(
@@ -63,34 +63,17 @@ def latency_model(
         logger.info(f"latency model of {spec.name} in {runtime}: measured for {SECONDS:.0f} s, once here")
         with pair_timer(spec, graph, runtime, threads) as timer:
             measured = _measure(spec, graph, timer, channel_multiple, block, seed)
+        dense_ms = float(np.median(timer.dense_ms))
         about = {"machine": here, "runtime": runtime, "threads": threads, "channel_multiple": channel_multiple}
-        return _learned(graph, measured, float(np.median(timer.dense_ms)), about)
+        fitted = fit(graph, measured, dense_ms)
+        return LatencyModel.model_validate({**about, "dense_ms": dense_ms, "measured": tuple(measured), **fitted})
 
     model = made_once(path, LatencyModel, measure)
     logger.info(
-        f"latency model  dense {model.dense_ms:.3f} ms, error {model.error_median:.1%} (p90 {model.error_p90:.1%}) on "
-        f"{len(model.tested)} other structures"
+        f"latency model  dense {model.dense_ms:.3f} ms, error {model.error_median:.1%} (p90 {model.error_p90:.1%}), "
+        f"{len(model.measured)} structures"
     )
     return model
-
-
-def _learned(
-    graph: ChannelGraph, measured: list[MeasuredNetwork], dense_ms: float, about: Mapping[str, Any]
-) -> LatencyModel:
-    """Fit a model to some of the measured networks, and measure its errors on the others."""
-    count = round(len(measured) * (1 - TESTED))
-    values = {
-        **about,
-        "dense_ms": dense_ms,
-        "fitted": tuple(measured[:count]),
-        "tested": tuple(measured[count:]),
-        **fit(graph, measured[:count], dense_ms),
-    }
-    model = LatencyModel.model_validate({**values, "error_median": 0.0, "error_p90": 0.0})
-    errors = [abs(model.milliseconds(graph, m.widths) / (m.ratio * dense_ms) - 1) for m in model.tested]
-    return LatencyModel.model_validate(
-        {**values, "error_median": float(np.median(errors)), "error_p90": float(np.quantile(errors, 0.9))}
-    )
 
 
 def network_key(spec: ModelSpec, graph: ChannelGraph) -> list[Any]:
@@ -113,10 +96,11 @@ def _measure(
     rng = np.random.default_rng(seed)
     expanded = graph.expanded(spec.expand, spec.expand_stream)
     measured: list[MeasuredNetwork] = []
-    deadline = time.perf_counter() + SECONDS
-    while len(measured) < LEAST or (len(measured) < MOST and time.perf_counter() < deadline):
+    start = said = time.perf_counter()
+    while len(measured) < LEAST or (len(measured) < MOST and time.perf_counter() < start + SECONDS):
         widths: Mapping[str, int] = draw_widths(graph, expanded, multiple, rng, block)
         measured.append(MeasuredNetwork(widths=dict(widths), ratio=timer.ratio(widths)))
-        if len(measured) % 20 == 0:
-            logger.info(f"latency model  {len(measured)} structures measured")
+        if time.perf_counter() > said + _LINE_SECONDS:
+            said = time.perf_counter()
+            logger.info(f"latency model  {len(measured)} structures measured in {said - start:.0f} s")
     return measured

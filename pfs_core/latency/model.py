@@ -48,9 +48,9 @@ class MeasuredNetwork(Config):
 
 
 class LatencyModel(Config):
-    """The latency model of one network on one machine, saved as JSON with schema ``pfs.latency-model/1``."""
+    """The latency model of one network on one machine, saved as JSON with schema ``pfs.latency-model/2``."""
 
-    schema_: Literal["pfs.latency-model/1"] = Field(default="pfs.latency-model/1", alias="schema")
+    schema_: Literal["pfs.latency-model/2"] = Field(default="pfs.latency-model/2", alias="schema")
     machine: dict[str, Any]
     runtime: str
     threads: int
@@ -63,13 +63,11 @@ class LatencyModel(Config):
     """Time in milliseconds that does not depend on the widths."""
     kinds: tuple[LayerKind, ...]
     error_median: float
-    """Median of the relative errors on the networks in ``tested``, which the fit has not seen."""
+    """Median of the relative errors in a five-fold cross-validation: each network is predicted by a fit to others."""
     error_p90: float
     """90% quantile of these errors."""
-    fitted: tuple[MeasuredNetwork, ...]
+    measured: tuple[MeasuredNetwork, ...]
     """Networks that the model was fitted to."""
-    tested: tuple[MeasuredNetwork, ...]
-    """Networks that its errors were measured on."""
 
     def summary(self) -> dict[str, Any]:
         """Return what a structure that was cut with this model records of it."""
@@ -87,9 +85,9 @@ class LatencyModel(Config):
 
 
 def fit(graph: ChannelGraph, measured: Sequence[MeasuredNetwork], dense_ms: float) -> dict[str, Any]:
-    """Fit the coefficients of a :class:`LatencyModel`.
+    """Fit a :class:`LatencyModel` to measurements.
 
-    The size of block is the one with the smallest error in a five-fold cross-validation.
+    The size of block is the one with the smallest mean error in a five-fold cross-validation.
 
     Args:
         graph: the channel graph of the unexpanded network.
@@ -97,7 +95,7 @@ def fit(graph: ChannelGraph, measured: Sequence[MeasuredNetwork], dense_ms: floa
         dense_ms: the latency of the unexpanded network in milliseconds.
 
     Returns:
-        The fields ``block``, ``constant_ms`` and ``kinds``.
+        The fields ``block``, ``constant_ms``, ``kinds``, ``error_median`` and ``error_p90``.
 
     A network that takes 0.1 ms and 2 ns per MAC, for example:
 
@@ -109,16 +107,23 @@ def fit(graph: ChannelGraph, measured: Sequence[MeasuredNetwork], dense_ms: floa
     >>> milliseconds = [0.1 + 2e-6 * graph.cost(widths).macs for widths in drawn]
     >>> measured = [MeasuredNetwork(widths=w, ratio=ms / 0.5) for w, ms in zip(drawn, milliseconds, strict=True)]
     >>> fitted = fit(graph, measured, dense_ms=0.5)
-    >>> fitted["block"], round(fitted["constant_ms"], 3)
-    (1, 0.1)
+    >>> fitted["block"], round(fitted["constant_ms"], 3), round(fitted["error_p90"], 3)
+    (1, 0.1, 0.0)
     """
     times = np.array([sample.ratio for sample in measured]) * dense_ms
     tables = {block: _table(graph, measured, block) for block in BLOCKS}
-    block = min(tables, key=lambda b: _cross_validated(tables[b], times))
+    errors = {block: _cross_validated(table, times) for block, table in tables.items()}
+    block = min(errors, key=lambda b: float(errors[b].mean()))
     constant, *slopes = _solve(tables[block], times)
     names = [tuple(term.module for term in terms) for terms in _kinds(graph).values()]
     kinds = [LayerKind(layers=n, ns_per_mac=slope) for n, slope in zip(names, slopes, strict=True)]
-    return {"block": block, "constant_ms": constant, "kinds": tuple(kinds)}
+    return {
+        "block": block,
+        "constant_ms": constant,
+        "kinds": tuple(kinds),
+        "error_median": float(np.median(errors[block])),
+        "error_p90": float(np.quantile(errors[block], 0.9)),
+    }
 
 
 def macs_by_kind(graph: ChannelGraph, widths: Mapping[str, int], block: int) -> dict[tuple[int, ...], float]:
@@ -165,11 +170,11 @@ def _solve(table: np.ndarray, times: np.ndarray) -> list[float]:
     return result
 
 
-def _cross_validated(table: np.ndarray, times: np.ndarray, folds: int = 5) -> float:
-    """Return the mean relative error on the networks of each fold, fitted to those of the others."""
+def _cross_validated(table: np.ndarray, times: np.ndarray, folds: int = 5) -> np.ndarray:
+    """Return the relative errors on the networks of each fold, fitted to those of the others, float64 [networks]."""
     fold = np.arange(len(times)) % folds
     errors = [
         np.abs(table[fold == k] @ _solve(table[fold != k], times[fold != k]) / times[fold == k] - 1)
         for k in range(folds)
     ]
-    return float(np.concatenate(errors).mean())
+    return np.concatenate(errors)

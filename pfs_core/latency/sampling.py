@@ -22,7 +22,7 @@ from pfs_core.structure.blocks import fast_widths
 
 _LEFT_OUT = 0.15
 """Share of the residual branches that a drawn network does without, where a cut may leave some out."""
-_LEAST, _MOST, _SECONDS = 5, 60, 0.7
+_LEAST, _MOST, _SECONDS = 3, 60, 0.5
 """A network is timed this many times at least and at most, and for about this long in between: a few runs of a slow one
 are as sure as many of a quick one."""
 
@@ -85,8 +85,6 @@ class PairTimer:
     def ratio(self, widths: Mapping[str, int]) -> float:
         """Measure a network of these widths: its median time as a fraction of the dense network's."""
         runs = {"dense": self._dense, "other": self._prepared(widths)}
-        for run in runs.values():  # the first run prepares its memory
-            run()
         ratios: list[float] = []
         deadline = time.perf_counter() + _SECONDS
         while len(ratios) < _LEAST or (len(ratios) < _MOST and time.perf_counter() < deadline):

@@ -74,7 +74,7 @@ def test_what_is_of_the_models_form_is_found_exactly(block):
     model = LatencyModel.model_validate(
         {
             **{"machine": {}, "runtime": "eager", "threads": 1, "channel_multiple": 1, "dense_ms": DENSE_MS},
-            **{"error_median": 0, "error_p90": 0, "fitted": (), "tested": (), "schema": "pfs.latency-model/1"},
+            **{"measured": (), "schema": "pfs.latency-model/2"},
             **found,
         }
     )
@@ -173,8 +173,10 @@ def test_a_latency_never_falls_as_a_network_gets_wider(seed, block):
         {"layers": ("x",), "ns_per_mac": slope} for slope in rng.uniform(0, 1, len(macs_by_kind(graph(), EXPANDED, 1)))
     ]
     about = {"machine": {}, "runtime": "eager", "threads": 1, "channel_multiple": 1, "dense_ms": DENSE_MS}
-    errors = {"error_median": 0, "error_p90": 0, "fitted": (), "tested": ()}
-    model = LatencyModel.model_validate({**about, **errors, "block": block, "constant_ms": 0.1, "kinds": kinds})
+    errors = {"error_median": 0, "error_p90": 0}
+    model = LatencyModel.model_validate(
+        {**about, **errors, "measured": (), "block": block, "constant_ms": 0.1, "kinds": kinds}
+    )
     narrow = draw_widths(graph(), EXPANDED, 1, rng)
     wide = {name: int(rng.integers(width, EXPANDED[name] + 1)) for name, width in narrow.items()}
     graph().check(wide)
@@ -202,7 +204,8 @@ def flat(graph, dense_ms):
     """A fit under which every MAC of the dense network takes the same time, without a constant."""
     kinds = macs_by_kind(graph, graph.widths(), 1)
     slope = dense_ms / sum(kinds.values()) * 1e6
-    return {"block": 1, "constant_ms": 0.0, "kinds": tuple({"layers": ("x",), "ns_per_mac": slope} for _ in kinds)}
+    found = tuple({"layers": ("x",), "ns_per_mac": slope} for _ in kinds)
+    return {"block": 1, "constant_ms": 0.0, "kinds": found, "error_median": 0.0, "error_p90": 0.0}
 
 
 def test_a_latency_that_cannot_be_reached_says_what_can(gates, planted, monkeypatch, tmp_path):
@@ -227,10 +230,9 @@ def test_the_file_is_plain_json(planted, tmp_path):
     model = latency_model(SPEC, graph(), "eager", 1, 1)
     (file,) = (tmp_path / "cache").iterdir()
     values = json.loads(file.read_text())
-    assert values["schema"] == "pfs.latency-model/1"
+    assert values["schema"] == "pfs.latency-model/2"
     assert values["kinds"][0]["layers"] == list(model.kinds[0].layers)
-    assert len(values["fitted"]) == 60
-    assert len(values["tested"]) == 20
+    assert len(values["measured"]) == 80
 
 
 UNKNOWN_TO_THE_OLDER_EXPORTER = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.AdaptiveAvgPool2d(3), nn.Flatten())
