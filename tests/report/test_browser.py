@@ -34,13 +34,14 @@ def test_a_page_opens_whole_and_alone(browser, pages, name, width, way):
     check_whole(browser, pages[name], len(FIGURES) if name == "report" else 1, width, way)
 
 
-def test_mlflow_shows_the_report(browser, pages, mlflow_address):
+def test_mlflow_shows_the_report(browser, pages, mlflow_address, tmp_path):
     """Among the artifacts of a run, where MLflow puts it in a frame of its own."""
     client = MlflowClient(mlflow_address)
-    run = client.create_run("0").info.run_id
+    experiment = client.create_experiment("pages", artifact_location=tmp_path.as_uri())
+    run = client.create_run(experiment).info.run_id
     client.log_artifact(run, str(pages["report"]), "report")
     opened = Opened(browser, 1280)
-    opened.page.goto(f"{mlflow_address}/#/experiments/0/runs/{run}/artifacts/report/report.html")
+    opened.page.goto(f"{mlflow_address}/#/experiments/{experiment}/runs/{run}/artifacts/report/report.html")
     inside = opened.page.frame_locator("iframe")
     inside.locator("figure svg").nth(len(FIGURES) - 1).wait_for(timeout=60_000)
     assert inside.locator("h1").inner_text().startswith("resnet20 ")
