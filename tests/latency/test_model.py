@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,6 +112,16 @@ def test_it_is_measured_once(planted):
     assert planted.calls == 160
     assert first.error_p90 < 0.01
     assert first.channel_multiple == 4
+
+
+@pytest.mark.parametrize(("seconds", "structures"), [(0.01, 80), (0.5, 24), (1.5, 10)])
+def test_a_slow_network_is_measured_less_often_and_says_where_it_is(planted, monkeypatch, caplog, seconds, structures):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(learning, "time", SimpleNamespace(perf_counter=lambda: planted.calls * seconds))
+    model = latency_model(SPEC, graph(), "eager", 1, 1)
+    assert len(model.measured) == structures
+    lines = [line for line in caplog.messages if "structures measured" in line]
+    assert len(lines) >= structures * seconds // (3 + seconds)
 
 
 def test_another_machine_measures_for_itself(planted, monkeypatch):
