@@ -15,6 +15,7 @@ is left is trained as in the recipe `fast` (15 epochs with a cosine) on the imag
     paper-latency     the first at the latency of --latency, one thread of ONNX Runtime
     default-latency   the second at that latency
     blocks-latency    the third at that latency
+    uniform-latency   uniform widths in the same blocks at that latency
     all-latency       the third, with the streams pruned as well (`search.policy=all`)
     widened-latency   the same from streams that are 1.25 times as wide
 
@@ -81,6 +82,7 @@ CUTS = {
     "paper-latency": Cut("paper", PAPER, ANY_WIDTH, "latency"),
     "default-latency": Cut("default", DEFAULT, IN_BLOCKS, "latency"),
     "blocks-latency": Cut("default", DEFAULT, BRANCHES_STAY, "latency"),
+    "uniform-latency": Cut("default", DEFAULT, IN_BLOCKS, "latency", "uniform"),
     "all-latency": Cut("all", ALL, BRANCHES_STAY, "latency"),
     "widened-latency": Cut("widened", WIDENED, BRANCHES_STAY, "latency"),
 }
