@@ -19,9 +19,11 @@ from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.methods.gates_folder import load_gates
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.pfs.draws import mean_profile
+from pfs_core.methods.random.config import RandomConfig
+from pfs_core.methods.random.search import random_gates
 from pfs_core.storage.artifacts import COMPLETE, read_json
 from pfs_core.structure import unexpanded_graph
-from pfs_core.structure.budget_cut import prune_to_budget
+from pfs_core.structure.budget_cut import equal_gates, prune_to_budget
 
 KIND = ("network", "budget", "train_rows", "epochs")
 """What cells have in common that are compared."""
@@ -31,6 +33,8 @@ CELL = re.compile(r"weights(?P<weights>\d+)-order(?P<order>\d+)")
 DRAWS = (1, 2, 4)
 SHOWN = 5
 """Cells in a matrix."""
+RANDOM = 20
+"""Random structures that searches are compared with."""
 
 
 class Cell(NamedTuple):
@@ -92,7 +96,8 @@ def tables(frame: pd.DataFrame) -> dict[str, str]:
     for (network, budget, rows, epochs), of in frame.groupby(list(KIND)):
         first = of.iloc[0]
         spec = ModelSpec.model_validate_json(first.model)
-        cut = partial(cell_of, unexpanded_graph(spec), spec, Budget.from_text(budget))
+        graph = unexpanded_graph(spec)
+        cut = partial(cell_of, graph, spec, Budget.from_text(budget))
         cells = [
             cut(r.precision, r.weights, r.order, {g: torch.tensor(v) for g, v in zip(r.groups, r.gates, strict=True)})
             for r in of.itertuples()
@@ -102,7 +107,7 @@ def tables(frame: pd.DataFrame) -> dict[str, str]:
         lines = [
             f"{network}, {budget}: {rows:,} images, {epochs} epochs ({first.steps:,} steps), n = {len(cells)} searches "
             f"of {', '.join(f'{m:.1f} min in {precision}' for precision, m in minutes.items())}; {machines}",
-            *("", *compared(cells)),
+            *("", *compared(cells), *yardsticks(cells, cut, graph, graph.expanded(spec.expand, spec.expand_stream))),
             *("", *by_draws(cells, cut)),
         ]
         for precision in sorted({cell.precision for cell in cells}):
@@ -147,6 +152,18 @@ def compared(cells: Sequence[Cell]) -> list[str]:
         both = f"{np.mean(shared):.1%}" if shared else ""
         rows.append(f"| {what} | {len(alike)} | {' | '.join(_means(alike))} | {both} |")
     return header + rows
+
+
+def yardsticks(cells: Sequence[Cell], cut: Any, graph: ChannelGraph, expanded: Mapping[str, int]) -> list[str]:
+    """How alike structures are that no search chose: rows for the table of :func:`compared`."""
+    even = cut("", 0, 0, equal_gates(graph, expanded))
+    drawn = [cut("", seed, seed, random_gates(graph, expanded, RandomConfig().lowest, seed)) for seed in range(RANDOM)]
+    overlap, _, apart = _means([(cell, even) for cell in cells])  # shares that are all alike correlate with nothing
+    random = " | ".join(_means(pairs := list(combinations(drawn, 2))))
+    return [
+        f"| *a search and uniform widths* | {len(cells)} | {overlap} |  | {apart} |  |",
+        f"| *random widths, two draws* | {len(pairs)} | {random} |  |",
+    ]
 
 
 def difference(one: Cell, other: Cell) -> str:

@@ -71,6 +71,8 @@ def test_the_tables_are_of_what_is_there(out):
     assert "| order of the images, fp32 | 1 |" in done.stdout
     assert "| seed (both), fp32 | 6 |" in done.stdout
     assert "| weights, fp32 | 1 |" in done.stdout  # 0 and 1, both in order 1
+    assert "| *a search and uniform widths* | 5 |" in done.stdout
+    assert "| *random widths, two draws* | 190 |" in done.stdout
     assert [line[:14] for line in done.stdout.splitlines() if ", fp32 | " in line][-2:] == [
         "| 1, fp32 | 4 ", "| 2, fp32 | 2 "
     ]  # fmt: skip
