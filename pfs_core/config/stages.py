@@ -248,9 +248,9 @@ class LatencyConfig(StageConfig):
     warmup_rounds: int = Field(default=10, ge=1)
     """Rounds of warm-up before each measurement, at least."""
     min_rounds: int = Field(default=100, ge=64)
-    """Smallest number of rounds of a measurement."""
+    """Smallest number of rounds after which a measurement ends because its intervals are narrow."""
     max_seconds: float = Field(default=30.0, gt=0)
-    """Longest duration of a measurement in seconds."""
+    """Longest duration of a measurement in seconds, after which slow networks go on until there are 25 rounds."""
     relative_width: float = Field(default=0.02, gt=0)
     """Relative width of the intervals of all medians and ratios at which a measurement ends early."""
     runtimes: tuple[Literal["onnxruntime", "eager", "aotinductor", "openvino"], ...] = Field(

@@ -28,6 +28,8 @@ from pfs_core.runtime.device import usable_cores
 LOADS = 5
 """Number of times that the networks of a measurement are loaded. Where its weights happen to lie in memory makes one
 and the same network a few tenths of a percent faster or slower as long as they stay there: more rounds do not help."""
+_FEWEST = 5
+"""Rounds of a load that are measured however slow the networks are."""
 
 
 def loaded_and_interleaved(
@@ -67,14 +69,15 @@ def interleaved(
 ) -> dict[str, np.ndarray]:
     """Time everything once per round, until all intervals are narrow enough or the time is up.
 
-    The intervals are those of the medians and of the median ratios to the first run.
+    The intervals are those of the medians and of the median ratios to the first run. Of networks that are so slow that
+    the time is up before, five rounds are measured.
 
     Args:
         runs: the functions to time, by name.
-        config: the number of rounds, the times and the width of the intervals.
+        config: the numbers of rounds, the times and the width of the intervals.
         seed: the seed of the orders.
         share: the number of such parts that the settings are meant for together. A part takes its share of the rounds
-            and of the time; its intervals may be wider by the square root of that number.
+            and of the times; its intervals may be wider by the square root of that number.
 
     Returns:
         The nanoseconds of each run in each round, ``{name: int64 [rounds]}``.
@@ -84,7 +87,7 @@ def interleaved(
     names = list(runs)
     deadline = time.perf_counter() + config.warmup_seconds / share
     warm = 0
-    while warm < config.warmup_rounds or time.perf_counter() < deadline:
+    while warm < config.warmup_rounds / share or time.perf_counter() < deadline:
         order.shuffle(names)
         for name in names:
             runs[name]()
@@ -97,9 +100,7 @@ def interleaved(
         for name in names:
             taken[name].append(timed(runs[name]))
         rounds = len(taken[names[0]])
-        if rounds < least:
-            continue
-        if time.perf_counter() > deadline:
+        if rounds >= _FEWEST and time.perf_counter() > deadline:
             break
         if rounds >= check:
             check *= 2  # bootstrap intervals take time, so they are computed a logarithmic number of times

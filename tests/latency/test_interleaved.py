@@ -14,7 +14,9 @@ NAMES = ["dense", "pruned", "uniform"]
 
 
 def recipe(**changes):
-    return LatencyConfig(**{"warmup_seconds": 0, "warmup_rounds": 3, "min_rounds": 64, "max_seconds": 1e-6, **changes})
+    """Settings by which a measurement ends after its smallest number of rounds."""
+    settings = {"warmup_seconds": 0, "warmup_rounds": 3, "min_rounds": 64, "max_seconds": 60, "relative_width": 1e9}
+    return LatencyConfig(**{**settings, **changes})
 
 
 def called(settings, seed=0):
@@ -96,9 +98,22 @@ def test_wide_intervals_ask_for_more_rounds():
     assert len(samples["dense"]) > 64
 
 
-def test_narrow_intervals_end_the_measurement():
-    _, samples = called(recipe(max_seconds=60, relative_width=1e9))
-    assert len(samples["dense"]) == 64
+def test_networks_that_are_slow_do_not_take_longer_than_is_allowed():
+    """Five rounds of a load are measured at least."""
+    _, samples = called(recipe(max_seconds=1e-9))
+    assert len(samples["dense"]) == 5
+    loaders = {name: lambda: lambda: None for name in NAMES}
+    samples, loads = loaded_and_interleaved(loaders, recipe(max_seconds=1e-9), 0)
+    assert len(samples["dense"]) == 5 * LOADS
+    assert np.bincount(loads).tolist() == [5] * LOADS
+
+
+def test_loads_share_the_rounds_of_the_warm_up():
+    for rounds, of_a_load in ((1, 1), (10, 2), (12, 3)):
+        calls = []
+        loaders = {"dense": lambda: lambda: calls.append("dense")}  # noqa: B023 - called in the same turn of the loop
+        samples, _ = loaded_and_interleaved(loaders, recipe(warmup_rounds=rounds), 0)
+        assert len(calls) == LOADS * of_a_load + 2 * len(samples["dense"])
 
 
 def test_an_error_of_a_network_is_not_swallowed():
