@@ -82,7 +82,7 @@ def interleaved(
     Returns:
         The nanoseconds of each run in each round, ``{name: int64 [rounds]}``.
     """
-    least, width = math.ceil(config.min_rounds / share), config.relative_width * math.sqrt(share)
+    check, width = math.ceil(config.min_rounds / share), config.relative_width * math.sqrt(share)
     order = random.Random(seed)  # noqa: S311 - shuffles an order, keeps no secret
     names = list(runs)
     deadline = time.perf_counter() + config.warmup_seconds / share
@@ -94,7 +94,6 @@ def interleaved(
         warm += 1
     taken: dict[str, list[int]] = {name: [] for name in names}
     deadline = time.perf_counter() + config.max_seconds / share
-    check = least
     while True:
         order.shuffle(names)
         for name in names:
