@@ -43,8 +43,10 @@ from pfs_core.config.stages import ExtractConfig, LatencyConfig
 from pfs_core.data import split_dataset
 from pfs_core.errors import UserError
 from pfs_core.latency.benchmarking import benchmark
+from pfs_core.methods.config import MethodConfig
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.run import search
+from pfs_core.methods.uniform.config import UniformConfig
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import COMPLETE, read_json
 from pfs_core.structure import FILES, Structure
@@ -60,17 +62,18 @@ class Cut:
     """Gates learned as ``search`` says, cut as ``extract`` says, at half the MACs or at a latency."""
 
     gates: str
-    search: PfsConfig
+    search: MethodConfig
     extract: ExtractConfig
     metric: str
     structure: str = "pruned"
 
 
-PAPER, DEFAULT, ALL, WIDENED = (
+PAPER, DEFAULT, ALL, WIDENED, NONE = (
     PfsConfig(),
     PfsConfig(expand_stream=1.0),
     PfsConfig(expand_stream=1.0, policy="all"),
     PfsConfig(policy="all"),
+    UniformConfig(expand_stream=1.0),
 )
 ANY_WIDTH, IN_BLOCKS = (ExtractConfig(blocks=blocks, runtime="onnxruntime", threads=1) for blocks in (1, "auto"))
 BRANCHES_STAY = ExtractConfig(blocks="auto", runtime="onnxruntime", threads=1, floor=0.01)
@@ -78,11 +81,11 @@ CUTS = {
     "paper-macs": Cut("paper", PAPER, ANY_WIDTH, "macs"),
     "default-macs": Cut("default", DEFAULT, IN_BLOCKS, "macs"),
     "blocks-macs": Cut("default", DEFAULT, BRANCHES_STAY, "macs"),
-    "uniform-macs": Cut("default", DEFAULT, IN_BLOCKS, "macs", "uniform"),
+    "uniform-macs": Cut("uniform", NONE, IN_BLOCKS, "macs", "uniform"),
     "paper-latency": Cut("paper", PAPER, ANY_WIDTH, "latency"),
     "default-latency": Cut("default", DEFAULT, IN_BLOCKS, "latency"),
     "blocks-latency": Cut("default", DEFAULT, BRANCHES_STAY, "latency"),
-    "uniform-latency": Cut("default", DEFAULT, IN_BLOCKS, "latency", "uniform"),
+    "uniform-latency": Cut("uniform", NONE, IN_BLOCKS, "latency", "uniform"),
     "all-latency": Cut("all", ALL, BRANCHES_STAY, "latency"),
     "widened-latency": Cut("widened", WIDENED, BRANCHES_STAY, "latency"),
 }
@@ -139,7 +142,8 @@ def found(base: Path, name: str, spec: ModelSpec, split: Path, a: argparse.Names
     cut, gates, out = CUTS[name], base / "gates" / CUTS[name].gates, base / name / "structures"
     if not (gates / COMPLETE).exists():
         print(f"== {base.name} gates of {cut.gates}", flush=True)
-        search(spec, split, gates, HALF, cut.search.updated({"epochs": a.epochs} if a.epochs else {}, "search"), seed)
+        shorter = a.epochs and isinstance(cut.search, PfsConfig)
+        search(spec, split, gates, HALF, cut.search.updated({"epochs": a.epochs} if shorter else {}, "search"), seed)
     if not (out / COMPLETE).exists():
         budget = HALF if cut.metric == "macs" else Budget(metric="latency", target=a.latency)
         extract_structures(gates, out, budget, cut.extract)
