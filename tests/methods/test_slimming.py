@@ -81,6 +81,33 @@ def test_the_penalty_pulls_at_the_scales_of_prunable_groups_alone():
     assert scales(model, graph)["first"][3] == 0.25
 
 
+class SplitAndAdd(nn.Module):
+    """As in Res2Net: channels in two halves, the second one convolved with the first added to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.inner, self.inner_norm = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images):
+        first, second = torch.relu(self.norm(self.conv(images))).split(4, 1)
+        first = torch.relu(self.inner_norm(self.inner(first))) + second
+        return self.head(torch.cat([first, second], 1).mean((2, 3)))
+
+
+def test_a_gate_whose_scales_are_in_several_layers_has_their_mean():
+    model = SplitAndAdd()
+    graph = trace(model, (1, 8, 8))
+    (group,) = graph.prunable()
+    assert (group.blocks, set(group.gates)) == (2, {"norm", "inner_norm"})
+    check_scales(model, graph)
+    with torch.no_grad():
+        model.norm.weight.copy_(torch.tensor([1.0, 2, 3, 4, 5, -6, 7, 8]))
+        model.inner_norm.weight.copy_(torch.tensor([10.0, 20, 30, 40]))
+    assert scales(model, graph)["conv"].tolist() == [6.5, 12.0, 17.5, 23.0]
+
+
 class Shifted(nn.BatchNorm2d):
     """A BatchNorm whose scale is not its weight."""
 

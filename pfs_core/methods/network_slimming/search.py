@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pfs_core.channels import ChannelGraph, slice_weights
+from pfs_core.channels.graph import ChannelSlice
 from pfs_core.config.seed import part_seed
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
@@ -95,7 +96,7 @@ def _record_from(record: Record, offset: int, row: Mapping[str, Any]) -> None:
 
 def check_scales(model: nn.Module, graph: ChannelGraph) -> None:
     """Raise UserError unless every prunable group is gated by a BatchNorm with scales."""
-    groups_with_scales = {part.group for part in _penalised(model, graph)}
+    groups_with_scales = {penalised.channels.group for penalised in _penalised(model, graph)}
     for group in graph.prunable():
         if group.name not in groups_with_scales:
             raise UserError(
@@ -105,11 +106,11 @@ def check_scales(model: nn.Module, graph: ChannelGraph) -> None:
 
 
 class _Penalised(NamedTuple):
-    """BatchNorm scales that gate the channels of one prunable group: ``scales[part]``."""
+    """BatchNorm scales that gate channels of one prunable group: ``scales[place]``."""
 
-    group: str
+    channels: ChannelSlice
     scales: nn.Parameter
-    part: slice
+    place: slice
 
 
 def _penalised(model: nn.Module, graph: ChannelGraph) -> list[_Penalised]:
@@ -125,15 +126,15 @@ def _penalised(model: nn.Module, graph: ChannelGraph) -> list[_Penalised]:
             continue
         for part, place in axis.slices(widths):
             if part.group in groups and axis.module in groups[part.group].gates:
-                penalised.append(_Penalised(part.group, weight, place))
+                penalised.append(_Penalised(part, weight, place))
     return penalised
 
 
 @torch.no_grad()
 def start_scales(model: nn.Module, graph: ChannelGraph, value: float) -> None:
     """Set all penalised scales to ``value``."""
-    for _, weight, part in _penalised(model, graph):
-        weight[part] = value
+    for _, weight, place in _penalised(model, graph):
+        weight[place] = value
 
 
 def penalty(model: nn.Module, graph: ChannelGraph, sparsity: float) -> Callable[[], None]:
@@ -145,9 +146,9 @@ def penalty(model: nn.Module, graph: ChannelGraph, sparsity: float) -> Callable[
 
     @torch.no_grad()
     def add_gradients() -> None:
-        for _, weight, part in penalised:
+        for _, weight, place in penalised:
             assert weight.grad is not None
-            weight.grad[part] += sparsity * weight[part].sign()
+            weight.grad[place] += sparsity * weight[place].sign()
 
     return add_gradients
 
@@ -160,10 +161,9 @@ def scales(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
         ``{group: float32 [gates]}`` for each prunable group.
     """
     by_group: dict[str, list[Tensor]] = {group.name: [] for group in graph.prunable()}
-    for name, weight, part in _penalised(model, graph):
-        group = graph.group(name)
-        of_channels = weight[part].abs().float().cpu().view(group.width, -1).mean(1)
-        by_group[name].append(of_channels.view(group.blocks, group.gate_count).mean(0))
+    for channels, weight, place in _penalised(model, graph):
+        by_block = weight[place].abs().float().cpu().view(-1, graph.group(channels.group).gate_count, channels.repeat)
+        by_group[channels.group].append(by_block.mean((0, 2)))
     return {name: torch.stack(norms).mean(0) for name, norms in by_group.items()}
 
 
