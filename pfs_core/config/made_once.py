@@ -25,14 +25,21 @@ def cache_file(kind: str, *key: Any) -> Path:
     return cache_folder("PFS_CACHE") / f"{kind}-{json_digest([_VERSION, *key], 16)}.json"
 
 
-def made_once(path: Path, kind: type[C], make: Callable[[], C]) -> C:
+def made_once(path: Path | None, kind: type[C], make: Callable[[], C]) -> C:
     """Return what is in a file; where there is none it is made, and kept there for the next time.
 
     Where the file cannot be written it is made again the next time.
 
+    Args:
+        path: the file; None where it is not known what all it would depend on, so that it is made every time.
+        kind: the class of it.
+        make: makes it.
+
     Raises:
         UserError: the file does not hold something of this kind.
     """
+    if path is None:
+        return make()
     if path.exists():
         return kind.parse(read_json(path), str(path))
     made = make()

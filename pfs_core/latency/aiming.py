@@ -103,7 +103,8 @@ class MeasuredRatios:
     def __init__(self, spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int) -> None:
         self.spec, self.graph, self.runtime = spec, graph, runtime
         self.threads = usable_threads(runtime, threads, "a latency budget")
-        self._key = [machine(), *network_key(spec, graph), runtime, self.threads]
+        network = network_key(spec, graph)
+        self._key = [machine(), *network, runtime, self.threads] if network else None
 
     def __call__(self, widths: Mapping[str, int]) -> float:
         """Return the latency of ``widths``."""
@@ -116,7 +117,8 @@ class MeasuredRatios:
                     ratios.append(timer.ratio(widths))
             return MeasuredNetwork(widths=dict(widths), ratio=statistics.median(ratios))
 
-        return made_once(cache_file("ratio", *self._key, dict(widths)), MeasuredNetwork, measure).ratio
+        path = cache_file("ratio", *self._key, dict(widths)) if self._key else None
+        return made_once(path, MeasuredNetwork, measure).ratio
 
 
 def _error(values: Sequence[float]) -> float:

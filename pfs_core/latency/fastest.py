@@ -77,7 +77,8 @@ def fastest(spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int | s
     runtimes = [name for name in CANDIDATES if not missing(name)] if runtime == "auto" else [runtime]
     # All cores come first: OpenVINO never uses more of them than it found at first.
     counts = sorted({1, core_count()}, reverse=True) if threads == "auto" else [int(threads)]
-    path = cache_file("dense", machine(), *network_key(spec, graph), runtimes, counts)
+    network = network_key(spec, graph)
+    path = cache_file("dense", machine(), *network, runtimes, counts) if network else None
     found = made_once(path, DenseTimes, lambda: _measure(spec, runtimes, counts))
     for why in found.failed.values():
         logger.warning(f"{why}; it is left out")

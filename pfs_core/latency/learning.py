@@ -19,6 +19,7 @@ from pfs_core.latency.protocol import quiet
 from pfs_core.latency.runtimes import usable_threads
 from pfs_core.latency.sampling import PairTimer, draw_widths
 from pfs_core.models import build_model
+from pfs_core.models.sources import known_by
 
 logger = logging.getLogger(__package__)
 
@@ -35,13 +36,12 @@ def latency_model(
     threads: int,
     channel_multiple: int,
     block: int = 1,
-    seed: int = 0,
 ) -> LatencyModel:
     """Return the latency model of a network on this machine, from the cache if it was measured before.
 
     The cache is in ``$PFS_CACHE`` (default ``~/.cache/pfs``). The name of a file is a digest of everything that the
-    measurement depends on: the machine, the versions of the runtimes, the network's layers, its expansion, its prunable
-    groups, and the arguments.
+    measurement depends on: the machine, the versions of the runtimes, the network's layers and code, its expansion, its
+    prunable groups, and the arguments.
 
     Args:
         spec: the network, with the expansion that it was searched at.
@@ -50,19 +50,19 @@ def latency_model(
         threads: the number of threads to measure with; where there are fewer cores, their number.
         channel_multiple: a number that the widths of the measured structures are multiples of.
         block: the number of channels that the runtime computes at once; the measured structures have fast widths.
-        seed: seed of the random widths of the measured structures.
 
     Raises:
         UserError: the runtime is not installed.
     """
     threads = usable_threads(runtime, threads, "a latency budget")
     here = machine()
-    path = cache_file("latency", here, *network_key(spec, graph), runtime, threads, channel_multiple, block, seed)
+    network = network_key(spec, graph)
+    path = cache_file("latency", here, *network, runtime, threads, channel_multiple, block) if network else None
 
     def measure() -> LatencyModel:
         logger.info(f"latency model of {spec.name} in {runtime}: measured for {SECONDS:.0f} s, once here")
         with pair_timer(spec, graph, runtime, threads) as timer:
-            measured = _measure(spec, graph, timer, channel_multiple, block, seed)
+            measured = _measure(spec, graph, timer, channel_multiple, block)
         dense_ms = float(np.median(timer.dense_ms))
         about = {"machine": here, "runtime": runtime, "threads": threads, "channel_multiple": channel_multiple}
         fitted = fit(graph, measured, dense_ms)
@@ -76,10 +76,17 @@ def latency_model(
     return model
 
 
-def network_key(spec: ModelSpec, graph: ChannelGraph) -> list[Any]:
-    """Return what the latency of a network's structures depends on, as JSON values: its layers and what may change."""
+def network_key(spec: ModelSpec, graph: ChannelGraph) -> list[Any] | None:
+    """Return what the latency of a network's structures depends on: its layers and code, and what may change.
+
+    Returns:
+        JSON values; None where some of the code was typed in somewhere.
+    """
+    known = known_by(spec)
+    if known is None:
+        return None
     prunable = [group.name for group in graph.prunable()]
-    return [spec.model_dump(mode="json"), [asdict(term) for term in graph.terms], prunable]
+    return [spec.model_dump(mode="json"), known, [asdict(term) for term in graph.terms], prunable]
 
 
 @contextlib.contextmanager
@@ -90,10 +97,10 @@ def pair_timer(spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int)
 
 
 def _measure(
-    spec: ModelSpec, graph: ChannelGraph, timer: PairTimer, multiple: int, block: int, seed: int
+    spec: ModelSpec, graph: ChannelGraph, timer: PairTimer, multiple: int, block: int
 ) -> list[MeasuredNetwork]:
     """Measure random structures until there are enough or the time is up."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     expanded = graph.expanded(spec.expand, spec.expand_stream)
     measured: list[MeasuredNetwork] = []
     start = said = time.perf_counter()

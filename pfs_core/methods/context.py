@@ -13,7 +13,7 @@ from pfs_core.data import ImageSplit
 from pfs_core.methods.config import MethodConfig
 from pfs_core.models import build_model, is_users_own
 from pfs_core.models.outputs import check_built_again, check_network
-from pfs_core.models.sources import own_code
+from pfs_core.models.sources import known_by
 from pfs_core.runtime.device import resolve_precision, reuse_memory
 from pfs_core.runtime.progress import Record, ignore
 from pfs_core.structure.budget_cut import check_reachable
@@ -125,7 +125,7 @@ def search_context(
         "split": data.info.digest,
         "device": data.device.type,
         "precision": resolve_precision(config.precision, data.device),
-        **own_code(spec, model),
+        "network": known_by(spec, model),
     }
     return SearchContext(
         spec, model, graph, refuted, widths, budget.in_macs, data, config, seed, record, open_checkpoints(key)

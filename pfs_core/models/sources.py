@@ -2,16 +2,19 @@
 
 import ast
 import inspect
+import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from pfs_core.config.spec import ModelSpec
-from pfs_core.models import is_users_own
+from pfs_core.models import LIBRARIES, build_model, is_users_own
 from pfs_core.models.from_module import from_module
 from pfs_core.storage.digests import file_digest
 
@@ -44,9 +47,32 @@ def source_digests(model: nn.Module, *more: Callable[..., Any]) -> list[str] | N
         return None
 
 
-def own_code(spec: ModelSpec, model: nn.Module) -> dict[str, Any]:
-    """Return what a network of the user's own is known by beside its spec, for keys; nothing of other networks."""
-    return {"sources": source_digests(model, from_module(spec.name))} if is_users_own(spec.name) else {}
+def known_by(spec: ModelSpec, model: nn.Module | None = None) -> dict[str, Any] | None:
+    """Return what a network is known by beside its spec, for the keys of what was found out about it.
+
+    One of the zoo is known by its spec alone, one of a library by the library's version, and one of the user's own by
+    its layers and the source code of all of it.
+
+    Args:
+        spec: the network.
+        model: the same, where it is built already.
+
+    Returns:
+        JSON values by name; None if some of the code was typed in somewhere, so that a change of it cannot be seen.
+    """
+    if is_users_own(spec.name):
+        if model is None:
+            with torch.random.fork_rng(devices=[]):
+                model = build_model(spec)
+        sources = source_digests(model, from_module(spec.name))
+        return {"network": layers(model), "sources": sources} if sources is not None else None
+    library = spec.name.partition(":")[0]
+    return {"library": version(library)} if library in LIBRARIES else {}
+
+
+def layers(model: nn.Module) -> str:
+    """Return the layers of a network as text, without addresses of objects, which differ from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(model))
 
 
 def _is_own_file(path: str) -> bool:

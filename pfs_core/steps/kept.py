@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +94,7 @@ def known_inputs(
     import torch
 
     from pfs_core.latency.machine import machine
-    from pfs_core.models import LIBRARIES, build_model, is_users_own
-    from pfs_core.models.sources import own_code
+    from pfs_core.models.sources import known_by
     from pfs_core.runtime.device import core_count, pick_device, resolve_precision
 
     inputs = {**params, "versions": [pfs_core.__version__, torch.__version__]}
@@ -105,16 +103,8 @@ def known_inputs(
         inputs |= {"device": device.type, "precision": resolve_precision(precision, device)}
     if measures:
         inputs |= {"machine": machine(), "cores": core_count()}
-    if spec and (library := spec.name.partition(":")[0]) in LIBRARIES:
-        inputs["library"] = version(library)
-    if spec and is_users_own(spec.name):
-        with torch.random.fork_rng(devices=[]):
-            model = build_model(spec)
-        code = own_code(spec, model)
-        if code["sources"] is None:
-            return None
-        inputs |= {"network": repr(model), **code}
-    return inputs
+    network = known_by(spec) if spec else {}
+    return inputs | network if network is not None else None
 
 
 def _entry(step: str, inputs: Mapping[str, Any] | None) -> Path | None:

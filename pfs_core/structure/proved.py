@@ -9,7 +9,7 @@ import pfs_core
 from pfs_core.channels import ChannelGraph, Refuted, refuted_groups
 from pfs_core.config.made_once import cache_file, made_once
 from pfs_core.config.spec import Config
-from pfs_core.models.sources import source_digests
+from pfs_core.models.sources import layers, source_digests
 
 logger = logging.getLogger(__package__)
 
@@ -34,10 +34,8 @@ def refuted_once(model: nn.Module, graph: ChannelGraph) -> Refuted:
         return Proof.model_validate(refuted._asdict())
 
     sources = source_digests(model, refuted_groups)
-    if sources is None:
-        return _told(find())
     versions = [pfs_core.__version__, torch.__version__]
-    path = cache_file("proof", versions, repr(graph), repr(model), sources)
+    path = cache_file("proof", versions, repr(graph), layers(model), sources) if sources is not None else None
     return _told(made_once(path, Proof, find))
 
 

@@ -18,7 +18,7 @@ from pfs_core.data.augment import Normalise
 from pfs_core.data.split_info import SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.export.deployable import try_onnx
-from pfs_core.models.sources import own_code
+from pfs_core.models.sources import known_by
 from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.device import memory_text, peak_memory, pick_device, resolve_precision
 from pfs_core.runtime.distributed import ALONE, Ranks, joined
@@ -162,7 +162,7 @@ def _checkpoint_key(
         "device": data.device.type,
         "precision": resolve_precision(config.precision, data.device),
         "initial": file_digest(initial) if initial else "",
-        **own_code(structure.model, model),
+        "network": known_by(structure.model, model),
     }
 
 

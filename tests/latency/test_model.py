@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,8 @@ from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import ExtractConfig
 from pfs_core.errors import UserError
 from pfs_core.latency import aiming, learning
+from pfs_core.latency import fastest as chosen
+from pfs_core.latency.aiming import MeasuredRatios
 from pfs_core.latency.learning import latency_model
 from pfs_core.latency.model import BLOCKS, LatencyModel, MeasuredNetwork, fit, macs_by_kind
 from pfs_core.latency.sampling import PairTimer, draw_widths, prepared
@@ -140,6 +143,30 @@ def test_other_versions_and_other_layers_are_measured_anew(planted, monkeypatch)
     monkeypatch.setattr(learning, "fit", lambda graph, measured, dense_ms: flat(graph, dense_ms))
     latency_model(SPEC, fewer, "eager", 1, 4)
     assert planted.calls == 240
+
+
+def test_a_change_of_the_users_code_is_measured_anew(planted, monkeypatch, tmp_path):
+    code = "from pfs_core.models.zoo import MODELS\ndef build():\n    return MODELS['resnet20'].load()(width={width})\n"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = ModelSpec(name="timed_net:build", input_shape=SPEC.input_shape)
+    chosen_from = []
+    times = chosen.DenseTimes(times=(chosen.DenseTime(runtime="eager", threads=1, milliseconds=1.0),))
+    monkeypatch.setattr(chosen, "_measure", lambda *a: chosen_from.append(a) or times)
+    for text in ("", "", "# another activation\n"):
+        (tmp_path / "timed_net.py").write_text(code.format(width=8) + text)
+        sys.modules.pop("timed_net", None)
+        latency_model(own, graph(), "eager", 1, 4)
+        MeasuredRatios(own, graph(), "eager", 1)(EXPANDED)
+        chosen.fastest(own, graph(), "auto", "auto")
+    assert planted.calls == 2 * (80 + 3)
+    assert len(chosen_from) == 2
+
+
+def test_a_network_whose_code_was_typed_in_is_measured_every_time(planted, monkeypatch):
+    monkeypatch.setattr(learning, "known_by", lambda spec: None)
+    for _ in range(2):
+        latency_model(SPEC, graph(), "eager", 1, 4)
+    assert planted.calls == 160
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(planted, monkeypatch, tmp_path):

@@ -2,12 +2,13 @@
 
 import importlib
 import sys
+from importlib.metadata import version
 
 import pytest
+from torch import nn
 
 from pfs_core.config.spec import ModelSpec
-from pfs_core.models import build_model
-from pfs_core.models.sources import own_code, source_digests
+from pfs_core.models.sources import known_by, layers, source_digests
 
 FILES = {
     "own_net/__init__.py": "",
@@ -66,10 +67,27 @@ def test_code_that_was_typed_in_has_no_digest():
     assert source_digests(scope["Net"]()) is None
 
 
-def test_only_a_network_of_ones_own_is_known_by_its_code(network):
+def test_a_network_of_ones_own_is_known_by_its_code_and_one_of_a_library_by_its_version(network, monkeypatch):
     model, folder = network
     spec = ModelSpec(name="own_net.net:Net")
-    before = own_code(spec, model)
+    before = known_by(spec, model)
+    assert before == known_by(spec)
     (folder / "own_config.py").write_text("WIDTH = 16\n")
-    assert own_code(spec, model) != before
-    assert own_code(ModelSpec(name="resnet20"), build_model("resnet20")) == {}
+    assert known_by(spec, model) != before
+    monkeypatch.setattr("pfs_core.models.sources.source_digests", lambda *a: None)
+    assert known_by(spec, model) is None
+    assert known_by(ModelSpec(name="resnet20")) == {}
+    assert known_by(ModelSpec(name="timm:resnet18")) == {"library": version("timm")}
+
+
+def test_layers_are_the_same_in_every_process():
+    class Applied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.function = lambda x: x
+
+        def extra_repr(self):
+            return f"{self.function}, {object()}"
+
+    assert layers(Applied()) == layers(Applied())
+    assert "0x" not in layers(Applied())

@@ -209,7 +209,7 @@ def test_the_same_rows_made_into_other_images_are_learned_from_anew(
 def test_the_version_of_a_library_counts_for_its_networks(store, monkeypatch):
     names = ("torchvision:resnet18", "timm:resnet18", "resnet20")
     before = [known_inputs({}, ModelSpec(name=name)) for name in names]
-    monkeypatch.setattr("pfs_core.steps.kept.version", lambda library: f"another {library}")
+    monkeypatch.setattr("pfs_core.models.sources.version", lambda library: f"another {library}")
     after = [known_inputs({}, ModelSpec(name=name)) for name in names]
     assert [a == b for a, b in zip(before, after, strict=True)] == [False, False, True]
 
