@@ -24,10 +24,12 @@ from pfs_core.latency.machine import machine
 from pfs_core.methods.gates_folder import load_gates
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.run import search
+from pfs_core.report.verdict import difference_interval
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import COMPLETE, read_json
 from pfs_core.structure import FILES, Structure
 from pfs_core.structure.budget_cut import ranked_channels
+from pfs_core.training.metrics import TrainingMetrics
 from pfs_core.training.retrain import retrain
 
 BUDGET = Budget(target=0.5)
@@ -160,14 +162,17 @@ def structure_rows(pruned: Structure, uniform: Structure) -> list[str]:
 def comparison(out: Path) -> str:
     """Whether the first trainings of the pruned and the uniform network can be told apart."""
     pruned, uniform = (
-        read_json(out / f"model-{network}-0" / "metrics.json")["test_accuracy_interval"]
-        for network in ("pruned", "uniform")
+        TrainingMetrics.load(out / f"model-{network}-0" / "metrics.json") for network in ("pruned", "uniform")
     )
-    if pruned[0] > uniform[1]:
-        return "The pruned network is better than the uniform one."
-    if uniform[0] > pruned[1]:
-        return "The uniform network is better than the pruned one."
-    return "Pruned and uniform cannot be told apart: the intervals of their first trainings overlap."
+    low, high = difference_interval(
+        pruned.test_accuracy, uniform.test_accuracy, pruned.test_accuracy_interval, uniform.test_accuracy_interval
+    )
+    interval = f"{100 * low:+.1f} to {100 * high:+.1f} points between their first trainings"
+    if low > 0:
+        return f"The pruned network is better than the uniform one: {interval}."
+    if high < 0:
+        return f"The uniform network is better than the pruned one: {interval}."
+    return f"Pruned and uniform cannot be told apart: {interval}."
 
 
 def network_rows(out: Path, seeds: int) -> list[str]:

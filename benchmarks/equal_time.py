@@ -27,6 +27,7 @@ has made the split.
 
 import argparse
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ from pfs_core.config.stages import ExtractConfig, LatencyConfig
 from pfs_core.data import split_dataset
 from pfs_core.errors import UserError
 from pfs_core.latency.benchmarking import benchmark
+from pfs_core.latency.results import LatencyResult
 from pfs_core.methods.config import MethodConfig
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.run import search
@@ -124,9 +126,9 @@ def run_cells(a: argparse.Namespace) -> None:
                 structures[name] = found(base, name, spec, split, a, seed)
             except UserError as error:
                 print(f"== {base.name} {name}: {error}", flush=True)
-        for name in list(structures)[:1]:
-            structures["dense"] = Structure.load(base / name / "structures" / FILES["dense"])
-        measure(base / "latency", structures)
+        if structures:
+            structures["dense"] = Structure.load(base / next(iter(structures)) / "structures" / FILES["dense"])
+            measure(base)
         for name, structure in structures.items():
             if not (base / name / "model" / COMPLETE).exists():
                 print(f"== {base.name} {name}", flush=True)
@@ -150,11 +152,23 @@ def found(base: Path, name: str, spec: ModelSpec, split: Path, a: argparse.Names
     return Structure.load(out / FILES[cut.structure])
 
 
-def measure(out: Path, structures: dict[str, Structure]) -> None:
-    """Measure the structures of a seed beside each other, once."""
-    if not (out / COMPLETE).exists():
-        renamed = [s.model_copy(update={"chosen_by": {"method": name}}) for name, s in structures.items()]
-        benchmark(renamed, out, LatencyConfig(runtimes=("onnxruntime",), threads=(1,), max_seconds=20.0))
+def measure(base: Path) -> None:
+    """Measure all structures of a seed beside each other, and anew where one was not there the last time."""
+    cuts, out = [name for name in CUTS if (base / name / "structures" / COMPLETE).exists()], base / "latency"
+    if (out / COMPLETE).exists():
+        if set(cuts) <= set(times(base)):
+            return
+        shutil.rmtree(out)
+    structures = {name: Structure.load(base / name / "structures" / FILES[CUTS[name].structure]) for name in cuts}
+    renamed = [s.model_copy(update={"chosen_by": {"method": name}}) for name, s in structures.items()]
+    benchmark(renamed, out, LatencyConfig(runtimes=("onnxruntime",), threads=(1,), max_seconds=20.0))
+
+
+def times(base: Path) -> dict[str, tuple[float, float, float]]:
+    """The latency of each cut of a seed as a fraction of the dense network's, and its interval."""
+    (measured,) = LatencyResult.load(base / "latency" / "latency.json").measurements
+    ratios = {name: (found.ratio, *found.interval) for name, found in measured.ratios_to_dense.items()}
+    return {"dense": (1.0, 1.0, 1.0), **ratios}
 
 
 def collect(out: Path, results: Path) -> None:
@@ -169,8 +183,7 @@ def finished(out: Path) -> Iterator[dict[str, Any]]:
         network, latency, seed = base.name.rsplit("-", 2)
         metrics, name = read_json(model / "metrics.json"), model.parent.name
         measured = read_json(base / "latency" / "latency.json")
-        ratios = measured["measurements"][0]["ratios_to_dense"]
-        low, high = ratios[name]["interval"] if name in ratios else (1.0, 1.0)
+        ratio, low, high = times(base)[name]
         yield {
             "network": network,
             "latency": float(latency),
@@ -178,7 +191,7 @@ def finished(out: Path) -> Iterator[dict[str, Any]]:
             "seed": int(seed.removeprefix("seed")),
             **{key: metrics[key] for key in ("epochs", "train_rows", "precision", "test_accuracy", "macs", "params")},
             "dense_macs": Structure.load(model / "structure.json").reference.macs,
-            "time": ratios[name]["ratio"] if name in ratios else 1.0,
+            "time": ratio,
             "time_low": low,
             "time_high": high,
             "noisy": "; ".join(measured["noisy"]),

@@ -158,7 +158,7 @@ def exporters(a: argparse.Namespace) -> None:
         images = np.random.default_rng(a.seed).standard_normal((1, *spec.input_shape), dtype=np.float32)
         with tempfile.TemporaryDirectory() as scratch, quiet(1):
             folder = Path(scratch) / "network"
-            write_network(dense(unexpanded_graph(spec), HALF, model=spec), folder, a.seed)
+            write_network(dense(unexpanded_graph(spec), model=spec), folder, a.seed)
             network, files, took = read_network(folder), {}, {}
             for kind in ("deployed", "measured"):
                 start, files[kind] = time.perf_counter(), folder / f"{kind}.onnx"
@@ -179,7 +179,7 @@ def _pair(name: str, runtime: str, seconds: float, seed: int, extra: float) -> R
     images = np.random.default_rng(seed).standard_normal((1, *spec.input_shape), dtype=np.float32)
     with tempfile.TemporaryDirectory() as scratch, quiet(1):
         folder = Path(scratch) / "network"
-        write_network(dense(unexpanded_graph(spec), HALF, model=spec), folder, seed)
+        write_network(dense(unexpanded_graph(spec), model=spec), folder, seed)
 
         def load() -> Run:
             return RUNTIMES[runtime](folder, images, 1)

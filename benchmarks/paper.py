@@ -152,7 +152,7 @@ def run(experiment: str, method: str, seed: int, scale: float, search_scale: flo
         run(experiment, "dense", seed, scale, search_scale, split, folder.with_name("dense"))
     note_machine(folder)
     if method == "dense":
-        structure = dense(unexpanded_graph(spec), budget, model=spec)
+        structure = dense(unexpanded_graph(spec), model=spec)
     elif method in FINE_TUNED:
         if not (folder / "structures" / COMPLETE).exists():
             prune_dense(folder.with_name("dense") / "model", folder / "structures", budget)

@@ -32,7 +32,7 @@ from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
 from pfs_core.config.recipes import recipe
-from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.spec import ModelSpec
 from pfs_core.config.stages import RetrainConfig
 from pfs_core.data import ImageSplit, load_split, split_dataset
 from pfs_core.data.images import InMemory
@@ -78,7 +78,7 @@ class Pictures(Dataset):
 def network() -> Structure:
     """ResNet-20 as published."""
     spec = ModelSpec(name="resnet20")
-    return dense(unexpanded_graph(spec), Budget(target=1.0), model=spec)
+    return dense(unexpanded_graph(spec), model=spec)
 
 
 def usual(model: nn.Module, data: ImageSplit, config: RetrainConfig, epochs: int, workers: int) -> Iterator[int]:

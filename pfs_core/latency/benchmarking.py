@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pfs_core.config.spec import Budget
 from pfs_core.config.stages import LatencyConfig
 from pfs_core.errors import UserError
 from pfs_core.export.onnx_file import agree
@@ -110,13 +109,15 @@ def _in_every_setting(
     """Measure the networks in each runtime, number of threads and batch size.
 
     Returns:
-        Each measurement with its samples, in the order of ``settings``; and the runtimes left out, with the reasons.
+        Each measurement with its samples, in the order of ``settings``; and what was left out with the reasons: a
+        runtime, or one of its settings.
 
     Raises:
         UserError: none of the runtimes can be used.
     """
     skipped: dict[str, str] = {runtime: reason for runtime, *_ in settings if (reason := missing(runtime))}
     found: dict[tuple[str, int, int], tuple[Measurement, pa.Table]] = {}
+    failed: dict[tuple[str, int, int], str] = {}
     # OpenVINO never uses more cores than it found first, so those with most threads are first.
     for runtime, threads, batch in sorted(settings, key=lambda setting: -setting[1]):
         if runtime in skipped:
@@ -126,12 +127,15 @@ def _in_every_setting(
         try:
             samples, loads = _measured(runtime, folders, images, threads, config, seed)
         except Exception as e:  # a runtime that cannot take this network says so in its own way
-            skipped[runtime] = str(e).strip().partition("\n")[0] or type(e).__name__
-            logger.warning(f"latency in {runtime} is left out: {skipped[runtime]}")
+            failed[runtime, threads, batch] = reason = str(e).strip().partition("\n")[0] or type(e).__name__
+            logger.warning(f"latency in {runtime}, batch {batch}, threads {threads} is left out: {reason}")
             continue
         measurement = _measurement(runtime, threads, batch, samples, loads)
         found[runtime, threads, batch] = measurement, _table(samples, loads, measurement)
         _say_ratios(measurement)
+    measured = {runtime for runtime, *_ in found}
+    for (runtime, threads, batch), reason in failed.items():
+        skipped[f"{runtime}, batch {batch}, threads {threads}" if runtime in measured else runtime] = reason
     if not found:
         raise UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
     return [found[setting] for setting in settings if setting in found], skipped
@@ -148,7 +152,7 @@ def with_references(structures: Sequence[Structure]) -> dict[str, Structure]:
     # The dense network does not say by which policy was searched, nor does a uniform one of an older version.
     searched = next((structure for structure in structures if "policy" in structure.chosen_by), first)
     graph = searched.graph()
-    named = {"dense": dense(graph, Budget(target=1.0), model=first.model)}
+    named = {"dense": dense(graph, model=first.model)}
     if searched.model.expand > 1:
         named["expanded"] = expanded(graph, model=searched.model)
     for structure in structures:

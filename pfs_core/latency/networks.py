@@ -23,14 +23,15 @@ def write_network(structure: Structure, folder: Path, seed: int) -> None:
         folder: the folder to create.
         seed: the seed of the weights and of the noise.
     """
-    torch.manual_seed(seed)
-    model = structure.build()
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # None averages over all batches; here there is one
-    with torch.no_grad():
-        model.train()(torch.randn(8, *structure.model.input_shape))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = structure.build()
+        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # None averages over all batches; here there is one
+        with torch.no_grad():
+            model.train()(torch.randn(8, *structure.model.input_shape))
     folder.mkdir()
     structure.save(folder / "structure.json")
     save_file(weights_of(model), folder / "model.safetensors")

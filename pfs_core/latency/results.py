@@ -108,7 +108,7 @@ class LatencyResult(ResultFile):
     measurements: list[Measurement] = Field(min_length=1)
     """All measurements; tables and verdicts quote the first one, in which a latency was asked for where one was."""
     skipped: dict[str, str]
-    """Runtimes that were left out, each with the reason."""
+    """Runtimes that were left out, or numbers of threads and batch sizes of one, each with the reason."""
     dtype: str
     pinned: bool
     """Whether threads were pinned to cores."""

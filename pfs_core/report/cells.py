@@ -112,8 +112,7 @@ def step_cells(results: Results) -> list[Cells]:
         if "retrain" in trained.cost:
             cost_cells = _cost_cells(trained.cost["retrain"])
         rows.append((f"retraining, {name}", *cost_cells, where, memory))
-    images = f"{results.samples_table.batch.sum():,}"
-    return [*rows, ("benchmark", _seconds(latency.seconds), "-", images, "0", "cpu, float32", "-")]
+    return [*rows, ("benchmark", _seconds(latency.seconds), "-", "-", "-", "cpu, float32", "-")]
 
 
 def lost_cells(row: LostClass) -> Cells:

@@ -21,6 +21,7 @@ from pfs_core.report.lost_classes import lost_most
 from pfs_core.report.reproduce import commands
 from pfs_core.report.results import RUNTIME_NAMES, Results
 from pfs_core.report.summary import ReportSummary, summarise
+from pfs_core.report.verdict import met
 from pfs_core.storage.artifacts import publish
 from pfs_core.training.metrics import TrainingMetrics
 
@@ -59,6 +60,7 @@ def write_report(results: Results, out: str | Path, mlflow_page: str = "", regis
         doubts=[line for found in results.latency.measurements for line in _doubts(found)],
         mlflow_page=mlflow_page,
         registered=registered,
+        met=met(results.structure),
         code=_codes(results),
     )
     with publish(out, "report") as folder:

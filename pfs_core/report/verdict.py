@@ -18,7 +18,7 @@ def verdict(results: Results) -> list[str]:
     the uniform network was trained too, one says whether the search paid. Where the network is not faster, its latency
     in doubt, or nothing can be said of the search, there are more.
     """
-    lines = [_gain(results), _accuracy(results), _met(results.structure), _how(results), *_search_gain(results)]
+    lines = [_gain(results), _accuracy(results), met(results.structure), _how(results), *_search_gain(results)]
     ratio = results.quoted.ratios_to_dense["pruned"]
     if ratio.verdict != "faster":
         lines.append(remedy(results.structure, results.quoted.runtime, results.latency.machine.flags))
@@ -68,13 +68,13 @@ def _points(difference: tuple[float, Interval]) -> str:
     return f"{100 * change:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
-def _met(structure: Structure) -> str:
-    """What was asked for and what came out, e.g. "asked for macs=0.5, got 0.454: met"."""
+def met(structure: Structure) -> str:
+    """Return what was asked for and what came out, e.g. "asked for macs=0.5, got 0.454: met"."""
     budget = structure.budget
     got = f"{budget.achieved:.3f}" if budget.target <= 1 else f"{budget.achieved:,.0f}"
     over = budget.achieved / budget.target - 1
-    met = "met" if over <= (WITHIN if budget.metric == "latency" else 0) else f"missed by {over:.1%}"
-    return f"asked for {structure.target_budget}, got {got}: {met}"
+    outcome = "met" if over <= (WITHIN if budget.metric == "latency" else 0) else f"missed by {over:.1%}"
+    return f"asked for {structure.target_budget}, got {got}: {outcome}"
 
 
 def _how(results: Results) -> str:

@@ -127,7 +127,7 @@ def cut_structures(
         return {
             "pruned": pruned,
             "uniform": uniform(graph, budget, policy=policy, **options),
-            "dense": dense(graph, budget, model=spec),
+            "dense": dense(graph, budget.metric, model=spec),
         }, None
 
     model = latency_model(spec, graph, runtime, threads, config.channel_multiple, block)
@@ -146,7 +146,7 @@ def cut_structures(
     structures = {
         "pruned": cut_to_latency(cut, measure, budget.target),
         "uniform": cut_to_latency(cut_evenly, measure, budget.target),
-        "dense": dense(graph, budget, model=spec),
+        "dense": dense(graph, model=spec),
     }
     return structures, model
 

@@ -28,6 +28,7 @@ from pfs_core.structure import unexpanded_graph
 from pfs_core.structure.budget_cut import check_reachable
 from pfs_core.structure.references import uniform
 from pfs_core.training.rate import training_rate
+from pfs_core.training.schedule import planned_epochs
 
 _STARTING = 2.0
 """Seconds of the steps that train nothing, and of what every step does besides."""
@@ -136,7 +137,7 @@ def plan(request: CompressRequest) -> Plan:
     ]
     for network in request.networks:
         macs = 1.0 if network == "dense" else share
-        network_epochs = round(retrain.epochs / macs) if retrain.scratch_b else retrain.epochs
+        network_epochs = planned_epochs(retrain, macs)
         seconds = trained * network_epochs * macs / rate.images
         steps.append(PlannedStep("retrain", f"{network}, {network_epochs} epochs of {trained:,} images", seconds))
     measured = _measuring_seconds(latency)

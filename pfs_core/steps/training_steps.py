@@ -152,7 +152,7 @@ def extract(
 
     Returns:
         Of the pruned structure: ``macs`` and ``params``, both also as ``*_fraction`` of the dense network's,
-        ``budget_gap`` (how far below the budget, relative to it) and ``extract_seconds``.
+        ``budget_gap`` (what is left of the budget, a fraction or a count as it is) and ``extract_seconds``.
 
     Raises:
         UserError: see :func:`pfs_core.steps.extraction.extract_structures`.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import Budget, ModelSpec
@@ -12,10 +12,15 @@ from pfs_core.structure.budget_cut import CostModel, equal_gates, prune_to_budge
 from pfs_core.structure.structure import block_record, policy_record
 
 
-def dense(graph: ChannelGraph, budget: Budget, *, model: ModelSpec) -> Structure:
-    """Return the structure of the unexpanded network, whose cost is by definition the fraction 1 of its own."""
-    # Under a latency budget this is recorded in MACs: a record of a latency would need a latency model.
-    whole = Budget(metric=budget.in_macs.metric, target=1.0)
+def dense(graph: ChannelGraph, metric: Literal["macs", "params"] = "macs", *, model: ModelSpec) -> Structure:
+    """Return the structure of the unexpanded network, whose cost is by definition the fraction 1 of its own.
+
+    Args:
+        graph: its channel graph.
+        metric: what the fraction is recorded of.
+        model: the network.
+    """
+    whole = Budget(metric=metric, target=1.0)
     return Structure.from_widths(model, graph, graph.widths(), whole, {"method": "dense"})
 
 
@@ -43,7 +48,7 @@ def uniform(
 
     It is what :func:`~pfs_core.structure.extract` makes of gates that are all equal. So it starts from the same
     expanded network as a search, meets the budget as closely, and differs only in how the budget is shared out. It has
-    all residual branches, unless the budget cannot be met so: then the last ones are left out.
+    all residual branches, unless the budget cannot be met so: then those of the narrowest groups are left out.
 
     Args:
         graph: the channel graph of the unexpanded network, traced with ``policy``.

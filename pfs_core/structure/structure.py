@@ -38,7 +38,7 @@ class BudgetRecord(Config):
     target: float
     achieved: float
     gap: float
-    """``target - achieved``, which is never negative where the budget was met."""
+    """``target - achieved``, which is never negative for MACs and parameters; a latency is met within 2%."""
 
 
 class Structure(Config):

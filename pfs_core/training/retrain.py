@@ -104,7 +104,7 @@ def _retrain(
     model.to(data.device)
     if ranks.rank:
         torch.manual_seed(seed + ranks.rank)  # dropout differs from process to process
-    epochs = planned_epochs(structure, config)
+    epochs = planned_epochs(config, structure.cost.macs / structure.reference.macs)
     with Checkpoints(out, _checkpoint_key(structure, model, data, config, seed, initial), ranks) as checkpoints:
         fitted = fit(model, f"retrain {structure.network}", data, config, epochs, seed, record, checkpoints, ranks)
     spent, images = checkpoints.elapsed(), int(ranks.sum(torch.tensor(fitted.images, device=data.device)))

@@ -4,18 +4,19 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, SequentialLR
 
 from pfs_core.config.stages import RetrainConfig
-from pfs_core.structure import Structure
 
 
-def planned_epochs(structure: Structure, config: RetrainConfig) -> int:
-    """Return the epochs to train: the configured ones, with scratch-B multiplied by dense MACs / MACs of the structure.
+def planned_epochs(config: RetrainConfig, fraction: float) -> int:
+    """Return the epochs to train: the configured ones, with scratch-B divided by ``fraction``.
 
     Scratch-B (Liu et al. 2019, "Rethinking the Value of Network Pruning") gives the pruned network the compute of the
     dense network's training, so that both are compared at an equal training cost. It never shortens a training.
+
+    Args:
+        config: the settings of the training.
+        fraction: the network's MACs as a fraction of the dense network's.
     """
-    if not config.scratch_b:
-        return config.epochs
-    return max(config.epochs, round(config.epochs * structure.reference.macs / structure.cost.macs))
+    return max(config.epochs, round(config.epochs / fraction)) if config.scratch_b else config.epochs
 
 
 def schedule(optimiser: Optimizer, config: RetrainConfig, steps: int) -> LRScheduler:

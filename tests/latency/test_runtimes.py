@@ -98,6 +98,26 @@ def test_a_runtime_that_fails_is_left_out_with_its_reason(structure, tmp_path, m
     assert not (tmp_path / "none").exists()
 
 
+def test_a_setting_that_fails_leaves_the_others(structure, tmp_path, monkeypatch):
+    right = RUNTIMES["eager"]
+
+    def limited(folder, images, threads):
+        if len(images) > 1:
+            raise MemoryError("there is no memory for this")
+        return right(folder, images, threads)
+
+    monkeypatch.setitem(runtimes.RUNTIMES, "eager", limited)
+    info = benchmark([structure], tmp_path / "out", LatencyConfig(**BRIEF, runtimes=("eager",), batches=(4, 1)))
+    assert [(found.threads, found.batch) for found in info.measurements] == [(1, 1)]
+    assert info.skipped == {"eager, batch 4, threads 1": "there is no memory for this"}
+
+
+def test_random_numbers_of_the_caller_stay_as_they_were(structure, tmp_path):
+    before = torch.get_rng_state()
+    write_network(structure, tmp_path / "network", seed=5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_is_not_installed_is_said(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(shutil, "which", lambda name: None)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pfs_core.config.spec import Budget, ModelSpec
+from pfs_core.config.spec import ModelSpec
 from pfs_core.latency.networks import read_network, write_network
 from pfs_core.structure import unexpanded_graph
 from pfs_core.structure.references import dense
@@ -37,7 +37,7 @@ def tied():
 @pytest.mark.parametrize("factory", ["twice", "tied"])
 def test_a_network_that_shares_weights_is_the_same_when_it_is_read(factory, tmp_path):
     spec = ModelSpec(name=f"tests.latency.test_shared_weights:{factory}", input_shape=(1, 8, 8))
-    write_network(dense(unexpanded_graph(spec), Budget(target=1.0), model=spec), tmp_path / "network", seed=0)
+    write_network(dense(unexpanded_graph(spec), model=spec), tmp_path / "network", seed=0)
     model = read_network(tmp_path / "network")
     assert model.third.weight.data_ptr() == model.second.weight.data_ptr()
     torch.manual_seed(0)

@@ -76,7 +76,7 @@ def test_an_unreachable_budget_is_refused():
 
 @pytest.mark.parametrize("metric", ["macs", "params"])
 def test_dense_equals_the_reference(metric):
-    structure = dense(graph(), Budget(metric=metric, target=0.3), model=SPEC)
+    structure = dense(graph(), metric, model=SPEC)
     assert structure.widths == graph().widths()
     assert structure.cost == structure.reference
     assert structure.budget.model_dump() == {"metric": metric, "target": 1.0, "achieved": 1.0, "gap": 0.0}

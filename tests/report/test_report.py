@@ -16,11 +16,12 @@ from pfs_core.config.recipes import recipe
 from pfs_core.errors import UserError
 from pfs_core.methods.registry import method_config
 from pfs_core.report import latency_figures, load_results, write_report
-from pfs_core.report.cells import HEADER, STEP_HEADER, page_cells, step_cells, table_cells
+from pfs_core.report.cells import HEADER, page_cells, table_cells
+from pfs_core.report.explorer import explorer
 from pfs_core.report.figures import SHARES, confusion, draw
 from pfs_core.report.lost_classes import lost_most
 from pfs_core.report.reproduce import commands
-from pfs_core.report.verdict import verdict
+from pfs_core.report.verdict import met, verdict
 from pfs_core.runtime.cost import StageCost
 from pfs_core.structure import FILES, Structure
 from pfs_core.training.mistakes import SHOWN
@@ -236,13 +237,19 @@ def test_every_step_says_what_it_took(page, results, tmp_path):
     assert [step for step, time in shown.items() if time == "-"] == ["split", "extraction"]
 
 
-def test_the_images_of_the_benchmark_are_those_of_all_batches(results):
-    table = results.samples_table
-    runs, half = len(table), table.runtime == "eager"
-    batches = dataclasses.replace(results, samples_table=table.assign(batch=half.map({True: 8, False: 1})))
-    counts = [dict(zip(STEP_HEADER, step_cells(found)[-1], strict=True)) for found in (results, batches)]
-    assert [count["step"] for count in counts] == ["benchmark", "benchmark"]
-    assert [count["images forward"] for count in counts] == [f"{runs:,}", f"{runs // 2 * 9:,}"]
+def test_a_latency_is_said_to_be_measured_when_it_was_cut(results, page, tmp_path, monkeypatch):
+    assert f"MACs; {met(results.structure)}; gates" in (page / "report.html").read_text()
+    record = results.structure.budget.model_copy(update={"metric": "latency", "target": 0.6, "achieved": 0.607})
+    provenance = {
+        **results.structure.provenance,
+        "latency_model": {"error_p90": 0.031, "runtime": "onnxruntime", "threads": 1},
+    }
+    monkeypatch.setattr("pfs_core.report.page.explorer", lambda found: explorer(results))  # it wants the latency model
+    cut = results.structure.model_copy(update={"budget": record, "provenance": provenance})
+    write_report(dataclasses.replace(results, structures={**results.structures, "pruned": cut}), tmp_path / "report")
+    said = re.search(r"<dt>structure</dt><dd>(.*?)</dd>", (tmp_path / "report" / "report.html").read_text())[1]
+    assert "MACs; asked for latency=0.6, got 0.607: met, as measured when it was cut; the latency model" in said
+    assert "error of 3.1% (p90); gates" in said
 
 
 def test_every_measurement_has_a_row(page, results):

@@ -74,7 +74,7 @@ def test_what_the_proof_refuted_is_in_every_file_and_in_its_graph(tmp_path):
     gates = {group.name: torch.ones(corrected.expanded(1.25)[group.name]) for group in corrected.prunable()}
     half = Budget(target=0.5)
     made = [extract(corrected, gates, half, model=SPEC), uniform(corrected, half, model=SPEC)]
-    for structure in (*made, dense(corrected, half, model=SPEC)):
+    for structure in (*made, dense(corrected, model=SPEC)):
         structure.save(tmp_path / "s.json")
         loaded = Structure.load(tmp_path / "s.json")
         assert loaded == structure
