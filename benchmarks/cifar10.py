@@ -28,7 +28,7 @@ from pfs_core.report.verdict import difference_interval
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import COMPLETE, read_json
 from pfs_core.structure import FILES, Structure
-from pfs_core.structure.budget_cut import ranked_channels
+from pfs_core.structure.ranking import ranked_channels
 from pfs_core.training.metrics import TrainingMetrics
 from pfs_core.training.retrain import retrain
 

@@ -8,6 +8,7 @@ from pfs_core.report.reproduce import extract_command, retrain_command
 from pfs_core.report.results import Results
 from pfs_core.structure import unexpanded_graph
 from pfs_core.structure.budget_cut import CostModel, closed_form
+from pfs_core.structure.cut_rules import CutRules
 from pfs_core.structure.every_budget import cut_at_every_percent
 
 PLACE = "{budget}"
@@ -28,12 +29,11 @@ def explorer(results: Results) -> dict[str, Any]:
     models = _cost_models(results, graph)
     groups = [group.name for group in graph.prunable()]
     chosen, expanded = results.structure.chosen_by, graph.expanded(results.spec.expand, results.spec.expand_stream)
+    rules = CutRules(chosen["channel_multiple"], chosen["floor"], results.structure.block)
     cuts: dict[tuple[int, ...], list[float]] = {}
     at: dict[str, tuple[int, list[int]]] = {}
     for metric, model in models.items():
-        options = {key: chosen[key] for key in ("channel_multiple", "floor")}
-        block = results.structure.block
-        found = cut_at_every_percent(graph, results.gates, expanded, metric, **options, block=block, cost_model=model)
+        found = cut_at_every_percent(graph, results.gates, expanded, metric, rules, model)
         for widths in found.values():
             cuts.setdefault(_kept(groups, widths), [_rounded(known.cost(widths)) for known in models.values()])
         places = {kept: place for place, kept in enumerate(cuts)}

@@ -46,7 +46,8 @@ def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: li
     there can be, and a budget refused that is out of reach by more than what their size may change.
     """
     from pfs_core.structure import unexpanded_graph
-    from pfs_core.structure.budget_cut import check_reachable, min_widths
+    from pfs_core.structure.budget_cut import check_reachable
+    from pfs_core.structure.cut_rules import CutRules
 
     search = method_config(recipe_for(request.recipe, request.dataset), request.search_settings)
     known = request.dataset == "digits"
@@ -61,13 +62,13 @@ def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: li
             raise
         return  # images of another size may be right
     widths = graph.expanded(search.expand, search.expand_stream)
-    limits, block, dense = (extract.channel_multiple, extract.floor), extract.block_of_smallest, graph.cost()
+    dense, rules = graph.cost(), CutRules(extract.channel_multiple, extract.floor, extract.block_of_smallest)
     # The search cuts to any width and leaves no branch out, whatever the extraction does.
-    lowest = [graph.cost(least) for least in (min_widths(graph, widths), min_widths(graph, widths, *limits, block))]
+    lowest = [graph.cost(known.least(graph, widths)) for known in (CutRules(), rules)]
     for budget in budgets:
         if known:
             check_reachable(graph, widths, budget)
-            check_reachable(graph, widths, budget, *limits, block=block)
+            check_reachable(graph, widths, budget, rules)
             continue
         metric = budget.in_macs.metric
         if metric == "macs" and budget.target > 1:

@@ -26,6 +26,7 @@ from pfs_core.models import build_model
 from pfs_core.runtime.device import memory_size, pick_device
 from pfs_core.structure import unexpanded_graph
 from pfs_core.structure.budget_cut import check_reachable
+from pfs_core.structure.cut_rules import CutRules
 from pfs_core.structure.references import uniform
 from pfs_core.training.rate import training_rate
 from pfs_core.training.schedule import planned_epochs
@@ -110,7 +111,7 @@ def plan(request: CompressRequest) -> Plan:
     dense, expanded = graph.cost(), graph.cost(widths)
     budget = Budget.from_text(request.budgets[0])
     check_reachable(graph, widths, budget)
-    check_reachable(graph, widths, budget, extract.channel_multiple, extract.floor, block=extract.block_of_smallest)
+    check_reachable(graph, widths, budget, CutRules(extract.channel_multiple, extract.floor, extract.block_of_smallest))
     device = pick_device()
     _check_latency_batches(latency, shape)
     _check_memory(4 * dense.params * _STATES, memory_size(device), 0, spec)

@@ -6,7 +6,9 @@ from torch import Tensor
 
 from pfs_core.channels import ChannelGraph
 from pfs_core.config.spec import Budget
-from pfs_core.structure.budget_cut import CostModel, Ranking, closed_form, fills
+from pfs_core.structure.budget_cut import CostModel, closed_form, fills
+from pfs_core.structure.cut_rules import CutRules
+from pfs_core.structure.ranking import Ranking
 
 
 def cut_at_every_percent(
@@ -14,9 +16,7 @@ def cut_at_every_percent(
     gates: Mapping[str, Tensor],
     expanded: Mapping[str, int],
     metric: str,
-    channel_multiple: int = 1,
-    floor: float = 0.0,
-    block: int = 1,
+    rules: CutRules = CutRules(),
     cost_model: CostModel | None = None,
 ) -> dict[int, dict[str, int]]:
     """Return what :func:`~pfs_core.structure.budget_cut.prune_to_budget` returns at the budgets 0.01, 0.02, ... 1.
@@ -26,20 +26,18 @@ def cut_at_every_percent(
         gates: the gates of every prunable group, float [expanded gates].
         expanded: the width of every group before the cut.
         metric: ``macs``, ``params`` or, with a ``cost_model``, ``latency``.
-        channel_multiple: as for ``prune_to_budget``, like the others.
-        floor: the fraction of its unexpanded width that every prunable group keeps at least.
-        block: the number of channels that the runtime computes at once.
+        rules: which widths the cut may lead to.
         cost_model: the cost of widths in the metric; None for MACs and parameters.
 
     Returns:
         ``{percent: {group: width}}``, without the percents that are under the smallest structure.
     """
     cost_model = cost_model or closed_form(graph, metric)
-    ranking = Ranking(graph, gates, expanded, channel_multiple, floor, block)
+    ranking = Ranking(graph, gates, expanded, rules)
     smallest, kept = cost_model.cost(ranking.widths(0)), 0
     cuts = {}
     for percent in range(1, 101):
         limit = Budget.from_text(f"{metric}={percent / 100}").limit(cost_model.dense)
         if smallest <= limit:
-            kept, cuts[percent] = ranking.cut(cost_model.cost, limit, kept, fills(metric, block))
+            kept, cuts[percent] = ranking.cut(cost_model.cost, limit, kept, fills(metric, rules.block))
     return cuts

@@ -1,7 +1,7 @@
 """Structures that need no search: dense, expanded, and uniform (every prunable width times one factor)."""
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from typing import Any, Literal
 
 from pfs_core.channels import ChannelGraph
@@ -9,6 +9,7 @@ from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.structure import Structure
 from pfs_core.structure.budget_cut import CostModel, equal_gates, prune_to_budget
+from pfs_core.structure.cut_rules import CutRules
 from pfs_core.structure.structure import block_record, policy_record
 
 
@@ -65,14 +66,11 @@ def uniform(
         UserError: even the smallest widths are over the budget.
     """
     expanded = graph.expanded(model.expand, model.expand_stream)
-    cut = partial(
-        prune_to_budget,
-        *(graph, equal_gates(graph, expanded), budget, expanded, channel_multiple, floor, cost_model, block),
-    )
+    gates, rules = equal_gates(graph, expanded), CutRules(channel_multiple, floor, block, branches=False)
     try:
-        widths, _ = cut(branches=False)
+        widths, _ = prune_to_budget(graph, gates, budget, expanded, rules, cost_model)
     except UserError:
-        widths, _ = cut(branches=True)
+        widths, _ = prune_to_budget(graph, gates, budget, expanded, replace(rules, branches=True), cost_model)
     chosen_by = {
         "method": "uniform",
         **policy_record(policy),

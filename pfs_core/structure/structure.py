@@ -18,6 +18,7 @@ from pfs_core.models import build_model, is_users_own, network_without_values
 from pfs_core.storage.artifacts import read_json, write_json
 from pfs_core.storage.digests import json_digest
 from pfs_core.structure.budget_cut import CostModel, check_gates, closed_form, prune_to_budget
+from pfs_core.structure.cut_rules import CutRules
 
 SCHEMA = "pfs.structure/1"
 FILES = {"pruned": "structure.json", "uniform": "uniform.json", "dense": "dense.json"}
@@ -272,7 +273,8 @@ def extract(
     """
     expanded = graph.expanded(model.expand, model.expand_stream)
     check_gates(graph, gates, expanded)
-    widths, threshold = prune_to_budget(graph, gates, budget, expanded, channel_multiple, floor, cost_model, block)
+    rules = CutRules(channel_multiple, floor, block)
+    widths, threshold = prune_to_budget(graph, gates, budget, expanded, rules, cost_model)
     chosen_by = {
         "method": method,
         "threshold": threshold,

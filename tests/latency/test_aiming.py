@@ -12,7 +12,8 @@ from pfs_core.errors import UserError
 from pfs_core.latency import aiming
 from pfs_core.latency.aiming import MEASURED, WITHIN, MeasuredRatios, cut_to_latency
 from pfs_core.structure import Structure, extract
-from pfs_core.structure.budget_cut import CostModel, min_widths
+from pfs_core.structure.budget_cut import CostModel
+from pfs_core.structure.cut_rules import CutRules
 from tests.budgets import SPEC, graph, random_gates
 
 GATES = random_gates(0)
@@ -30,7 +31,7 @@ def cut(aim):
     return extract(graph(), GATES, Budget(metric="latency", target=aim), model=SPEC, cost_model=model)
 
 
-SMALLEST = predicted(min_widths(graph(), graph().expanded(SPEC.expand, SPEC.expand_stream)))
+SMALLEST = predicted(CutRules().least(graph(), graph().expanded(SPEC.expand, SPEC.expand_stream)))
 
 
 class Measured:

@@ -25,7 +25,8 @@ from pfs_core.models import build_model
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import Structure, unexpanded_graph
-from pfs_core.structure.budget_cut import CostModel, min_widths, prune_to_budget
+from pfs_core.structure.budget_cut import CostModel, prune_to_budget
+from pfs_core.structure.cut_rules import CutRules
 from tests.budgets import SPEC, graph, random_gates
 
 EXPANDED = graph().expanded(SPEC.expand)
@@ -101,7 +102,7 @@ def test_drawn_widths_are_those_of_an_extraction(seed, multiple):
 def test_drawn_widths_reach_from_small_to_whole():
     rng = np.random.default_rng(0)
     drawn = [graph().cost(draw_widths(graph(), EXPANDED, 1, rng)).macs for _ in range(80)]
-    least, most = graph().cost(min_widths(graph(), EXPANDED)).macs, graph().cost(EXPANDED).macs
+    least, most = graph().cost(CutRules().least(graph(), EXPANDED)).macs, graph().cost(EXPANDED).macs
     assert min(drawn) < least + 0.15 * (most - least)
     assert max(drawn) > least + 0.85 * (most - least)
 
@@ -193,7 +194,7 @@ def test_a_latency_budget_is_kept_and_used_up(seed, target, multiple):
     cost_model = CostModel(planted.ratio, 1.0, str)
     gates = random_gates(seed)
     widths, threshold = prune_to_budget(
-        graph(), gates, Budget(metric="latency", target=target), EXPANDED, multiple, cost_model=cost_model
+        graph(), gates, Budget(metric="latency", target=target), EXPANDED, CutRules(multiple), cost_model
     )
     assert planted.ratio(widths) <= target
     if multiple > 1 or widths == EXPANDED:

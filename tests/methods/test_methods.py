@@ -24,7 +24,8 @@ from pfs_core.models import MODELS, build_model
 from pfs_core.steps.extraction import extract_structures
 from pfs_core.storage.artifacts import read_json
 from pfs_core.structure import FILES, Structure, extract, unexpanded_graph
-from pfs_core.structure.budget_cut import equal_gates, ranked_channels
+from pfs_core.structure.budget_cut import equal_gates
+from pfs_core.structure.ranking import ranked_channels
 from pfs_core.training.checkpoints import SECONDS, Checkpoints
 from tests.budgets import PAPERS_CUT
 

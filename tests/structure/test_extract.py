@@ -8,12 +8,13 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-import pfs_core.structure.budget_cut
 from pfs_core.channels import trace
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
 from pfs_core.structure import extract
-from pfs_core.structure.budget_cut import ranked_channels
+from pfs_core.structure.budget_cut import prune_to_budget
+from pfs_core.structure.cut_rules import CutRules
+from pfs_core.structure.ranking import ranked_channels
 from tests import budgets
 from tests.budgets import SPEC, cost_of, graph, random_gates
 from tests.channels.networks import INPUT, grouped
@@ -199,9 +200,7 @@ def test_groups_of_grouped_convolutions_are_cut_by_whole_blocks(seed, target, mu
     torch.manual_seed(seed)
     traced = trace(grouped(), INPUT)
     gates = {group.name: torch.rand(group.gate_count) for group in traced.prunable()}
-    widths, _ = pfs_core.structure.budget_cut.prune_to_budget(
-        traced, gates, Budget(target=target), traced.widths(), multiple
-    )
+    widths, _ = prune_to_budget(traced, gates, Budget(target=target), traced.widths(), CutRules(multiple))
     assert traced.cost(widths).macs <= target * traced.cost().macs + 1e-6
     for group in traced.prunable():
         assert widths[group.name] % (multiple * group.blocks) == 0 or widths[group.name] == group.width

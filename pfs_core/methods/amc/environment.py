@@ -10,7 +10,8 @@ from pfs_core.channels import ChannelGraph
 from pfs_core.channels.graph import features
 from pfs_core.config.spec import Budget
 from pfs_core.methods.proportional_gates import proportional_gates
-from pfs_core.structure.budget_cut import closed_form, min_widths, prune_to_budget
+from pfs_core.structure.budget_cut import closed_form, prune_to_budget
+from pfs_core.structure.cut_rules import CutRules
 
 STATE = 10
 """How many numbers a state has."""
@@ -38,7 +39,7 @@ class PruningEnv:
         self._graph, self._expanded = graph, dict(expanded)
         self._blocks = {group.name: group.blocks for group in graph.groups}
         self.groups = [group.name for group in graph.prunable()]
-        self._least = min_widths(graph, expanded, floor=lowest)
+        self._least = CutRules(floor=lowest).least(graph, expanded)
         self._cost_model = closed_form(graph, budget.metric)
         self._budget, self._limit = budget, budget.limit(self._cost_model.dense)
         self._fixed = _fixed_features(model, graph, expanded)

@@ -28,6 +28,7 @@ from pfs_core.runtime.cost import stage_cost
 from pfs_core.runtime.device import autocast, resolve_precision
 from pfs_core.runtime.progress import Record, TimeLeft
 from pfs_core.structure.budget_cut import check_reachable
+from pfs_core.structure.cut_rules import CutRules
 from pfs_core.structure.inherited_weights import Trained
 from pfs_core.training.checkpoints import CheckpointStage
 from pfs_core.training.evaluate import accuracy, evaluation_batch
@@ -44,7 +45,7 @@ def run(context: SearchContext) -> MethodResult:
         UserError: the budget cannot be reached with every group at ``config.lowest``, or the training diverged.
     """
     config, data = context.config_as(AmcConfig), context.data
-    check_reachable(context.graph, context.widths, context.budget, floor=config.lowest)
+    check_reachable(context.graph, context.widths, context.budget, CutRules(floor=config.lowest))
     pretrained = pretrain(
         context.model,
         "search amc, training,",
