@@ -165,7 +165,8 @@ def exporters(a: argparse.Namespace) -> None:
                 if kind == "deployed":
                     write_onnx(network, spec.input_shape, files[kind])
                 else:
-                    write_onnx_quickly(fuse_batchnorm(network), torch.from_numpy(images), files[kind])
+                    tried = torch.from_numpy(images)
+                    write_onnx_quickly(fuse_batchnorm(network, tried), tried, files[kind])
                 took[kind] = time.perf_counter() - start
             loaders = {kind: partial(run_onnx, path, images, 1) for kind, path in files.items()}
             samples, loads = loaded_and_interleaved(loaders, LatencyConfig(max_seconds=a.seconds), a.seed)

@@ -11,7 +11,7 @@ from pfs_core.storage.artifacts import read_json, write_json
 from pfs_core.storage.digests import json_digest
 
 C = TypeVar("C", bound=Config)
-_VERSION = 3
+_VERSION = 4
 """Part of every name; raise it when earlier files can no longer be used."""
 
 

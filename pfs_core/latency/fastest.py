@@ -94,7 +94,7 @@ def _measure(spec: ModelSpec, runtimes: Sequence[str], counts: Sequence[int]) ->
     times: list[DenseTime] = []
     failed: dict[str, str] = {}
     with torch.random.fork_rng(devices=[]):
-        dense = fuse_batchnorm(build_model(spec).eval())
+        dense = fuse_batchnorm(build_model(spec).eval(), images)
         for count in counts:
             with quiet(count):
                 runs: dict[str, Run] = {}

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from pfs_core.nn.batch_statistics import recompute_statistics
 from pfs_core.nn.weights import weights_of
 from pfs_core.structure import Structure
 
@@ -26,12 +26,7 @@ def write_network(structure: Structure, folder: Path, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = structure.build()
-        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # None averages over all batches; here there is one
-        with torch.no_grad():
-            model.train()(torch.randn(8, *structure.model.input_shape))
+        recompute_statistics(model, [torch.randn(8, *structure.model.input_shape)])
     folder.mkdir()
     structure.save(folder / "structure.json")
     save_file(weights_of(model), folder / "model.safetensors")

@@ -27,13 +27,13 @@ Run = Callable[[], Any]
 
 def eager(folder: Path, images: np.ndarray, threads: int) -> Run:
     """Load a network in PyTorch, which runs it operation by operation."""
-    return run_eager(fuse_batchnorm(read_network(folder)), images, threads)
+    return run_eager(_fused(folder, images), images, threads)
 
 
 def aotinductor(folder: Path, images: np.ndarray, threads: int) -> Run:
     """Load a network compiled to C++ ahead of time (torch.export and AOTInductor)."""
     package = folder / f"batch{len(images)}-threads{threads}.pt2"
-    return run_aotinductor(lambda: fuse_batchnorm(read_network(folder)), images, threads, package)
+    return run_aotinductor(lambda: _fused(folder, images), images, threads, package)
 
 
 def onnxruntime(folder: Path, images: np.ndarray, threads: int) -> Run:
@@ -88,11 +88,16 @@ def run_openvino(path: Path, images: np.ndarray, threads: int) -> Run:
     return lambda: request.infer([images], share_inputs=True, share_outputs=True)[0]
 
 
+def _fused(folder: Path, images: np.ndarray) -> nn.Module:
+    """Return the network in a folder as it is deployed, tried on one of the images."""
+    return fuse_batchnorm(read_network(folder), torch.from_numpy(images[:1]))
+
+
 def _onnx(folder: Path, images: np.ndarray) -> Path:
     """Return the ONNX file in a network's folder for such a batch; it is written if there is none yet."""
     path = folder / f"batch{len(images)}.onnx"
     if not path.exists():
-        write_onnx_quickly(fuse_batchnorm(read_network(folder)), torch.from_numpy(images), path)
+        write_onnx_quickly(_fused(folder, images), torch.from_numpy(images), path)
     return path
 
 

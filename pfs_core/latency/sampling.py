@@ -97,7 +97,7 @@ class PairTimer:
 
     def _prepared(self, widths: Mapping[str, int]) -> Callable[[], Any]:
         """Return a function that runs a network of these widths in the runtime."""
-        network = fuse_batchnorm(with_widths(self.model, self.graph, widths))
+        network = fuse_batchnorm(with_widths(self.model, self.graph, widths), self.images)
         return prepared(network, self.images, self.runtime, self.threads)
 
 

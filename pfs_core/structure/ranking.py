@@ -132,6 +132,7 @@ def ranked_channels(gates: Mapping[str, Tensor]) -> tuple[np.ndarray, np.ndarray
     Returns:
         The gates in falling order, float64 [n], and for each one the position of its group in ``gates``, int64 [n].
 
+    >>> import torch
     >>> values, owners = ranked_channels({"a": torch.tensor([0.2, 0.9]), "b": torch.tensor([1.0, 0.9, 0.9, 0.9])})
     >>> values.round(3).tolist(), owners.tolist()
     ([1.0, 0.9, 0.9, 0.9, 0.9, 0.2], [1, 0, 1, 1, 1, 0])

@@ -93,7 +93,8 @@ class Subclass(nn.BatchNorm2d):
     """As timm's BatchNormAct2d: the function with its own tensors, and an activation."""
 
     def forward(self, x):
-        return F.silu(F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training))
+        weights = self.running_mean, self.running_var, self.weight, self.bias
+        return F.silu(F.batch_norm(x, *weights, self.training, self.momentum, self.eps))
 
 
 class Own(nn.Conv2d):

@@ -34,7 +34,7 @@ def planted(monkeypatch, tmp_path):
     monkeypatch.setenv("PFS_CACHE", str(tmp_path))
     monkeypatch.setattr(chosen, "core_count", lambda: 4)
     monkeypatch.setattr(chosen, "missing", lambda runtime: "")
-    monkeypatch.setattr(chosen, "fuse_batchnorm", lambda network: network)
+    monkeypatch.setattr(chosen, "fuse_batchnorm", lambda network, images: network)
     monkeypatch.setattr(chosen, "prepared", prepared)
     monkeypatch.setattr(chosen, "interleaved", interleaved)
     return calls

@@ -29,6 +29,12 @@ class Net(nn.Module):
         return (y, x) if features else y
 
 
+def in_place(x, f):
+    earlier = [x]
+    x += f(x)
+    return earlier[0] + x
+
+
 USES = {
     "once": (lambda net, x: net.norm(net.conv(x)).relu(), 0),
     "two pairs": (lambda net, x: net.second(net.other(net.norm(net.conv(x)).relu())), 0),
@@ -37,6 +43,10 @@ USES = {
     "one norm, two convolutions": (lambda net, x: net.norm(net.conv(x)) + net.norm(net.other(x)), 1),
     "a norm behind one of two calls": (lambda net, x: net.norm(net.conv(x)) + net.conv(x), 1),
     "a convolution read elsewhere": (lambda net, x: sum(f(net.conv(x)) for f in (net.norm, torch.relu)), 1),
+    "two norms behind one convolution": (lambda net, x: net.second(net.norm(net.conv(x))).relu(), 0),
+    "two pairs, the second with two norms": (lambda net, x: net.second(net.norm(net.other(net.conv(x)))), 0),
+    "a question whether it is a tensor": (lambda net, x: net.norm(net.conv(x)) if torch.is_tensor(x) else x, 2),
+    "a tensor that changes in place": (lambda net, x: in_place(net.norm(net.conv(x)), net.other), 2),
     "a weight read elsewhere": (lambda net, x: net.norm(net.conv(x)) * net.conv.weight.mean(), 1),
 }
 
@@ -48,7 +58,7 @@ def test_the_fused_network_computes_the_same(use):
     model = Net(operation).eval()
     x = torch.randn(2, 4, 8, 8)
     with torch.no_grad():
-        whole, fused = model(x), fuse_batchnorm(copy.deepcopy(model))(x)
+        whole, fused = model(x), fuse_batchnorm(copy.deepcopy(model), x)(x)
     assert (whole - fused).abs().max() / whole.abs().max() < 1e-5
 
 
@@ -57,11 +67,11 @@ def test_a_convolution_with_a_hook_is_not_fused():
     model.conv.register_forward_hook(lambda conv, inputs, output: output.relu())
     x = torch.randn(2, 4, 8, 8)
     with torch.no_grad():
-        assert torch.allclose(model(x), fuse_batchnorm(copy.deepcopy(model))(x), atol=1e-5)
+        assert torch.allclose(model(x), fuse_batchnorm(copy.deepcopy(model), x)(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("use", USES)
 def test_only_a_pair_that_is_called_once_is_fused(use):
     operation, left = USES[use]
-    fused = fuse_batchnorm(Net(operation))
+    fused = fuse_batchnorm(Net(operation), torch.randn(2, 4, 8, 8))
     assert sum(isinstance(module, nn.BatchNorm2d) for module in fused.modules()) == left
