@@ -1,5 +1,7 @@
 """The gates of a network as one vector, applied where a channel that is multiplied by 0 acts like a removed one."""
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -107,6 +109,24 @@ class Gates:
         """Return a copy of the gates on the CPU, ``{group: float32 [gates]}``."""
         parts = self.values.detach().cpu().split(self.sizes)
         return {group: part.clone() for group, part in zip(self.groups, parts, strict=True)}
+
+
+@contextlib.contextmanager
+def put_in(model: nn.Module, scales: Mapping[str, Tensor]) -> Iterator[None]:
+    """While it lasts, ``model`` has the ``scales`` in place of its parameters, as in its forward pass.
+
+    A network that checkpoints its activations (``torch.utils.checkpoint``) runs parts of that pass again in the
+    backward pass, which has to be in this context.
+    """
+    places = [(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in scales]
+    own = [module._parameters[name] for module, name in places]
+    for (module, name), scale in zip(places, scales.values(), strict=True):
+        module._parameters[name] = scale  # type: ignore[assignment]  # as torch.func.functional_call does
+    try:
+        yield
+    finally:
+        for (module, name), parameter in zip(places, own, strict=True):
+            module._parameters[name] = parameter
 
 
 def _factor(stretches: list[_Stretch], parts: tuple[Tensor, ...]) -> Tensor:

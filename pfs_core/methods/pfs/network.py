@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pfs_core.channels import ChannelGraph, slice_weights
-from pfs_core.methods.pfs.gates import Gates
+from pfs_core.methods.pfs.gates import Gates, put_in
 from pfs_core.methods.pfs.roots import RootsFlatAtZero, spoilt_at_zero
+from pfs_core.methods.pfs.zeros import redraw_zeros
 from pfs_core.nn.folded_batchnorm import fold_norms
 from pfs_core.nn.frozen_conv import freeze_convolutions
 from pfs_core.runtime.device import autocast, compiled
@@ -47,7 +48,8 @@ class GatedNetwork:
         steps: optimiser steps done.
 
     Args:
-        model: the network on its device; its parameters are frozen, in place.
+        model: the network on its device. Its parameters are frozen, in place, and drawn anew where they start at 0 and
+            let no gradient through (:func:`redraw_zeros`).
         graph: the channel graph of the network.
         precision: ``bf16`` or ``fp32``.
         lr: Adam's learning rate.
@@ -62,6 +64,7 @@ class GatedNetwork:
         self._model, self.graph, self.precision, self._lr = model, graph, precision, lr
         self._compiled = compile
         self.layout = layout_for(model, graph.input_shape, precision)
+        redraw_zeros(model, graph, self.layout, precision)
         if precision == "bf16":
             tried = _with_weights_in_bf16(copy.deepcopy(model))
             # A part of the network that turns autocast off needs its weights in float32.
@@ -90,7 +93,8 @@ class GatedNetwork:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Compute the logits, float32 [N, classes], of float images [N, C, H, W]."""
-        return self._forward(self.gates.scales(), images)
+        self._scales = self.gates.scales()
+        return self._forward(self._scales, images)
 
     def _eager(self, scales: dict[str, Tensor], images: Tensor) -> Tensor:
         with autocast(images.device, self.precision), self._roots:
@@ -115,7 +119,8 @@ class GatedNetwork:
     def step(self, loss: Tensor) -> None:
         """Take one optimiser step and clamp the gates to [0, 1]; now and then, remove channels."""
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        with put_in(self.module, self._scales):
+            loss.backward()
         self._optimiser.step()
         self.gates.clamp_()
         self.steps += 1

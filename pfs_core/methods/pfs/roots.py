@@ -8,19 +8,15 @@ the derivative 0 at 0, as ``torch.linalg.vector_norm`` and ``torch.std`` do. A g
 closed, as it does behind a ReLU.
 """
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from pfs_core.channels import ChannelGraph
-from pfs_core.methods.pfs.gates import Gates
-from pfs_core.runtime.device import autocast
-from pfs_core.training.memory_layout import random_state_kept, two_images, with_layout
+from pfs_core.methods.pfs.trial import gate_gradients
 
 
 class RootsFlatAtZero(TorchFunctionMode):
@@ -67,12 +63,9 @@ def spoilt_at_zero(model: nn.Module, graph: ChannelGraph, layout: torch.memory_f
         graph: its channel graph.
         layout: the memory format of the network.
         precision: ``bf16`` or ``fp32``.
+
+    Raises:
+        UserError: as :func:`gate_gradients`.
     """
-    tried = with_layout(copy.deepcopy(model), layout).train()
-    gates = Gates(tried, graph)
-    gates.values.data[::2] = 0.0
-    images = two_images(model, graph.input_shape, layout, precision)
-    with random_state_kept(images.device), autocast(images.device, precision):
-        logits: Tensor = functional_call(tried, gates.scales(), (images,), tie_weights=False).float()
-    (gradient,) = torch.autograd.grad(logits.sum(), gates.values, allow_unused=True)
-    return gradient is not None and not bool(gradient.isfinite().all())
+    gradients = gate_gradients(model, graph, layout, precision, closed=True)
+    return not all(bool(gradient.isfinite().all()) for gradient in gradients.values())
