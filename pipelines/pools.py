@@ -184,13 +184,12 @@ class Placement:
             self._surroundings(task, pools, hours)
         return task
 
-    def latency(self, task: dsl.PipelineTask, pools: Pools, hours: int = 2, cached: bool = False) -> dsl.PipelineTask:
+    def latency(self, task: dsl.PipelineTask, pools: Pools, cached: bool = False) -> dsl.PipelineTask:
         """Assign a step that measures to the latency nodes.
 
         Args:
             task: the step.
             pools: the nodes.
-            hours: its timeout.
             cached: whether Kubeflow may take its result from an earlier run, instead of measuring anew.
         """
         if not cached:
@@ -198,7 +197,7 @@ class Placement:
         if not self.local:
             _resources(task, pools.latency_cores, pools.latency_memory)
             _nodes(task, pools.latency_node_selector, pools.latency_tolerations)
-            self._surroundings(task, pools, hours)
+            self._surroundings(task, pools, hours=2)
         return task
 
     def _surroundings(self, task: dsl.PipelineTask, pools: Pools, hours: int) -> None:

@@ -64,7 +64,7 @@ class _Pass:
         """Return what a node computes, and record what it does to the channels that go into it."""
         tracer = self.tracer
         if (inside := _subgraph(node)) is not None:
-            return self._enter(node, *inside)
+            return self._enter(*inside)
         if is_in_place(node) or is_view(node):
             self._share(node, first(node))
         if operation(node) == "getitem":
@@ -101,7 +101,7 @@ class _Pass:
             return result
         return self.tracer.fixed(node, f"comes out of {node.name}", constant=True)
 
-    def _enter(self, node: fx.Node, graph: fx.Graph, arguments: list[Any]) -> Value:
+    def _enter(self, graph: fx.Graph, arguments: list[Any]) -> Value:
         """Visit a graph within the graph, such as what a network computes without gradients."""
         inputs = [inner for inner in graph.nodes if inner.op == "placeholder"]
         for inner, outer in zip(inputs, arguments, strict=True):

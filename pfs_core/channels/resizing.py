@@ -50,7 +50,7 @@ def resize(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> 
     for module in out.modules():
         _initialise(module, "reset_parameters")
     _initialise(out, "init_weights")
-    part_twins(out, graph, built)
+    part_twins(out, graph)
     leave_out(out, graph.left_out(widths))
     return out
 

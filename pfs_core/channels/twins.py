@@ -6,7 +6,6 @@ get the same gradients, and so stay the same for ever.
 """
 
 import zlib
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +17,14 @@ _ROLES = ("writes", "reads", "depthwise")
 
 
 @torch.no_grad()
-def part_twins(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> None:
+def part_twins(model: nn.Module, graph: ChannelGraph) -> None:
     """Shuffle the values within every row and column of weights that is still a copy, in place, always alike.
 
     Buffers, frozen parameters and weights that are the same for all channels, such as a blur, stay as they are.
 
     Args:
-        model: the network at ``widths``, its weights drawn where a module does so.
+        model: the widened network, its weights drawn where a module does so.
         graph: the channel graph of the network that it was made from.
-        widths: the width of every group.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     before = graph.widths()

@@ -26,6 +26,7 @@ from pfs_core.config.spec import Config
 from pfs_core.structure.budget_cut import CostModel
 
 BLOCKS = (1, 4, 8, 16)
+_FOLDS = 5
 """Sizes of block that a fit chooses from, in channels."""
 
 
@@ -170,11 +171,11 @@ def _solve(table: np.ndarray, times: np.ndarray) -> list[float]:
     return result
 
 
-def _cross_validated(table: np.ndarray, times: np.ndarray, folds: int = 5) -> np.ndarray:
+def _cross_validated(table: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Return the relative errors on the networks of each fold, fitted to those of the others, float64 [networks]."""
-    fold = np.arange(len(times)) % folds
+    fold = np.arange(len(times)) % _FOLDS
     errors = [
         np.abs(table[fold == k] @ _solve(table[fold != k], times[fold != k]) / times[fold == k] - 1)
-        for k in range(folds)
+        for k in range(_FOLDS)
     ]
     return np.concatenate(errors)

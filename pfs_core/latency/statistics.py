@@ -11,12 +11,12 @@ Samples = np.ndarray
 """Nanoseconds of one network, one per round; int64 [rounds]."""
 
 
-def median_interval(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+def median_interval(values: np.ndarray, resamples: int = 1000) -> tuple[float, float]:
     """Return the 95% percentile-bootstrap interval of the median of ``values``, float [n]."""
     from scipy.stats import bootstrap
 
     result = bootstrap(
-        (values,), np.median, n_resamples=resamples, batch=100, method="percentile", rng=np.random.default_rng(seed)
+        (values,), np.median, n_resamples=resamples, batch=100, method="percentile", rng=np.random.default_rng(0)
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 

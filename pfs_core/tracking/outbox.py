@@ -203,9 +203,9 @@ def server() -> str:
 
 
 @contextlib.contextmanager
-def brief_requests(settings: dict[str, str] = REQUESTS) -> Iterator[None]:
-    """Set MLflow's timeouts and retries to ``settings``, where the environment does not set them."""
-    ours = {key: value for key, value in settings.items() if key not in os.environ}
+def brief_requests() -> Iterator[None]:
+    """Set MLflow's timeouts and retries to :data:`REQUESTS`, where the environment does not set them."""
+    ours = {key: value for key, value in REQUESTS.items() if key not in os.environ}
     os.environ.update(ours)
     try:
         yield
