@@ -9,13 +9,21 @@ from pydantic import Field
 from pfs_core.config.request import CompressRequest
 from pfs_core.config.seed import LARGEST_SEED
 from pfs_core.config.spec import Config
-from pfs_core.errors import UserError
+from pfs_core.errors import UserError, did_you_mean
+from pfs_core.registry import claims
 from pfs_core.storage.strict import json_value
 
 PREFIX = "pfs."
 STATE = "pfs.compress"
 REQUESTED, CLAIMED, DONE, FAILED = "requested", "claimed", "done", "failed"
 RUN, LINK, ATTEMPTS, REASON = "pfs.compress_run", "pfs.compress_link", "pfs.compress_attempts", "pfs.compress_error"
+SOURCE, RESULT, GATE = "pfs.source", "pfs.pruned", "pfs.gate"
+SHA256 = "pfs.spec_sha256"
+_WRITTEN = (
+    *(STATE, RUN, LINK, ATTEMPTS, REASON, SOURCE, RESULT, GATE, SHA256),
+    *("pfs.method", "pfs.test_accuracy", "pfs.latency_ratio"),  # of a result, which may be a request as well
+)
+"""Tags of a version that are no part of a request: its state, and what is said of a result."""
 
 
 class Request(Config):
@@ -43,8 +51,13 @@ class Request(Config):
             what: says whose tags they are in an error message.
 
         Raises:
-            UserError: a tag is missing, or its value is not allowed.
+            UserError: a tag is missing or not known, or its value is not allowed.
         """
+        known = [PREFIX + name for name in cls.model_fields]
+        for tag in tags:
+            if tag.startswith(PREFIX) and not tag.startswith(claims.PREFIX) and tag not in (*known, *_WRITTEN):
+                hint = did_you_mean(tag.removeprefix(PREFIX), cls.model_fields, PREFIX)
+                raise UserError(f"{what}: {tag} is not a tag of a request{hint}; known: {', '.join(known)}")
         values: dict[str, Any] = {
             name: tags[PREFIX + name] for name in cls.model_fields if tags.get(PREFIX + name) not in (None, "")
         }

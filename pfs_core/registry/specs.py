@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from pfs_core.errors import ChangedError, NotFoundError, UserError, one_line
 from pfs_core.registry.claims import Claim
-from pfs_core.registry.request import REQUESTED, STATE, Request
+from pfs_core.registry.request import REQUESTED, SHA256, STATE, Request
 from pfs_core.storage import S3Storage, Storage, open_storage
 from pfs_core.storage.listing import Entry
 from pfs_core.storage.strict import json_value, yaml_value
@@ -18,7 +18,6 @@ from pfs_core.tracking.outbox import refusal, unsent
 
 logger = logging.getLogger(__package__)
 
-SHA256 = "pfs.spec_sha256"
 FILES = r"\.(json|ya?ml)$"
 _LONGEST_NAME = 256 - len("-pruned")
 """The most characters of the name: MLflow takes 256, and the result's is longer."""

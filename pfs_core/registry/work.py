@@ -17,10 +17,13 @@ from pfs_core.registry.request import (
     CLAIMED,
     DONE,
     FAILED,
+    GATE,
     LINK,
     REASON,
     REQUESTED,
+    RESULT,
     RUN,
+    SOURCE,
     STATE,
     Request,
 )
@@ -33,7 +36,6 @@ ACCEPTED = "accepted"
 """The alias of the newest result that meets its request's limits."""
 MAX_ATTEMPTS = 3
 MAX_HOURS = 24 * 366
-SOURCE, RESULT, GATE = "pfs.source", "pfs.pruned", "pfs.gate"
 
 
 class VersionTags:

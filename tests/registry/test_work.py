@@ -118,6 +118,13 @@ def test_two_runs_at_once_share_the_work(ask, server):
         ({"seed": "4294967296"}, "pfs.seed"),
         ({"recipe": "cifar"}, "unknown recipe"),
         ({"max_accuracy_drop": "5"}, "pfs.max_accuracy_drop"),  # meant in percent: a gate that lets all through
+        (
+            {"max_acuracy_drop": "0.01"},
+            "pfs.max_acuracy_drop is not a tag of a request (did you mean pfs.max_accuracy_",
+        ),
+        ({"budgets": "macs=0.3"}, "pfs.budgets is not a tag of a request (did you mean pfs.budget?)"),
+        ({"Seed": "3"}, "pfs.Seed is not a tag of a request (did you mean pfs.seed?)"),
+        ({"compres": "requested"}, "known: pfs.model, pfs.model_settings, pfs.dataset"),
     ],
 )
 def test_a_request_that_cannot_be_carried_out_fails_alone(wrong, says, ask, tags):
@@ -144,6 +151,20 @@ def test_a_result_and_its_source_know_each_other(ask, tags, result, registry):
     assert tags(*registered.split("/"))["pfs.source"] == f"models:/{name}/{version}"
     assert registry.get_model_version_by_alias(f"{name}-pruned", "accepted").version == registered.split("/")[1]
     assert find(5, 1, check) == []
+
+
+def test_a_result_may_be_a_request_with_the_tags_that_it_has(ask, tags, registry):
+    written = {
+        "source": "models:/net/1",
+        "pruned": "models:/n/2",
+        "gate": "passed",
+        "spec_sha256": "0",
+        "method": "amc",
+    }
+    told = {"test_accuracy": "0.9", "latency_ratio": "0.5", "compress_run": "run-0", "compress_error": "no answer"}
+    name, version = ask(**written, **told, compress_link="x", compress_attempts="1", **{"claim.run-0": "{}"})
+    registry.set_model_version_tag(name, version, "owner", "me")
+    assert sources(find(5, 1, check)) == [f"models:/{name}/{version}"]
 
 
 @pytest.mark.parametrize(
