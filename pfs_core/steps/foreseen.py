@@ -3,7 +3,7 @@
 from pfs_core.config.overrides import recipe_for
 from pfs_core.config.request import CompressRequest
 from pfs_core.config.spec import Budget, ModelSpec
-from pfs_core.config.stages import ExtractConfig, LatencyConfig
+from pfs_core.config.stages import ExtractConfig, LatencyConfig, SplitConfig
 from pfs_core.errors import UserError
 from pfs_core.methods.registry import method_config
 from pfs_core.models import network_without_values, published_fields
@@ -12,7 +12,6 @@ from pfs_core.models.outputs import check_network
 _MARGIN = 1.1
 """How much more a cut may cost by images of another size than a network was published for."""
 _FEWEST_CLASSES = 2
-_DIGITS = {"input_shape": (1, 8, 8), "num_classes": 10}
 
 
 def check_foreseen(request: CompressRequest) -> None:
@@ -49,9 +48,12 @@ def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: li
     from pfs_core.structure.budget_cut import check_reachable
     from pfs_core.structure.cut_rules import CutRules
 
-    search = method_config(recipe_for(request.recipe, request.dataset), request.search_settings)
+    recipe = recipe_for(request.recipe, request.dataset)
+    search = method_config(recipe, request.search_settings)
+    split: SplitConfig = recipe.stage("split", request.split_settings)
     known = request.dataset == "digits"
-    fields = _DIGITS if known else {**published_fields(request.model), "num_classes": _FEWEST_CLASSES}
+    digits = {"input_shape": (split.channels or 1, 8, 8), "num_classes": 10}
+    fields = digits if known else {**published_fields(request.model), "num_classes": _FEWEST_CLASSES}
     spec = ModelSpec.parse({**fields, "name": request.model, "kwargs": request.model_settings}, "model")
     try:
         if known:

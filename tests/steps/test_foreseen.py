@@ -6,6 +6,7 @@ from pfs_core.config.request import CompressRequest
 from pfs_core.errors import UserError
 from pfs_core.steps.preflight import check
 from tests.data.folders import images, png, write
+from tests.models.factories import FACTORIES
 
 
 def request(**changes):
@@ -68,3 +69,15 @@ def test_parameters_are_counted_for_as_few_classes_as_there_may_be(colours):
     check(request(budgets=["params=222622"], **smallest))  # there are so few for 10 classes, and not for 1,000
     with pytest.raises(UserError, match="params=100000 cannot be reached"):
         check(request(budgets=["params=100000"], **smallest))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_digits_are_foreseen_with_the_channels_that_they_are_read_with(channels, tmp_path, monkeypatch):
+    (tmp_path / "rgb.py").write_text(FACTORIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = request(model="rgb:rgb", budgets=["macs=0.6"], split_settings={"channels": channels})
+    if channels == 3:
+        check(asked)
+    else:
+        with pytest.raises(UserError, match="1, 8, 8"):
+            check(asked)
