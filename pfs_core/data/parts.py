@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ _WORDS = {
     EVALUATION: re.compile(f"(?:eval|evaluate|evaluation){_SUFFIX}"),
 }
 _PARTITION = re.compile("[^/=]=[^/]")
+_FLAGS = ("true", "false", "yes", "no", "t", "f", "y", "n", "0", "1", "0.0", "1.0")
 _BESIDE = re.compile("sets?|data|dataset|images?|imgs?|pictures?|photos?|splits?|parts?|folder|files?")
 
 
@@ -60,9 +61,20 @@ def part_named(name: str) -> str:
     return said.pop() if len(said) == 1 and all(_BESIDE.fullmatch(word) for word in others) else ""
 
 
-def is_flag(name: str) -> bool:
-    """Whether a column says of each row if it is of a part, such as ``is_train``."""
-    return "is" in words_in(name) and bool(parts_in(name))
+def is_flag(name: str, texts: Collection[str] = ()) -> bool:
+    """Return whether a column says of each row if it is of a part.
+
+    Args:
+        name: its name.
+        texts: its different texts, if they are known.
+
+    >>> is_flag("is_train"), is_flag("test", ["0", "1"]), is_flag("test", ["0", "0.7"]), is_flag("bus", ["0", "1"])
+    (True, True, False, False)
+    """
+    if "is" in words_in(name):
+        return bool(parts_in(name))
+    said = {text.lower() for text in texts} - {"", "none", "nan"}
+    return bool(part_named(name)) and bool(said) and said.issubset(_FLAGS)
 
 
 def _parts_of_folder(name: str) -> set[str]:

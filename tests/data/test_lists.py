@@ -258,6 +258,21 @@ REFUSED |= {
         [(n, i % 2, i % 3) for i, n in enumerate(NAMES)],
         "'is_train' seems to say parts",
     ),
+    "train as true and false": (
+        "id,label,train",
+        [(n, i % 2, i < 15) for i, n in enumerate(NAMES)],
+        "'train' seems to say parts; write a column split with train, validation and test, or take it out",
+    ),
+    "test as 1 and nothing": (
+        "id,label,Test Set",
+        [(n, i % 2, "1" if i > 15 else "") for i, n in enumerate(NAMES)],
+        "'Test Set' seems to say parts",
+    ),
+    "two columns of parts": (
+        "id,label,subset,split",
+        [(n, i % 2, ["train", "test"][i >= 10], ["train", "val"][i >= 8]) for i, n in enumerate(NAMES)],
+        "row 8: 'subset' says training and 'split' says validation; keep the column that says the parts",
+    ),
     "two columns of images": (
         "id,label,partner",
         [(n, i % 2, NAMES[-i]) for i, n in enumerate(NAMES)],
@@ -293,6 +308,9 @@ COLUMNS = {
     "spaces": ("id, label", "{i}, {c}", "labels in 'label'"),
     "somebody's folders": ("path,label", "/home/me/pets/images/{i}.png,{c}", "labels in 'label'"),
     "a folder above": ("path,label", "../images/{i}.png,{c}", "labels in 'label'"),
+    "the same parts twice": ("id,label,set,split", "{i},{c},{part},{part}", "parts in 'set'; not used: split"),
+    "a column called like a part": ("id,label,test", "{i},{c},{number}7", "labels in 'label'; not used: test"),
+    "labels called like a part": ("id,label,train", "{i},{c},{number}7", "labels in 'label'; not used: train"),
     "other capitals": ("path,label", "Images/{i}.PNG,{c}", "labels in 'label'"),
 }
 
@@ -302,7 +320,7 @@ def test_columns_are_taken_for_what_they_are(tmp_path, case):
     header, row, said = COLUMNS[case]
     tree(tmp_path, *[f"images/{i}.png" for i in range(20)])
     rows = [
-        (row.format(i=i, other=(7 * i + 3) % 20, c=label, number=int(label == "dog")),)
+        (row.format(i=i, other=(7 * i + 3) % 20, c=label, number=int(label == "dog"), part=["train", "test"][i % 2]),)
         for i, label in enumerate(CLASSES)
     ]
     csv(tmp_path / "labels.csv", header, rows)

@@ -274,6 +274,11 @@ COLUMNS = {
     "set": (["train", "other"], ["test", "test"]),
     "partition": ([0, 1], [2, 2]),
     "is_train": ([True, False], [False, False]),
+    "train": ([True, False], [False, False]),
+    "test": ([0, 1], [1, 1]),
+    "Validation": ([0.0, 1.0], [0.0, 0.0]),
+    "holdout": (["no", "yes"], ["yes", "yes"]),
+    "val": ([None, True], [None, None]),
 }
 
 
@@ -294,6 +299,14 @@ def test_a_column_that_says_the_same_parts_is_let_pass(tmp_path):
     source = open_source(str(tmp_path))
     assert source.is_test.tolist() == [True, True, False, False]
     assert source.notes[1:] == ("columns that are not used: split, set",)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "feather"])
+def test_a_column_that_is_named_like_a_part_and_says_something_else_is_let_pass(tmp_path, kind):
+    scores = {"test": [0, 7], "train": ["express", "local"], "val": [0.5, 1.0]}
+    table = pa.table({"image": [encode(picture(i)) for i in range(2)], "label": [0, 1], **scores})
+    (pq.write_table if kind == "parquet" else write_feather)(table, tmp_path / f"data.{kind}")
+    assert open_source(str(tmp_path)).notes == ("columns that are not used: test, train, val",)
 
 
 def test_classes_that_differ_in_capitals_are_said(tmp_path):

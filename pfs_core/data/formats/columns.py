@@ -23,6 +23,7 @@ from pfs_core.errors import UserError
 _IMAGES = ("image", "img")
 _INDEX = "__index_level_"
 _A_FILE_EACH = "write a file for each part, such as train.parquet and test.parquet"
+_FLAG = f"{_A_FILE_EACH}, and take it out"
 
 
 class Columns(NamedTuple):
@@ -52,7 +53,7 @@ class Columns(NamedTuple):
 
     def in_parquet(self, metadata: pq.FileMetaData) -> "Columns":
         """Return them without those texts that, by the statistics of a Parquet file, say no parts."""
-        kept = (one for one in self.parts if one.lower() in PART_COLUMNS or may_say_parts(metadata, one))
+        kept = (one for one in self.parts if _is_named_for_parts(one) or may_say_parts(metadata, one))
         return self._replace(parts=tuple(kept))
 
 
@@ -84,11 +85,11 @@ def find_columns(place: str, schema: pa.Schema, config: SplitConfig) -> Columns:
     others = [column for column in schema.names if column not in (image, label)]
     for column in others:
         if is_flag(column):
-            raise UserError(f"{place}: column {column!r} seems to say parts; {_A_FILE_EACH}")
+            raise UserError(f"{place}: column {column!r} seems to say parts; {_FLAG}")
     name = "name" if "name" in others and _is_text(_value_type(schema.field("name").type)) else None
     texts = [column for column in others if column != name and _is_text(_value_type(schema.field(column).type))]
     saying = [column for column in others if _can_say_a_part(schema.field(column).type)]
-    parts = tuple(column for column in saying if column.lower() in PART_COLUMNS or column in texts)
+    parts = tuple(column for column in saying if _is_named_for_parts(column) or column in texts)
     unused = tuple(column for column in others if column != name and not column.startswith(_INDEX))
     return Columns(place, image, label, name, parts, unused)
 
@@ -120,11 +121,18 @@ def check_parts(columns: Columns, table: pa.Table, held_out: bool) -> None:
         values = _plain(table.column(name))
         values = values.cast(pa.large_string()) if _is_text(values.type) else values
         texts = [str(text) for text in values.unique().to_pylist()]
+        if is_flag(name, texts):
+            raise UserError(f"{columns.place}: column {name!r} seems to say parts; {_FLAG}")
         if _says_others(name, texts, held_out):
             raise UserError(
                 f"{columns.place}: column {name!r} says parts ({', '.join(texts[:3])}), but parts are not read from "
                 f"columns; {_A_FILE_EACH}"
             )
+
+
+def _is_named_for_parts(column: str) -> bool:
+    """Whether a column may say parts by its name: in words, or as one of yes and no such as ``test``."""
+    return column.lower() in PART_COLUMNS or bool(part_named(column))
 
 
 def _says_others(name: str, texts: list[str], held_out: bool) -> bool:

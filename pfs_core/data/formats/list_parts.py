@@ -24,22 +24,39 @@ def part_column(place: str, columns: Mapping[str, pa.Array], labels: list[str]) 
     Raises:
         UserError: a column says something else beside parts, or several say different ones.
     """
+    said: dict[str, list[str]] = {}
     for name, texts in columns.items():
         if name.lower() not in PART_COLUMNS or not len(texts):
             continue
-        is_part = [bool(part_named(text)) for text in texts.to_pylist()]
-        if all(is_part):
-            return name
-        if any(is_part) or name.lower() in MUST_BE_PARTS:
-            row = is_part.index(False)
+        parts = [part_named(text) for text in texts.to_pylist()]
+        if all(parts):
+            said[name] = parts
+        elif any(parts) or name.lower() in MUST_BE_PARTS:
+            row = parts.index("")
             raise UserError(
                 f"{place}, row {row}: {name!r} is {texts[row].as_py()!r}, which is no part; "
                 "write train, validation or test, and take out rows of no part"
             )
-    for name in columns:
-        if is_flag(name):
-            raise UserError(f"{place}: column {name!r} seems to say parts; {_WRITE}")
-    return _by_texts(place, {name: texts for name, texts in columns.items() if name not in labels})
+    if said:
+        return _agreed(place, said)
+    others = {name: texts for name, texts in columns.items() if name not in labels}
+    for name, texts in columns.items():
+        if is_flag(name, texts.unique().to_pylist() if name in others else ()):
+            raise UserError(f"{place}: column {name!r} seems to say parts; {_WRITE}, or take it out")
+    return _by_texts(place, others)
+
+
+def _agreed(place: str, said: Mapping[str, list[str]]) -> str:
+    """Return the first of the columns that say parts; UserError if another one says others."""
+    (first, parts), *others = said.items()
+    for name, other in others:
+        row = next((i for i, (one, two) in enumerate(zip(parts, other, strict=True)) if one != two), None)
+        if row is not None:
+            raise UserError(
+                f"{place}, row {row}: {first!r} says {parts[row]} and {name!r} says {other[row]}; "
+                "keep the column that says the parts, and take out the other"
+            )
+    return first
 
 
 def part_of_list(path: str) -> str:
