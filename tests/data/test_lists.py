@@ -115,6 +115,55 @@ def test_a_list_in_each_part_names_what_is_below_it(tmp_path, kind):
     assert source.left_out == ()
 
 
+def named_list(path, labels, names, form="huggingface"):
+    """A Parquet list of the first images with the names of the classes in its schema metadata."""
+    feature = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    metadata = {form: json.dumps(feature if form == "huggingface" else names)}
+    table = pa.table({"file_name": [f"{name}.png" for name in NAMES[: len(labels)]], "label": labels})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+@pytest.mark.parametrize("form", ["huggingface", "classes"])
+@pytest.mark.parametrize("text", [False, True])
+def test_names_in_the_schema_of_a_list_are_those_of_the_classes(tmp_path, form, text):
+    flat(tmp_path, "train")
+    names = ["dog", "cat", "yak"]
+    named_list(
+        tmp_path / "train" / "metadata.parquet", CLASSES if text else list(map(names.index, CLASSES)), names, form
+    )
+    source = open_source(str(tmp_path))
+    assert source.class_names == names
+    assert classes(source) == dict(zip(NAMES, CLASSES, strict=True))
+    assert source.notes[-1] == "1 of 3 classes have no training images: yak"
+
+
+def test_names_in_the_schemas_of_lists_are_matched(tmp_path):
+    for part, names in (("train", ["cat", "dog"]), ("test", ["dog", "cat"])):
+        flat(tmp_path, part)
+        named_list(tmp_path / part / "metadata.parquet", list(map(names.index, CLASSES)), names)
+    source = open_source(str(tmp_path))
+    assert source.class_names == ["cat", "dog"]
+    assert source.labels[source.is_test].tolist() == source.labels[~source.is_test].tolist()
+    assert [source.class_names[label] for label in source.labels[source.is_test]] == CLASSES
+    assert any("differ: matched by name, 2 in all" in note for note in source.notes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2], "metadata.parquet, row 2: label 2 is out of range; 2 classes are named in its schema"),
+        ([-1, 1, 1], "metadata.parquet, row 0: label -1 is out of range"),
+        (["cat", "cow", "cat"], "metadata.parquet, row 1: class 'cow' is not named in its schema"),
+    ],
+)
+def test_a_label_without_a_name_in_the_schema_of_a_list_is_refused(tmp_path, labels, message):
+    flat(tmp_path, "train")
+    named_list(tmp_path / "train" / "metadata.parquet", labels, ["cat", "dog"])
+    with pytest.raises(UserError, match=message):
+        open_source(str(tmp_path))
+
+
 def test_a_list_beside_folders_that_are_no_classes_says_the_classes(tmp_path):
     tree(tmp_path, *[f"b{i % 4}/{name}.png" for i, name in enumerate(NAMES)])
     metadata(tmp_path, "jsonl", ".", [(f"b{i % 4}/{NAMES[i]}.png", label) for i, label in enumerate(CLASSES)])

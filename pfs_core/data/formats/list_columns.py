@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfs_core.config.stages import SplitConfig
-from pfs_core.data.formats.list_labels import check_labels, is_index, label_column, named_labels
+from pfs_core.data.formats.list_labels import check_labels, is_index, label_column, named_labels, names_by_label
 from pfs_core.data.formats.list_parts import part_column, part_of_list, parts_of_rows
 from pfs_core.data.formats.list_paths import ImageNames, Named
 from pfs_core.data.formats.list_tables import ListTable
@@ -27,6 +27,7 @@ class Listed(NamedTuple):
         parts: n parts, empty where none is said.
         label: the column of labels.
         columns: which columns were taken for what, in words.
+        names: the name of the class by the text of its label, in the order of the classes, if the list has names.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Listed(NamedTuple):
     parts: list[str]
     label: str
     columns: str
+    names: dict[str, str] | None = None
 
 
 class Candidate(NamedTuple):
@@ -115,11 +117,12 @@ def _listed(
     if table.fault:
         raise UserError(f"{place}: {table.fault}")
     check_labels(place, table.columns[label])
+    names = None if table.schema is None else names_by_label(place, table.schema, label, table.columns[label])
     unused = [other for other in others if other != label and not is_index(other)]
     also = f"; not used: {', '.join(unused)}" if unused else ""
     parts, by = parts_of_rows(place, table.path, table.columns, part, images.paths.take(pa.array(rows)))
     columns = f"paths in {name!r}, labels in {label!r}{by}{also}"
-    return Listed(table.path, images.rows[rows], table.columns[label], parts, label, columns)
+    return Listed(table.path, images.rows[rows], table.columns[label], parts, label, columns, names)
 
 
 def _image_columns(table: ListTable, images: ImageNames, config: SplitConfig) -> dict[str, Named]:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfs_core.data.classes import label_fault
+from pfs_core.data.formats.columns import class_names
 from pfs_core.errors import UserError
 
 _LABELS = ("label", "labels", "class", "classname", "classid", "category", "target", "species", "breed")
@@ -60,6 +61,34 @@ def check_labels(place: str, texts: pa.Array) -> None:
             raise UserError(f"{place}, row {row}: label {text} is out of range; labels count from 0")
         if any(len(several := re.split(mark, text)) > 1 and known.issuperset(several) for mark in _MARKS):
             raise UserError(f"{place}, row {row}: {text!r} is several labels; an image may have one")
+
+
+def names_by_label(place: str, schema: pa.Schema, label: str, texts: pa.Array) -> dict[str, str] | None:
+    """Return the name of each class by the text of its label, as the schema of a Parquet file has them.
+
+    Args:
+        place: address of the list, for messages.
+        schema: its columns.
+        label: the one of labels: numbers, or the names themselves.
+        texts: its values.
+
+    Returns:
+        The names in the order of the classes; None if the schema has none.
+
+    Raises:
+        UserError: a label has no name.
+    """
+    names = class_names(place, schema, label)
+    if names is None:
+        return None
+    kind = schema.field(label).type if label in schema.names else pa.string()
+    numbers = pa.types.is_integer(kind.value_type if pa.types.is_dictionary(kind) else kind)
+    found = {str(i): name for i, name in enumerate(names)} if numbers else {name: name for name in names}
+    for text in texts.unique().to_pylist():
+        if text not in found:
+            what = f"label {text} is out of range; {len(names)} classes are" if numbers else f"class {text!r} is not"
+            raise UserError(f"{place}, row {texts.index(text).as_py()}: {what} named in its schema")
+    return found
 
 
 def is_index(name: str) -> bool:

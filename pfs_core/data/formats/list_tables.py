@@ -22,11 +22,13 @@ class ListTable(NamedTuple):
         path: the path of the file.
         columns: the texts of each column by its name, without spaces around them.
         fault: what is wrong with it, if it is a list of images; empty for nothing.
+        schema: that of a Parquet file, which may name the classes.
     """
 
     path: str
     columns: dict[str, pa.Array]
     fault: str
+    schema: pa.Schema | None = None
 
 
 def read_list(storage: Storage, entry: Entry) -> ListTable | None:
@@ -46,7 +48,7 @@ def _from_parquet(storage: Storage, entry: Entry) -> ListTable | None:
     if any(_holds_bytes(field.type) for field in file.schema_arrow):
         return None
     names = [field.name for field in file.schema_arrow if _may_be_text(field.type)]
-    return _table(entry.path, file.read(columns=names), "")
+    return _table(entry.path, file.read(columns=names), "")._replace(schema=file.schema_arrow)
 
 
 def _from_text(path: str, data: bytes) -> ListTable:

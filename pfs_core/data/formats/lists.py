@@ -6,6 +6,7 @@ They are at the root; Hugging Face's ``metadata`` files may be in any folder, an
 :mod:`~pfs_core.data.formats.list_choice` which tables are lists of labels.
 """
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -125,7 +126,7 @@ def open_lists(storage: Storage, files: Listing, lists: Lists, config: SplitConf
         flip=True,
         fingerprint=column_fingerprint(digest, config),
         is_validation=None if parts.is_validation is None else parts.is_validation[in_path_order],
-        notes=(note, *parts.notes, *dropped, *not_used(choice.others, "it is not used")),
+        notes=(note, *parts.notes, *classes.notes, *dropped, *not_used(choice.others, "it is not used")),
         left_out=unlisted + left_out(others, read),
         lists=tuple(read),
     )
@@ -179,11 +180,16 @@ def _by_part(one: Listed) -> np.ndarray:
 
 def _labels(uri: str, one: Listed) -> list[Labels]:
     """Return the labels of a list, of the rows to train on and of those that are held out."""
-    names = one.labels.unique().to_pylist()
-    numbers = all(name.isdecimal() for name in names)
-    names = sorted(names, key=lambda name: (int(name), name) if numbers else (0, name))
-    codes = pc.index_in(one.labels, value_set=pa.array(names, pa.string())).to_numpy().astype(np.int64)
+    names = _names_of(one.labels.unique().to_pylist()) if one.names is None else one.names
+    codes = pc.index_in(one.labels, value_set=pa.array(list(names), pa.string())).to_numpy().astype(np.int64)
     held_out = np.array([is_held_out(part) for part in one.parts])
     place = f"{uri}/{one.path}"
     both = [out for out in (False, True) if (held_out == out).any()]
-    return [Labels(place, codes[held_out == out], names, out, is_text=True) for out in both]
+    is_text = all(text == name for text, name in names.items())
+    return [Labels(place, codes[held_out == out], list(names.values()), out, is_text) for out in both]
+
+
+def _names_of(texts: Collection[str]) -> dict[str, str]:
+    """Return labels as the names of their classes, in order; that of their numbers, if they are numbers."""
+    numbers = all(text.isdecimal() for text in texts)
+    return {text: text for text in sorted(texts, key=lambda text: (int(text), text) if numbers else (0, text))}
