@@ -55,6 +55,31 @@ def test_idx_files_are_read_plain_and_packed(tmp_path, digits_like, name):
     assert not source.flip
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_idx_labels_count_from_0_or_from_1_and_name_the_classes(tmp_path, digits_like, first):
+    for path, array in digits_like.items():
+        labels = "labels" in path
+        (tmp_path / f"emnist-letters-{path}").write_bytes(idx(array + np.uint8(first) if labels else array))
+    source = open_source(str(tmp_path))
+    assert source.class_names == [str(i + first) for i in range(4)]
+    assert source.labels.tolist() == [*(np.arange(20) % 4), *(np.arange(8) % 4)]
+    assert source.notes[1:] == (("labels count from 1: classes are 1 to 4",) if first else ())
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 2, 2, 0], "train-labels-idx1-ubyte, row 1: label 2 is out of range; 1 classes .* without a gap"),
+        ([1, 2, 4, 1], "train-labels-idx1-ubyte, row 0: labels count from 1 to 4, but must count from 0"),
+        ([3, 8, 3, 8], "train-labels-idx1-ubyte, row 0: labels count from 3 to 8, but must count from 0"),
+    ],
+)
+def test_idx_labels_with_a_gap_are_refused(tmp_path, labels, message):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(np.zeros((4, 6, 5), np.uint8)))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.array(labels, np.uint8)))
+    refused(tmp_path, message)
+
+
 def test_an_idx_set_may_have_no_test_files(tmp_path, digits_like):
     for path in list(digits_like)[:2]:
         (tmp_path / path).write_bytes(idx(digits_like[path]))

@@ -15,6 +15,7 @@ import zlib
 import numpy as np
 import torch
 
+from pfs_core.data.classes import Labels, Merged, merge_labels
 from pfs_core.data.dataset import Source, checked_classes, fingerprint
 from pfs_core.data.left_out import left_out
 from pfs_core.data.parts import TRAINING, given_parts, is_held_out, said_by_files
@@ -58,27 +59,45 @@ def load_idx(storage: Storage, files: Listing) -> Source:
     sizes = {one.shape[1:] for one in images}
     if len(sizes) > 1:
         raise UserError(f"{storage.uri}: images of {names[0]} and of {names[1]} differ in size: {sorted(sizes)}")
-    all_labels = np.concatenate(labels).astype(np.int64)
     parts = given_parts(storage.uri, names, said, np.repeat(np.arange(len(names)), [len(one) for one in labels]))
     _check_held_out(storage.uri, names, said, labels)
+    classes = _classes([f"{storage.uri}/{pair['labels'].path}" for pair in pairs.values()], said, labels)
+    count = len(classes.labels)
     return Source(
         uri=storage.uri,
         kind="arrays",
         files=found,
-        file=np.zeros(len(all_labels), dtype=np.int32),
-        group=np.zeros(len(all_labels), dtype=np.int32),
-        row=np.arange(len(all_labels)),
-        labels=all_labels,
+        file=np.zeros(count, dtype=np.int32),
+        group=np.zeros(count, dtype=np.int32),
+        row=np.arange(count),
+        labels=classes.labels,
         is_test=parts.is_test,
         names=None,
-        class_names=checked_classes([str(i) for i in range(int(all_labels.max()) + 1)], storage.uri),
+        class_names=checked_classes(classes.names, storage.uri),
         flip=False,
         fingerprint=fingerprint(storage, found),
         images=torch.from_numpy(np.concatenate(images)).unsqueeze(1),
         is_validation=parts.is_validation,
-        notes=parts.notes,
+        notes=parts.notes + classes.notes,
         left_out=left_out(files, found.paths) + unpacked,
     )
+
+
+def _classes(places: list[str], said: list[str], labels: list[np.ndarray]) -> Merged:
+    """Name classes by the labels of the training part, which count from 0 or, as EMNIST's letters do, from 1.
+
+    Raises:
+        UserError: there is a gap in them.
+    """
+    held_out = [is_held_out(part) for part in said]
+    seen = np.unique(np.concatenate([some for some, held in zip(labels, held_out, strict=True) if not held]))
+    first = int(np.array_equal(seen, np.arange(1, len(seen) + 1)))
+    files = zip(places, labels, held_out, strict=True)
+    merged = merge_labels([Labels(place, some.astype(np.int64) - first, None, held) for place, some, held in files])
+    if not first:
+        return merged
+    names = [str(int(name) + first) for name in merged.names]
+    return Merged(merged.labels, names, (f"labels count from 1: classes are {names[0]} to {names[-1]}",))
 
 
 def _check_held_out(uri: str, names: list[str], said: list[str], labels: list[np.ndarray]) -> None:
