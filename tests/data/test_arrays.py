@@ -209,14 +209,32 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(cifar, tmp_path, pr
             "an integer label per image",
         ),
         ({b"data": np.zeros((12, 3072), np.uint8), b"labels": [9] * 12, b"fine_labels": [9] * 12}, "outside 0 to 3"),
+        ({b"data": [[1, 2], [3]]}, "is no CIFAR file: it does not hold 3072 bytes"),
+        (
+            {b"data": np.zeros((2, 3072), np.uint8), b"labels": [[0], [0, 1]], b"fine_labels": [[0], [0, 1]]},
+            "an integer",
+        ),
+        (
+            {b"data": np.zeros((0, 3072), np.uint8), b"labels": np.zeros(0, int), b"fine_labels": np.zeros(0, int)},
+            "is no CIFAR file: it holds no images",
+        ),
+        ({10**5000: 1}, "it has no 'data'"),
     ],
 )
 def test_a_cifar_file_of_something_else_is_refused(cifar, values, message):
     folder, batches, key = cifar
     if "3072 bytes" in message:
         values = {**values, key: [0] * 12}
-    (folder / next(iter(batches))).write_bytes(pickle.dumps(values, protocol=2))
+    (folder / next(iter(batches))).write_bytes(pickle.dumps(values, protocol=4))
     refused(folder, message)
+
+
+@pytest.mark.parametrize("names", [None, 5, b"ab", {b"cat": 0}, [1, 2, 3, 4], [[b"cat"], b"dog"]])
+def test_names_of_cifar_that_are_no_list_of_texts_are_refused(cifar, names):
+    folder, _, key = cifar
+    file, name = ("batches.meta", "label_names") if key == b"labels" else ("meta", "fine_label_names")
+    (folder / file).write_bytes(pickle.dumps({name.encode(): names}, protocol=2))
+    refused(folder, f"/{file} is no CIFAR file: its '{name}' are no list of texts")
 
 
 @pytest.mark.parametrize("data", [b"", b"no pickle", b"\x80\x02}q"])

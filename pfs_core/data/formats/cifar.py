@@ -46,14 +46,14 @@ def load_cifar(storage: Storage, files: Listing) -> Source:
         if name not in entries:
             raise UserError(f"{storage.uri} has no {name}; unpack the whole archive of CIFAR for Python there")
     for name in [*training, test]:
-        batch = _load(storage, entries[name], ("data", key))
-        data, label = np.asarray(batch["data"]), np.asarray(batch[key])
-        if data.dtype != np.uint8 or data.shape != (label.size, 3072) or label.ndim != 1 or label.dtype.kind != "i":
-            raise UserError(f"{storage.uri}/{name} does not hold 3072 bytes and an integer label per image")
+        data, label = _images_and_labels(f"{storage.uri}/{name}", _load(storage, entries[name], ("data", key)), key)
         pixels.append(data.reshape(-1, 3, 32, 32))
         labels.append(label.astype(np.int64))
         sizes.append(len(data))
-    names = [_text(name) for name in _load(storage, entries[meta], (names_key,))[names_key]]
+    names = _load(storage, entries[meta], (names_key,))[names_key]
+    if not isinstance(names, list | tuple) or not all(isinstance(one, bytes | str) for one in names):
+        raise UserError(f"{storage.uri}/{meta} is no CIFAR file: its {names_key!r} are no list of texts")
+    names = [_text(one) for one in names]
     all_labels = np.concatenate(labels)
     count = len(all_labels)
     if all_labels.min() < 0 or all_labels.max() >= len(names):
@@ -86,15 +86,32 @@ def _load(storage: Storage, entry: Entry, keys: Sequence[str]) -> dict[str, Any]
         raise UserError(f"{name} {e}") from None
     except Exception as e:
         raise UserError(f"{name} is no CIFAR file: {str(e) or type(e).__name__}") from None
-    values = {_text(key): value for key, value in values.items()} if isinstance(values, dict) else {}
+    values = values if isinstance(values, dict) else {}
+    values = {_text(key): value for key, value in values.items() if isinstance(key, bytes | str)}
     for key in keys:
         if key not in values:
             raise UserError(f"{name} is no CIFAR file: it has no {key!r}")
     return values
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _images_and_labels(name: str, batch: dict[str, Any], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a file has at ``data`` and ``key``, uint8 [n, 3072] and int [n]; UserError if that is anything else.
+
+    Both are whatever was pickled: lists of lists that differ in length, and numbers of any size, are no arrays.
+    """
+    try:
+        data, label = np.asarray(batch["data"]), np.asarray(batch[key])
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        data = label = np.empty(0)
+    if data.dtype != np.uint8 or data.shape != (label.size, 3072) or label.ndim != 1 or label.dtype.kind != "i":
+        raise UserError(f"{name} is no CIFAR file: it does not hold 3072 bytes and an integer label per image")
+    if not len(data):
+        raise UserError(f"{name} is no CIFAR file: it holds no images")
+    return data, label
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 class _Unpickler(pickle.Unpickler):
