@@ -21,7 +21,7 @@ from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.webdataset import TARS, open_tars
 from pfs_core.data.left_out import left_out, no_files, summary, without_system_folders
 from pfs_core.data.parts import TEST, TRAINING, VALIDATION
-from pfs_core.data.unread_parts import check_no_part_unread
+from pfs_core.data.unread_parts import check_no_part_empty, check_no_part_unread
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage import LocalStorage, Storage, open_storage
 from pfs_core.storage.listing import Listing
@@ -60,6 +60,7 @@ def _opened(uri: str, config: SplitConfig) -> Source:
     source = _from_files(storage, files, lists, config)
     tables = pa.array([table.path for table in lists.tables], pa.string())
     check_no_part_unread(source, files.filter(pc.invert(pc.is_in(files.paths, value_set=tables))))
+    check_no_part_empty(source, storage, files)
     return replace(source, left_out=source.left_out + beside)
 
 

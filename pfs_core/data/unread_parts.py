@@ -1,15 +1,18 @@
 """Whether a dataset has a part in a form that is not read: its test images would be drawn from training instead."""
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfs_core.data.dataset import Source
 from pfs_core.data.formats.tree import IMAGES
-from pfs_core.data.left_out import reason_of
+from pfs_core.data.left_out import SYSTEM_FOLDERS, reason_of
 from pfs_core.data.parts import EVALUATION, TEST, VALIDATION, is_held_out, part_named, parts_in
 from pfs_core.errors import UserError
+from pfs_core.storage import LocalStorage, Storage
 from pfs_core.storage.listing import Listing
 
 _ABOUT = r"(?i)\.(csv|tsv|txt|json|jsonl|md|rst|html?|xml|ya?ml|toml|py|ipynb|log|sh|cfg|ini|pdf|docx?|xlsx?|ods)$"
@@ -30,14 +33,11 @@ def check_no_part_unread(source: Source, files: Listing) -> None:
     others = others.filter(pc.invert(pc.match_substring_regex(others.paths, known)))
     if not others:
         return
-    folders = set(pc.replace_substring_regex(source.files.paths, r"[^/]*$", "").unique().to_pylist())
+    folders = _folders(source)
     # In a folder of a class, names of files say nothing.
     named = {""} if source.kind == "tree" else {"", *folders}
-    whole = source.kind != "tree" or bool(source.lists)
-    there = {part for folder in folders for name in _levels(folder, whole) for part in parts_in(name)}
-    there |= {part for path in _names(source) for part in parts_in(_stem(path))}
-    there |= {TEST, EVALUATION} if source.is_test.any() and VALIDATION not in there else set()
-    there |= {VALIDATION, EVALUATION} if source.is_validation is not None else set()
+    whole = _whole(source)
+    there = _parts_read(source, folders)
     for path in others.paths.to_pylist():
         folder, slash, name = path.rpartition("/")
         said = {part_named(one) for one in _levels(folder, whole)} - {""} or (
@@ -49,6 +49,61 @@ def check_no_part_unread(source: Source, files: Listing) -> None:
                 f"{source.uri}/{path} is named like a {part} part and is not read ({reason_of(path)}), so the part "
                 "would be missing; give it in the form of the others, or move it out of the dataset"
             )
+
+
+def check_no_part_empty(source: Source, storage: Storage, files: Listing) -> None:
+    """Raise UserError if a folder without files is named like a held-out part, and no other is.
+
+    S3 has no empty folders.
+
+    Args:
+        source: what was read.
+        storage: where it is.
+        files: all files of the dataset.
+    """
+    if not isinstance(storage, LocalStorage):
+        return
+    folders = _folders(source)
+    there = _parts_read(source, folders)
+    for folder in _folders_beside(storage.root, folders if _whole(source) else set()):
+        part, path = part_named(folder.name), folder.relative_to(storage.root).as_posix()
+        if not is_held_out(part) or part in there:
+            continue
+        if not pc.any(pc.starts_with(files.paths, f"{path}/")).as_py():
+            raise UserError(
+                f"{source.uri}/{path} is named like a {part} part and holds no files, so the part would be missing; "
+                "fill it, or remove it"
+            )
+
+
+def _folders_beside(root: Path, folders: Iterable[str]) -> list[Path]:
+    """Return the folders at the root, and those beside one of ``folders`` or beside one above it."""
+    above = {root} | {root.joinpath(*folder.split("/")[:i]) for folder in folders for i in range(folder.count("/"))}
+    found: list[Path] = []
+    for folder in sorted(above):
+        with os.scandir(folder) as entries:
+            found += [Path(one.path) for one in entries if one.is_dir()]
+    return [one for one in sorted(found) if not one.name.startswith(".") and one.name not in SYSTEM_FOLDERS]
+
+
+def _folders(source: Source) -> set[str]:
+    """Return the folders of the files that are read, each with a slash at its end; the root is empty."""
+    return set(pc.replace_substring_regex(source.files.paths, r"[^/]*$", "").unique().to_pylist())
+
+
+def _parts_read(source: Source, folders: Iterable[str]) -> set[str]:
+    """Return the parts that are read, as names of files and folders say them."""
+    whole = _whole(source)
+    there = {part for folder in folders for name in _levels(folder, whole) for part in parts_in(name)}
+    there |= {part for path in _names(source) for part in parts_in(_stem(path))}
+    there |= {TEST, EVALUATION} if source.is_test.any() and VALIDATION not in there else set()
+    there |= {VALIDATION, EVALUATION} if source.is_validation is not None else set()
+    return there
+
+
+def _whole(source: Source) -> bool:
+    """Whether folders at any level may be parts; in a tree those below folders of classes may not."""
+    return source.kind != "tree" or bool(source.lists)
 
 
 def _names(source: Source) -> Iterable[str]:

@@ -267,6 +267,39 @@ def test_contradictions_are_refused_by_name(tmp_path, case):
     assert "\n" not in str(error.value)
 
 
+EMPTY = {
+    # what is in the dataset, its empty folders, and the one that is refused
+    "a part": (["train/cat", "train/dog"], ["test"], "test"),
+    "a part of classes": (["train/cat", "train/dog"], ["test/cat", "test/dog"], "test"),
+    "another held-out part": (["train/cat", "train/dog", "val/cat", "val/dog"], ["Testing", "extra"], "Testing"),
+    "a part that is not the test part": (["train/cat", "train/dog", "test/cat", "test/dog"], ["valid"], "valid"),
+}
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_an_empty_folder_of_a_part_is_refused_and_the_part_not_drawn_from_training(tmp_path, case):
+    folders, empty, named = EMPTY[case]
+    tree(tmp_path, *[f"{folder}/{i}.png" for folder in folders for i in range(3)])
+    for folder in empty:
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / named / ".DS_Store").write_bytes(b"")
+    with pytest.raises(UserError, match=f"{tmp_path}/{named} is named like a .* part and holds no files") as error:
+        open_source(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("below", ["", "data/"])
+def test_an_empty_folder_of_a_part_beside_files_of_rows_is_refused(tmp_path, below):
+    for folder in ("train", "test"):
+        (tmp_path / below / folder).mkdir(parents=True)
+    file(tmp_path / below / "train" / "0.parquet", ["a", "b"])
+    with pytest.raises(UserError, match=f"/{below}test is named like a test part and holds no files"):
+        open_source(str(tmp_path))
+    file(tmp_path / below / "test" / "0.parquet", ["a", "b"])
+    (tmp_path / "eval").mkdir()  # the test part is there
+    assert open_source(str(tmp_path)).is_test.sum() == 2
+
+
 COLUMNS = {
     # a column beside images and labels, and the parts of train.parquet and test.parquet in it
     "split": (["train", "test"], ["test", "test"]),
