@@ -13,7 +13,7 @@ from torch import Tensor
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, Picture
-from pfs_core.data.reading import check_memory, each_image
+from pfs_core.data.reading import check_memory, difference, each_image
 from pfs_core.data.split import choose_rows
 from pfs_core.data.split_info import CLASSES, EACH
 from pfs_core.errors import UserError
@@ -71,7 +71,19 @@ def refusals(source: Source, findings: Findings, config: SplitConfig) -> list[st
         channels = config.channels or findings.shapes[used, 0]
         largest = int((channels * findings.shapes[used, 1] * findings.shapes[used, 2]).max(initial=0))
         said += _refusal(lambda: check_memory(source, largest, skip))
-    return said + _refusal(lambda: choose_rows(source, config, 0, used))
+    return said + _refusal(lambda: choose_rows(source, config, 0, used, _reasons(source, findings, used, config)))
+
+
+def _reasons(source: Source, findings: Findings, used: np.ndarray, config: SplitConfig) -> dict[int, str]:
+    """Return why rows are not used: they cannot be decoded, or are not like the first one."""
+
+    def shape(i: int) -> list[int]:
+        channels, height, width = findings.shapes[i].tolist()
+        return [config.channels or channels, height, width]
+
+    bad, first = dict(findings.bad), int(np.argmax(used))
+    unused = np.flatnonzero(~used).tolist()
+    return {i: bad.get(source.place(i)) or difference(shape(i), shape(first)) for i in unused}
 
 
 def _in_memory(source: Source, config: SplitConfig) -> bool:

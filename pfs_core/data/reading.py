@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
@@ -196,7 +196,7 @@ def load_images(source: Source, channels: int | None, skip: bool, background: st
             check_memory(source, image.nbytes, skip)
             out = torch.zeros(len(source), *image.shape, dtype=torch.uint8)
         if image.shape != out.shape[1:]:
-            _skip(source, i, _difference(image.shape, out.shape[1:]), skip, readings)
+            _skip(source, i, difference(image.shape, out.shape[1:]), skip, readings)
             digests[i] = 0
             continue
         out[i] = image
@@ -264,7 +264,7 @@ def _skip(source: Source, row: int, reason: str, skip: bool, readings: Readings)
     readings.skipped[row] = reason
 
 
-def _difference(shape: torch.Size, first: torch.Size) -> str:
+def difference(shape: Sequence[int], first: Sequence[int]) -> str:
     """Say how the shape [C, H, W] of an image differs from that of the first one, and which setting helps."""
     colour = {1: "grey", 3: "RGB"}
     if shape[1:] == first[1:]:
@@ -279,5 +279,5 @@ def _difference(shape: torch.Size, first: torch.Size) -> str:
     )
 
 
-def _size(shape: torch.Size) -> str:
+def _size(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))

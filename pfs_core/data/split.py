@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,7 +94,7 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
             f"{source.place(other)}: what is tested should not be trained on"
         )
     notes += _large(source, pixels // max(int(usable.sum()), 1), config)
-    parts = choose_rows(source, config, seed, usable)
+    parts = choose_rows(source, config, seed, usable, skipped)
     inputs = _inputs(source, images, parts, config, seed)
     info = SplitInfo(
         dataset=source.uri,
@@ -241,10 +241,24 @@ def _with_channels(images: Tensor, channels: int | None) -> Tensor:
     return images
 
 
-def choose_rows(source: Source, config: SplitConfig, seed: int, usable: np.ndarray | None = None) -> np.ndarray:
+def choose_rows(
+    source: Source,
+    config: SplitConfig,
+    seed: int,
+    usable: np.ndarray | None = None,
+    reasons: Mapping[int, str] = {},
+) -> np.ndarray:
     """The part of each row of ``source``, int8 [N] positions in ``PARTS``: at random unless the source determines it.
 
-    Rows that are not ``usable`` are -1.
+    Args:
+        source: the dataset.
+        config: how many rows the parts get.
+        seed: of the random choice.
+        usable: bool [N]; the other rows are -1.
+        reasons: why rows are not usable, for messages.
+
+    Raises:
+        UserError: no row is left for a part, or a class has too few.
     """
     random = np.random.default_rng(seed)
     usable = np.ones(len(source), dtype=bool) if usable is None else usable
@@ -262,8 +276,21 @@ def choose_rows(source: Source, config: SplitConfig, seed: int, usable: np.ndarr
         parts[_validation(source, config, rows)] = VALIDATION
     for i, part in enumerate(PARTS):
         if not (parts == i).any():
-            raise UserError(f"the dataset's {len(parts)} rows are too few: none is left for {part}")
+            why = _why_left_out(source, part, reasons)
+            raise UserError(f"the dataset's {len(parts)} rows are too few: none is left for {part}{why}")
     return parts
+
+
+def _why_left_out(source: Source, part: str, reasons: Mapping[int, str]) -> str:
+    """Say how many rows cannot be used, and the most frequent reason, in the part itself if it is given."""
+    given = {PARTS[TEST]: source.is_test, PARTS[VALIDATION]: source.is_validation}.get(part)
+    rows = [row for row in reasons if given is not None and given[row]] or list(reasons)
+    if not rows:
+        return ""
+    ((reason, _),) = Counter(reasons[row] for row in rows).most_common(1)
+    first = next(row for row in rows if reasons[row] == reason)
+    are = "is" if len(reasons) == 1 else "are"
+    return f"; {len(reasons):,} {are} left out that cannot be used, such as {source.place(first)}: {reason}"
 
 
 def _validation(source: Source, config: SplitConfig, rows: np.ndarray) -> np.ndarray:

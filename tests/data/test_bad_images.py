@@ -1,7 +1,10 @@
 """An image that cannot be read stops the split in one line, or is left out and listed; never does it train as noise."""
 
+import re
+
 import pyarrow.parquet as pq
 import pytest
+from pfs_pipelines.cli import main
 from PIL import Image
 
 from pfs_core.config.stages import SplitConfig
@@ -76,6 +79,46 @@ def test_images_of_another_size_are_left_out_too(tmp_path):
     info = split_dataset(str(tmp_path / "data"), tmp_path / "split", SplitConfig(on_bad="skip"))
     assert [skipped.image for skipped in info.skipped] == [f"{tmp_path}/data/train.parquet, row 17"]
     assert load_split(tmp_path / "split").images.shape == (39, 3, 6, 5)
+
+
+SIZES = "the image is 3x10x12, the first one 3x9x9; set split.image_size to resize all to one size"
+LOST = {
+    # the images that are spoiled, by what, and what is said of them
+    "all but the first differ in size": (
+        ["train/a/0.png"],
+        (9, 9),
+        f"validation; 27 are left out .*train/a/1.png: {SIZES}",
+    ),
+    "those of a part": (
+        [f"val/{c}/{i}.png" for c in "ab" for i in range(2)],
+        (9, 9),
+        "test; 4 are left out that cannot be used, such as .*/val/a/0.png: the image is 3x9x9, .*set split.image_",
+    ),
+    "those of a part cannot be decoded": (
+        ["train/a/3.png", *(f"val/{c}/{i}.png" for c in "ab" for i in range(2))],
+        None,
+        "test; 5 are left out that cannot be used, such as .*/val/a/0.png: the image cannot be decoded",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["split", "check"])
+@pytest.mark.parametrize("case", LOST)
+def test_a_part_of_which_nothing_is_left_says_what_was_left_out_and_why(tmp_path, case, command, capsys):
+    paths, size, message = LOST[case]
+    parts = (("train", 12), ("val", 2))
+    root = tree(
+        tmp_path / "data", *[f"{part}/{c}/{i}.png" for part, count in parts for c in "ab" for i in range(count)]
+    )
+    for path in paths:
+        (root / path).write_bytes(encode(picture(0, size)) if size else b"bad")
+    if command == "split":
+        with pytest.raises(UserError, match=f"^the dataset's 28 rows are too few: none is left for {message}"):
+            split_dataset(str(root), tmp_path / "split", SplitConfig(on_bad="skip"))
+        assert not (tmp_path / "split").exists()
+    else:
+        assert main(["data", "check", str(root), "--set", "split.on_bad=skip"]) == 2
+        assert re.search(f"the dataset's 28 rows are too few: none is left for {message}", capsys.readouterr().out)
 
 
 def test_nothing_but_bad_images_is_refused(tmp_path):
