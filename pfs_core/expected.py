@@ -158,12 +158,18 @@ def _at(kind: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], Any
 def _bounds(constraints: Sequence[Any]) -> str:
     """Return between which numbers a value must be; empty if there are no bounds.
 
-    >>> from annotated_types import Ge, Gt, Le
+    >>> from annotated_types import Ge, Gt, Le, MaxLen, MinLen
     >>> [_bounds(bounds) for bounds in ([], [Ge(1)], [Gt(0)], [Gt(0), Le(1)])]
     ['', ' from 1', ' above 0', ' in (0, 1]']
+    >>> [_bounds(bounds) for bounds in ([MinLen(1)], [MaxLen(9)], [MinLen(1), MaxLen(9)])]
+    [' that is not empty', ' of at most 9 characters', ' of 1 to 9 characters']
     """
-    limits = {name: getattr(c, name) for c in constraints for name in ("ge", "gt", "le", "lt") if hasattr(c, name)}
-    if any(getattr(c, "min_length", 0) for c in constraints):
+    names = ("ge", "gt", "le", "lt", "min_length", "max_length")
+    limits = {name: getattr(c, name) for c in constraints for name in names if getattr(c, name, None) is not None}
+    if "max_length" in limits:
+        least = f"{limits['min_length']} to" if "min_length" in limits else "at most"
+        return f" of {least} {limits['max_length']} characters"
+    if "min_length" in limits:
         return " that is not empty"
     low = f"[{limits['ge']}" if "ge" in limits else f"({limits['gt']}" if "gt" in limits else ""
     high = f"{limits['le']}]" if "le" in limits else f"{limits['lt']})" if "lt" in limits else ""

@@ -72,7 +72,10 @@ def test_over_a_bucket(bucket, store, name, registry):
         ('{"name": "n/1", "model": "resnet20", "dataset": "digits"}', "one.json.name"),
         ('{"name": "..", "model": "resnet20", "dataset": "digits"}', "one.json.name"),
         ('{"name": "..n", "model": "resnet20", "dataset": "digits"}', "one.json.name"),
-        (f'{{"name": "{250 * "n"}", "model": "resnet20", "dataset": "digits"}}', "one.json.name"),
+        (
+            f'{{"name": "{250 * "n"}", "model": "resnet20", "dataset": "digits"}}',
+            "name: must be a text of 1 to 249 char",
+        ),
         ('{"name": "n", "model": "resnet20", "dataset": "digits", "size": 1}', "one.json.size is not a setting"),
     ],
 )
