@@ -96,10 +96,16 @@ def pool_values(file: Path) -> dict[str, Any]:
 
 
 def _today(values: Mapping[str, Any], definitions: Definitions) -> dict[str, Any]:
-    """Return parameters by their names of today, and say which had one of 0.1.0."""
+    """Return parameters by their names of today, and say which had one of 0.1.0.
+
+    Raises:
+        UserError: a parameter is there by both names.
+    """
     renamed = {name: form_name(str(name)) for name in values if name not in definitions}
     known = {name: now for name, now in renamed.items() if now in definitions}
     for name, now in known.items():
+        if now in values:
+            raise UserError(f"the parameter {now} is given twice, also as {name}; leave out {name}")
         logger.info(f"the parameter {name} is called {now} now")
     return {known.get(name, name): value for name, value in values.items()}
 

@@ -50,6 +50,17 @@ def test_sizes_of_steps_are_checked_before_they_are_sent(name, good, bad):
             run_parameters(definitions, [f"{name}={value}"], None)
 
 
+@pytest.mark.parametrize("where", ["file", "pairs"])
+def test_a_parameter_by_its_name_of_today_and_by_that_of_the_first_version_is_refused(tmp_path, where):
+    definitions = {"settings_search": {"parameterType": "STRUCT", "isOptional": True}}
+    given = {"search_settings": {"epochs": 1}, "settings_search": {"epochs": 2}}
+    file = tmp_path / "params.json"
+    file.write_text(json.dumps(given))
+    pairs = [f"{name}={json.dumps(value)}" for name, value in given.items()]
+    with pytest.raises(UserError, match="settings_search is given twice, also as search_settings; leave out search_s"):
+        run_parameters(definitions, pairs if where == "pairs" else [], file if where == "file" else None)
+
+
 def test_the_names_of_the_first_version_are_understood_and_said(caplog, tmp_path):
     names = {"settings_search": "STRUCT", "where_gpu_count": "STRING", "budget": "STRING"}
     definitions = {name: {"parameterType": kind, "isOptional": True} for name, kind in names.items()}
