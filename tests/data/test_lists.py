@@ -203,6 +203,22 @@ def test_json_lines_that_say_too_little_are_refused(tmp_path, case):
         open_source(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('{"id": "000", "label": "a", "label": "b"}', "label"),
+        ('{"id": "000", "label": "a", "box": {"x": 1, "x": 2}}', "x"),
+    ],
+)
+def test_a_line_of_json_with_a_name_twice_is_refused(tmp_path, line, name):
+    flat(tmp_path)
+    path = tmp_path / "labels.jsonl"
+    json_lines(path, [{"id": i, "label": c} for i, c in zip(NAMES[1:], CLASSES[1:], strict=True)])
+    path.write_text(path.read_text() + line)
+    with pytest.raises(UserError, match=f"labels.jsonl: line 20 has '{name}' twice; keep one"):
+        open_source(str(tmp_path))
+
+
 def test_images_that_no_list_names_are_counted(tmp_path):
     flat(tmp_path)
     csv(tmp_path / "train.csv", "id,label", zip(NAMES[:15], CLASSES, strict=False))

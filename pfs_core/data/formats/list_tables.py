@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -82,17 +83,25 @@ def _from_json_lines(path: str, data: bytes) -> ListTable | None:
     """Read a file with a JSON object on each line; None if no line has one."""
     text, fault = _decoded(data)
     rows: list[dict[str, Any]] = []
+    repeated: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        repeated.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return dict(pairs)
+
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=note)
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
             rows.append(row)
         else:
             fault = fault or f"line {number} is no JSON object"
+        if repeated:
+            fault = fault or f"line {number} has {repeated[0]!r} twice; keep one"
     if not rows:
         return None
     names = dict.fromkeys(name for row in rows for name in row)
