@@ -9,6 +9,9 @@ import numpy as np
 
 from pfs_core.errors import UserError
 
+_MOST_DIGITS = 100
+"""Numbers of more digits are no classes; Python reads none of thousands of them."""
+
 
 class Labels(NamedTuple):
     """The labels of one file.
@@ -73,6 +76,8 @@ def label_fault(text: str) -> str:
         return "is missing"
     if re.fullmatch(r"-?\d*\.\d+(e[+-]?\d+)?", text.lower()):
         return f"is {text}, which is no whole number and no name of a class"
+    if text.isdecimal() and len(text) > _MOST_DIGITS:
+        return f"is a number of {len(text):,} digits, which is no class"
     if text[0] in "{[":
         return f"is {text[:40]!r}, which is no name of a class; write the number or the name alone"
     return "is no text" if re.search(r"[\x00-\x1f]", text) else ""
@@ -111,7 +116,7 @@ def alike_hint(name: str, names: Sequence[str]) -> str:
 def _look(name: str) -> str:
     """Return what a reader takes a name for."""
     look = " ".join(unicodedata.normalize("NFC", name).split())
-    return str(int(look)) if look.isdecimal() else look
+    return str(int(look)) if look.isdecimal() and len(look) <= _MOST_DIGITS else look
 
 
 def _by_name(files: Sequence[Labels], first: Labels) -> Merged:

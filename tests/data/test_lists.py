@@ -302,6 +302,11 @@ REFUSED |= {
         [(n, f"{i % 2}.0") for i, n in enumerate(NAMES)],
         "row 0: the label is 0.0, which is no whole number",
     ),
+    "thousands of digits": (
+        "id,label",
+        [(n, "9" * 5000 if i == 3 else i % 2) for i, n in enumerate(NAMES)],
+        "row 3: the label is a number of 5,000 digits, which is no class",
+    ),
     "several labels": (
         "id,label",
         [(n, ["a", "b", "a|b"][i % 3]) for i, n in enumerate(NAMES)],
