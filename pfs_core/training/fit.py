@@ -19,6 +19,7 @@ from pfs_core.data.image_augmentation import image_augmentation
 from pfs_core.data.images import Images, batch_borders
 from pfs_core.errors import UserError
 from pfs_core.nn.folded_batchnorm import fold_norms
+from pfs_core.nn.padded_conv import pad_first
 from pfs_core.nn.subsampled_conv import subsample_first
 from pfs_core.nn.weights import weights_of
 from pfs_core.runtime.device import autocast, resolve_precision, reuse_memory
@@ -159,7 +160,7 @@ def prepared(
     precision = resolve_precision(config.precision, data.device)
     if data.device.type == "cpu":
         reuse_memory()
-        model = subsample_first(fold_norms(model))
+        model = pad_first(subsample_first(fold_norms(model)))
     layout = layout_for(model, data.input_shape, precision)
     if config.sync_bn and ranks.world > 1:
         model = with_shared_statistics(model, data.device)

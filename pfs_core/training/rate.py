@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from pfs_core.config.stages import RetrainConfig
 from pfs_core.nn.folded_batchnorm import fold_norms
+from pfs_core.nn.padded_conv import pad_first
 from pfs_core.nn.subsampled_conv import subsample_first
 from pfs_core.runtime.device import autocast, resolve_precision, reuse_memory
 from pfs_core.training.memory_layout import layout_for, with_layout
@@ -55,7 +56,7 @@ def training_rate(
     precision = resolve_precision(config.precision, device)
     if device.type == "cpu":
         reuse_memory()
-        model = subsample_first(fold_norms(model))
+        model = pad_first(subsample_first(fold_norms(model)))
     model = model.to(device)
     layout = layout_for(model, shape, precision)
     with_layout(model, layout).train()
