@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -171,6 +172,38 @@ def test_a_sample_is_of_all_classes_whatever_order_the_rows_are_in(digits):
     assert counts.min() >= 8
     assert torch.equal(sample.labels, data.sample("train", 200).labels)
     assert len(data.sample("validation", 10**6).labels) == len(data.parts["validation"])
+
+
+class NoLayers(nn.Module):
+    """Kernels that are no layer's weight: put together, in a buffer, and of rows with gains of their inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.square, self.row = nn.Parameter(torch.randn(8, 1, 3, 3)), nn.Parameter(torch.randn(8, 1, 1, 3))
+        self.kernel = nn.Buffer(torch.randn(6, 4, 3, 3))
+        self.gains = nn.Parameter(torch.randn(1, 4, 1, 1))
+        self.matrix, self.inputs = nn.Parameter(torch.randn(10, 6)), nn.Parameter(torch.randn(6))
+        self.norm, self.second_norm = nn.BatchNorm2d(8), nn.BatchNorm2d(6)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(F.conv2d(x, self.square + F.pad(self.row, (0, 0, 1, 1)))))
+        x = torch.relu(self.second_norm(F.conv2d(x, self.kernel * self.gains, groups=2)))
+        return F.linear(x.mean((2, 3)), self.matrix * self.inputs)
+
+
+def test_a_network_whose_kernels_are_no_layers_weights_is_searched():
+    torch.manual_seed(0)
+    model = NoLayers()
+    graph = trace(model, (1, 8, 8))
+    assert len(graph.prunable()) == 2
+    env = PruningEnv(model, graph, graph.widths(), Budget(target=0.5), 0.2)
+    assert np.isfinite(env.state({}, 1.0)).all()
+    first, second = graph.prunable()
+    norms = input_norms(model, graph)
+    reads = model.kernel.abs().sum((2, 3)).view(2, 3, 4).sum(1) + model.gains.abs().view(1, 4)
+    torch.testing.assert_close(norms[first.name], reads.sum(0).detach())
+    reads = model.matrix.abs().sum(0) + model.inputs.abs()
+    torch.testing.assert_close(norms[second.name], reads.view(2, 3).sum(0).detach())
 
 
 def test_the_norm_of_a_channel_is_that_of_what_reads_it():

@@ -113,10 +113,11 @@ def _fixed_features(model: nn.Module, graph: ChannelGraph, expanded: Mapping[str
     """Return the features of each prunable group that do not depend on choices, scaled to [0, 1] over the groups."""
     rows = []
     inputs = {axis.module: axis for axis in graph.axes if axis.role == "reads"}
+    modules = dict(model.named_modules())
     for position, group in enumerate(graph.prunable()):
         members = graph.members(group.name)
         writer = next(module for module, role in members if role == "writes")
-        layer: Any = model.get_submodule(writer)
+        layer: Any = modules.get(writer)  # a parameter that belongs to no layer is named by its own path
         params = graph.cost(expanded).params - graph.cost({**expanded, group.name: group.blocks}).params
         rows.append(
             [

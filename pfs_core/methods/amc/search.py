@@ -206,13 +206,14 @@ def input_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
         ``{group: float32 [gates]}``; a gate of several channels has the sum of their norms.
     """
     norms = {group.name: torch.zeros(group.gate_count) for group in graph.prunable()}
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     widths = graph.widths()
     for axis in graph.axes:
         if axis.role != "reads":
             continue
         of_inputs = torch.zeros(features(axis.segments, widths))
         for on in axis.tensors:
-            of_inputs += _norms_by_input(model.get_parameter(on.name), on)
+            of_inputs += _norms_by_input(tensors[on.name], on)
         for part, place in axis.slices(widths):
             if part.group in norms:
                 of_channels = of_inputs[place].view(-1, part.repeat).sum(1)
@@ -222,7 +223,10 @@ def input_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
 
 def _norms_by_input(weight: Tensor, inputs: AxisTensor) -> Tensor:
     """Return the L1 norm of the weights of a layer by input, float32 [inputs]; ``inputs`` says where they are."""
-    columns = weight.detach().abs().float().cpu().movedim(inputs.dim, 1)
+    # A gain of the inputs alone has no rows of its own.
+    columns: Tensor = torch.atleast_2d(weight.detach().abs().float().cpu()).movedim(inputs.dim - weight.dim(), 1)
+    if len(columns) == 1:
+        columns = columns.repeat_interleave(inputs.shares, 0)
     # Of a grouped convolution, [C', C / groups, ...], each group of rows reads inputs of its own.
     rows = len(columns) // inputs.shares
     return columns.reshape(inputs.shares, rows, columns.shape[1], -1).sum((1, 3)).flatten()
