@@ -121,3 +121,42 @@ def test_a_network_without_scales_is_refused(layer):
     graph = trace(model, (1, 8, 8))
     with pytest.raises(UserError, match="none follows the channels of '0'; choose another search.method"):
         check_scales(model, graph)
+
+
+class TwoNorms(nn.Module):
+    """The channels of two convolutions are added, each behind a BatchNorm; a branch may be left out of a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.first_norm = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8)
+        self.second, self.second_norm = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 10)
+        self.leave_out = False
+
+    def forward(self, images):
+        out = self.first_norm(self.first(images))
+        if not self.leave_out:
+            out = out + self.second_norm(self.second(images))
+        return self.head(torch.relu(out).mean((2, 3)))
+
+
+@pytest.mark.parametrize("frozen", [["second_norm"], ["first_norm", "second_norm"]], ids=["one", "all"])
+def test_scales_that_are_not_trained_are_refused(frozen):
+    model = TwoNorms()
+    for name in frozen:
+        model.get_submodule(name).weight.requires_grad_(False)
+    with pytest.raises(UserError, match=r"behind the channels of 'first' is frozen \(requires_grad is False\)"):
+        check_scales(model, trace(model, (1, 8, 8), "all"))
+
+
+def test_a_scale_that_a_step_leaves_out_gets_no_penalty_in_it():
+    model = TwoNorms()
+    graph = trace(model, (1, 8, 8), "all")
+    check_scales(model, graph)
+    add_gradients = penalty(model, graph, 0.1)
+    model.leave_out = True
+    model(torch.randn(2, 1, 8, 8)).sum().backward()
+    before = model.first_norm.weight.grad.clone()
+    add_gradients()
+    torch.testing.assert_close(model.first_norm.weight.grad, before + 0.1)
+    assert model.second_norm.weight.grad is None

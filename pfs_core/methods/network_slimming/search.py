@@ -37,7 +37,7 @@ def run(context: SearchContext) -> MethodResult:
         The scales of the last round as gates, which are 0 for channels that were cut in an earlier round.
 
     Raises:
-        UserError: a prunable group has no BatchNorm behind its channels, or the training diverged.
+        UserError: a prunable group has no BatchNorm with trained scales behind its channels, or the training diverged.
     """
     config, data = context.config_as(NetworkSlimmingConfig), context.data
     seed, record, checkpoints = context.seed, context.record, context.checkpoints
@@ -95,13 +95,21 @@ def _record_from(record: Record, offset: int, row: Mapping[str, Any]) -> None:
 
 
 def check_scales(model: nn.Module, graph: ChannelGraph) -> None:
-    """Raise UserError unless every prunable group is gated by a BatchNorm with scales."""
-    groups_with_scales = {penalised.channels.group for penalised in _penalised(model, graph)}
+    """Raise UserError unless every prunable group is gated by BatchNorms with scales that are trained."""
+    all_penalised = _penalised(model, graph)
+    groups_with_scales = {penalised.channels.group for penalised in all_penalised}
     for group in graph.prunable():
         if group.name not in groups_with_scales:
             raise UserError(
                 f"network_slimming cuts by the scales of BatchNorms, and none follows the channels of {group.name!r}; "
                 "choose another search.method"
+            )
+    # Beside a scale that is trained, one that is frozen still keeps its channel from going.
+    for penalised in all_penalised:
+        if not penalised.scales.requires_grad:
+            raise UserError(
+                "network_slimming learns the scales of BatchNorms, and one behind the channels of "
+                f"{penalised.channels.group!r} is frozen (requires_grad is False); choose another search.method"
             )
 
 
@@ -147,8 +155,8 @@ def penalty(model: nn.Module, graph: ChannelGraph, sparsity: float) -> Callable[
     @torch.no_grad()
     def add_gradients() -> None:
         for _, weight, place in penalised:
-            assert weight.grad is not None
-            weight.grad[place] += sparsity * weight[place].sign()
+            if weight.grad is not None:  # as that of a residual branch which this step left out
+                weight.grad[place] += sparsity * weight[place].sign()
 
     return add_gradients
 
