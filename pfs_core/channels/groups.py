@@ -46,6 +46,12 @@ class Groups:
         """Return the number of features that the parts have together."""
         return sum(map(self._size, self._resolved(parts)))
 
+    def is_one_channel(self, parts: Parts) -> bool:
+        """Return whether the parts are one channel, several times: as a map that is repeated for all channels."""
+        resolved = self._resolved(parts)
+        places = {(part.group, part.block, part.blocks) for part in resolved}
+        return len(resolved) > 1 == len(places) and self._size(resolved[0]) == resolved[0].repeat
+
     def unify(self, a: Parts, b: Parts, mismatch: str, stream: str = "") -> bool:
         """Merge the groups of ``a`` and ``b`` pairwise, and return whether that was possible.
 
@@ -59,6 +65,9 @@ class Groups:
             stream: the addition that makes the groups a residual stream, if it is one.
         """
         left, right = list(self._resolved(a)), list(self._resolved(b))
+        if self.is_one_channel(a) != self.is_one_channel(b):  # it would make one channel of all that it meets
+            self.freeze((*a, *b), mismatch)
+            return False
         while left and right:
             if left[0].repeat != right[0].repeat:
                 break

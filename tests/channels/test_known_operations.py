@@ -67,6 +67,13 @@ KNOWN = {
         8,
     ),
     "one channel added to all": (lambda self, x: x + self.single(x), 8),
+    "one channel repeated for all": (lambda self, x: x * self.single(x).sigmoid().repeat(1, x.shape[1], 1, 1), 8),
+    "one channel expanded for all": (lambda self, x: x * self.single(x).sigmoid().expand(-1, x.shape[1], -1, -1), 8),
+    "one channel expanded as all": (lambda self, x: self.single(x).expand_as(x) + x, 8),
+    "one channel repeated as features": (
+        lambda self, x: (x.flatten(1) * self.single(x).repeat(1, x.shape[1], 1, 1).flatten(1)).view(x.shape),
+        8,
+    ),
     "a mean over the channels": (lambda self, x: x * x.mean(1, keepdim=True), 8),
     "depthwise upsampling": (lambda self, x: self.up(x), 8),
     "grouped upsampling": (lambda self, x: self.grouped(x), 8),

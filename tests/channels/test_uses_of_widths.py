@@ -42,6 +42,33 @@ def test_what_depends_on_a_width_in_an_unknown_way_is_not_pruned(name):
     check_costs(model, graph)
 
 
+REPEATED = {
+    "expanded": lambda self, x: x * self.single(x).expand(-1, 8, -1, -1),
+    "repeated": lambda self, x: x + self.single(x).repeat(1, 8, 1, 1),
+    "chosen by": lambda self, x: torch.where(self.single(x).expand_as(x) > 0, x, 0.1 * x),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_channels_that_meet_one_channel_as_often_as_a_number_says_are_not_pruned(name):
+    model = Unusual(REPEATED[name], single=conv3(8, 1))
+    traced = trace(model, INPUT, "all")
+    assert traced.group("conv1").width == 8
+    graph = proved(model, traced)
+    assert not graph.group("conv1").prunable
+    assert graph.group("conv1").reason
+    assert graph.group("conv2").prunable
+    check_costs(model, graph)
+
+
+def test_one_channel_that_is_read_several_times_is_still_one():
+    model = Unusual(lambda self, x: self.single(x).repeat(1, 3, 1, 1), 3, single=conv3(8, 1))
+    graph = proved(model, trace(model, INPUT, "all"))
+    assert graph.group("single").width == 1
+    assert graph.group("conv1").prunable
+    check_costs(model, graph)
+
+
 BY_WIDTH = {
     "from half of the channels": lambda self, x: x.tanh() if x.shape[1] > 4 else F.relu(x),
     "from two channels": lambda self, x: x.tanh() if x.shape[1] > 1 else F.relu(x),

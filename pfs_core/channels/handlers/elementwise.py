@@ -213,8 +213,8 @@ def along(tracer: ChannelTracer, node: fx.Node, x: Channels, other: Any) -> bool
 def _over_all(tracer: ChannelTracer, node: fx.Node, x: Channels, y: Channels) -> Channels | None:
     """Return the channels of two operands of which one is the same for all of those: the other is then fixed.
 
-    That is one of a single channel, or one whose channels are on a dimension that is none of channels in the first.
-    None where it is not so.
+    That is one of a single channel, also where it has been repeated, or one whose channels are on a dimension that is
+    none of channels in the first. None where it is not so.
     """
     operands = (first(node), x), (argument(node, "other"), y)
     for (many, a), (single, b) in (operands, operands[::-1]):
@@ -222,7 +222,9 @@ def _over_all(tracer: ChannelTracer, node: fx.Node, x: Channels, y: Channels) ->
         if across and _size(node, many, b.dim) == shape_of(node)[b.dim] == _size(node, single, b.dim) > 1:
             tracer.freeze(b.parts, f"{joint(node)} spreads it over all channels")
             return a
-    alone, other_alone = (_size(node, operand, one.dim) == 1 for operand, one in operands)
+    alone, other_alone = (
+        _size(node, operand, one.dim) == 1 or tracer.is_one_channel(one.parts) for operand, one in operands
+    )
     if x.dim != y.dim or x.outer != y.outer or alone == other_alone:
         return None
     tracer.freeze((x if alone else y).parts, f"{joint(node)} spreads it over all channels")

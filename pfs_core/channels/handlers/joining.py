@@ -133,8 +133,15 @@ def repeat(tracer: ChannelTracer, node: fx.Node) -> Any:
     x, times = tracer.channels(first(node)), argument(node, "repeats")
     if x is None or x.outer is not None:
         return NotImplemented
-    new = len(times) - len(shape_of(first(node)))
-    return Channels(x.dim + new, x.parts * times[x.dim + new])
+    out = x.shifted(len(times) - len(shape_of(first(node))))
+    return _several_times(tracer, node, out, times[out.dim])
+
+
+def _several_times(tracer: ChannelTracer, node: fx.Node, x: Channels, times: int) -> Channels:
+    """Return channels ``times`` in a row; a single one, which may be meant for as many channels, stays single."""
+    if tracer.features(x.parts) == 1 < times:
+        tracer.freeze(x.parts, f"{joint(node)} spreads it over all channels")
+    return replace(x, parts=x.parts * times)
 
 
 def repeat_interleave(tracer: ChannelTracer, node: fx.Node) -> Any:
@@ -151,6 +158,8 @@ def expand(tracer: ChannelTracer, node: fx.Node) -> Any:
     if x is None:
         return _expanded_as(tracer, node)
     out = x.shifted(len(after) - len(before))
+    if x.outer is None and before[x.dim] == 1:
+        return _several_times(tracer, node, out, after[out.dim])
     if before[x.dim] != after[out.dim] or (x.outer is not None and before[x.outer] != after[out.outer or 0]):
         return NotImplemented
     return out
