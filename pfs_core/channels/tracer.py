@@ -6,7 +6,7 @@ consists of; how groups are tied together is in :mod:`pfs_core.channels.groups`.
 
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from torch import fx, nn
@@ -14,7 +14,8 @@ from torch import fx, nn
 from pfs_core.channels.abstract_values import Channels, FixedTensor, Span, TracedSlice, Value, Weights
 from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, ChannelGroup, ChannelSlice, Role, Sizes, Term
 from pfs_core.channels.groups import GroupDraft, Groups, Parts
-from pfs_core.channels.nodes import is_rectifier, is_tensor, modules_around, operation, place, shape_of
+from pfs_core.channels.nodes import is_rectifier, is_tensor, joint, modules_around, operation, place, shape_of
+from pfs_core.channels.passed_sizes import PassedSizes, are_integers
 
 Policy = Literal["inner", "all"]
 Placement = Literal["last", "official"]
@@ -57,7 +58,7 @@ class ChannelTracer(Groups):
         placement: ``last`` gates a group at the last BatchNorm before its channels are mixed, ``official`` at the
             first one.
         stream_layers: patterns of the layers whose outputs the network declares to be a residual stream.
-        passed: modules with the attributes that they pass as sizes (:mod:`pfs_core.channels.passed_sizes`).
+        passed: the attributes that are passed as sizes.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class ChannelTracer(Groups):
         model: nn.Module,
         placement: Placement,
         stream_layers: Iterable[str],
-        passed: Collection[tuple[str, str]] = (),
+        passed: PassedSizes,
     ) -> None:
         self.placement = placement
         self.values: dict[fx.Node, Value] = {}
@@ -199,27 +200,38 @@ class ChannelTracer(Groups):
         """Record which attributes of the module that calls an operator hold the widths that it is given as numbers.
 
         That is the list of all of them, or the integers that are equal to one, if there are as many as such widths;
-        they are then taken in the order in which they were set. Whether it is really these, the proof finds out.
+        they are then taken in the order in which they were set. A single integer is all such widths, which then stay
+        equal. Whether it is really these, the proof finds out.
         """
-        path = next(iter(modules_around(node)), "")
-        if path not in self._modules:
+        path = self._first_path.get(next(iter(modules_around(node)), ""))
+        if path is None:
             return
         known = {name: value for name, value in vars(self._modules[path]).items() if not name.startswith("_")}
-        lists = [name for name, value in known.items() if _are_integers(value) and [*value] == numbers]
+        if self._passed.parts is not None:
+            known = {name: value for name, value in known.items() if (path, name) in self._passed.parts}
+        lists = [name for name, value in known.items() if are_integers(value) and [*value] == numbers]
         if lists:
-            self._sizes.setdefault((self._first_path[path], lists[0]), rows)
+            self._note(node, path, lists[0], rows)
             return
         for number in dict.fromkeys(numbers):
             names = [name for name, value in known.items() if type(value) is int and value == number]
             of_this = [row for row, other in zip(rows, numbers, strict=True) if other == number]
+            if len(names) == 1:
+                names *= len(of_this)
             for name, row in zip(names, of_this, strict=True) if len(names) == len(of_this) else ():
-                self._sizes.setdefault((self._first_path[path], name), [row])
+                self._note(node, path, name, [row])
+
+    def _note(self, node: fx.Node, path: str, name: str, rows: list[Parts]) -> None:
+        """Record the widths in an attribute; those that it has at another place as well stay equal to them."""
+        for before, row in zip(self._sizes.setdefault((path, name), rows), rows, strict=True):
+            if before is not row:
+                self.unify(before, row, f"{joint(node)} takes parts with other borders by {name}")
 
     def note_passed(self, node: fx.Node, number: int, row: Parts) -> None:
         """Record that the module that calls an operator passes it a width, if it passes one such attribute alone."""
         path = self._first_path.get(next(iter(modules_around(node)), ""), "")
         module = self._modules.get(path)
-        names = [name for where, name in self._passed if where == path and getattr(module, name) == number]
+        names = [name for where, name in self._passed.views if where == path and getattr(module, name) == number]
         if len(names) == 1 and not isinstance(module, GATED):
             self._sizes.setdefault((path, names[0]), [row])
 
@@ -369,10 +381,6 @@ class ChannelTracer(Groups):
     def _segments(self, parts: Parts) -> tuple[ChannelSlice, ...]:
         resolved = self.joined(self._resolved(parts))
         return tuple(ChannelSlice(self._drafts[p.group].name, p.repeat, p.block, p.blocks) for p in resolved)
-
-
-def _are_integers(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(type(one) is int for one in value)
 
 
 def _each(value: Value) -> tuple[Any, ...]:

@@ -41,6 +41,8 @@ KNOWN = {
     "a split by a list of numbers": (lambda self, x: self.by_list(x), 8),
     "a split by a number": (lambda self, x: self.by_number(x), 8),
     "a split by two numbers": (lambda self, x: self.by_numbers(x), 8),
+    "a split by one number twice": (lambda self, x: self.by_pair(x), 8),
+    "parts of two layers by one number": (lambda self, x: self.by_joined(x), 8),
     "a kernel in a buffer of a module that has its width": (lambda self, x: self.blurred(x), 8),
     "a clipped range": (lambda self, x: torch.clamp(x, -1, 6), 8),
     "a quotient": (lambda self, x: x / (1 + self.conv(x).abs()), 8),

@@ -107,7 +107,7 @@ class Alike(nn.Module):
 
     def __init__(self, use):
         super().__init__()
-        self.use, self.eight, self.four = use, 8, 4
+        self.use, self.eight, self.four, self.pair = use, 8, 4, (4, 4)
         self.conv = nn.Conv1d(8, 8, 17, padding=8, groups=8)
         self.kernel = nn.Parameter(torch.rand(8, 1, 17))
 
@@ -126,7 +126,25 @@ def shuffled(net, x):
     return F.avg_pool2d(out, 2 * net.four + 1, 1, padding=net.four)
 
 
+def split(net, x):
+    first, second = x.split(x.shape[1] // 2, 1)
+    return F.avg_pool2d(torch.cat([second, first], 1), 2 * net.four + 1, 1, padding=net.four)
+
+
+def sliced(net, x):
+    half = x.shape[1] // 2
+    return F.interpolate(torch.cat([x[:, half:], x[:, :half]], 1), size=(net.four, net.four))
+
+
+def split_by_list(net, x):
+    widths = [x.shape[1] // 2, x.shape[1] // 2]
+    return F.interpolate(torch.cat(x.split(widths, 1)[::-1], 1), size=net.pair)
+
+
 ALIKE = {
+    "radius beside a split": split,
+    "size beside a slice": sliced,
+    "sizes beside a split": split_by_list,
     "padding of a layer": lambda net, x: net.conv(x.flatten(2)).view(x.shape),
     "padding": lambda net, x: F.conv1d(
         x.flatten(2), net.kernel[: x.shape[1]], padding=net.eight, groups=x.shape[1]

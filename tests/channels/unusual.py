@@ -43,7 +43,7 @@ class Numbered(nn.Module):
         super().__init__()
         self.others = [torch.ones(2), torch.ones(2)]
         self.kind, self.sizes, self.width, self.left, self.right, self.outputs = kind, [2, 6], 4, 6, 2, 16
-        self.small, self.big, self.four = conv3(2, 2), conv3(6, 6), conv3(4, 4)
+        self.small, self.big, self.four, self.other_four = conv3(2, 2), conv3(6, 6), conv3(4, 4), conv3(4, 4)
         self.first, self.eight = conv3(6, 6), conv3(8, 8)
 
     def forward(self, x):
@@ -56,6 +56,14 @@ class Numbered(nn.Module):
         if self.kind == "numbers":
             a, b = torch.split(x, [self.left, self.right], 1)
             return torch.cat([self.first(a), b], 1)
+        if self.kind == "pair":
+            a, b = x.split((self.width, self.width), 1)
+            return torch.cat([self.four(a), b], 1)
+        if self.kind == "joined":
+            a, b = torch.cat([self.four(x[:, : self.width]), self.other_four(x[:, self.width :])], 1).split(
+                [self.width] * 2, 1
+            )
+            return torch.cat([b, a], 1)
         return torch.cat([x, self.eight(x)], 1)[:, : self.outputs]
 
 
@@ -111,6 +119,8 @@ def layers():
         "by_list": Numbered("list"),
         "by_number": Numbered("number"),
         "by_numbers": Numbered("numbers"),
+        "by_pair": Numbered("pair"),
+        "by_joined": Numbered("joined"),
         "by_end": Numbered("end"),
         "by_width": Sized("width"),
         "by_block": Sized("block"),
