@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pfs_core.channels import trace
-from tests.channels.masking import EXACT, both_ways, proved, random_kept
+from tests.channels.masking import CHANGED, EXACT, both_ways, proved, random_kept
 from tests.channels.networks import INPUT, conv3
 from tests.channels.unusual import Unusual, check_costs
 
@@ -91,6 +91,25 @@ def test_of_a_weight_that_is_normalised_the_outputs_are_prunable(gain):
         assert graph.group("layer").prunable
         assert proved(model, graph) == graph
         check_costs(model, graph)
+
+
+def test_the_same_holds_for_a_linear_layer():
+    torch.manual_seed(0)
+    for bias in (True, False):
+        normed = torch.nn.utils.parametrizations.weight_norm(nn.Linear(8, 8, bias=bias))
+        model = Unusual(
+            lambda self, x: self.other(self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
+            layer=normed,
+            other=conv3(8, 8),
+        )
+        graph = trace(model, INPUT)
+        assert "computed with all of its inputs" in graph.group("conv1").reason
+        assert graph.group("layer").prunable
+        assert proved(model, graph) == graph
+        check_costs(model, graph)
+        for outputs in both_ways(model, graph, random_kept(graph), INPUT):
+            assert outputs.error() < EXACT
+            assert outputs.effect() > CHANGED
 
 
 def test_a_spectral_norm_depends_on_all_of_a_weight():

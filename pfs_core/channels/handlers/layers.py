@@ -11,6 +11,7 @@ from typing import Any
 from torch import fx
 
 from pfs_core.channels.abstract_values import Channels, FixedTensor, Span, Weights
+from pfs_core.channels.graph import AxisTensor
 from pfs_core.channels.groups import Parts
 from pfs_core.channels.nodes import argument, first, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer, Layer
@@ -53,10 +54,7 @@ def convolution(tracer: ChannelTracer, node: fx.Node) -> Any:
     rows = tracer.tensors(weight, writes, groups if writes else 1)
     columns = tracer.tensors(weight, reads, groups if reads else 1)
     out = tracer.write_group(layer, shape_of(node), channel_dim, [*rows, *tracer.tensors(bias, 0)])
-    if not rows:
-        tracer.freeze(out.parts, f"its weight is computed from something else ({place(node)})")
-    if not columns:
-        tracer.freeze(parts, f"the weight of {layer.name} is computed with all of its inputs ({place(node)})")
+    _freeze_computed(tracer, node, layer, (parts, columns), (out.parts, rows))
     tracer.require_multiple(out.parts, groups)
     tracer.read_channels(layer.name, parts, columns)
     tracer.add_macs(layer.name, (parts, out.parts), pixels * kernel, groups)
@@ -139,16 +137,28 @@ def _product(tracer: ChannelTracer, node: fx.Node, x: Any, dim: int, weight: Any
     parts = tracer.parts_of_dim(x, dim) if len(shape) >= -dim else None
     if parts is None:
         return NotImplemented
-    layer, columns = tracer.layer(node, weight), tracer.tensors(weight, reads)
-    rows = [*tracer.tensors(weight, 1 - reads), *tracer.tensors(bias, 0)]
-    out = tracer.write_group(layer, shape, len(shape) + dim, rows)
-    if not columns or not rows:
-        tracer.freeze(
-            (*parts, *out.parts), f"the weight of {layer.name} is computed from something else ({place(node)})"
-        )
+    layer = tracer.layer(node, weight)
+    rows, columns = tracer.tensors(weight, 1 - reads), tracer.tensors(weight, reads)
+    out = tracer.write_group(layer, shape, len(shape) + dim, [*rows, *tracer.tensors(bias, 0)])
+    _freeze_computed(tracer, node, layer, (parts, columns), (out.parts, rows))
     tracer.read_channels(layer.name, parts, columns)
     tracer.add_macs(layer.name, (parts, out.parts), math.prod(shape) // shape[dim])
     return out
+
+
+def _freeze_computed(
+    tracer: ChannelTracer,
+    node: fx.Node,
+    layer: Layer,
+    inputs: tuple[Parts, list[AxisTensor]],
+    outputs: tuple[Parts, list[AxisTensor]],
+) -> None:
+    """Freeze the channels on a side of a layer of which no dimension of its weight has one place for each."""
+    (parts, columns), (written, rows) = inputs, outputs
+    if not rows:
+        tracer.freeze(written, f"its weight is computed from something else ({place(node)})")
+    if not columns:
+        tracer.freeze(parts, f"the weight of {layer.name} is computed with all of its inputs ({place(node)})")
 
 
 def batch_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
