@@ -44,6 +44,12 @@ def clip(tracer: ChannelTracer, node: fx.Node) -> Any:
     return keeps_zero(tracer, node) if inside else breaks_zero(tracer, node)
 
 
+def threshold(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle a threshold: 0 stays 0 if it is above the threshold, or else is replaced by 0."""
+    stays = argument(node, "threshold") < 0 or argument(node, "value") == 0
+    return keeps_zero(tracer, node) if stays else breaks_zero(tracer, node)
+
+
 def power(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a power; 0 stays 0 if the exponent is a positive number."""
     exponent = argument(node, "exponent")
@@ -132,10 +138,56 @@ def choose(tracer: ChannelTracer, node: fx.Node) -> Any:
     return out.without_gates(f"{operation(node)} sets another value ({place(node)})")
 
 
+def mix(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``lerp``, a weighted mean of two tensors: it is 0 where both are, whatever the weights are."""
+    start, end = first(node), argument(node, "end")
+    rows = _unified(tracer, node, [start, end, argument(node, "weight")], is_residual(node, [start, end]))
+    if rows is None or not rows[0] or not rows[1]:
+        return NotImplemented
+    return replace(rows[0], parts=tuple(map(zero_in_both, rows[0].parts, rows[1].parts)))
+
+
+def _unified(tracer: ChannelTracer, node: fx.Node, operands: list[Any], residual: bool) -> list[Channels | None] | None:
+    """Unify the channels of several operands, of which others may be the same for all channels, or weights of each.
+
+    Args:
+        tracer: the tracer.
+        node: the operator.
+        operands: what it is given, of which the first has channels.
+        residual: whether it makes a residual stream of them.
+
+    Returns:
+        The channels of each operand, slice by slice the same, and None for the others; None where that does not go.
+    """
+    rows = [_in_result(tracer, node, operand) for operand in operands]
+    known = rows[0]
+    if known is None:
+        return None
+    for operand, x in zip(operands, rows, strict=True):
+        if x is None and not along(tracer, node, known, operand):
+            return None
+        alike = x is None or (x.dim, x.outer) == (known.dim, known.outer)
+        if not alike or (x is not None and _size(node, operand, x.dim) != shape_of(node)[x.dim]):
+            return None
+    stream = f"joined in {joint(node)}" if residual else ""
+    for x in rows[1:]:
+        if x and not tracer.unify(known.parts, x.parts, f"{joint(node)} joins channels with other borders", stream):
+            return None
+    return [x and replace(x, parts=tracer.matched(known.parts, x.parts)[1]) for x in rows]
+
+
 def add_product(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle ``addcmul``: weights of each channel plus the product of its weights and its values."""
+    """Handle ``addcmul``: channels, or weights of each, plus a product of channels by others, or by weights of each."""
     added, factors = first(node), (argument(node, "tensor1"), argument(node, "tensor2"))
     with_channels = [one for one in factors if tracer.channels(one) is not None]
+    if with_channels and tracer.channels(added) is not None:
+        rows = _unified(tracer, node, [added, *factors], any(is_residual(node, [added, one]) for one in factors))
+        if rows is None or not rows[0]:
+            return NotImplemented
+        product, *others = [x.parts for x in rows[1:] if x]
+        for other in others:
+            product = tuple(map(zero_in_one, product, other))
+        return replace(rows[0], parts=tuple(map(zero_in_both, rows[0].parts, product)))
     if len(with_channels) != 1:
         return NotImplemented
     x = _in_result(tracer, node, with_channels[0])
@@ -256,7 +308,7 @@ KEEP_ZERO = (
 )
 BREAK_ZERO = (
     *("sigmoid", "hardsigmoid", "softplus", "log_sigmoid", "exp", "exp2", "cos", "log", "rsqrt", "reciprocal", "logit"),
-    *("ones_like", "full_like", "rand_like", "randn_like", "alpha_dropout", "feature_alpha_dropout", "threshold"),
+    *("ones_like", "full_like", "rand_like", "randn_like", "alpha_dropout", "feature_alpha_dropout"),
 )
 ELEMENTWISE: dict[str, Handler] = {
     **dict.fromkeys(KEEP_ZERO, keeps_zero),
@@ -268,7 +320,9 @@ ELEMENTWISE: dict[str, Handler] = {
     **dict.fromkeys(("mul", "multiply"), multiply),
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), compare),
     **dict.fromkeys(("where", "masked_fill"), choose),
+    "threshold": threshold,
     "addcmul": add_product,
+    "lerp": mix,
     **dict.fromkeys(("div", "divide", "true_divide"), divide),
 }
 """The handler of every operator on single values."""
