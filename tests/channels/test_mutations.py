@@ -39,9 +39,11 @@ USES = {
     "keeps_zero": (lambda net, x: F.relu(x), 8),
     "breaks_zero": (lambda net, x: torch.sigmoid(x), 8),
     "clip": (lambda net, x: torch.clamp(x, 0.5, 6), 8),
+    "threshold": (lambda net, x: F.threshold(x, 0.1, 1.0), 8),
     "power": (lambda net, x: x.abs() ** 0, 8),
     "add": (lambda net, x: x + net.conv(x), 8),
     "multiply": (lambda net, x: x * net.conv(x), 8),
+    "mix": (lambda net, x: torch.lerp(x, net.conv(x), 0.3), 8),
     "add_product": (lambda net, x: torch.addcmul(net.gains, net.gains, x), 8),
     "divide": (lambda net, x: x / (1 + x.abs()), 8),
     "pool": (lambda net, x: F.max_pool2d(x, 2), 8),
@@ -74,7 +76,7 @@ USES = {
     "windows": (lambda net, x: x.unfold(2, 2, 2).mean(-1), 8),
 }
 """A use of an operator of every handler, and the channels that come out of it."""
-BREAK_ZERO = ("group_norm", "breaks_zero", "clip", "power", "pad", "softmax", "fresh", "compare", "choose")
+BREAK_ZERO = ("group_norm", "breaks_zero", "clip", "threshold", "power", "pad", "softmax", "fresh", "compare", "choose")
 """Handlers of operators that turn the 0 of a masked channel into something else."""
 
 

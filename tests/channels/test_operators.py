@@ -30,6 +30,17 @@ class Between(nn.Module):
         return self.head(self.conv2(self.operation(self, x)))
 
 
+class Joined(nn.Module):
+    """``operation(self, x)``, with a convolution that keeps the width."""
+
+    def __init__(self, operation):
+        super().__init__()
+        self.conv2, self.operation = conv3(8, 8), operation
+
+    def forward(self, x):
+        return self.operation(self, x)
+
+
 def between(*modules):
     """A chain with ``modules`` between the first convolution and the second."""
     return nn.Sequential(conv3(2, 8), *modules, conv3(8, 6), nn.BatchNorm2d(6), head(6))
@@ -79,6 +90,8 @@ KEEPING = {
     "folded": lambda self, x: x.view(x.size(0), x.size(1), -1, 1),
     "shape": lambda self, x: x.reshape(x.shape[0], x.shape[1], 64, 1),
     "along space": lambda self, x: torch.cat([x, x], 2),
+    "threshold": lambda self, x: nn.functional.threshold(x, 0.1, 0.0),
+    "threshold below zero": lambda self, x: nn.functional.threshold(x, -0.1, 1.0),
     "expanded": lambda self, x: x.mean((2, 3), keepdim=True).expand_as(x),
 }
 
@@ -88,6 +101,32 @@ def test_operators_that_keep_channels_and_zeros(name):
     group = trace(Between(KEEPING[name]), INPUT).group("conv1")
     assert group.prunable
     assert group.gates == ("bn1",)
+
+
+def test_a_threshold_that_replaces_zero_moves_it():
+    group = trace(Between(lambda self, x: nn.functional.threshold(x, 0.1, 1.0)), INPUT).group("conv1")
+    assert not group.prunable
+    assert group.resizable
+
+
+JOINING = {
+    "lerp": (lambda self, x: torch.lerp(x, self.conv2(x), 0.3), {"bn1", "conv2"}),
+    "lerp by weights": (lambda self, x: torch.lerp(x, self.conv2(x), torch.sigmoid(x)), {"bn1", "conv2"}),
+    "addcmul": (lambda self, x: torch.addcmul(x, self.conv2(x), torch.sigmoid(x)), {"bn1", "conv2"}),
+    "addcmul of a sigmoid": (lambda self, x: torch.addcmul(self.conv2(x), torch.sigmoid(x), x), {"bn1", "conv2"}),
+}
+
+
+@pytest.mark.parametrize("name", JOINING)
+def test_what_adds_channels_is_gated_where_everything_that_it_adds_is(name):
+    operation, gates = JOINING[name]
+    model = chain(conv1=conv3(2, 8), bn1=nn.BatchNorm2d(8), block=Joined(operation), head=head(8))
+    for policy in ("inner", "all"):
+        graph = trace(model, INPUT, policy)
+        assert graph.group("conv1").stream
+        assert graph.group("conv1").prunable == (policy == "all")
+    assert {gate.removeprefix("block.") for gate in graph.group("conv1").gates} == gates
+    assert proved(model, graph) == graph
 
 
 def test_spatial_padding_with_another_number_moves_zero():
