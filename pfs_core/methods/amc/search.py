@@ -206,7 +206,7 @@ def input_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
         ``{group: float32 [gates]}``; a gate of several channels has the sum of their norms.
     """
     norms = {group.name: torch.zeros(group.gate_count) for group in graph.prunable()}
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     widths = graph.widths()
     for axis in graph.axes:
         if axis.role != "reads":
