@@ -227,9 +227,14 @@ def table(cells: pd.DataFrame) -> list[str]:
         lines.append(
             f"| {name} | {len(of)} | {of.test_accuracy.mean():.2%} | {', '.join(f'{x:.2%}' for x in of.test_accuracy)} "
             f"| {of.macs.mean() / first.dense_macs:.1%} | {of.params.mean():,.0f} "
-            f"| {', '.join(f'{time:.3f}' for time in of.time)} | {against} |"
+            f"| {', '.join(_time(cell, first.cpu) for cell in of.itertuples())} | {against} |"
         )
     return lines
+
+
+def _time(cell: Any, cpu: str) -> str:
+    """The time of a cell, with the machine if it is another one than the first cell's: it cannot be compared then."""
+    return f"{cell.time:.3f}" if cell.cpu == cpu else f"{cell.time:.3f} ({cell.cpu})"
 
 
 if __name__ == "__main__":

@@ -54,6 +54,13 @@ def test_the_table_is_made_of_what_is_there_with_n(cells):
     assert row(text, "default-latency")[4] == "50.0%"
 
 
+def test_a_time_of_another_machine_is_marked(cells):
+    cells.loc[cells.cut == "paper-macs", "cpu"] = "another CPU"
+    (text,) = module("equal_time").tables(cells).values()
+    assert row(text, "paper-macs")[6] == ", ".join(["0.700 (another CPU)"] * 3)
+    assert row(text, "default-macs")[6] == "0.700, 0.700, 0.700"
+
+
 def test_a_wrong_cut_is_refused(tmp_path):
     done = called("equal_time", "run", "--dataset", "digits", "--out", tmp_path / "out", "--cuts", "best")
     assert done.returncode == 2
