@@ -25,6 +25,7 @@ from pfs_core.channels.resizing import slice_weights, with_widths
 from pfs_core.channels.tracer import BATCH
 from pfs_core.errors import UserError
 from pfs_core.nn.batch_statistics import recompute_statistics
+from pfs_core.nn.returned import tensors_in
 
 EXACT = 1e-6
 """The largest difference, relative to the largest output, that is taken for rounding (float64; 1e-12 is usual)."""
@@ -182,7 +183,7 @@ class _Resizing:
     def _train(self, widths: Mapping[str, int]) -> str:
         resized = with_widths(self._model, self._graph, widths).train()
         images = torch.zeros(BATCH, *self._graph.input_shape, dtype=self._dtype, device=self._device)
-        outputs = _tensors(resized(images))
+        outputs = tensors_in(resized(images))
         if not (learned := [output.sum() for output in outputs if output.requires_grad]):
             return "what it returns has no gradient"
         torch.stack(learned).sum().backward()
@@ -244,7 +245,7 @@ class Masking:
 
     def _compute(self, model: nn.Module) -> Tensor:
         torch.manual_seed(0)
-        return torch.cat([output.flatten(1).double() for output in _tensors(model(self._images))], 1)
+        return torch.cat([output.flatten(1).double() for output in tensors_in(model(self._images))], 1)
 
 
 def calibrated(model: nn.Module, images: Tensor) -> nn.Module:
@@ -329,11 +330,3 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
 def _precision(model: nn.Module) -> torch.dtype:
     """Return the precision of a network's weights."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-
-
-def _tensors(output: object) -> list[Tensor]:
-    """Return the tensors of what a network returns."""
-    if isinstance(output, Tensor):
-        return [output]
-    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    return [tensor for value in values for tensor in _tensors(value)]

@@ -7,7 +7,8 @@ from collections import Counter
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils._pytree import tree_leaves
+
+from pfs_core.nn.returned import tensors_in
 
 _TOLERANCE = 1e-3
 """How far outputs may be apart by rounding, as a fraction of the largest one."""
@@ -74,9 +75,8 @@ def fuse_batchnorm(model: nn.Module, images: Tensor) -> nn.Module:
 
 def _same(outputs: object, expected: object) -> bool:
     """Return whether two networks return the same up to rounding."""
-    pairs = list(zip(tree_leaves(outputs), tree_leaves(expected), strict=False))
-    tensors = [(one, other) for one, other in pairs if isinstance(one, Tensor) and isinstance(other, Tensor)]
-    return all(
-        one.shape == other.shape and (one - other).abs().max() <= _TOLERANCE * other.abs().max()
-        for one, other in tensors
+    found, wanted = tensors_in(outputs), tensors_in(expected)
+    return len(found) == len(wanted) and all(
+        one.shape == other.shape and bool((one - other).abs().max() <= _TOLERANCE * other.abs().max())
+        for one, other in zip(found, wanted, strict=True)
     )

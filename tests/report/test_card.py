@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from pfs_core.report.card import FILES, model_card, model_files
+from pfs_core.registry.request import PREFIX, Request
+from pfs_core.report.card import FILES, model_card, model_files, version_tags
 
 
 def test_the_card_has_what_a_user_needs(results):
@@ -21,6 +22,11 @@ def test_the_card_has_what_a_user_needs(results):
         'load_model("models:/pfs-resnet20@newest")',
     ):
         assert text in card, text
+
+
+def test_a_version_that_a_run_has_registered_may_ask_to_be_compressed(results):
+    tags = {f"{PREFIX}{name}": value for name, value in version_tags(results).items()}
+    assert Request.of_tags({**tags, "pfs.model": "resnet20"}, "pfs-resnet20/1").budget == "macs=0.5"
 
 
 def test_a_thousand_classes_fit_in_mlflows_description(results):
