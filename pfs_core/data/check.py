@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pfs_core.config.stages import SplitConfig
+from pfs_core.data.choice import choose_rows
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, Picture
 from pfs_core.data.reading import check_memory, difference, each_image
-from pfs_core.data.split import choose_rows
 from pfs_core.data.split_info import CLASSES, EACH
 from pfs_core.errors import UserError
 

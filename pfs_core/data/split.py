@@ -4,13 +4,11 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
@@ -18,33 +16,21 @@ from torch import Tensor
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.checked_once import images_checked_once
-from pfs_core.data.crop import CENTRE, Crop, crop_for
+from pfs_core.data.choice import LEFT_OUT, choose_rows
 from pfs_core.data.dataset import Source
-from pfs_core.data.decode import BadImageError, remarks_on
+from pfs_core.data.decode import remarks_on
+from pfs_core.data.inputs import inputs_of
 from pfs_core.data.leaks import comes_in_parts, digest, in_two_parts
 from pfs_core.data.left_out import LeftOut, summary
 from pfs_core.data.open import notes_without, open_source
-from pfs_core.data.reading import Reader, Readings, load_images, read_together, row_groups
-from pfs_core.data.split_info import (
-    CLASSES,
-    EACH,
-    PARTS,
-    Augmentation,
-    LeftOutFiles,
-    Preparation,
-    SkippedImage,
-    SplitInfo,
-)
+from pfs_core.data.reading import Readings, load_images
+from pfs_core.data.split_info import PARTS, LeftOutFiles, SkippedImage, SplitInfo
 from pfs_core.errors import UserError
 from pfs_core.runtime.cost import StepTimer
 from pfs_core.storage.artifacts import check_out, publish
 
 logger = logging.getLogger(__package__)
 
-TRAIN, VALIDATION, TEST = range(3)
-_LEFT_OUT = -1
-_SAMPLED_GROUPS, _SAMPLED_ROWS = 16, 128
-_COUNTED = 128
 _LARGE = 16
 """Images of so many times the pixels of the input are large: most of the time of reading them is that of decoding."""
 _PACKED = 8 / 7
@@ -95,7 +81,7 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
         )
     notes += _large(source, pixels // max(int(usable.sum()), 1), config)
     parts = choose_rows(source, config, seed, usable, skipped)
-    inputs = _inputs(source, images, parts, config, seed)
+    inputs = inputs_of(source, images, parts, config, seed)
     info = SplitInfo(
         dataset=source.uri,
         kind=source.kind,
@@ -144,46 +130,6 @@ def _say(dataset: str, info: SplitInfo, left_out: Sequence[LeftOut]) -> None:
     bad = f"; {len(info.skipped):,} images left out that cannot be used (see split.json)" if info.skipped else ""
     beside = f"; {summary(left_out)}" if left_out else ""
     logger.info(f"split {dataset}: {rows} images of {len(info.class_names)} classes{bad}{beside}")
-
-
-class _Inputs(NamedTuple):
-    """What the training images are as inputs of a network, and some of them with their rows for the page."""
-
-    shape: tuple[int, int, int]
-    mean: list[float]
-    std: list[float]
-    augmentation: Augmentation
-    preparation: Preparation
-    samples: list[tuple[int, Tensor]]
-
-
-def _inputs(source: Source, images: Tensor | None, parts: np.ndarray, config: SplitConfig, seed: int) -> _Inputs:
-    flip = source.flip and config.flip
-    channels: int
-    samples: list[tuple[int, Tensor]] = []
-    if images is None:
-        channels = config.channels or 3
-        crop = crop_for(config, channels)
-        height, width = crop.size
-        mean, std = pixel_statistics(_kept(_samples(source, parts, crop, seed), source.labels, samples))
-        augmentation = Augmentation(crop_scale=config.crop_scale if config.resize == "crop" else None, flip=flip)
-    else:
-        _, channels, height, width = images.shape
-        training = np.flatnonzero(parts == TRAIN)
-        shown = _of_each_class(source.labels[training], np.full(len(source.class_names), EACH))
-        samples = [(i, images[i]) for i in training[np.sort(shown)].tolist()]
-        mean, std = pixel_statistics(images[rows] for rows in torch.from_numpy(training).split(_COUNTED))
-        augmentation = Augmentation(crop_padding=height // 8, flip=flip)
-    preparation = Preparation(
-        channels=channels,
-        height=height,
-        width=width,
-        centre=CENTRE if images is None and config.resize == "crop" else None,
-        background=config.background,
-    )
-    if config.resize == "squash":
-        preparation = preparation.model_copy(update={"squash": True})
-    return _Inputs((channels, height, width), mean, std, augmentation, preparation, samples)
 
 
 def _read(source: Source, config: SplitConfig) -> Readings:
@@ -241,140 +187,6 @@ def _with_channels(images: Tensor, channels: int | None) -> Tensor:
     return images
 
 
-def choose_rows(
-    source: Source,
-    config: SplitConfig,
-    seed: int,
-    usable: np.ndarray | None = None,
-    reasons: Mapping[int, str] = {},
-) -> np.ndarray:
-    """The part of each row of ``source``, int8 [N] positions in ``PARTS``: at random unless the source determines it.
-
-    Args:
-        source: the dataset.
-        config: how many rows the parts get.
-        seed: of the random choice.
-        usable: bool [N]; the other rows are -1.
-        reasons: why rows are not usable, for messages.
-
-    Raises:
-        UserError: no row is left for a part, or a class has too few.
-    """
-    random = np.random.default_rng(seed)
-    usable = np.ones(len(source), dtype=bool) if usable is None else usable
-    parts = np.where(usable, TRAIN, _LEFT_OUT).astype(np.int8)
-    parts[source.is_test & usable] = TEST
-    named = source.names is not None
-    order = pc.sort_indices(source.names).to_numpy() if named else np.arange(len(source))
-    if not source.is_test.any():
-        rows = random.permutation(order[usable[order]])
-        parts[rows[: round(config.test_fraction * len(rows))]] = TEST
-    if source.is_validation is not None:
-        parts[source.is_validation & usable] = VALIDATION
-    else:
-        rows = random.permutation(order[parts[order] == TRAIN])
-        parts[_validation(source, config, rows)] = VALIDATION
-    for i, part in enumerate(PARTS):
-        if not (parts == i).any():
-            why = _why_left_out(source, part, reasons)
-            raise UserError(f"the dataset's {len(parts)} rows are too few: none is left for {part}{why}")
-    return parts
-
-
-def _why_left_out(source: Source, part: str, reasons: Mapping[int, str]) -> str:
-    """Say how many rows cannot be used, and the most frequent reason, in the part itself if it is given."""
-    given = {PARTS[TEST]: source.is_test, PARTS[VALIDATION]: source.is_validation}.get(part)
-    rows = [row for row in reasons if given is not None and given[row]] or list(reasons)
-    if not rows:
-        return ""
-    ((reason, _),) = Counter(reasons[row] for row in rows).most_common(1)
-    first = next(row for row in rows if reasons[row] == reason)
-    are = "is" if len(reasons) == 1 else "are"
-    return f"; {len(reasons):,} {are} left out that cannot be used, such as {source.place(first)}: {reason}"
-
-
-def _validation(source: Source, config: SplitConfig, rows: np.ndarray) -> np.ndarray:
-    """Those of ``rows``, training rows in random order, that validate."""
-    count = min(config.validation, round(config.max_validation_fraction * len(rows)))
-    if config.validation_per_class is None and not config.stratified:
-        return rows[:count]
-    labels = source.labels[rows]
-    sizes = np.bincount(labels, minlength=len(source.class_names))
-    if config.validation_per_class is not None:
-        quota = np.full(len(sizes), config.validation_per_class)
-        short = np.flatnonzero(sizes <= quota)
-        if len(short):
-            raise UserError(
-                f"split.validation_per_class is {config.validation_per_class}, but class "
-                f"{source.class_names[short[0]]!r} has {sizes[short[0]]} training images"
-            )
-    else:
-        exact = count * sizes / len(rows)
-        quota = np.floor(exact).astype(int)
-        quota[np.argsort(quota - exact, kind="stable")[: count - quota.sum()]] += 1
-    chosen: np.ndarray = rows[_of_each_class(labels, quota)]
-    return chosen
-
-
-def _of_each_class(labels: np.ndarray, quota: np.ndarray) -> np.ndarray:
-    """The positions in ``labels`` of the first ``quota`` of each class, int64 [classes], class by class."""
-    sizes = np.bincount(labels, minlength=len(quota))
-    by_class = np.argsort(labels, kind="stable")
-    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return by_class[place < np.repeat(quota, sizes)]
-
-
-def pixel_statistics(images: Iterable[Tensor]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel of uint8 [..., C, H, W], in units of 0-255."""
-    levels: Tensor | int = 0
-    for image in images:
-        channels = image.movedim(-3, 0).flatten(1)
-        levels = levels + torch.stack([torch.bincount(channel.int(), minlength=256) for channel in channels])
-    assert isinstance(levels, Tensor)
-    mean, std = [], []
-    level = torch.arange(256, dtype=torch.float64)
-    for histogram in levels.double():
-        count = histogram.sum()
-        m = float((histogram * level).sum() / count)
-        mean.append(m)
-        std.append(max(float(((histogram * (level - m) ** 2).sum() / count).sqrt()), 1e-3))
-    return mean, std
-
-
-def _samples(source: Source, parts: np.ndarray, crop: Crop, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield training rows at random, those of tables from a few row groups, with their images as evaluation has them.
-
-    A row group is read as a whole; files cost the same wherever they are, and neighbours are of one class.
-    """
-    random = np.random.default_rng(seed)
-    training, reader = np.flatnonzero(parts == TRAIN), Reader(source)
-    if source.kind == "tree":
-        drawn = read_together(source, random.permutation(training)[: _SAMPLED_GROUPS * _SAMPLED_ROWS])
-    else:
-        groups = row_groups(source, training)
-        some = [groups[i] for i in random.permutation(len(groups))[:_SAMPLED_GROUPS]]
-        drawn = [random.permutation(group)[:_SAMPLED_ROWS] for group in some]
-    for rows in drawn:
-        for row, data in zip(rows.tolist(), reader.read(rows), strict=True):
-            try:
-                yield row, crop.evaluation(data)
-            except BadImageError as e:
-                raise UserError(f"{source.place(row)}: {e}") from None
-
-
-def _kept(
-    samples: Iterable[tuple[int, Tensor]], labels: np.ndarray, kept: list[tuple[int, Tensor]]
-) -> Iterator[Tensor]:
-    """The images of ``samples``; those that the page shows are also added to ``kept``."""
-    counts: Counter[int] = Counter()
-    for row, image in samples:
-        label = int(labels[row])
-        if counts[label] < EACH and (label in counts or len(counts) < CLASSES):
-            counts[label] += 1
-            kept.append((row, image))
-        yield image
-
-
 def _page(
     info: SplitInfo, labels: np.ndarray, samples: Sequence[tuple[int, Tensor]], left_out: Sequence[LeftOut]
 ) -> str:
@@ -402,7 +214,7 @@ def _fingerprint(source: Source, parts: np.ndarray) -> str:
 def write_index(folder: Path, source: Source, parts: np.ndarray) -> None:
     """Write ``split.parquet`` and ``files.parquet``, one row group at a time."""
     texts = pa.array(PARTS)
-    rows = np.flatnonzero(parts != _LEFT_OUT)
+    rows = np.flatnonzero(parts != LEFT_OUT)
     schema = _INDEX if source.offset is None else pa.schema([*_INDEX, *_SPANS])
     with pq.ParquetWriter(folder / "split.parquet", schema) as writer:
         for some in np.split(rows, range(_WRITTEN, len(rows), _WRITTEN)):

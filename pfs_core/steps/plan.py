@@ -13,11 +13,11 @@ from pfs_core.config.overrides import recipe_for
 from pfs_core.config.request import CompressRequest
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import LatencyConfig, SplitConfig
+from pfs_core.data.choice import choose_rows
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import decode
 from pfs_core.data.open import open_source
 from pfs_core.data.reading import Reader
-from pfs_core.data.split import choose_rows
 from pfs_core.data.split_info import PARTS
 from pfs_core.errors import UserError
 from pfs_core.latency.machine import disturbance, processor_seconds

@@ -1,4 +1,4 @@
-"""Which rows validate: shares a class, and a choice that neither the order of files nor their number changes."""
+"""Which rows train, validate and test: a choice that neither the order of files nor their number changes."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfs_core.config.stages import SplitConfig
+from pfs_core.data.choice import TEST, VALIDATION, choose_rows
 from pfs_core.data.formats.tree import open_tree
 from pfs_core.data.open import open_source
 from pfs_core.data.pack import _shards
-from pfs_core.data.split import PARTS, TEST, VALIDATION, choose_rows, write_index
+from pfs_core.data.split import write_index
+from pfs_core.data.split_info import PARTS
 from pfs_core.errors import UserError
 from pfs_core.storage import S3Storage
 from pfs_core.storage.listing import Entry, Listing
@@ -20,6 +22,37 @@ from tests.data.folders import encode, picture, source, tree
 
 def per_class(made, parts, part):
     return np.bincount(made.labels[parts == part], minlength=len(made.class_names)).tolist()
+
+
+@given(st.integers(20, 2000), st.integers(0, 5), st.sampled_from([0, 5]))
+def test_parts_of_any_set(rows, seed, test_rows):
+    made = source(rows, test_rows=test_rows)
+    parts = choose_rows(made, SplitConfig(), seed)
+    assert set(parts) == set(range(3))
+    test = test_rows or round(0.2 * rows)
+    assert (parts == TEST).sum() == test
+    assert (parts == VALIDATION).sum() == round(0.1 * (rows - test))
+    if test_rows:
+        assert (parts[-test_rows:] == TEST).all()
+    assert (parts == choose_rows(made, SplitConfig(), seed)).all()
+
+
+def test_a_large_set_validates_on_5000_rows():
+    parts = choose_rows(source(60_000, test_rows=10_000), SplitConfig(), 0)
+    assert np.bincount(parts).tolist() == [45_000, 5000, 10_000]
+
+
+def test_rows_are_chosen_at_random():
+    parts = choose_rows(source(10_000), SplitConfig(), 0)
+    for part, share in ((TEST, 0.2), (VALIDATION, 0.08)):
+        first_half = (parts[:5000] == part).sum()
+        assert first_half == pytest.approx(5000 * share, rel=0.2)
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_too_few_rows_are_refused(rows):
+    with pytest.raises(UserError, match="too few"):
+        choose_rows(source(rows), SplitConfig(), 0)
 
 
 @given(st.integers(60, 500), st.integers(2, 6), st.integers(1, 4), st.integers(0, 3))

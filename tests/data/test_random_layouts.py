@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pfs_core.config.stages import SplitConfig
+from pfs_core.data.choice import choose_rows
 from pfs_core.data.decode import BadImageError, decode
 from pfs_core.data.open import open_source
-from pfs_core.data.split import choose_rows
 from pfs_core.errors import UserError
 from tests.data.folders import encode, picture
 from tests.data.test_parts import classes

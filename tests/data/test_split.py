@@ -1,7 +1,6 @@
 """Every row is in exactly one part, by a choice that the seed repeats."""
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,17 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 import sklearn.datasets
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data import load_split, split_dataset
 from pfs_core.data.open import open_source
-from pfs_core.data.split import PARTS, TEST, TRAIN, VALIDATION, _inputs, _kept, choose_rows, pixel_statistics
-from pfs_core.data.split_info import CLASSES, EACH
+from pfs_core.data.split_info import PARTS
 from pfs_core.errors import UserError
 from pfs_core.storage.artifacts import read_json, write_json
-from tests.data.folders import source
 
 
 def test_sizes_of_the_digits(digits):
@@ -83,69 +78,6 @@ def test_another_seed_gives_another_split(digits, tmp_path):
     first, other = (pq.read_table(f / "split.parquet").column("split") for f in (digits, tmp_path / "other"))
     assert first != other
     assert read_json(tmp_path / "other" / "split.json")["rows"] == read_json(digits / "split.json")["rows"]
-
-
-@given(st.integers(20, 2000), st.integers(0, 5), st.sampled_from([0, 5]))
-def test_parts_of_any_set(rows, seed, test_rows):
-    made = source(rows, test_rows=test_rows)
-    parts = choose_rows(made, SplitConfig(), seed)
-    assert set(parts) == set(range(3))
-    test = test_rows or round(0.2 * rows)
-    assert (parts == TEST).sum() == test
-    assert (parts == VALIDATION).sum() == round(0.1 * (rows - test))
-    if test_rows:
-        assert (parts[-test_rows:] == TEST).all()
-    assert (parts == choose_rows(made, SplitConfig(), seed)).all()
-
-
-def test_a_large_set_validates_on_5000_rows():
-    parts = choose_rows(source(60_000, test_rows=10_000), SplitConfig(), 0)
-    assert np.bincount(parts).tolist() == [45_000, 5000, 10_000]
-
-
-def test_rows_are_chosen_at_random():
-    parts = choose_rows(source(10_000), SplitConfig(), 0)
-    for part, share in ((TEST, 0.2), (VALIDATION, 0.08)):
-        first_half = (parts[:5000] == part).sum()
-        assert first_half == pytest.approx(5000 * share, rel=0.2)
-
-
-@pytest.mark.parametrize("rows", [2, 3])
-def test_too_few_rows_are_refused(rows):
-    with pytest.raises(UserError, match="too few"):
-        choose_rows(source(rows), SplitConfig(), 0)
-
-
-@given(st.integers(1, 3), st.integers(1, 50), st.integers(0, 5))
-def test_pixel_statistics_are_numpys(channels, count, seed):
-    random = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (count, channels, 4, 3), dtype=torch.uint8, generator=random)
-    mean, std = pixel_statistics(images.split(7))
-    assert mean == pytest.approx(images.numpy().mean((0, 2, 3)).tolist())
-    assert std == pytest.approx(images.numpy().std((0, 2, 3)).tolist())
-
-
-def test_few_of_the_samples_are_kept_for_the_page():
-    labels, kept = np.arange(1000) % 50, []
-    samples = [(i, torch.tensor(i)) for i in range(1000)]
-    assert list(_kept(samples, labels, kept)) == [image for _, image in samples]
-    assert np.bincount(labels[[i for i, _ in kept]]).tolist() == [EACH] * CLASSES
-    assert all(image == i for i, image in kept)
-
-
-def test_the_page_has_images_of_each_class_also_where_they_lie_class_by_class():
-    rows = replace(source(3000), labels=np.repeat([0, 1], [2990, 10]))
-    images = torch.zeros(3000, 1, 2, 2, dtype=torch.uint8)
-    parts = choose_rows(rows, SplitConfig(stratified=True), seed=0)
-    samples = _inputs(rows, images, parts, SplitConfig(), 0).samples
-    assert np.bincount(rows.labels[[i for i, _ in samples]]).tolist() == [EACH, 7]
-    assert all(parts[i] == TRAIN for i, _ in samples)
-
-
-def test_flat_images_have_a_deviation_to_divide_by():
-    mean, std = pixel_statistics([torch.full((2, 1, 3, 3), 9, dtype=torch.uint8)])
-    assert mean == [9.0]
-    assert 0 < std[0] < 0.01
 
 
 def test_statistics_are_of_the_training_rows(digits, digits_data):

@@ -14,9 +14,10 @@ from pfs_core.channels import trace
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import RetrainConfig, SplitConfig
 from pfs_core.data import load_split, split_dataset
+from pfs_core.data.choice import choose_rows
 from pfs_core.data.crop import Crop
+from pfs_core.data.inputs import samples_of
 from pfs_core.data.open import open_source
-from pfs_core.data.split import _samples, choose_rows
 from pfs_core.errors import UserError
 from pfs_core.methods.pfs.config import PfsConfig
 from pfs_core.methods.run import search
@@ -200,7 +201,7 @@ def test_files_that_came_after_the_split_change_nothing(folder, tmp_path):
 def test_samples_are_kept_as_small_as_crops(tmp_path):
     tree(tmp_path / "tree", *PATHS, size=(300, 200))
     source = open_source(str(tmp_path / "tree"))
-    samples = list(_samples(source, choose_rows(source, RECIPE, 0), Crop((32, 32), 3), 0))
+    samples = list(samples_of(source, choose_rows(source, RECIPE, 0), Crop((32, 32), 3), 0))
     assert len(samples) == 23
     assert {image.shape for _, image in samples} == {(3, 32, 32)}
 

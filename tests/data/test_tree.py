@@ -291,8 +291,8 @@ def test_the_split_names_where_its_images_are(tmp_path):
 def test_statistics_of_streamed_files_are_of_all_classes(tmp_path, monkeypatch):
     """Files of a class lie beside each other, and one group of files would be of two classes."""
     monkeypatch.setattr("pfs_core.data.formats.tree.GROUP", 20)
-    monkeypatch.setattr("pfs_core.data.split._SAMPLED_GROUPS", 2)
-    monkeypatch.setattr("pfs_core.data.split._SAMPLED_ROWS", 32)
+    monkeypatch.setattr("pfs_core.data.inputs._SAMPLED_GROUPS", 2)
+    monkeypatch.setattr("pfs_core.data.inputs._SAMPLED_ROWS", 32)
     for label in range(20):
         folder = tmp_path / f"data/{label:02}"
         folder.mkdir(parents=True)
