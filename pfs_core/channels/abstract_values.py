@@ -96,12 +96,13 @@ class FixedTensor:
     """A tensor none of whose dimensions can change.
 
     ``origin`` is the operation that it comes from, ``reason`` says why its dimensions are fixed, and ``constant`` is
-    set where it does not depend on the images.
+    set where it does not depend on the images. ``number`` is the value that all of a constant is known to have.
     """
 
     origin: str
     reason: str
     constant: bool = False
+    number: float | None = None
 
 
 Tensor = Channels | Weights | FixedTensor | None

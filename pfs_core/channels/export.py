@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pfs_core.errors import UserError
@@ -24,11 +24,13 @@ class Exported(NamedTuple):
         graph: the operators, in the order in which they run. Operators in place are in it as such.
         tensors: ``{placeholder: parameter or buffer}``, by the first of its names.
         images: the placeholders of the network's input.
+        numbers: ``{placeholder: value}`` of constants of a single value, such as ``torch.tensor(0.0)``.
     """
 
     graph: fx.Graph
     tensors: dict[str, str]
     images: set[str]
+    numbers: dict[str, float]
 
     def read_tensors(self) -> set[str]:
         """Return the parameters and buffers that an operator reads."""
@@ -51,11 +53,17 @@ def export(model: nn.Module, images: Tensor) -> Exported:
     signature = program.graph_signature
     first_name = _first_names(model)
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    constants = {name: program.constants[of] for name, of in signature.inputs_to_lifted_tensor_constants.items()}
     return Exported(
         program.graph,
         {placeholder: first_name.get(name, name) for placeholder, name in stored.items()},
         set(signature.user_inputs),
+        {name: one.item() for name, one in constants.items() if one.numel() == 1 and _has_values(one)},
     )
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
 def _check_constants(model: nn.Module, constants: Iterable[object]) -> None:

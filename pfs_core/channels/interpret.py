@@ -12,7 +12,7 @@ from pfs_core.channels.abstract_values import Channels, FixedTensor, Span, Value
 from pfs_core.channels.export import Exported
 from pfs_core.channels.handlers.table import HANDLERS
 from pfs_core.channels.handlers.weights import combine_weights
-from pfs_core.channels.nodes import first, is_in_place, is_view, module_outputs, operation, place, shape_of
+from pfs_core.channels.nodes import argument, first, is_in_place, is_view, module_outputs, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
 
@@ -27,19 +27,24 @@ def interpret(tracer: ChannelTracer, exported: Exported, counts_macs: bool = Tru
     tracer.counts_macs = counts_macs
     inputs = {node: exported.tensors.get(str(node.target)) for node in exported.graph.nodes if node.op == "placeholder"}
     for node, tensor in inputs.items():
-        tracer.values[node] = _placeholder(tracer, node, tensor, str(node.target) in exported.images)
+        tracer.values[node] = _placeholder(tracer, node, tensor, exported)
     for output in _Pass(tracer).visit(exported.graph):
         if (x := tracer.channels(output)) is not None:
             tracer.freeze(x.parts, "the network's output")
 
 
-def _placeholder(tracer: ChannelTracer, node: fx.Node, tensor: str | None, is_image: bool) -> Value:
+def _placeholder(tracer: ChannelTracer, node: fx.Node, tensor: str | None, exported: Exported) -> Value:
     shape = shape_of(node)
-    if is_image:
+    if str(node.target) in exported.images:
         return tracer.add_input(node, shape[1]) if len(shape) >= 2 else None
     if tensor is None:
-        return FixedTensor(node.name, f"comes from the constant {node.name}", constant=True)
+        number = exported.numbers.get(str(node.target))
+        return FixedTensor(node.name, f"comes from the constant {node.name}", constant=True, number=number)
     return Weights({dim: frozenset([Span(tensor, dim)]) for dim in range(len(shape))})
+
+
+_COPIES = ("lift_fresh", "lift_fresh_copy", "detach", "alias", "clone", "to", "_to_copy", "view", "reshape", "expand")
+"""Operators whose output has the values that go in."""
 
 
 class _Pass:
@@ -99,7 +104,18 @@ class _Pass:
         if any(isinstance(value, Weights) for value in known):
             result: Value = combine_weights(self.tracer, node)
             return result
-        return self.tracer.fixed(node, f"comes out of {node.name}", constant=True)
+        value = self.tracer.fixed(node, f"comes out of {node.name}", constant=True)
+        if is_in_place(node) and operation(node) != "detach":
+            self._forget_numbers(node)
+        elif isinstance(value, FixedTensor):
+            value = replace(value, number=_number(self.tracer, node))
+        return value
+
+    def _forget_numbers(self, node: fx.Node) -> None:
+        """Record that the constants that share the memory of a node have been given other values."""
+        for other, old in self.tracer.values.items():
+            if isinstance(old, FixedTensor) and self._memory.get(other, other) is self._memory[node]:
+                self.tracer.values[other] = replace(old, number=None)
 
     def _enter(self, graph: fx.Graph, arguments: list[Any]) -> Value:
         """Visit a graph within the graph, such as what a network computes without gradients."""
@@ -134,12 +150,18 @@ class _Pass:
             if self._memory.get(other, other) is not memory or not isinstance(old, Channels | FixedTensor):
                 continue
             if isinstance(old, FixedTensor):  # made empty and filled in parts
-                self.tracer.values[other] = replace(old, constant=False)
+                self.tracer.values[other] = replace(old, constant=False, number=None)
             elif shape_of(other) == shape_of(node) or not isinstance(value, Channels):
                 self.tracer.values[other] = value
             elif any(part.ungated for part in value.parts):
                 # A view of another shape: its channels are in other places, but they have lost their zeros as well.
                 self.tracer.values[other] = old.without_gates(f"{operation(node)} changes it in place ({place(node)})")
+
+
+def _number(tracer: ChannelTracer, node: fx.Node) -> float | None:
+    """Return the value that all of a constant has, if the operator that it comes out of says it."""
+    made = {"zeros": 0, "ones": 1, "full": argument(node, "fill_value"), "scalar_tensor": argument(node, "s")}
+    return tracer.number(first(node) if operation(node) in _COPIES else made.get(operation(node)))
 
 
 def _depends_on_images(value: Any) -> TypeGuard[FixedTensor]:

@@ -103,6 +103,13 @@ class ChannelTracer(Groups):
         value = self.value(node)
         return value if isinstance(value, Weights) else Weights()
 
+    def number(self, node: Any) -> float | None:
+        """Return the number that an argument is, or that all of a constant is; None if it is none."""
+        value = self.value(node)
+        if isinstance(value, FixedTensor):
+            return value.number
+        return node if isinstance(node, int | float) else None
+
     def parts_of_dim(self, node: Any, dim: int) -> Parts | None:
         """Return the parts of dimension ``dim`` of an argument, for a layer that reads it; None if it has no channels.
 

@@ -32,13 +32,15 @@ def fresh(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle ``new_zeros`` and the like, which take a tensor's shape at most, and none of its values."""
     if shape_of(node) == shape_of(first(node)):
         return keeps_zero(tracer, node) if operation(node) == "new_zeros" else breaks_zero(tracer, node)
-    return FixedTensor(node.name, f"comes out of {operation(node)} ({place(node)})", constant=True)
+    number = {"new_zeros": 0, "new_ones": 1, "new_full": argument(node, "fill_value")}.get(operation(node))
+    return FixedTensor(node.name, f"comes out of {operation(node)} ({place(node)})", constant=True, number=number)
 
 
 def clip(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a clipping to a range, which maps 0 to 0 only if 0 is in the range."""
-    low, high = argument(node, "min", "min_val"), argument(node, "max", "max_val")
-    if not all(bound is None or isinstance(bound, int | float) for bound in (low, high)):
+    given = argument(node, "min", "min_val"), argument(node, "max", "max_val")
+    low, high = map(tracer.number, given)
+    if any(number is None and bound is not None for number, bound in zip((low, high), given, strict=True)):
         return NotImplemented
     inside = (low is None or low <= 0) and (high is None or high >= 0)
     return keeps_zero(tracer, node) if inside else breaks_zero(tracer, node)
@@ -65,15 +67,15 @@ def add(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle an addition: it unifies two tensors of one shape into a residual stream.
 
     Adding anything else turns 0 into something else, so the channels lose their gates; but 0 itself, with which
-    Python's ``sum`` begins, changes nothing.
+    Python's ``sum`` begins, changes nothing, and the larger one of a channel and 0 is a ReLU.
     """
     a, b = first(node), argument(node, "other")
     x, y = _in_result(tracer, node, a), _in_result(tracer, node, b)
     if x is None or y is None:
-        other = b if y is None else a
-        if isinstance(other, int | float) and other == 0 and operation(node) in ("add", "sub"):
-            return x or y
-        what = "a number" if isinstance(other, int | float) else "another tensor"
+        number = tracer.number(b if y is None else a)
+        if number is not None and _with_zero(operation(node), number) == 0:
+            return _with_other(tracer, node, "")
+        what = "another tensor" if number is None else "a number"
         return _with_other(tracer, node, f"{operation(node)} adds {what} ({place(node)})")
     if (many := _over_all(tracer, node, x, y)) is not None:
         return many.without_gates(f"{operation(node)} adds another tensor to all channels ({place(node)})")
@@ -83,6 +85,13 @@ def add(tracer: ChannelTracer, node: fx.Node) -> Any:
     if not tracer.unify(x.parts, y.parts, f"{joint(node)} adds channels with other borders", stream):
         return x
     return replace(x, parts=tuple(map(zero_in_both, *tracer.matched(x.parts, y.parts))))
+
+
+def _with_zero(operation: str, number: float) -> float:
+    """Return what becomes of the 0 of a masked channel where a number is added, or the larger or smaller one taken."""
+    if operation in ("maximum", "fmax"):
+        return max(number, 0)
+    return min(number, 0) if operation in ("minimum", "fmin") else number
 
 
 def multiply(tracer: ChannelTracer, node: fx.Node) -> Any:
@@ -133,7 +142,7 @@ def choose(tracer: ChannelTracer, node: fx.Node) -> Any:
     values = [x for x in rows[:2] if x is not None]
     for x in values:
         out = replace(out, parts=tuple(map(zero_in_both, *tracer.matched(x.parts, values[0].parts))))
-    if values and all(x is not None or operand == 0 for operand, x in zip(chosen, rows, strict=False)):
+    if values and all(x is not None or tracer.number(operand) == 0 for operand, x in zip(chosen, rows, strict=False)):
         return out
     return out.without_gates(f"{operation(node)} sets another value ({place(node)})")
 
