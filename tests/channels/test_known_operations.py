@@ -123,6 +123,20 @@ KNOWN = {
     "patches and back": (lambda self, x: F.fold(F.unfold(x, 3, padding=1), (8, 8), 3, padding=1), 8),
     "windows": (lambda self, x: x.unfold(2, 2, 2).mean(-1), 8),
     "features and back": (lambda self, x: x.flatten(1).view(x.shape), 8),
+    "features, the channels last": (
+        lambda self, x: self.to_eight(x.permute(0, 2, 3, 1).flatten(1))[:, :, None, None].expand(-1, -1, 8, 8),
+        8,
+    ),
+    "rows, the channels last": (
+        lambda self, x: (
+            self.to_rows(x.permute(0, 2, 3, 1).flatten(2)).permute(0, 2, 1)[..., None].expand(-1, -1, -1, 8)
+        ),
+        8,
+    ),
+    "features, the channels between": (
+        lambda self, x: self.to_eight(x.transpose(1, 2).reshape(x.shape[0], -1))[:, :, None, None].expand(-1, -1, 8, 8),
+        8,
+    ),
     "one kernel for all channels": (
         lambda self, x: F.conv2d(x, self.blur[:1].expand(x.shape[1], -1, -1, -1), padding=1, groups=x.shape[1]),
         8,

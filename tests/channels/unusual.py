@@ -150,4 +150,6 @@ def layers():
         "repeat": conv3(8, 24, groups=8),
         "up": nn.ConvTranspose2d(8, 8, 2, 2, groups=8),
         "grouped": nn.ConvTranspose2d(8, 8, 2, 2, groups=2),
+        "to_eight": nn.Linear(8 * 64, 8),
+        "to_rows": nn.Linear(8 * 8, 8),
     }

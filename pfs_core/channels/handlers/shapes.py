@@ -15,9 +15,9 @@ from pfs_core.channels.tracer import ChannelTracer
 def view(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle a view, such as a flatten, where channels stay whole.
 
-    They stay a dimension, become the outermost of several merged ones (each channel is then several neighbouring
-    features) or what they were before that, or are divided in two dimensions, of which the first counts equal blocks;
-    such two can become one again.
+    They stay a dimension, become one of several merged ones (with dimensions behind them each channel is then several
+    neighbouring features, with dimensions in front of them all channels come again and again) or what they were before
+    that, or are divided in two dimensions, of which the first counts equal blocks; such two can become one again.
     That the sizes follow from the width, and are not numbers that only fit this one, the graph cannot say
     (:mod:`pfs_core.channels.proof` finds it).
     """
@@ -32,14 +32,19 @@ def view(tracer: ChannelTracer, node: fx.Node) -> Any:
         )
     if x.outer is not None:
         start, size = x.outer, before[x.outer] * size
-    in_front, behind = math.prod(before[:start]), before[x.dim + 1 :]
+    behind = before[x.dim + 1 :]
+    # The new dimension may merge the channels with none, one, ... or all of the dimensions in front of them, but for
+    # that of the images, and with as many of those behind them. It starts where as many values are in front of it.
+    copies_from = {math.prod(before[:k]): math.prod(before[k:start]) for k in range(min(start, 1), start + 1)}
     for dim, width in enumerate(after):
-        if math.prod(after[:dim]) != in_front:  # the channels start where as many values are in front of them
+        copies = copies_from.get(math.prod(after[:dim]))
+        if copies is None:
             continue
-        # The new dimension may merge the channels with none, one, ... or all of the dimensions behind them.
-        times, rest = divmod(width, size)
+        times, rest = divmod(width, copies * size)
         if not rest and times in [math.prod(behind[:end]) for end in range(len(behind) + 1)]:
-            return _noted(tracer, node, Channels(dim, x.parts).repeated(times))
+            return _noted(tracer, node, Channels(dim, x.parts * copies).repeated(times))
+        if copies > 1:
+            continue
         times, ends = size // width, range(dim + 2, len(after) + 1)
         if size in [math.prod(after[dim:end]) for end in ends] and _are_wide(x, times):
             return Channels(dim, tuple(part._replace(repeat=part.repeat // times) for part in x.parts))
