@@ -94,7 +94,7 @@ def measure_here(name: str) -> dict[str, Any]:
     # What the policy all prunes contains what the policy inner does, so that one proof is that of both.
     seconds, refuted = timed(lambda: refuted_groups(model, traced))
     graph, inner = refuted.corrected(traced), refuted.corrected(trace(model, shape))
-    half = {g.name: max(1, int(g.gate_count * HALF)) * g.blocks if g.prunable else g.width for g in graph.groups}
+    half = {g.name: max(1, int(g.gate_count * HALF)) * g.per_gate if g.prunable else g.width for g in graph.groups}
     return {
         **found,
         "proof_s": round(seconds, 1),

@@ -9,6 +9,8 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from torch import Tensor
+
 from pfs_core.errors import UserError
 
 Role = Literal["writes", "reads", "depthwise", "norm", "scale", "gate"]
@@ -82,12 +84,15 @@ class Axis:
 class Sizes(NamedTuple):
     """An attribute of a module in which its code has widths as numbers, such as those that it splits a tensor into.
 
-    ``rows`` are the channels of each number; an attribute that is a single number has one row.
+    ``rows`` are the channels of each number; an attribute that is a single number has one row. ``unit`` is how many
+    channels count as one in the number: those that are normalised at once, where it is the number of a GroupNorm's
+    groups.
     """
 
     module: str
     attribute: str
     rows: tuple[tuple[ChannelSlice, ...], ...]
+    unit: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +106,15 @@ class ChannelGroup:
         resizable: whether the width may change at all.
         stream: whether it is a residual stream: joined by an addition, or named in the network's ``stream_layers``.
         reason: why the group is not prunable; empty if it is.
-        blocks: a number that the width must be a multiple of. Where a grouped convolution has G groups, the channels at
-            the same place of each group come and go together, so that G channels have one gate.
+        blocks: the number of equal blocks that the width is divided in. Where a grouped convolution has G groups, the
+            channels at the same place of each group come and go together, so that G channels have one gate.
         gates: the layers whose output is multiplied by the gate: the last ones before the channels are mixed.
             A channel that is 0 behind all of them has the same effect as a channel that is absent.
         widens: whether it may have more channels than traced.
         rectified: whether only rectifiers read what the gates let through. A gate that is 0 then has no gradient, since
             the derivative of ReLU at 0 is 0.
+        unit: the number of neighbouring channels that come and go together: those that a GroupNorm normalises at once,
+            since a channel that is absent changes what it does to the others.
     """
 
     name: str
@@ -120,11 +127,28 @@ class ChannelGroup:
     gates: tuple[str, ...]
     rectified: bool = False
     widens: bool = True
+    unit: int = 1
+
+    @property
+    def per_gate(self) -> int:
+        """The number of channels that have one gate, of which the width is a multiple."""
+        return self.blocks * self.unit
 
     @property
     def gate_count(self) -> int:
-        """The number of gates of the group: its width, except at grouped convolutions."""
-        return self.width // self.blocks
+        """The number of gates of the group: its width, except at grouped convolutions and GroupNorms."""
+        return self.width // self.per_gate
+
+    def by_channel(self, gates: Tensor, blocks: int = 1) -> Tensor:
+        """Return a value for each channel of the group, or of one of so many ``blocks`` of it.
+
+        Args:
+            gates: the value of each gate, [gates].
+            blocks: the number of equal blocks of which the channels are one.
+        """
+        values = gates if self.unit == 1 else gates.repeat_interleave(self.unit)
+        times = self.blocks // blocks
+        return values if times == 1 else values.repeat(times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +314,7 @@ class ChannelGraph:
             elif group.prunable or (group.stream and group.resizable and self.widen_stream):
                 times = factor
             times = times if group.widens else min(times, 1.0)
-            widths[group.name] = max(1, round(group.gate_count * times)) * group.blocks
+            widths[group.name] = max(1, round(group.gate_count * times)) * group.per_gate
         return widths
 
     def cost(self, widths: Mapping[str, int] | None = None) -> Cost:
@@ -326,7 +350,7 @@ class ChannelGraph:
 
     def narrowest(self, widths: Mapping[str, int]) -> dict[str, int]:
         """Return ``widths`` with the fewest channels that can be built in place of 0, where branches are left out."""
-        return {group.name: widths[group.name] or group.blocks for group in self.groups}
+        return {group.name: widths[group.name] or group.per_gate for group in self.groups}
 
     def prunable_macs(self) -> int:
         """Return the MACs of the layers whose input or output channels can be pruned."""
@@ -371,7 +395,7 @@ class ChannelGraph:
                 )
             if not group.widens and given > group.width:
                 raise UserError(f"channel group {group.name!r} must not be wider than {group.width} (got {given})")
-            if given % group.blocks:
+            if given % group.per_gate:
                 raise UserError(
-                    f"width of channel group {group.name!r} must be a multiple of {group.blocks} (got {given})"
+                    f"width of channel group {group.name!r} must be a multiple of {group.per_gate} (got {given})"
                 )

@@ -20,6 +20,7 @@ class GroupDraft:
         self.name = name
         self.width = width
         self.blocks = 1
+        self.unit = 1
         self.gates: set[str] = set()
         self.frozen = ""
         self.stream = ""
@@ -97,6 +98,13 @@ class Groups:
         """
         parts = self._resolved(parts)
         return len(parts) == 1 and parts[0].repeat == 1 and self._divide(parts[0], groups)
+
+    def keep_together(self, parts: Parts, size: int) -> bool:
+        """Let every ``size`` neighbouring features come and go together, and return whether that is possible."""
+        resolved = self._resolved(parts)
+        if any(self._size(part) % size or (part.repeat % size and size % part.repeat) for part in resolved):
+            return False
+        return all(self._bundle(self._drafts[part.group], max(size // part.repeat, 1)) for part in resolved)
 
     def block_of(self, parts: Parts, start: int, stop: int) -> Parts | None:
         """Return the features ``start`` to ``stop`` of the parts; None where they are not whole blocks of channels.
@@ -188,20 +196,29 @@ class Groups:
         """Divide the channels of a resolved slice into equal blocks, and return whether that is possible."""
         draft = self._drafts[part.group]
         blocks = math.lcm(draft.blocks, part.blocks * count)
-        if draft.width % blocks:
+        if draft.width % (blocks * draft.unit):
             return False
         draft.blocks = blocks
+        return True
+
+    def _bundle(self, draft: GroupDraft, size: int) -> bool:
+        """Let every ``size`` neighbouring channels of a group have one gate, and return whether that is possible."""
+        unit = math.lcm(draft.unit, size)
+        if draft.width % (draft.blocks * unit):
+            return False
+        draft.unit = unit
         return True
 
     def _take_apart(self, part: TracedSlice, width: int) -> bool:
         """Make a group two groups, the first of ``width`` channels, and return whether that is possible."""
         draft = self._drafts[part.group]
-        if draft.blocks > 1:
+        if draft.blocks > 1 or width % draft.unit or (draft.width - width) % draft.unit:
             return False
         halves = []
         for name, size in ((draft.name, width), (f"{draft.name}[{width}:]", draft.width - width)):
             number = self._new_group(name, size)
             half = self._drafts[number]
+            half.unit = draft.unit
             half.gates |= draft.gates
             half.frozen, half.stream, half.ungated = draft.frozen, draft.stream, draft.ungated
             halves.append(TracedSlice(number))
@@ -231,14 +248,13 @@ class Groups:
         if rest or a.blocks != b.blocks * times:
             self.freeze((a, b), mismatch)
             return False
-        if not self._divide(TracedSlice(a.group), times * other.blocks):
-            reason = (
-                f"its grouped convolutions need a multiple of {math.lcm(kept.blocks, times * other.blocks)} channels"
-            )
-            self.freeze((a, b), reason)
+        if not self._bundle(kept, other.unit) or not self._divide(TracedSlice(a.group), times * other.blocks):
+            blocks, unit = math.lcm(kept.blocks, times * other.blocks), math.lcm(kept.unit, other.unit)
+            what = "grouped convolutions" if unit == 1 else "grouped convolutions and norms"
+            self.freeze((a, b), f"its {what} need a multiple of {blocks * unit} channels")
             if times > 1:
                 return False
-            kept.blocks = 1
+            kept.blocks = kept.unit = 1
         self._parent[b.group] = (TracedSlice(a.group, blocks=times),)
         kept.gates |= other.gates
         kept.frozen = kept.frozen or other.frozen

@@ -156,7 +156,7 @@ class _Resizing:
         widths = {}
         for group in self._graph.groups:
             count = group.gate_count
-            widths[group.name] = (count * times + 1 + seen[count] % max(1, count - 1)) * group.blocks
+            widths[group.name] = (count * times + 1 + seen[count] % max(1, count - 1)) * group.per_gate
             seen[count] += 1
         return widths
 
@@ -289,7 +289,7 @@ def mask(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tensor]) -> n
             if group.name in kept and axis.module in group.gates:
                 gate = torch.zeros_like(gate)
                 gate[kept[group.name]] = 1
-            factors.append(gate.repeat(group.blocks // part.blocks).repeat_interleave(part.repeat))
+            factors.append(group.by_channel(gate, part.blocks).repeat_interleave(part.repeat))
         factor = torch.cat(factors)
         if not factor.all():
             out.get_submodule(axis.module).register_forward_hook(_multiplied(factor, axis.trailing))

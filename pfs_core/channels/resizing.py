@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pfs_core.channels.branches import leave_out
 from pfs_core.channels.export import named
-from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, Role, features
+from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, ChannelGroup, Role, features
 from pfs_core.channels.twins import part_twins
 
 ATTRIBUTES: dict[Role, tuple[str, ...]] = {
@@ -91,8 +91,9 @@ def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tens
         model: the network that ``graph`` was traced from.
         graph: its channel graph.
         kept: the gates to keep per group, ``{group: int64 [n]}`` in rising order. They are indices of channels, or of
-            places in the groups of a grouped convolution where the channel group has ``blocks``. A group that is not
-            named keeps all, and one that keeps none belongs to a branch that is left out.
+            places in the groups of a grouped convolution where the channel group has ``blocks``, or of the groups of a
+            GroupNorm where it has a ``unit``. A group that is not named keeps all, and one that keeps none belongs to
+            a branch that is left out.
 
     Raises:
         UserError: as :meth:`ChannelGraph.check`.
@@ -103,14 +104,14 @@ def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tens
     >>> torch.equal(small[3].weight, model[3].weight[:, [1, 4, 6]])
     True
     """
-    blocks = {group.name: group.blocks for group in graph.groups}
+    per_gate = {group.name: group.per_gate for group in graph.groups}
     before = graph.widths()
-    asked = before | {name: len(index) * blocks.get(name, 1) for name, index in kept.items()}
+    asked = before | {name: len(index) * per_gate.get(name, 1) for name, index in kept.items()}
     graph.check(asked)
     gates = {g.name: kept.get(g.name, torch.arange(g.gate_count)) for g in graph.groups}
     # Of a branch that is left out one gate stays until it is.
     gates = {name: index if len(index) else torch.arange(1) for name, index in gates.items()}
-    channels = {name: _channels(index, blocks[name], before[name]) for name, index in gates.items()}
+    channels = {group.name: _channels(gates[group.name], group) for group in graph.groups}
     widths = {name: len(index) for name, index in channels.items()}
 
     def sliced(tensor: Tensor, axis: Axis, on: AxisTensor) -> Tensor:
@@ -128,9 +129,9 @@ def slice_weights(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, Tens
     return out
 
 
-def _channels(kept: Tensor, blocks: int, width: int) -> Tensor:
+def _channels(kept: Tensor, group: ChannelGroup) -> Tensor:
     """Return the channels of the kept gates: each gate is that of the channels at its place in every block."""
-    return (torch.arange(0, width, width // blocks)[:, None] + kept.cpu()).flatten()
+    return torch.arange(group.width).view(group.blocks, -1, group.unit)[:, kept.cpu()].flatten()
 
 
 def _reshape(
@@ -170,7 +171,7 @@ def _reshape(
             is_parameter = isinstance(tensor, nn.Parameter)
             setattr(owner, name, nn.Parameter(new_tensor, tensor.requires_grad) if is_parameter else new_tensor)
     for sizes in graph.sizes:
-        numbers = [features(row, widths) for row in sizes.rows]
+        numbers = [features(row, widths) // sizes.unit for row in sizes.rows]
         noted = getattr(modules[sizes.module], sizes.attribute)
         if not isinstance(noted, list | tuple):
             setattr(modules[sizes.module], sizes.attribute, numbers[0])

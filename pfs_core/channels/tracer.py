@@ -21,7 +21,7 @@ Policy = Literal["inner", "all"]
 Placement = Literal["last", "official"]
 BATCH = 2
 """Number of images in a trace. It is not 1, which training-mode BatchNorm refuses on maps of a single pixel."""
-GATED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase)
+GATED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 """Layers whose output can be multiplied by gates."""
 
 
@@ -83,6 +83,7 @@ class ChannelTracer(Groups):
         self._spans: dict[Span, _SpanDraft] = {}
         self._computed: dict[Span, str] = {}
         self._sizes: dict[tuple[str, str], list[Parts]] = {}
+        self._units: dict[tuple[str, str], int] = {}
         self._passed = passed
         self._terms: list[tuple[str, tuple[Parts, ...], int, int]] = []
         self._shared = _shared_parameters(model)
@@ -242,6 +243,19 @@ class ChannelTracer(Groups):
         if len(names) == 1 and not isinstance(module, GATED):
             self._sizes.setdefault((path, names[0]), [row])
 
+    def keep_norm_groups(self, node: fx.Node, groups: int, row: Parts) -> bool:
+        """Let the channels that a GroupNorm normalises at once come and go together, and return whether they can.
+
+        The number of its groups, which then goes with the width, has to be in its attribute.
+        """
+        path = self._first_path.get(next(iter(modules_around(node)), ""), "")
+        module, size = self._modules.get(path), self.features(row) // groups
+        if not isinstance(module, nn.GroupNorm) or module.num_groups != groups or not self.keep_together(row, size):
+            return False
+        self._sizes.setdefault((path, "num_groups"), [row])
+        self._units[path, "num_groups"] = size
+        return True
+
     def mix(self, parts: Parts) -> None:
         """Record that channels are mixed here, so that one that is 0 acts like one that is absent.
 
@@ -344,7 +358,10 @@ class ChannelTracer(Groups):
         macs = total_macs - sum(term.macs * term.factor(widths) for term in terms)
         params = total_params - sum(term.params * term.factor(widths) for term in terms)
         terms.append(Term("", (), macs, params))
-        sizes = [Sizes(module, name, tuple(map(self._segments, rows))) for (module, name), rows in self._sizes.items()]
+        sizes = [
+            Sizes(*attribute, tuple(map(self._segments, rows)), self._units.get(attribute, 1))
+            for attribute, rows in self._sizes.items()
+        ]
         return ChannelGraph(groups, tuple(axes), tuple(terms), input_shape, widen_stream, tuple(sizes))
 
     def _cost_terms(self) -> list[Term]:
@@ -373,6 +390,8 @@ class ChannelTracer(Groups):
             reason = f"residual stream, {draft.stream} (policy all prunes it)"
         if not reason and (draft.ungated or not draft.gates):
             reason = f"cannot be gated: {draft.ungated or 'no layer reads it'}"
+        if not reason and draft.unit > 1 and draft.width == draft.blocks * draft.unit:
+            reason = "its norms join all of its channels"
         return ChannelGroup(
             name=draft.name,
             width=draft.width,
@@ -381,6 +400,7 @@ class ChannelTracer(Groups):
             stream=bool(draft.stream),
             reason=reason,
             blocks=draft.blocks,
+            unit=draft.unit,
             gates=tuple(sorted(draft.gates)) if not reason else (),
             rectified=not reason and not draft.gates & self.unrectified,
         )

@@ -48,7 +48,7 @@ def draw_widths(
     share = rng.uniform(0.1, 1.0)
     widths = dict(expanded)
     for group in graph.prunable():
-        step = int(np.lcm(multiple, group.blocks))
+        step = int(np.lcm(multiple, group.per_gate))
         wanted = expanded[group.name] * share * rng.lognormal(0, 0.4)
         rounded = min(max(1, round(wanted / step)) * step, expanded[group.name])
         widths[group.name] = min(fast_widths(expanded[group.name], block, step), key=lambda w: abs(w - rounded))

@@ -27,7 +27,7 @@ def proportional_gates(
     """
     gates = {}
     for group in graph.prunable():
-        count = expanded[group.name] // group.blocks
+        count = expanded[group.name] // group.per_gate
         gates[group.name] = shares[group.name] * count / torch.arange(1, count + 1, dtype=torch.float32)
     largest = max(float(scores.max()) for scores in gates.values())
     return {name: scores / largest for name, scores in gates.items()}

@@ -53,7 +53,7 @@ def _draw_bars(ax: Axes, graph: ChannelGraph) -> None:
     colours = [_COLOURS[state(group)] for group in groups]
     ax.barh(range(len(groups)), [group.width for group in groups], color=colours, height=0.72)
     for row, group in enumerate(groups):
-        note = f"{group.width}" + (f" in {group.blocks} blocks" if group.blocks > 1 else "")
+        note = f"{group.width}" + (f", {group.per_gate} a gate" if group.per_gate > 1 else "")
         ax.text(group.width + 0.008 * widest, row, note, va="center", fontsize=7)
     ax.set_xlim(0, widest * 1.12)
     ax.set_yticks(range(len(groups)), [group.name for group in groups], fontsize=7)

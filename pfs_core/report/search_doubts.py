@@ -49,5 +49,5 @@ def _of_the_accuracies(results: Results) -> list[str]:
 def not_searched(structure: Structure) -> float:
     """Return the share of the MACs that would remain if every group that was searched had its fewest channels."""
     graph = structure.graph()
-    widths = {group.name: group.blocks if group.prunable else structure.widths[group.name] for group in graph.groups}
+    widths = {group.name: group.per_gate if group.prunable else structure.widths[group.name] for group in graph.groups}
     return graph.cost(widths).macs / structure.cost.macs

@@ -148,14 +148,14 @@ def check_gates(graph: ChannelGraph, gates: Mapping[str, Tensor], expanded: Mapp
     if sorted(gates) != sorted(prunable):
         raise UserError(f"the gates are for other channel groups: {', '.join(gates)}; expected {', '.join(prunable)}")
     for group in groups:
-        scores, count = gates[group.name], expanded[group.name] // group.blocks
+        scores, count = gates[group.name], expanded[group.name] // group.per_gate
         if scores.shape != (count,) or not scores.isfinite().all():
             raise UserError(f"the gates of {group.name!r} must be {count} finite numbers (got {list(scores.shape)})")
 
 
 def equal_gates(graph: ChannelGraph, expanded: Mapping[str, int]) -> dict[str, Tensor]:
     """Return gates that are all 1, for every prunable group: the cut of these is the uniform structure."""
-    return {group.name: torch.ones(expanded[group.name] // group.blocks) for group in graph.prunable()}
+    return {group.name: torch.ones(expanded[group.name] // group.per_gate) for group in graph.prunable()}
 
 
 def _round_up(fraction: float) -> float:

@@ -69,10 +69,10 @@ class CutRules:
     def width_by_count(self, group: ChannelGroup, widest: int, candidates: Sequence[int]) -> list[int]:
         """Return the candidate that a group gets for each number of its gates that is kept, from none to all."""
         step = self._step(group)
-        wanted = np.arange(0, widest + 1, group.blocks) // step * step
+        wanted = np.arange(0, widest + 1, group.per_gate) // step * step
         # A wider candidate is chosen from the middle between two on: half of its block is used then.
         middles = [(low + high) / 2 for low, high in itertools.pairwise(candidates)]
         return [candidates[place] for place in np.searchsorted(middles, wanted, side="right")]
 
     def _step(self, group: ChannelGroup) -> int:
-        return math.lcm(self.channel_multiple, group.blocks)
+        return math.lcm(self.channel_multiple, group.per_gate)

@@ -67,12 +67,12 @@ def inherited_weights(
         return None
     left = load_file(gates_dir / CHANNELS)
     before = graph.expanded(spec.expand, spec.expand_stream)
-    before |= {name: len(part) * graph.group(name).blocks for name, part in left.items()}
+    before |= {name: len(part) * graph.group(name).per_gate for name, part in left.items()}
     model = resize(build_model(spec), graph, before)
     model.load_state_dict(load_file(gates_dir / TRAINED))
     places = {}
     for name, part in left.items():
-        count = widths[name] // graph.group(name).blocks
+        count = widths[name] // graph.group(name).per_gate
         if count > len(part):
             logger.warning(
                 f"extract {name} keeps channels that had been cut in training: it has no weights to fine-tune"

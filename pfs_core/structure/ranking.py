@@ -40,7 +40,7 @@ class Ranking:
             self._halves[name] = max([width for width in candidates[name] if 2 * width <= whole[0]], default=whole[0])
             candidates[name] = whole
         self._first = {name: widths[0] for name, widths in candidates.items()}
-        self._blocks = {group.name: group.blocks for group in groups}
+        self._per_gate = {group.name: group.per_gate for group in groups}
         self._tables = {
             group.name: rules.width_by_count(group, expanded[group.name], candidates[group.name]) for group in groups
         }
@@ -115,7 +115,7 @@ class Ranking:
     def _width(self, name: str, counts: Mapping[str, int]) -> int:
         """Return the width of one group where so many gates of each are kept."""
         together = self._together.get(name, ())
-        used = sum(counts[other] * self._blocks[other] for other in together)
+        used = sum(counts[other] * self._per_gate[other] for other in together)
         left_out = 2 * used < sum(self._first[other] for other in together)
         return 0 if left_out else self._tables[name][counts[name]]
 

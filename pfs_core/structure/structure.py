@@ -248,8 +248,7 @@ def extract(
 
     Args:
         graph: the channel graph of the unexpanded network, traced with ``policy``.
-        gates: the gates of every prunable group, float [expanded width] ([expanded width / blocks] where it has
-            ``blocks``).
+        gates: the gates of every prunable group, float [expanded width / channels per gate].
         budget: the budget, relative to the unexpanded network.
         model: the network, with the expansion that it was searched at.
         method: the method that found the gates, for the record.

@@ -85,7 +85,7 @@ def proved(model, graph):
 def both_ways(model, graph, kept, input_shape, batch=4):
     """Calibrate ``model``, and compare by masks and by gates; the kept channels' parameters are those of the cost."""
     model, images = calibrated(model, input_shape, batch), noise(input_shape, batch)
-    widths = graph.widths() | {name: len(index) * graph.group(name).blocks for name, index in kept.items()}
+    widths = graph.widths() | {name: len(index) * graph.group(name).per_gate for name, index in kept.items()}
     pruned = slice_weights(model, graph, kept)
     assert sum(p.numel() for p in pruned.parameters()) == graph.cost(widths).params
     return by_mask(model, graph, kept, images), by_gates(model, graph, kept, images)

@@ -19,7 +19,7 @@ CHANGED = 1e-3
 def outputs(model, graph, kept, input_shape):
     """Of the whole, the masked and the pruned network on the same images."""
     pruned = slice_weights(model, graph, kept)
-    widths = graph.widths() | {group: len(index) * graph.group(group).blocks for group, index in kept.items()}
+    widths = graph.widths() | {group: len(index) * graph.group(group).per_gate for group, index in kept.items()}
     assert sum(p.numel() for p in pruned.parameters()) == graph.cost(widths).params
     x = torch.randn(4, *input_shape, dtype=torch.float64)
     with torch.no_grad():

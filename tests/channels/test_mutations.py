@@ -124,7 +124,7 @@ def check_that_it_is_caught(monkeypatch, name, mutation):
     refuted = refuted_groups(model, traced)
     assert refuted != Refuted({}, {})
     graph = refuted.corrected(traced)
-    narrow = {g.name: g.blocks if g.resizable else g.width for g in graph.groups}
+    narrow = {g.name: g.per_gate if g.resizable else g.width for g in graph.groups}
     assert resize(model, graph, narrow)(torch.randn(2, *INPUT)).isfinite().all()
     outputs = by_mask(calibrated(model, INPUT), graph, random_kept(graph, seed=1), noise(INPUT))
     assert outputs.error() < EXACT

@@ -34,7 +34,7 @@ def prove_resize(model, graph, widths, policy):
     assert out.shape == (2, CLASSES)
     again = trace(resized, INPUT, policy)
     assert graph.cost(widths) == again.cost() == counted(resized, INPUT)
-    several = all(widths[group.name] > group.blocks for group in graph.groups)  # a single channel may be broadcast
+    several = all(widths[group.name] > group.per_gate for group in graph.groups)  # a single channel may be broadcast
     if depthwise(model) == depthwise(resized) and several:
         assert again.widths() == widths
 

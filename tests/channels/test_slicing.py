@@ -112,8 +112,8 @@ def test_slopes_and_norms_over_channels_stay_with_their_channels():
     nn.init.normal_(model.act.weight)
     nn.init.normal_(model.norm.weight)
     pruned = cut(model, conv=[1])
-    assert torch.equal(pruned.act.weight, model.act.weight[[1, 3]])
-    assert torch.equal(pruned.norm.weight, model.norm.weight[[1, 3]])
+    assert torch.equal(pruned.act.weight, model.act.weight[[2, 3]])
+    assert torch.equal(pruned.norm.weight, model.norm.weight[[2, 3]])
     assert pruned.norm.num_channels == 2
 
 

@@ -40,7 +40,7 @@ def random_widths(traced, seed, largest=1.5):
     """A legal width for every group."""
     draw = random.Random(seed)
     return {
-        g.name: draw.randint(1, max(1, int(g.gate_count * largest))) * g.blocks if g.resizable else g.width
+        g.name: draw.randint(1, max(1, int(g.gate_count * largest))) * g.per_gate if g.resizable else g.width
         for g in traced.groups
     }
 

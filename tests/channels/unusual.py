@@ -29,7 +29,7 @@ def check_costs(model, graph):
     """At the traced widths, at one gate a group and at half of them."""
     for share in (1.0, 0.5, 0.0):
         widths = {
-            g.name: max(1, int(g.gate_count * share)) * g.blocks if g.resizable else g.width for g in graph.groups
+            g.name: max(1, int(g.gate_count * share)) * g.per_gate if g.resizable else g.width for g in graph.groups
         }
         resized = resize(model, graph, widths)
         assert resized(torch.randn(2, *INPUT)).isfinite().all()

@@ -30,7 +30,7 @@ def widths_of(traced):
     """Any widths of a graph: resizable groups from the smallest to one and a half times what they have."""
     return st.fixed_dictionaries(
         {
-            g.name: st.integers(1, g.gate_count * 3 // 2).map(lambda n, g=g: n * g.blocks)
+            g.name: st.integers(1, g.gate_count * 3 // 2).map(lambda n, g=g: n * g.per_gate)
             if g.resizable
             else st.just(g.width)
             for g in traced.groups
@@ -40,4 +40,6 @@ def widths_of(traced):
 
 def scaled(traced, factor):
     """Widths with every resizable group times a factor, rounded to what it allows."""
-    return {g.name: max(1, round(g.gate_count * factor)) * g.blocks if g.resizable else g.width for g in traced.groups}
+    return {
+        g.name: max(1, round(g.gate_count * factor)) * g.per_gate if g.resizable else g.width for g in traced.groups
+    }

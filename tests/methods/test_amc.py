@@ -218,4 +218,4 @@ def test_the_norm_of_a_channel_is_that_of_what_reads_it():
     norms = input_norms(model, graph)["0"]
     per_channel = torch.tensor([0.0, 3 * 9 * 2.0, 3 * 9 * 1.0, 0.0])
     group = graph.group("0")
-    torch.testing.assert_close(norms, per_channel.view(group.blocks, group.gate_count).sum(0))
+    torch.testing.assert_close(norms, per_channel.view(group.per_gate, group.gate_count).sum(0))

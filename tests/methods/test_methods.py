@@ -141,7 +141,7 @@ def gates_of(method, name, seed, budget):
     random = torch.Generator().manual_seed(seed)
     if method == "pfs":
         return {
-            group.name: torch.rand(widths[group.name] // group.blocks, generator=random) for group in graph.prunable()
+            group.name: torch.rand(widths[group.name] // group.per_gate, generator=random) for group in graph.prunable()
         }
     if method == "random":
         return random_gates(graph, widths, 0.1, seed)
@@ -183,7 +183,7 @@ def test_the_budget_is_met_and_no_further_channel_fits(method, name, seed, share
     groups = graph.prunable()
     _, owners = ranked_channels(gates)
     names = list(gates)
-    kept = {group.name: found.widths[group.name] // group.blocks for group in groups}
+    kept = {group.name: found.widths[group.name] // group.per_gate for group in groups}
     counts = dict.fromkeys(names, 0)
     following = None
     for owner in owners:
@@ -192,7 +192,7 @@ def test_the_budget_is_met_and_no_further_channel_fits(method, name, seed, share
             following = names[owner]
             break
     if following is not None:
-        wider = found.widths | {following: found.widths[following] + graph.group(following).blocks}
+        wider = found.widths | {following: found.widths[following] + graph.group(following).per_gate}
         assert cost_of(graph, budget, wider) > limit
     else:
         assert found.widths == widths

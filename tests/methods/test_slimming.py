@@ -100,7 +100,7 @@ def test_a_gate_whose_scales_are_in_several_layers_has_their_mean():
     model = SplitAndAdd()
     graph = trace(model, (1, 8, 8))
     (group,) = graph.prunable()
-    assert (group.blocks, set(group.gates)) == (2, {"norm", "inner_norm"})
+    assert (group.per_gate, set(group.gates)) == (2, {"norm", "inner_norm"})
     check_scales(model, graph)
     with torch.no_grad():
         model.norm.weight.copy_(torch.tensor([1.0, 2, 3, 4, 5, -6, 7, 8]))

@@ -28,7 +28,7 @@ def run(context: SearchContext) -> MethodResult:
     config = context.config_as(ToyConfig)
     return MethodResult(
         {
-            group.name: torch.linspace(1.0, config.lowest, context.widths[group.name] // group.blocks)
+            group.name: torch.linspace(1.0, config.lowest, context.widths[group.name] // group.per_gate)
             for group in context.graph.prunable()
         }
     )

@@ -46,7 +46,7 @@ def test_uniform_widths_that_were_asked_for_are_no_doubt(results):
     """There was no search that could have done or chosen more."""
     structure = results.structures["uniform"]
     graph = structure.graph()
-    fewest = {g.name: g.blocks if g.prunable else structure.widths[g.name] for g in graph.groups}
+    fewest = {g.name: g.per_gate if g.prunable else structure.widths[g.name] for g in graph.groups}
     for widths in (structure.widths, fewest):
         uniform = with_pruned(results, widths=widths, cost=graph.cost(widths))
         uniform = dataclasses.replace(uniform, structures={**uniform.structures, "uniform": uniform.structure})
@@ -57,7 +57,7 @@ def test_uniform_widths_that_were_asked_for_are_no_doubt(results):
 def test_what_was_not_searched_is_what_remains_at_the_fewest_channels(results):
     structure = results.structure
     graph = structure.graph()
-    fewest = {g.name: g.blocks if g.prunable else structure.widths[g.name] for g in graph.groups}
+    fewest = {g.name: g.per_gate if g.prunable else structure.widths[g.name] for g in graph.groups}
     cut = structure.model_copy(update={"widths": fewest, "cost": graph.cost(fewest)})
     assert not_searched(cut) == 1
     assert 0 < not_searched(structure) < 1
@@ -71,7 +71,7 @@ def test_who_has_pruned_the_streams_is_not_told_to(results):
     searched = structure.model_copy(update={"chosen_by": {**structure.chosen_by, "policy": "all"}})
     assert not_searched(searched) < not_searched(structure)
     graph = searched.graph()
-    fewest = {g.name: g.blocks if g.prunable else structure.widths[g.name] for g in graph.groups}
+    fewest = {g.name: g.per_gate if g.prunable else structure.widths[g.name] for g in graph.groups}
     cost = graph.cost(fewest)
     said = search_doubts(with_pruned(results, chosen_by=searched.chosen_by, widths=fewest, cost=cost))
     (line,) = [line for line in said if line.startswith("100% of the MACs left")]

@@ -38,7 +38,7 @@ def gates_of(traced, seed):
 
 
 def test_the_groups_have_the_blocks_of_their_convolutions():
-    assert {g.name: g.blocks for g in BLOCKS.prunable()} == {"conv0": 1, "conv1": 2, "conv2": 6, "conv3": 3}
+    assert {g.name: g.per_gate for g in BLOCKS.prunable()} == {"conv0": 1, "conv1": 2, "conv2": 6, "conv3": 3}
 
 
 @given(st.integers(0, 1000), st.sampled_from([1, 2, 4]), st.floats(0.35, 1.0))
@@ -49,7 +49,7 @@ def test_kept_widths_are_multiples_of_blocks_and_of_the_channel_multiple(seed, m
     BLOCKS.check(widths)
     assert BLOCKS.cost(widths).macs <= target * BLOCKS.cost().macs + 1e-6
     for group in BLOCKS.prunable():
-        assert widths[group.name] % math.lcm(multiple, group.blocks) == 0 or widths[group.name] == group.width
+        assert widths[group.name] % math.lcm(multiple, group.per_gate) == 0 or widths[group.name] == group.width
 
 
 @given(st.integers(0, 1000), st.floats(0.2, 1.0))
@@ -64,7 +64,7 @@ def test_within_the_budget_and_one_more_gate_is_not(seed, target):
     ]
     if dropped:
         _, group = max(dropped, key=lambda pair: pair[0])
-        more = {**widths, group.name: widths[group.name] + group.blocks}
+        more = {**widths, group.name: widths[group.name] + group.per_gate}
         assert BLOCKS.cost(more).macs > target * BLOCKS.cost().macs
 
 
@@ -93,7 +93,7 @@ def test_the_floor_is_of_the_unexpanded_width_and_no_higher(seed):
 
 def test_without_a_floor_a_group_may_fall_to_one_gate():
     least = CutRules().least(BLOCKS, BLOCKS.widths())
-    assert all(least[g.name] == g.blocks for g in BLOCKS.prunable())
+    assert all(least[g.name] == g.per_gate for g in BLOCKS.prunable())
 
 
 def test_a_floor_with_blocks_and_multiples_is_rounded_up():

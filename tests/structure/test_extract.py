@@ -203,4 +203,4 @@ def test_groups_of_grouped_convolutions_are_cut_by_whole_blocks(seed, target, mu
     widths, _ = prune_to_budget(traced, gates, Budget(target=target), traced.widths(), CutRules(multiple))
     assert traced.cost(widths).macs <= target * traced.cost().macs + 1e-6
     for group in traced.prunable():
-        assert widths[group.name] % (multiple * group.blocks) == 0 or widths[group.name] == group.width
+        assert widths[group.name] % (multiple * group.per_gate) == 0 or widths[group.name] == group.width

@@ -171,8 +171,11 @@ def batch_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
     same, as in the paper's released code.
     """
     x = tracer.channels(first(node))
-    if x is None or x.dim != 1:
-        return NotImplemented
+    return NotImplemented if x is None or x.dim != 1 else _by_channel(tracer, node, x)
+
+
+def _by_channel(tracer: ChannelTracer, node: fx.Node, x: Channels) -> Any:
+    """Record a normalisation of each channel, or each set of them, by itself: it becomes their gate."""
     arguments = [argument(node, name) for name in ("weight", "bias", "running_mean", "running_var")]
     tensors = [tensor for one in arguments for tensor in tracer.tensors(one, 0)]
     if any(tracer.value(one) is not None and not tracer.tensors(one, 0) for one in arguments):
@@ -216,11 +219,17 @@ def layer_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
 
 
 def group_norm(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle a normalisation over groups of channels, which keeps the width a multiple of the groups."""
-    x = tracer.channels(first(node))
-    if x is None or x.dim != 1 or not tracer.require_multiple(x.parts, argument(node, "num_groups")):
+    """Handle a normalisation over groups of channels: the channels of one come and go together, and it is their gate.
+
+    The groups that stay compute what they did. A single group, and the groups of a functional call, of which there are
+    as many at any width, are normalised over what there is.
+    """
+    x, groups = tracer.channels(first(node)), argument(node, "num_groups")
+    if x is None or x.dim != 1:
         return NotImplemented
-    return _over_channels(tracer, node, x)
+    if groups > 1 and tracer.keep_norm_groups(node, groups, x.parts):
+        return _by_channel(tracer, node, x)
+    return _over_channels(tracer, node, x) if tracer.require_multiple(x.parts, groups) else NotImplemented
 
 
 def _over_channels(tracer: ChannelTracer, node: fx.Node, x: Channels) -> Channels:

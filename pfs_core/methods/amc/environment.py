@@ -37,7 +37,7 @@ class PruningEnv:
         self, model: nn.Module, graph: ChannelGraph, expanded: Mapping[str, int], budget: Budget, lowest: float
     ) -> None:
         self._graph, self._expanded = graph, dict(expanded)
-        self._blocks = {group.name: group.blocks for group in graph.groups}
+        self._per_gate = {group.name: group.per_gate for group in graph.groups}
         self.groups = [group.name for group in graph.prunable()]
         self._least = CutRules(floor=lowest).least(graph, expanded)
         self._cost_model = closed_form(graph, budget.metric)
@@ -73,18 +73,18 @@ class PruningEnv:
             share: the action of the agent, in (0, 1].
         """
         name = self.groups[len(chosen)]
-        blocks, before = self._blocks[name], self._least | dict(chosen)
-        least = self._least[name] // blocks
-        wanted = max(least, round(share * self._expanded[name] / blocks))
-        low, high = least, min(wanted, self._expanded[name] // blocks)
+        per_gate, before = self._per_gate[name], self._least | dict(chosen)
+        least = self._least[name] // per_gate
+        wanted = max(least, round(share * self._expanded[name] / per_gate))
+        low, high = least, min(wanted, self._expanded[name] // per_gate)
         # Bisection, as the cost never falls when a width grows.
         while low < high:
             middle = (low + high + 1) // 2
-            if self._cost_model.cost(before | {name: middle * blocks}) <= self._limit:
+            if self._cost_model.cost(before | {name: middle * per_gate}) <= self._limit:
                 low = middle
             else:
                 high = middle - 1
-        return low * blocks
+        return low * per_gate
 
     def share(self, chosen: Mapping[str, int]) -> float:
         """Return the share of its channels that the last group in ``chosen`` keeps."""
@@ -118,7 +118,7 @@ def _fixed_features(model: nn.Module, graph: ChannelGraph, expanded: Mapping[str
         members = graph.members(group.name)
         writer = next(module for module, role in members if role == "writes")
         layer: Any = modules.get(writer)  # a parameter that belongs to no layer is named by its own path
-        params = graph.cost(expanded).params - graph.cost({**expanded, group.name: group.blocks}).params
+        params = graph.cost(expanded).params - graph.cost({**expanded, group.name: group.per_gate}).params
         rows.append(
             [
                 position,

@@ -178,7 +178,7 @@ class AccuracyReward:
         """
         selected = {}
         for name, norms in self.norms.items():
-            count = widths[name] // self._graph.group(name).blocks
+            count = widths[name] // self._graph.group(name).per_gate
             selected[name] = norms.argsort(descending=True, stable=True)[:count].sort().values
         cut = with_layout(slice_weights(self._model, self._graph, selected), self._layout)
         with autocast(self._device, self._precision):
@@ -216,8 +216,8 @@ def input_norms(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
             of_inputs += _norms_by_input(tensors[on.name], on)
         for part, place in axis.slices(widths):
             if part.group in norms:
-                of_channels = of_inputs[place].view(-1, part.repeat).sum(1)
-                norms[part.group] += of_channels.view(-1, graph.group(part.group).gate_count).sum(0)
+                group = graph.group(part.group)
+                norms[part.group] += of_inputs[place].view(-1, group.gate_count, group.unit * part.repeat).sum(2).sum(0)
     return norms
 
 

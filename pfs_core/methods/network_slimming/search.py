@@ -170,8 +170,9 @@ def scales(model: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     """
     by_group: dict[str, list[Tensor]] = {group.name: [] for group in graph.prunable()}
     for channels, weight, place in _penalised(model, graph):
-        by_block = weight[place].abs().float().cpu().view(-1, graph.group(channels.group).gate_count, channels.repeat)
-        by_group[channels.group].append(by_block.mean((0, 2)))
+        group = graph.group(channels.group)
+        by_block = weight[place].abs().float().cpu().view(-1, group.gate_count, group.unit * channels.repeat)
+        by_group[group.name].append(by_block.mean((0, 2)))
     return {name: torch.stack(norms).mean(0) for name, norms in by_group.items()}
 
 
@@ -189,7 +190,7 @@ def _as_gates(
     gates = {}
     for group in context.graph.prunable():
         # Channels that were cut before get -1: the next cut sorts them behind all others, even those with a scale of 0.
-        gates[group.name] = torch.full((context.widths[group.name] // group.blocks,), -1.0)
+        gates[group.name] = torch.full((context.widths[group.name] // group.per_gate,), -1.0)
         gates[group.name][remaining[group.name]] = scores[group.name] / largest
     return gates
 
@@ -198,7 +199,7 @@ def _largest(gates: Mapping[str, Tensor], widths: Mapping[str, int], graph: Chan
     """Return the sorted positions of the gates that a cut to ``widths`` keeps."""
     positions = {}
     for group in graph.prunable():
-        count = widths[group.name] // group.blocks
+        count = widths[group.name] // group.per_gate
         positions[group.name] = gates[group.name].argsort(descending=True, stable=True)[:count].sort().values
     return positions
 
@@ -218,5 +219,5 @@ def _select(
         The smaller network, its channel graph, and the positions that remain.
     """
     indices = {name: torch.searchsorted(remaining[name], positions) for name, positions in selected.items()}
-    widths = {name: len(part) * graph.group(name).blocks for name, part in selected.items()}
+    widths = {name: len(part) * graph.group(name).per_gate for name, part in selected.items()}
     return slice_weights(model, graph, indices), graph.with_widths(graph.widths() | widths), dict(selected)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pfs_core.channels import ChannelGraph
+from pfs_core.channels import ChannelGraph, ChannelGroup, ChannelSlice
 
 
 class _Stretch(NamedTuple):
@@ -15,15 +15,13 @@ class _Stretch(NamedTuple):
 
     Attributes:
         position: the position of the group among the gated ones; None if this layer does not gate the group.
-        width: the channels of the group, or of one block of it.
-        blocks: channels per gate among them.
-        repeat: features per channel, side by side.
+        group: the channel group.
+        part: which of its channels they are, and how often.
     """
 
     position: int | None
-    width: int
-    blocks: int
-    repeat: int
+    group: ChannelGroup
+    part: ChannelSlice
 
 
 class Gates:
@@ -67,8 +65,7 @@ class Gates:
             for part in axis.segments:
                 group = group_named[part.group]
                 position = self.groups.index(group.name) if axis.module in group.gates else None
-                width, blocks = group.width // part.blocks, group.blocks // part.blocks
-                stretches.append(_Stretch(position, width, blocks, part.repeat))
+                stretches.append(_Stretch(position, group, part))
             if axis.role == "norm" and module.weight is not None:
                 self._scales[f"{axis.module}.weight"] = (module.weight.detach().clone(), stretches)
                 # The shift must follow the gate: a channel with scale 0 and a shift would still be a constant, not
@@ -137,9 +134,8 @@ def _factor(stretches: list[_Stretch], parts: tuple[Tensor, ...]) -> Tensor:
         parts: the gates of each group.
     """
     factors = []
-    for position, width, blocks, repeat in stretches:
-        factor = parts[0].new_ones(width) if position is None else parts[position]
-        if position is not None and blocks > 1:
-            factor = factor.repeat(blocks)
-        factors.append(factor if repeat == 1 else factor.repeat_interleave(repeat))
+    for position, group, part in stretches:
+        gates = parts[0].new_ones(group.gate_count) if position is None else parts[position]
+        factor = group.by_channel(gates, part.blocks)
+        factors.append(factor if part.repeat == 1 else factor.repeat_interleave(part.repeat))
     return factors[0] if len(factors) == 1 else torch.cat(factors)

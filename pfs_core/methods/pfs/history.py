@@ -91,5 +91,5 @@ class SearchHistory:
         masks = []
         for group in self.graph.prunable():
             ranks = torch.argsort(torch.argsort(gates[group.name], descending=True, stable=True))
-            masks.append(ranks < widths[group.name] // group.blocks)
+            masks.append(ranks < widths[group.name] // group.per_gate)
         return torch.cat(masks)

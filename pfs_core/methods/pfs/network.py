@@ -147,8 +147,7 @@ class GatedNetwork:
             selected: ``{group: int64}``, sorted positions of the gates to keep among the remaining ones of the group.
             index: int64, the same positions among the remaining gates of all groups.
         """
-        blocks = {group.name: group.blocks for group in self.graph.groups}
-        widths = {name: len(part) * blocks[name] for name, part in selected.items()}
+        widths = {name: len(part) * self.graph.group(name).per_gate for name, part in selected.items()}
         self._model = slice_weights(self._model, self.graph, selected)
         self.graph = self.graph.with_widths(self.graph.widths() | widths)
         self.remaining = self.remaining[index]
