@@ -1,8 +1,10 @@
 """Creating a TrainJob, or finding the one that an earlier try created, and following it to its end."""
 
 import contextlib
+import json
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +22,9 @@ _NODE_0 = "jobset.sigs.k8s.io/jobset-name={name},batch.kubernetes.io/job-complet
 ATTEMPTS = 8
 """How often a request is made whose fault may pass: over a minute where each answer comes at once."""
 _FIRST_WAIT = 0.5
+_NO_ROLE = re.compile(r'\bUser "[^"]*" cannot ')
+"""What Kubernetes says where a role is missing. Quotas, policies and webhooks answer 403 too, as Trainer's does where
+the runtime is not there."""
 _PASSING = (409, 410, 429)
 """Refusals that pass by themselves: a conflict with another writer, an outdated version, too many requests."""
 
@@ -133,15 +138,16 @@ class Cluster:
 
     def _refusal(self, error: Any, verb: str) -> UserError:
         """What it means that the cluster refuses a request."""
+        said = _said(error)
         if error.status == 401:
             return AccessDeniedError(f"the cluster does not accept the credentials (401 at {verb}); renew them")
-        if error.status == 403:
+        if error.status == 403 and _NO_ROLE.search(said):
             return AccessDeniedError(
                 f"the service account may not {verb} in namespace {self.namespace}; give it a role that may"
             )
-        if error.status == 404:
+        if error.status == 404 and not said.startswith("namespaces "):
             return NotFoundError(f"{GROUP}/{VERSION} is not installed in the cluster; install Kubeflow Trainer 2.2")
-        return InvalidError(f"the cluster refused to {verb}: {_line(error.body or error.reason)}")
+        return InvalidError(f"the cluster refused to {verb} in namespace {self.namespace}: {said}")
 
 
 def follow(cluster: Cluster, body: dict[str, Any], every: float = 5.0) -> None:
@@ -249,6 +255,14 @@ def _own_namespace() -> str:
 
     text: str = config.list_kube_config_contexts()[1]["context"].get("namespace", "default")
     return text
+
+
+def _said(error: Any) -> str:
+    """The message of a refusal: that of the Kubernetes API, or else what came in its place."""
+    try:
+        return _line(json.loads(error.body)["message"])
+    except (ValueError, TypeError, KeyError):
+        return _line(error.body or error.reason)
 
 
 def _line(error: object) -> str:

@@ -4,6 +4,12 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+SAYS = {
+    403: 'trainjobs.trainer.kubeflow.org is forbidden: User "system:serviceaccount:team:default-editor" cannot create '
+    'resource "trainjobs" in API group "trainer.kubeflow.org" in the namespace "team"',
+    404: "the server could not find the requested resource",
+}
+"""What a cluster says with a status."""
 JOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainjobs"
 
 
@@ -13,7 +19,7 @@ class Api:
     Attributes:
         course: (status, lines that node 0 has written) at each look; the last one stays.
         jobs: manifests by name.
-        faults: statuses to answer with before anything else, or None to cut the connection.
+        faults: statuses to answer with before anything else, perhaps with a message; or None to cut the connection.
         lost: how many more jobs are created whose answer gets lost.
         lingers: how many looks a job that is being deleted is still there for.
         calls: method and path of every request.
@@ -59,7 +65,8 @@ class Api:
             if fault is None:
                 request.connection.close()
                 return None
-            return self.send(request, fault, {"kind": "Status", "message": "planned", "code": fault})
+            status, message = fault if isinstance(fault, tuple) else (fault, SAYS.get(fault, "planned"))
+            return self.send(request, status, {"kind": "Status", "message": message, "code": status})
         if path.endswith("/log"):
             return self.send(request, 200, "".join(f"{line}\n" for line in self.now()[1]), "text/plain")
         if path.endswith("/pods"):

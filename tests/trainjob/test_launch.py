@@ -190,6 +190,26 @@ def test_what_will_not_pass_is_said_in_one_line(api, fault, kind, says):
         followed()
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (
+            403,
+            'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: spec.runtimeRef: Invalid '
+            'value: "torch": ClusterTrainingRuntime.trainer.kubeflow.org "torch" not found',
+        ),
+        (403, 'trainjobs.trainer.kubeflow.org "job" is forbidden: exceeded quota: pfs-quota'),
+        (404, 'namespaces "team" not found'),
+        (422, "spec.trainer.numNodes: Invalid value: 0"),
+    ],
+)
+def test_a_job_that_is_refused_for_what_it_is_says_so_in_the_clusters_words(api, status, message):
+    api.faults = [404, (status, message)]  # no such job yet
+    with pytest.raises(InvalidError) as refused:
+        followed()
+    assert str(refused.value) == f"the cluster refused to create trainjobs in namespace team: {message}"
+
+
 def test_a_cluster_without_trainer_is_named(api):
     api.faults = [404, 404]  # no such job, and then no such kind
     with pytest.raises(NotFoundError, match="is not installed in the cluster; install Kubeflow Trainer"):
