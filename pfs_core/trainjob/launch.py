@@ -22,6 +22,8 @@ _NODE_0 = "jobset.sigs.k8s.io/jobset-name={name},batch.kubernetes.io/job-complet
 ATTEMPTS = 8
 """How often a request is made whose fault may pass: over a minute where each answer comes at once."""
 _FIRST_WAIT = 0.5
+_TIMEOUT = (10, 60)
+"""Seconds to connect, to answer. A connection may be lost without a word, and the client would wait for ever."""
 _NO_ROLE = re.compile(r'\bUser "[^"]*" cannot ')
 """What Kubernetes says where a role is missing. Quotas, policies and webhooks answer 403 too, as Trainer's does where
 the runtime is not there."""
@@ -60,20 +62,26 @@ class Cluster:
     def create(self, body: dict[str, Any]) -> None:
         """Create a TrainJob; if there is one of that name, an earlier try created it and its answer was lost."""
         self._tried(
-            lambda: self._jobs.create_namespaced_custom_object(*self._path(), body), "create trainjobs", {409: None}
+            lambda: self._jobs.create_namespaced_custom_object(*self._path(), body, _request_timeout=_TIMEOUT),
+            "create trainjobs",
+            {409: None},
         )
 
     def get(self, name: str) -> dict[str, Any] | None:
         """The current TrainJob of a name; None if there is none."""
         result: dict[str, Any] | None = self._tried(
-            lambda: self._jobs.get_namespaced_custom_object(*self._path(), name), "get trainjobs", {404: None}
+            lambda: self._jobs.get_namespaced_custom_object(*self._path(), name, _request_timeout=_TIMEOUT),
+            "get trainjobs",
+            {404: None},
         )
         return result
 
     def delete(self, name: str) -> None:
         """Delete a TrainJob with its pods, if it is there."""
         self._tried(
-            lambda: self._jobs.delete_namespaced_custom_object(*self._path(), name, propagation_policy="Foreground"),
+            lambda: self._jobs.delete_namespaced_custom_object(
+                *self._path(), name, propagation_policy="Foreground", _request_timeout=_TIMEOUT
+            ),
             "delete trainjobs",
             {404: None},
         )
@@ -81,7 +89,9 @@ class Cluster:
     def log(self, name: str, seconds: int) -> list[str]:
         """The lines that node 0 wrote in the last ``seconds``, each after its time; none before its pod runs."""
         pods = self._tried(
-            lambda: self._pods.list_namespaced_pod(self.namespace, label_selector=_NODE_0.format(name=name)),
+            lambda: self._pods.list_namespaced_pod(
+                self.namespace, label_selector=_NODE_0.format(name=name), _request_timeout=_TIMEOUT
+            ),
             "list pods",
         )
         running = [pod for pod in pods.items if pod.status.phase in ("Running", "Succeeded", "Failed")]
@@ -96,6 +106,7 @@ class Cluster:
                 timestamps=True,
                 since_seconds=max(1, seconds),
                 _preload_content=False,  # a line need not be UTF-8
+                _request_timeout=_TIMEOUT,
             ).data
             return answer
 

@@ -19,7 +19,8 @@ class Api:
     Attributes:
         course: (status, lines that node 0 has written) at each look; the last one stays.
         jobs: manifests by name.
-        faults: statuses to answer with before anything else, perhaps with a message; or None to cut the connection.
+        faults: statuses to answer with before anything else, perhaps with a message; None to cut the connection;
+            "silent" to let it stand for 20 seconds.
         lost: how many more jobs are created whose answer gets lost.
         lingers: how many looks a job that is being deleted is still there for.
         calls: method and path of every request.
@@ -28,6 +29,7 @@ class Api:
     def __init__(self, course=()):
         self.course, self.jobs, self.faults, self.calls = list(course), {}, [], []
         self.looks = self.lost = self.lingers = 0
+        self.closed = threading.Event()
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,6 +50,7 @@ class Api:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self):
+        self.closed.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -62,7 +65,9 @@ class Api:
         body = json.loads(request.rfile.read(length)) if length else None
         if self.faults:
             fault = self.faults.pop(0)
-            if fault is None:
+            if fault == "silent":
+                self.closed.wait(20)
+            if fault in (None, "silent"):
                 request.connection.close()
                 return None
             status, message = fault if isinstance(fault, tuple) else (fault, SAYS.get(fault, "planned"))

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -156,6 +157,25 @@ def test_what_fails_in_passing_is_tried_again(api, faults, capsys):
     api.faults = list(faults)
     followed()
     assert created(api) == 1
+    assert "epoch 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("before", [0, 1, 3, 4])
+def test_a_connection_that_is_lost_without_a_word_is_not_waited_for(api, monkeypatch, capsys, before):
+    """At the first look at the job, at its creation, at its pods and at their log."""
+    monkeypatch.setattr(launch, "_TIMEOUT", (1, 0.2))
+    api.course = DONE[3:]
+    answer = api.answer
+
+    def silent_once(request, method):
+        if len(api.calls) == before:
+            api.faults.append("silent")
+        return answer(request, method)
+
+    monkeypatch.setattr(api, "answer", silent_once)
+    start = time.monotonic()
+    followed()
+    assert time.monotonic() - start < 15
     assert "epoch 3" in capsys.readouterr().out
 
 
