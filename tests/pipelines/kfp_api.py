@@ -34,8 +34,9 @@ class KfpApi:
         packages: bytes by version id.
         course: the states that a run goes through, one a look; the last one stays.
         task_course: (task, state) at each look, likewise.
-        faults: (start of "METHOD PATH", what); what is a status, "html", "cut", or ("done", status) for an answer that
-            is lost although the request was carried out. Each happens once, at the first request that it fits.
+        faults: (start of "METHOD PATH", what); what is a status, "html", "latin", a proxy's page with 502, "cut", or
+            ("done", status) for an answer that is lost although the request was carried out. Each happens once, at
+            the first request that it fits.
         token: what must come as bearer, if anything.
         recorded: runs, by id, as a live server has answered; they do not change.
         workflows: the status of the workflow of a run, by its id; logs: archived, of nodes.
@@ -90,6 +91,9 @@ class KfpApi:
                 return
             if what == "html":
                 send(request, 200, "<!doctype html><title>Sign in</title>", "text/html; charset=utf-8")
+                return
+            if what == "latin":
+                send(request, 502, "<title>Zugriff nicht m\udcf6glich</title>", "text/html")
                 return
             if isinstance(what, int):
                 raise RefusedError(what, f"planned, with {request.headers.get('Authorization')}")
@@ -306,7 +310,7 @@ def check(value, kind, where):
 
 
 def send(request, status, body, kind="application/json"):
-    data = (body if isinstance(body, str) else json.dumps(body)).encode()
+    data = (body if isinstance(body, str) else json.dumps(body)).encode("utf-8", "surrogateescape")
     request.send_response(status)
     request.send_header("Content-Type", kind)
     request.send_header("Content-Length", str(len(data)))

@@ -366,6 +366,13 @@ def test_logs_are_those_of_the_steps(capsys, api, replayed, spec):
     assert "no step 'Serach gates' with a log (did you mean Search gates?)" in capsys.readouterr().err
 
 
+def test_a_byte_that_is_not_utf8_costs_no_log(capsys, api, replayed, spec):
+    key = replayed("killed-then-failed")
+    api.logs[of("killed-then-failed", spec)["Retrain from scratch (pruned)"].pods[-1].node] = "caf\udce9\nepoch 1\n"
+    assert not main(["logs", key, "retrain"])
+    assert capsys.readouterr().out.splitlines()[-2:] == ["caf\ufffd", "epoch 1"]
+
+
 @pytest.mark.parametrize(
     ("pipeline", "parameters", "said"),
     [
