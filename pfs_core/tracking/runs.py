@@ -122,10 +122,15 @@ def top(run: Any) -> Any:
 
 
 def pipeline_run(pipeline: str, name: str = "", about: Mapping[str, Any] = {}, started: int | None = None) -> Any:
-    """The run of a pipeline, which is created if it is missing; the plugin's gets our name and tags."""
+    """The run of a pipeline, which is created if it is missing; the plugin's gets our name and tags.
+
+    One that has ended is open again: who asks is a step of a pipeline that goes on, or that is tried again.
+    """
     from mlflow import MlflowClient
 
     if found := find_pipeline(pipeline):
+        if found.info.status != "RUNNING":
+            MlflowClient().update_run(found.info.run_id, status="RUNNING")
         if name and STEP_TAG not in found.data.tags:
             adopt(found.info.run_id, name, pipeline, about)
         return found

@@ -126,6 +126,23 @@ def test_a_pipeline_that_has_ended_stays_as_it_is(store):
     assert MlflowClient().get_run(parent).info.status == "FINISHED"
 
 
+@pytest.mark.parametrize("begins", [opened, lambda store: None], ids=["first step", "the one that failed"])
+def test_a_pipeline_that_goes_on_after_its_end_is_open_and_ends_anew(store, begins):
+    """As by the same ``pfs run`` after Ctrl-C, and by *Retry* in Kubeflow's UI."""
+    parent = opened(store)
+    with pytest.raises(SystemExit), tracking.step_run("search"):
+        raise SystemExit(143)
+    tracking.close_pipeline(succeeded=False, stopped=True)
+    assert MlflowClient().get_run(parent).info.status == "KILLED"
+    begins(store)
+    with tracking.step_run("search"):
+        assert MlflowClient().get_run(parent).info.status == "RUNNING"
+    tracking.close_pipeline(succeeded=True)
+    ended = MlflowClient().get_run(parent).info
+    assert ended.status == "FINISHED"
+    assert ended.end_time >= steps_of(parent)["search"].info.end_time
+
+
 def test_the_same_step_on_other_inputs_has_a_run_of_its_own(store):
     parent = opened(store)
     ids = []
