@@ -41,6 +41,7 @@ class KfpApi:
         recorded: runs, by id, as a live server has answered; they do not change.
         workflows: the status of the workflow of a run, by its id; logs: archived, of nodes.
         pod_logs: of pods by their names, as the server of the UI reads them; None where the endpoint is the API's own.
+        lost: ids of schedules whose resource the cluster has no longer, as after its namespace was deleted.
         calls: "METHOD PATH" of every request; headers: the last one's.
     """
 
@@ -50,7 +51,7 @@ class KfpApi:
         self.packages, self.calls, self.faults, self.headers, self.looks = {}, [], [], {}, {}
         self.recorded, self.workflows, self.logs, self.pod_logs = {}, {}, {}, None
         self.course, self.task_course = ["PENDING", "RUNNING", "SUCCEEDED"], []
-        self.enabled_at_once = 0
+        self.enabled_at_once, self.lost = 0, set()
         self.page = 2  # entries at most, so that pages are turned
         api = self
 
@@ -147,6 +148,9 @@ class KfpApi:
             case "POST", "recurringruns", []:
                 return self.add_schedule(self.read(body, kfp_server_api.V2beta1RecurringRun))
             case "POST", "recurringruns", [schedule, "enable" | "disable" as mode]:
+                if schedule in self.lost:
+                    wrong = f"Failed to change recurring run's {schedule} mode to enable:{mode == 'enable'}".lower()
+                    raise RefusedError(500, f'{wrong}: scheduledworkflows.kubeflow.org "daily7x9k" not found')
                 self.found(self.schedules, schedule)["mode"] = mode.upper()
                 self.enabled_at_once = max(self.enabled_at_once, len(self.enabled()))
                 return {}
