@@ -161,11 +161,19 @@ class Cluster:
         return InvalidError(f"the cluster refused to {verb} in namespace {self.namespace}: {said}")
 
 
-def follow(cluster: Cluster, body: dict[str, Any], every: float = 5.0) -> None:
+def follow(
+    cluster: Cluster, body: dict[str, Any], every: float = 5.0, has_result: Callable[[], bool] = lambda: True
+) -> None:
     """Create the TrainJob, or resume following the one of that name; log its states and node 0's lines to its end.
 
-    A job that failed earlier, is being deleted, or was made with other settings and is not done is replaced. If this
-    process is told to stop, the job is deleted.
+    A job that failed earlier, is being deleted, is done and has no result any more, or was made with other settings and
+    is not done is replaced. If this process is told to stop, the job is deleted.
+
+    Args:
+        cluster: where.
+        body: the manifest.
+        every: seconds between two looks.
+        has_result: whether what a job that is done has made is still there.
 
     Raises:
         AccessDeniedError, InvalidError: the cluster does not let this process do it, or refuses the manifest.
@@ -173,7 +181,7 @@ def follow(cluster: Cluster, body: dict[str, Any], every: float = 5.0) -> None:
         JobFailedError: the job failed or vanished.
     """
     name = body["metadata"]["name"]
-    if (found := cluster.get(name)) and (reason := _in_the_way(found, body)):
+    if (found := cluster.get(name)) and (reason := _in_the_way(found, body, has_result)):
         logger.info(f"TrainJob {cluster.namespace}/{name} {reason}; it is replaced when it is gone")
         cluster.delete(name)
         while cluster.get(name):
@@ -197,13 +205,13 @@ def state(job: dict[str, Any]) -> tuple[str, str]:
     return ("running" if any(jobs.get("active") or jobs.get("ready") for jobs in nodes) else "created"), ""
 
 
-def _in_the_way(found: dict[str, Any], body: dict[str, Any]) -> str:
+def _in_the_way(found: dict[str, Any], body: dict[str, Any], has_result: Callable[[], bool]) -> str:
     """Why the job of a name cannot be followed in place of ``body``; empty if it can, or is done."""
     now, reason = state(found)
     if now == "failed":
         return f"failed earlier: {reason}"
     if now == "complete":
-        return ""
+        return "" if has_result() else "is done, and its result is gone"
     if found["metadata"].get("deletionTimestamp"):
         return "is being deleted"
     settings = [job["metadata"].get("annotations", {}).get(SETTINGS) for job in (found, body)]

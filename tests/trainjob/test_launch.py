@@ -99,6 +99,15 @@ def test_a_job_that_failed_before_is_replaced(api):
     assert created(api) == 1
 
 
+@pytest.mark.parametrize(("kept", "made"), [(True, 0), (False, 1)])
+def test_a_job_that_is_done_is_replaced_where_its_result_is_gone(api, capsys, kept, made):
+    api.jobs["job"] = BODY
+    api.course = [(condition("Complete", "all done"), []), *DONE]
+    follow(Cluster(), BODY, every=0.01, has_result=lambda: kept)
+    assert created(api) == made
+    assert ("is done, and its result is gone; it is replaced" in capsys.readouterr().out) == (not kept)
+
+
 def a_job(deleted=False, **annotations):
     """A manifest as the cluster has it."""
     more = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}
