@@ -22,6 +22,8 @@ FINISHED_TAG = "pfs.finished"
 PARENT_TAG = "mlflow.parentRunId"
 EXPERIMENT = "pfs"
 """The start of the names of experiments, and the name of the one for runs without a model."""
+LONGEST_NAME = 250
+"""The most characters of a run's name: a PostgreSQL or MySQL of MLflow takes no more, and refuses the run."""
 INHERITED = ("model", "budget", "seed", "dataset", "method")
 """Tags (their names after ``pfs.``) that a step takes from its pipeline's run."""
 
@@ -77,6 +79,15 @@ def experiment_id(model: str = "", artifacts: str | None = None) -> str:
             if (found := client.get_experiment_by_name(name)) is None:
                 raise
     return found.experiment_id
+
+
+def short(name: str) -> str:
+    """``name``, cut where it is longer than that of a run may be, as that of a run at many budgets.
+
+    >>> short("net"), len(short(300 * "n"))
+    ('net', 250)
+    """
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 
 def find(experiments: list[str], tags: Mapping[str, str], started: int = 0) -> Any:
@@ -136,14 +147,14 @@ def pipeline_run(pipeline: str, name: str = "", about: Mapping[str, Any] = {}, s
         return found
     tags = {**tags_of(about), **pipeline_tags(pipeline), STEP_TAG: "pipeline"}
     experiment = experiment_id(about.get("model", ""))
-    return MlflowClient().create_run(experiment, started, tags, run_name=name or pipeline)
+    return MlflowClient().create_run(experiment, started, tags, run_name=short(name or pipeline))
 
 
 def adopt(run_id: str, name: str, pipeline: str, about: Mapping[str, Any]) -> None:
     """Give the run that Kubeflow's plugin has made for a pipeline the name and the tags of ours."""
     from mlflow import MlflowClient
 
-    MlflowClient().update_run(run_id, name=name)
+    MlflowClient().update_run(run_id, name=short(name))
     set_tags(run_id, {**tags_of(about), **pipeline_tags(pipeline), STEP_TAG: "pipeline"})
 
 

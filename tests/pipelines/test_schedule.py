@@ -298,6 +298,7 @@ def test_many_users_see_their_own(capsys, api, package, monkeypatch):
         (("--cron", "0 2 31 2,apr *"), "no such month has day 31; it would never start"),
         (("--cron", "*/90 * * * *"), "minutes '*/90' is not understood"),
         (("--name", ""), "--name must be a name that can be seen"),
+        (("--name", "n" * 256), "--name must be a name of at most 255 characters"),
         (("--max-concurrency", "11"), "--max-concurrency 11 is out of range; from 1 to 10"),
         (("--param", "count=x"), "parameter count must be a whole number"),
     ],

@@ -38,6 +38,20 @@ def test_without_a_store_nothing_is_logged_and_mlflow_stays_unimported():
     assert done.stdout.strip() == "False"
 
 
+def test_long_names_are_cut_to_what_mlflows_databases_take(store):
+    """SQLite takes any; a PostgreSQL would refuse the run."""
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+
+    tracking.make_experiment(store / "artifacts")
+    name = " ".join(f"latency={i / 1000}" for i in range(100))
+    parent = tracking.open_pipeline(name, {})
+    with tracking.step_run("compare", about=name):
+        pass
+    names = [run.info.run_name for run in (MlflowClient().get_run(parent), steps_of(parent)["compare"])]
+    assert names == [f"{name[:247]}...", f"{f'compare {name}'[:247]}..."]
+    assert {len(name) for name in names} == {SqlRun.__table__.c.name.type.length}
+
+
 def test_a_retried_step_goes_on_in_its_run(store):
     parent = opened(store, {"budget": "macs=0.5"})
     with pytest.raises(RuntimeError), tracking.step_run("search") as run:
