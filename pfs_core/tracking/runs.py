@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -102,6 +103,25 @@ def find(experiments: list[str], tags: Mapping[str, str], started: int = 0) -> A
     return runs[0] if runs else None
 
 
+def everything(ask: Callable[[str | None], Any]) -> list[Any]:
+    """All that MLflow lists, which it does in pages of 1,000; ``ask`` returns the page of a token, or the first one."""
+    page = ask(None)
+    found = list(page)
+    while page.token:
+        page = ask(page.token)
+        found += page
+    return found
+
+
+def experiment_ids(condition: str | None = None) -> list[str]:
+    """The ids of all experiments that are not deleted, or of those that meet a condition."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    found = everything(lambda token: client.search_experiments(filter_string=condition, page_token=token))
+    return [experiment.experiment_id for experiment in found]
+
+
 def find_pipeline(pipeline: str) -> Any:
     """The run of a pipeline, or None.
 
@@ -110,15 +130,13 @@ def find_pipeline(pipeline: str) -> Any:
     """
     from mlflow import MlflowClient
 
-    client = MlflowClient()
     if given := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
-        ours = [experiment] if (experiment := client.get_experiment_by_name(given)) else []
+        ids = [experiment.experiment_id] if (experiment := MlflowClient().get_experiment_by_name(given)) else []
     else:
-        ours = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
-    ids = [experiment.experiment_id for experiment in ours]
+        ids = experiment_ids(f"name LIKE '{EXPERIMENT}%'")
     if found := find(ids, {PIPELINE_TAG: pipeline, STEP_TAG: "pipeline"}) if ids else None:
         return found
-    others = [e.experiment_id for e in client.search_experiments() if e.experiment_id not in ids]
+    others = [id_ for id_ in experiment_ids() if id_ not in ids]
     found = find(others, {PIPELINE_TAG: pipeline}) if others else None
     return found and top(found)
 
@@ -292,7 +310,8 @@ def with_status(parent: Any, pipeline: str, status: str) -> list[Any]:
     from mlflow import MlflowClient
 
     condition = f"tags.`{PIPELINE_TAG}` = '{pipeline}' and attributes.status = '{status}'"
-    return list(MlflowClient().search_runs([parent.info.experiment_id], condition))
+    ask = partial(MlflowClient().search_runs, [parent.info.experiment_id], condition)
+    return everything(lambda token: ask(page_token=token))
 
 
 def end_all(parent: Any, pipeline: str, status: str) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partialmethod
 from types import MappingProxyType
 
 import mlflow
@@ -248,10 +249,15 @@ def test_the_plugin_nests_runs_as_the_graph_does_and_ours_are_in_its_tree(store,
     assert len(client.search_runs([experiment])) == 4
 
 
-def test_where_the_plugin_tells_steps_nothing_ours_are_below_its_run(store):
-    """Without ``injectUserEnvVars`` a step knows neither its run nor the experiment."""
+@pytest.mark.parametrize("others", [0, 3])
+def test_where_the_plugin_tells_steps_nothing_ours_are_below_its_run(store, monkeypatch, others):
+    """Without ``injectUserEnvVars`` a step knows neither its run nor the experiment, which may be on any page."""
     client = MlflowClient()
     experiment = client.create_experiment("KFP-Default", (store / "artifacts").as_uri())
+    for i in range(others):
+        client.create_experiment(f"team-{i}")
+    listed = partialmethod(MlflowClient.search_experiments, max_results=2)
+    monkeypatch.setattr(MlflowClient, "search_experiments", listed)
     root, task = nested(client, experiment, "run", "search-gates")
     assert tracking.open_pipeline("resnet20 macs=0.5", {"model": "resnet20"}, {"model": "resnet20"}) == root
     assert tracking.open_pipeline("resnet20 macs=0.5", {"model": "resnet20"}, {"model": "resnet20"}) == root
