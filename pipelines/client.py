@@ -92,6 +92,7 @@ class Client(kfp.client.Client):
         """The server's description of itself; the first request, which shows whether it is the right kind of server."""
         if not self._guarded:
             api = self._healthz_api.api_client
+            api.request = _readable(api.request)
             api.call_api = self._guard(api.call_api)
             once = Retry(connect=0, read=0, other=0, redirect=3)
             api.rest_client.pool_manager.connection_pool_kw["retries"] = once
@@ -208,6 +209,25 @@ class Client(kfp.client.Client):
     def _foreign(self, reason: str) -> UserError:
         """The error for a server that is something else."""
         return InvalidError(f"{self.endpoint} does not answer as Kubeflow Pipelines 2: {reason}; check --endpoint")
+
+
+def _readable(request: Callable[..., Any]) -> Callable[..., Any]:
+    """Make text of what a server answers, of which logs and proxies' pages need not be all: kfp takes UTF-8 alone."""
+
+    def readable(*arguments: Any, **options: Any) -> Any:
+        try:
+            answer = request(*arguments, **options)
+        except ApiException as e:
+            e.body = _utf8(e.body or b"")
+            raise
+        answer.data = _utf8(answer.data)
+        return answer
+
+    return readable
+
+
+def _utf8(data: bytes) -> bytes:
+    return data.decode("utf-8", "replace").encode()
 
 
 @contextlib.contextmanager

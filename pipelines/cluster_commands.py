@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pfs_pipelines.names import check_namespace, check_object, check_title
+from pfs_pipelines.names import LONGEST_EXPERIMENT, check_namespace, check_object, check_title
 from pfs_pipelines.runs_commands import add_runs_commands
 from pfs_pipelines.status_commands import add_status_commands
 
@@ -113,7 +113,7 @@ def _check_run_options(a: argparse.Namespace) -> None:
     """Check the names among the options of what to run."""
     if a.image and Path(a.pipeline).suffix in (".yaml", ".yml"):
         raise UserError(f"--image is for pipelines by name; {a.pipeline} has the one that it was compiled with")
-    check_title("--experiment", a.experiment)
+    check_title("--experiment", a.experiment, LONGEST_EXPERIMENT)
     check_object("--service-account", a.service_account)
     check_namespace("--namespace", a.namespace)
 

@@ -252,8 +252,17 @@ def _lasted(task: Any) -> float | None:
 
 
 def terminated_at(run: Any) -> datetime | None:
-    """Return when somebody has ended a run, which Kubeflow then calls failed; None if nobody has."""
-    return next((entry.update_time for entry in run.state_history or [] if entry.state == "CANCELING"), None)
+    """Return when somebody has ended a run, which Kubeflow then calls failed.
+
+    It is None if nobody has, or if somebody has started it again since, by Kubeflow's *Retry*.
+    """
+    ended = None
+    for entry in run.state_history or []:
+        if entry.state == "CANCELING":
+            ended = entry.update_time
+        elif entry.state in ("PENDING", "RUNNING"):
+            ended = None
+    return ended
 
 
 def ended_with(step: Step, terminated: datetime | None) -> bool:

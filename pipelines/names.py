@@ -11,6 +11,11 @@ RESOURCE_NAME = re.compile(rf"{_PART}(\.{_PART})*/[A-Za-z0-9]([-\w.]*[A-Za-z0-9]
 """The name of a resource of a node, other than cores and memory."""
 _NAMESPACE = re.compile(rf"(?=.{{1,63}}\Z){_PART}")
 _RUN = re.compile(r"[-\w]+", re.ASCII)
+LONGEST_TITLE = 255
+"""The most characters of the name of a run or a schedule. Kubeflow starts a run before it finds that its database takes
+no more, and then does not know it."""
+LONGEST_EXPERIMENT = 128
+"""The most characters of the name of an experiment."""
 
 
 def check_object(flag: str, name: str) -> None:
@@ -27,10 +32,12 @@ def check_namespace(flag: str, name: str) -> None:
         )
 
 
-def check_title(flag: str, name: str) -> None:
-    """Check a name that Kubeflow lists; UserError, which names the flag, if it is blank or cannot be seen."""
+def check_title(flag: str, name: str, longest: int = LONGEST_TITLE) -> None:
+    """Check a name that Kubeflow lists; UserError, which names the flag, if it cannot be seen or is too long."""
     if not name.strip() or not name.isprintable():
         raise UserError(f"{flag} must be a name that can be seen, in one line (got {name[:200]!r})")
+    if len(name) > longest:
+        raise UserError(f"{flag} must be a name of at most {longest} characters (got {len(name)}: {name[:200]!r}...)")
 
 
 def check_run(name: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pfs_pipelines.names import OBJECT_NAME, RESOURCE_NAME
+from pfs_pipelines.names import LONGEST_TITLE, OBJECT_NAME, RESOURCE_NAME
 from pfs_pipelines.nodes import check_nodes
 from pfs_pipelines.pools import Pools, form_name
 
@@ -111,7 +111,7 @@ def _today(values: Mapping[str, Any], definitions: Definitions) -> dict[str, Any
 
 
 def run_name(pipeline: str, definitions: Definitions, given: Mapping[str, Any]) -> str:
-    """Return what a run does, as its name: the pipeline, the network, the dataset and the budgets.
+    """Return what a run does, as its name, which may be cut: the pipeline, the network, the dataset and the budgets.
 
     Args:
         pipeline: the name of the pipeline.
@@ -126,7 +126,8 @@ def run_name(pipeline: str, definitions: Definitions, given: Mapping[str, Any]) 
     for name in ("model", "dataset", "budget", "budgets"):
         value = values.get(name)
         words += [str(item).rstrip("/").rpartition("/")[2] for item in (value if isinstance(value, list) else [value])]
-    return " ".join(word for word in words if word and word != "None")
+    name = " ".join(word for word in words if word and word != "None")
+    return name if len(name) <= LONGEST_TITLE else f"{name[: LONGEST_TITLE - 3]}..."
 
 
 def _pair(pair: str) -> tuple[str, str]:

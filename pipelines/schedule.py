@@ -1,6 +1,7 @@
 """Recurring runs on Kubeflow Pipelines, which users know by name: the functions behind ``pfs schedule``."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,8 @@ EVERY = 5.0
 ENDING_SECONDS = 600.0
 """How long the runs of a schedule may take to end."""
 _PAGE = 100
+_LOST = re.compile(r'scheduledworkflows\S* "[^"]*" not found')
+"""What Kubeflow says, with status 500, of a schedule whose resource the cluster has lost, as with its namespace."""
 
 
 def create(
@@ -166,16 +169,14 @@ def _without_runs(client: Client, old: list[Any], end_runs: bool) -> Iterator[No
 
     Kubernetes deletes what goes on of a schedule together with it: no last step would run, and Kubeflow would call the
     run RUNNING for ever. They are paused first, so that none starts in between; where they are not deleted after all,
-    those that were enabled are again.
+    those that were enabled are again. Of those that the cluster has lost already, no run goes on.
     """
     enabled = [schedule for schedule in old if schedule.mode == "ENABLE"]
     if end_runs:
         _end_runs(client, old)
     try:
         if not end_runs:
-            for schedule in enabled:
-                client.disable_recurring_run(schedule.recurring_run_id)
-            _check_none_active(client, old)
+            _check_none_active(client, _paused(client, old))
         yield
     except BaseException as e:
         back = [_enabled_again(client, schedule) for schedule in enabled]
@@ -193,26 +194,39 @@ def _check_none_active(client: Client, old: list[Any]) -> None:
         )
 
 
+def _paused(client: Client, some: list[Any]) -> list[Any]:
+    """Pause schedules; returns them without those that the cluster has lost, which start no runs."""
+    there = []
+    for schedule in some:
+        try:
+            client.disable_recurring_run(schedule.recurring_run_id)
+        except ServerError as e:
+            if not _LOST.search(str(e)):
+                raise
+        else:
+            there.append(schedule)
+    return there
+
+
 def _enabled_again(client: Client, schedule: Any) -> bool:
     """Enable a schedule; returns whether it is enabled, or gone."""
     try:
         client.enable_recurring_run(schedule.recurring_run_id)
     except NotFoundError:
         return True
-    except (UserError, ServerError):
-        return False
+    except (UserError, ServerError) as e:
+        return bool(_LOST.search(str(e)))
     return True
 
 
 def _end_runs(client: Client, old: list[Any]) -> None:
     """Pause schedules and end their runs; ServerError if one does not end in time."""
-    for schedule in old:
-        client.disable_recurring_run(schedule.recurring_run_id)
-    for run in list(_active(client, old)):
+    there = _paused(client, old)
+    for run in list(_active(client, there)):
         if run.state != "CANCELING":
             client.terminate_run(run.run_id)
     deadline = time.monotonic() + ENDING_SECONDS
-    while found := next(_active(client, old), None):
+    while found := next(_active(client, there), None):
         if time.monotonic() > deadline:
             minutes = f"{ENDING_SECONDS / 60:.0f} minutes"
             raise ServerError(f"run {found.run_id} has not ended in {minutes}; its schedule is there, paused")

@@ -150,7 +150,7 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
 
     Returns:
         Whether the version belongs to this run or to none (as after the run has ended and this step is tried again).
-        If it belongs to another run, nothing is changed.
+        If it belongs to another run, or has been deleted meanwhile, nothing is changed.
 
     Raises:
         UserError: the result was not registered, or ``claim_hours`` is out of range.
@@ -159,6 +159,8 @@ def finish(request: Mapping[str, Any], registered: str, figures: Mapping[str, fl
     name, _, version = request["source"].removeprefix("models:/").rpartition("/")
     tags = VersionTags(name, version)
     claim = Claim(tags, run, _hours(claim_hours))
+    if not _exists(name, version):
+        return False
     if not claim.take():
         logger.warning(f"{request['source']} was claimed by another run meanwhile; its tags are left as they are")
         return False
@@ -249,6 +251,14 @@ def _unless_deleted(name: str, version: str) -> Iterator[None]:
         if e.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         logger.info(f"models:/{name}/{version} has been deleted")
+
+
+def _exists(name: str, version: str) -> bool:
+    """Whether a version is there; a line says so where it has been deleted."""
+    with _unless_deleted(name, version):
+        VersionTags(name, version).read()
+        return True
+    return False
 
 
 def _versions(*states: str) -> Iterator[tuple[str, str]]:

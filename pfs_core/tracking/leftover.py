@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from pfs_core.errors import UnreachableError
 from pfs_core.runtime.environment import is_kubeflows
 from pfs_core.tracking.outbox import brief_requests, plain, refusal
-from pfs_core.tracking.runs import PIPELINE_TAG, STEP_TAG, end_all, milliseconds
+from pfs_core.tracking.runs import PIPELINE_TAG, STEP_TAG, end_all, everything, experiment_ids, milliseconds
 
 logger = logging.getLogger(__package__)
 
@@ -49,11 +50,11 @@ def leftovers() -> list[Leftover]:
     from mlflow import MlflowClient
 
     with _answering():
-        client = MlflowClient()
-        ids = [experiment.experiment_id for experiment in client.search_experiments()]
+        client, ids = MlflowClient(), experiment_ids()
         condition = f"tags.`{STEP_TAG}` = 'pipeline' and attributes.status = 'RUNNING'"
         order = ["attributes.start_time ASC"]
-        runs = client.search_runs(ids, condition, order_by=order) if ids else []
+        ask = partial(client.search_runs, ids, condition, order_by=order)
+        runs = everything(lambda token: ask(page_token=token)) if ids else []
     now = milliseconds()
     return [
         Leftover(run.info.run_id, run.info.run_name, pipeline, (now - run.info.start_time) / 3_600_000)

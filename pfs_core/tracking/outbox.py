@@ -37,6 +37,8 @@ STORE_TRIES = 3
 """How often a file is offered to an artifact store that does not accept it."""
 MAX_POINTS = 1000
 """MLflow's limit per batch."""
+_NO_JSON = "API request to endpoint was successful but the response body was not in a valid JSON format"
+"""What MLflow's client says, as of a server that fails, of a page that a proxy has answered with 200."""
 REQUESTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -182,6 +184,8 @@ def refusal(error: Exception) -> str:
 
     if not isinstance(error, MlflowException):
         return ""
+    if str(error).startswith(_NO_JSON):
+        return "it answers with a web page, perhaps a login"
     status = error.get_http_status_code()
     return plain(one_line(error))[:300] if 400 <= status < 500 and status not in (408, 429) else ""
 

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ FINISHED_TAG = "pfs.finished"
 PARENT_TAG = "mlflow.parentRunId"
 EXPERIMENT = "pfs"
 """The start of the names of experiments, and the name of the one for runs without a model."""
+LONGEST_NAME = 250
+"""The most characters of a run's name: a PostgreSQL or MySQL of MLflow takes no more, and refuses the run."""
 INHERITED = ("model", "budget", "seed", "dataset", "method")
 """Tags (their names after ``pfs.``) that a step takes from its pipeline's run."""
 
@@ -79,6 +82,15 @@ def experiment_id(model: str = "", artifacts: str | None = None) -> str:
     return found.experiment_id
 
 
+def short(name: str) -> str:
+    """``name``, cut where it is longer than that of a run may be, as that of a run at many budgets.
+
+    >>> short("net"), len(short(300 * "n"))
+    ('net', 250)
+    """
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+
+
 def find(experiments: list[str], tags: Mapping[str, str], started: int = 0) -> Any:
     """The oldest run with these tags and, if given, this start in milliseconds; None if there is none."""
     from mlflow import MlflowClient
@@ -91,6 +103,25 @@ def find(experiments: list[str], tags: Mapping[str, str], started: int = 0) -> A
     return runs[0] if runs else None
 
 
+def everything(ask: Callable[[str | None], Any]) -> list[Any]:
+    """All that MLflow lists, which it does in pages of 1,000; ``ask`` returns the page of a token, or the first one."""
+    page = ask(None)
+    found = list(page)
+    while page.token:
+        page = ask(page.token)
+        found += page
+    return found
+
+
+def experiment_ids(condition: str | None = None) -> list[str]:
+    """The ids of all experiments that are not deleted, or of those that meet a condition."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    found = everything(lambda token: client.search_experiments(filter_string=condition, page_token=token))
+    return [experiment.experiment_id for experiment in found]
+
+
 def find_pipeline(pipeline: str) -> Any:
     """The run of a pipeline, or None.
 
@@ -99,15 +130,13 @@ def find_pipeline(pipeline: str) -> Any:
     """
     from mlflow import MlflowClient
 
-    client = MlflowClient()
     if given := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
-        ours = [experiment] if (experiment := client.get_experiment_by_name(given)) else []
+        ids = [experiment.experiment_id] if (experiment := MlflowClient().get_experiment_by_name(given)) else []
     else:
-        ours = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
-    ids = [experiment.experiment_id for experiment in ours]
+        ids = experiment_ids(f"name LIKE '{EXPERIMENT}%'")
     if found := find(ids, {PIPELINE_TAG: pipeline, STEP_TAG: "pipeline"}) if ids else None:
         return found
-    others = [e.experiment_id for e in client.search_experiments() if e.experiment_id not in ids]
+    others = [id_ for id_ in experiment_ids() if id_ not in ids]
     found = find(others, {PIPELINE_TAG: pipeline}) if others else None
     return found and top(found)
 
@@ -122,23 +151,28 @@ def top(run: Any) -> Any:
 
 
 def pipeline_run(pipeline: str, name: str = "", about: Mapping[str, Any] = {}, started: int | None = None) -> Any:
-    """The run of a pipeline, which is created if it is missing; the plugin's gets our name and tags."""
+    """The run of a pipeline, which is created if it is missing; the plugin's gets our name and tags.
+
+    One that has ended is open again: who asks is a step of a pipeline that goes on, or that is tried again.
+    """
     from mlflow import MlflowClient
 
     if found := find_pipeline(pipeline):
+        if found.info.status != "RUNNING":
+            MlflowClient().update_run(found.info.run_id, status="RUNNING")
         if name and STEP_TAG not in found.data.tags:
             adopt(found.info.run_id, name, pipeline, about)
         return found
     tags = {**tags_of(about), **pipeline_tags(pipeline), STEP_TAG: "pipeline"}
     experiment = experiment_id(about.get("model", ""))
-    return MlflowClient().create_run(experiment, started, tags, run_name=name or pipeline)
+    return MlflowClient().create_run(experiment, started, tags, run_name=short(name or pipeline))
 
 
 def adopt(run_id: str, name: str, pipeline: str, about: Mapping[str, Any]) -> None:
     """Give the run that Kubeflow's plugin has made for a pipeline the name and the tags of ours."""
     from mlflow import MlflowClient
 
-    MlflowClient().update_run(run_id, name=name)
+    MlflowClient().update_run(run_id, name=short(name))
     set_tags(run_id, {**tags_of(about), **pipeline_tags(pipeline), STEP_TAG: "pipeline"})
 
 
@@ -276,7 +310,8 @@ def with_status(parent: Any, pipeline: str, status: str) -> list[Any]:
     from mlflow import MlflowClient
 
     condition = f"tags.`{PIPELINE_TAG}` = '{pipeline}' and attributes.status = '{status}'"
-    return list(MlflowClient().search_runs([parent.info.experiment_id], condition))
+    ask = partial(MlflowClient().search_runs, [parent.info.experiment_id], condition)
+    return everything(lambda token: ask(page_token=token))
 
 
 def end_all(parent: Any, pipeline: str, status: str) -> None:

@@ -27,6 +27,7 @@ from pfs_core.tracking.runs import (
     pipeline_run,
     pipeline_tags,
     set_tags,
+    short,
     tags_of,
     top,
     tracked,
@@ -119,7 +120,7 @@ class _MlflowRun(StepRun):
 
         client = MlflowClient()
         pipeline = os.environ.get("KFP_RUN_ID", "")
-        tags, name = {STEP_TAG: self._step, INPUTS_TAG: self._digest}, f"{self._step} {self._about}".strip()
+        tags, name = {STEP_TAG: self._step, INPUTS_TAG: self._digest}, short(f"{self._step} {self._about}".strip())
         if given := os.environ.get("MLFLOW_RUN_ID"):  # made by the KFP plugin: take it, choose no experiment
             run = client.get_run(given)
             above, experiment = top(run), run.info.experiment_id

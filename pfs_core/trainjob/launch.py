@@ -1,8 +1,10 @@
 """Creating a TrainJob, or finding the one that an earlier try created, and following it to its end."""
 
 import contextlib
+import json
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +22,11 @@ _NODE_0 = "jobset.sigs.k8s.io/jobset-name={name},batch.kubernetes.io/job-complet
 ATTEMPTS = 8
 """How often a request is made whose fault may pass: over a minute where each answer comes at once."""
 _FIRST_WAIT = 0.5
+_TIMEOUT = (10, 60)
+"""Seconds to connect, to answer. A connection may be lost without a word, and the client would wait for ever."""
+_NO_ROLE = re.compile(r'\bUser "[^"]*" cannot ')
+"""What Kubernetes says where a role is missing. Quotas, policies and webhooks answer 403 too, as Trainer's does where
+the runtime is not there."""
 _PASSING = (409, 410, 429)
 """Refusals that pass by themselves: a conflict with another writer, an outdated version, too many requests."""
 
@@ -55,20 +62,26 @@ class Cluster:
     def create(self, body: dict[str, Any]) -> None:
         """Create a TrainJob; if there is one of that name, an earlier try created it and its answer was lost."""
         self._tried(
-            lambda: self._jobs.create_namespaced_custom_object(*self._path(), body), "create trainjobs", {409: None}
+            lambda: self._jobs.create_namespaced_custom_object(*self._path(), body, _request_timeout=_TIMEOUT),
+            "create trainjobs",
+            {409: None},
         )
 
     def get(self, name: str) -> dict[str, Any] | None:
         """The current TrainJob of a name; None if there is none."""
         result: dict[str, Any] | None = self._tried(
-            lambda: self._jobs.get_namespaced_custom_object(*self._path(), name), "get trainjobs", {404: None}
+            lambda: self._jobs.get_namespaced_custom_object(*self._path(), name, _request_timeout=_TIMEOUT),
+            "get trainjobs",
+            {404: None},
         )
         return result
 
     def delete(self, name: str) -> None:
         """Delete a TrainJob with its pods, if it is there."""
         self._tried(
-            lambda: self._jobs.delete_namespaced_custom_object(*self._path(), name, propagation_policy="Foreground"),
+            lambda: self._jobs.delete_namespaced_custom_object(
+                *self._path(), name, propagation_policy="Foreground", _request_timeout=_TIMEOUT
+            ),
             "delete trainjobs",
             {404: None},
         )
@@ -76,7 +89,9 @@ class Cluster:
     def log(self, name: str, seconds: int) -> list[str]:
         """The lines that node 0 wrote in the last ``seconds``, each after its time; none before its pod runs."""
         pods = self._tried(
-            lambda: self._pods.list_namespaced_pod(self.namespace, label_selector=_NODE_0.format(name=name)),
+            lambda: self._pods.list_namespaced_pod(
+                self.namespace, label_selector=_NODE_0.format(name=name), _request_timeout=_TIMEOUT
+            ),
             "list pods",
         )
         running = [pod for pod in pods.items if pod.status.phase in ("Running", "Succeeded", "Failed")]
@@ -91,6 +106,7 @@ class Cluster:
                 timestamps=True,
                 since_seconds=max(1, seconds),
                 _preload_content=False,  # a line need not be UTF-8
+                _request_timeout=_TIMEOUT,
             ).data
             return answer
 
@@ -133,22 +149,31 @@ class Cluster:
 
     def _refusal(self, error: Any, verb: str) -> UserError:
         """What it means that the cluster refuses a request."""
+        said = _said(error)
         if error.status == 401:
             return AccessDeniedError(f"the cluster does not accept the credentials (401 at {verb}); renew them")
-        if error.status == 403:
+        if error.status == 403 and _NO_ROLE.search(said):
             return AccessDeniedError(
                 f"the service account may not {verb} in namespace {self.namespace}; give it a role that may"
             )
-        if error.status == 404:
+        if error.status == 404 and not said.startswith("namespaces "):
             return NotFoundError(f"{GROUP}/{VERSION} is not installed in the cluster; install Kubeflow Trainer 2.2")
-        return InvalidError(f"the cluster refused to {verb}: {_line(error.body or error.reason)}")
+        return InvalidError(f"the cluster refused to {verb} in namespace {self.namespace}: {said}")
 
 
-def follow(cluster: Cluster, body: dict[str, Any], every: float = 5.0) -> None:
+def follow(
+    cluster: Cluster, body: dict[str, Any], every: float = 5.0, has_result: Callable[[], bool] = lambda: True
+) -> None:
     """Create the TrainJob, or resume following the one of that name; log its states and node 0's lines to its end.
 
-    A job that failed earlier, is being deleted, or was made with other settings and is not done is replaced. If this
-    process is told to stop, the job is deleted.
+    A job that failed earlier, is being deleted, is done and has no result any more, or was made with other settings and
+    is not done is replaced. If this process is told to stop, the job is deleted.
+
+    Args:
+        cluster: where.
+        body: the manifest.
+        every: seconds between two looks.
+        has_result: whether what a job that is done has made is still there.
 
     Raises:
         AccessDeniedError, InvalidError: the cluster does not let this process do it, or refuses the manifest.
@@ -156,7 +181,7 @@ def follow(cluster: Cluster, body: dict[str, Any], every: float = 5.0) -> None:
         JobFailedError: the job failed or vanished.
     """
     name = body["metadata"]["name"]
-    if (found := cluster.get(name)) and (reason := _in_the_way(found, body)):
+    if (found := cluster.get(name)) and (reason := _in_the_way(found, body, has_result)):
         logger.info(f"TrainJob {cluster.namespace}/{name} {reason}; it is replaced when it is gone")
         cluster.delete(name)
         while cluster.get(name):
@@ -180,13 +205,13 @@ def state(job: dict[str, Any]) -> tuple[str, str]:
     return ("running" if any(jobs.get("active") or jobs.get("ready") for jobs in nodes) else "created"), ""
 
 
-def _in_the_way(found: dict[str, Any], body: dict[str, Any]) -> str:
+def _in_the_way(found: dict[str, Any], body: dict[str, Any], has_result: Callable[[], bool]) -> str:
     """Why the job of a name cannot be followed in place of ``body``; empty if it can, or is done."""
     now, reason = state(found)
     if now == "failed":
         return f"failed earlier: {reason}"
     if now == "complete":
-        return ""
+        return "" if has_result() else "is done, and its result is gone"
     if found["metadata"].get("deletionTimestamp"):
         return "is being deleted"
     settings = [job["metadata"].get("annotations", {}).get(SETTINGS) for job in (found, body)]
@@ -249,6 +274,14 @@ def _own_namespace() -> str:
 
     text: str = config.list_kube_config_contexts()[1]["context"].get("namespace", "default")
     return text
+
+
+def _said(error: Any) -> str:
+    """The message of a refusal: that of the Kubernetes API, or else what came in its place."""
+    try:
+        return _line(json.loads(error.body)["message"])
+    except (ValueError, TypeError, KeyError):
+        return _line(error.body or error.reason)
 
 
 def _line(error: object) -> str:

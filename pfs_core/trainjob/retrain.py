@@ -11,7 +11,7 @@ from pfs_core.storage.digests import file_digest, json_digest
 from pfs_core.training.metrics import TrainingMetrics
 from pfs_core.trainjob.launch import Cluster, follow
 from pfs_core.trainjob.manifest import TrainJob, manifest
-from pfs_core.trainjob.shared import get_folder, put_job
+from pfs_core.trainjob.shared import get_folder, has_folder, put_job
 
 
 def retrain_on_cluster(
@@ -51,6 +51,8 @@ def retrain_on_cluster(
     key = json_digest(inputs, 16)
     address = f"{job.shared.rstrip('/')}/{key}"
     put_job(open_storage(address), structure, split, settings, initial)
-    follow(Cluster(job.namespace), manifest(job, f"pfs-retrain-{key}", address, run_id))
-    get_folder(f"{address}/model", out, "metrics")
+    model = f"{address}/model"
+    body = manifest(job, f"pfs-retrain-{key}", address, run_id)
+    follow(Cluster(job.namespace), body, has_result=lambda: has_folder(model))
+    get_folder(model, out, "metrics")
     return TrainingMetrics.load(out / "metrics.json")

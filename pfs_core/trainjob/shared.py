@@ -33,6 +33,13 @@ def get_folder(address: str, out: Path, kind: str) -> None:
                 target.write_bytes(storage.read(entry))
 
 
+def has_folder(address: str) -> bool:
+    """Return whether what :func:`put_folder` has written to an address is there, as a whole."""
+    with contextlib.suppress(NotFoundError):
+        return any(entry.path == COMPLETE for entry in open_storage(address).files())
+    return False
+
+
 def put_job(
     storage: Storage, structure: Path, split: Path, settings: Mapping[str, Any], initial: Path | None = None
 ) -> None:

@@ -97,7 +97,9 @@ def test_other_networks_are_trained_afresh(found, digits, tmp_path):
 def test_the_nodes_of_a_cluster_start_from_the_same(found, digits, tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "Cluster", lambda namespace: namespace)
     monkeypatch.setattr(
-        launcher, "follow", lambda cluster, body: node.run(body["spec"]["trainer"]["command"][-1], tmp_path / "scratch")
+        launcher,
+        "follow",
+        lambda cluster, body, **_: node.run(body["spec"]["trainer"]["command"][-1], tmp_path / "scratch"),
     )
     monkeypatch.setenv("PFS_CHECKPOINTS", str(tmp_path / "checkpoints"))
     file = found / "structures/structure.json"

@@ -34,12 +34,14 @@ class KfpApi:
         packages: bytes by version id.
         course: the states that a run goes through, one a look; the last one stays.
         task_course: (task, state) at each look, likewise.
-        faults: (start of "METHOD PATH", what); what is a status, "html", "cut", or ("done", status) for an answer that
-            is lost although the request was carried out. Each happens once, at the first request that it fits.
+        faults: (start of "METHOD PATH", what); what is a status, "html", "latin", a proxy's page with 502, "cut", or
+            ("done", status) for an answer that is lost although the request was carried out. Each happens once, at
+            the first request that it fits.
         token: what must come as bearer, if anything.
         recorded: runs, by id, as a live server has answered; they do not change.
         workflows: the status of the workflow of a run, by its id; logs: archived, of nodes.
         pod_logs: of pods by their names, as the server of the UI reads them; None where the endpoint is the API's own.
+        lost: ids of schedules whose resource the cluster has no longer, as after its namespace was deleted.
         calls: "METHOD PATH" of every request; headers: the last one's.
     """
 
@@ -49,7 +51,7 @@ class KfpApi:
         self.packages, self.calls, self.faults, self.headers, self.looks = {}, [], [], {}, {}
         self.recorded, self.workflows, self.logs, self.pod_logs = {}, {}, {}, None
         self.course, self.task_course = ["PENDING", "RUNNING", "SUCCEEDED"], []
-        self.enabled_at_once = 0
+        self.enabled_at_once, self.lost = 0, set()
         self.page = 2  # entries at most, so that pages are turned
         api = self
 
@@ -90,6 +92,9 @@ class KfpApi:
                 return
             if what == "html":
                 send(request, 200, "<!doctype html><title>Sign in</title>", "text/html; charset=utf-8")
+                return
+            if what == "latin":
+                send(request, 502, "<title>Zugriff nicht m\udcf6glich</title>", "text/html")
                 return
             if isinstance(what, int):
                 raise RefusedError(what, f"planned, with {request.headers.get('Authorization')}")
@@ -143,6 +148,9 @@ class KfpApi:
             case "POST", "recurringruns", []:
                 return self.add_schedule(self.read(body, kfp_server_api.V2beta1RecurringRun))
             case "POST", "recurringruns", [schedule, "enable" | "disable" as mode]:
+                if schedule in self.lost:
+                    wrong = f"Failed to change recurring run's {schedule} mode to enable:{mode == 'enable'}".lower()
+                    raise RefusedError(500, f'{wrong}: scheduledworkflows.kubeflow.org "daily7x9k" not found')
                 self.found(self.schedules, schedule)["mode"] = mode.upper()
                 self.enabled_at_once = max(self.enabled_at_once, len(self.enabled()))
                 return {}
@@ -306,7 +314,7 @@ def check(value, kind, where):
 
 
 def send(request, status, body, kind="application/json"):
-    data = (body if isinstance(body, str) else json.dumps(body)).encode()
+    data = (body if isinstance(body, str) else json.dumps(body)).encode("utf-8", "surrogateescape")
     request.send_response(status)
     request.send_header("Content-Type", kind)
     request.send_header("Content-Length", str(len(data)))

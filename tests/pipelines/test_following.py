@@ -138,6 +138,21 @@ def test_what_ended_with_the_run_has_not_failed_by_itself(replayed, spec, name):
     assert not any(": failed" in line for line in lines)
 
 
+def retried(name):
+    """The history of a recorded run as if it had been ended by hand, and started again by Kubeflow's *Retry*."""
+    before = [(state, "2026-11-28T09:00:00Z") for state in ("PENDING", "RUNNING", "CANCELING", "FAILED")]
+    after = [(entry["state"], entry["update_time"]) for entry in recording(name)["run"]["state_history"][1:]]
+    return [{"state": state, "update_time": time} for state, time in before + after]
+
+
+def test_what_fails_when_it_is_tried_again_did_not_end_with_the_run_before(replayed, spec):
+    lines, _ = shown(spec, replayed("killed-then-failed", state_history=retried("killed-then-failed")))
+    assert any(line.startswith("Retrain from scratch (pruned): failed") for line in lines)
+    assert "terminated" not in lines[-1]
+    lines, _ = shown(spec, replayed("terminated-closed", state_history=retried("terminated-closed")))
+    assert lines[-1].endswith(" (it was terminated)")
+
+
 def test_a_driver_that_dies_is_said_to_be_kubeflows(replayed, spec):
     lines, _ = shown(spec, replayed("no-config-map"))
     assert lines[0] == "Check the request: failed while Kubeflow prepared it: main: Error (exit code 1)"
@@ -364,6 +379,13 @@ def test_logs_are_those_of_the_steps(capsys, api, replayed, spec):
     assert capsys.readouterr().out.splitlines() == [f"{title_} 1", "epoch 0", f"{title_} 2", "epoch 1"]
     assert main(["logs", key, "Serach gates"]) == 2
     assert "no step 'Serach gates' with a log (did you mean Search gates?)" in capsys.readouterr().err
+
+
+def test_a_byte_that_is_not_utf8_costs_no_log(capsys, api, replayed, spec):
+    key = replayed("killed-then-failed")
+    api.logs[of("killed-then-failed", spec)["Retrain from scratch (pruned)"].pods[-1].node] = "caf\udce9\nepoch 1\n"
+    assert not main(["logs", key, "retrain"])
+    assert capsys.readouterr().out.splitlines()[-2:] == ["caf\ufffd", "epoch 1"]
 
 
 @pytest.mark.parametrize(

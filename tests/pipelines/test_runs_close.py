@@ -3,6 +3,7 @@
 import json
 import shutil
 import uuid
+from functools import partialmethod
 from pathlib import Path
 
 import mlflow
@@ -65,6 +66,19 @@ def test_a_run_that_kubeflow_has_forgotten_is_closed_once_it_must_have_ended(api
     young, old = (left_open(store, str(uuid.uuid4()), hours) for hours in (LONGEST_HOURS - 1, LONGEST_HOURS + 1))
     assert not main(["runs", "close"])
     assert statuses(store, (*young, *old)) == ["RUNNING", "RUNNING", "KILLED", "KILLED"]
+
+
+def test_all_pages_of_experiments_and_runs_are_looked_at(api, store, monkeypatch):
+    """A server that a company shares lists its newest 1,000 experiments first."""
+    run = json.loads((RECORDED / "terminated-not-closed.json").read_text())["run"]
+    api.recorded[run["run_id"]] = run
+    runs = [left_open(store, str(uuid.uuid4())), left_open(store, run["run_id"])]
+    for name in ("team-a", "team-b"):
+        store.create_experiment(name)
+    for listing in ("search_experiments", "search_runs"):
+        monkeypatch.setattr(MlflowClient, listing, partialmethod(getattr(MlflowClient, listing), max_results=1))
+    assert not main(["runs", "close"])
+    assert [statuses(store, both) for both in runs] == [["RUNNING", "RUNNING"], ["KILLED", "KILLED"]]
 
 
 def test_a_local_run_is_not_kubeflows(store):

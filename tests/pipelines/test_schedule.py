@@ -133,6 +133,37 @@ def test_a_schedule_is_not_deleted_or_replaced_under_a_run_that_goes_on(capsys, 
     assert list(api.schedules) == [old]
 
 
+@pytest.mark.parametrize("end_runs", [[], ["--end-runs"]])
+@pytest.mark.parametrize("mode", ["ENABLE", "DISABLE"])
+def test_a_schedule_that_the_cluster_has_lost_can_be_replaced_and_deleted(api, package, end_runs, mode):
+    """Kubeflow's database keeps it, RUNNING runs included, where its namespace was deleted; it can be deleted only."""
+    for again in (True, False):
+        assert create(package) == 0
+        [old] = api.schedules
+        api.schedules[old]["mode"] = mode
+        going_on(api, "daily")
+        api.lost = {old}
+        command = create(package, *end_runs) if again else main(["schedule", "delete", "daily", *end_runs])
+        assert command == 0
+        assert old not in api.schedules
+        assert api.enabled() == ["daily"] * again
+        assert not any("terminate" in call for call in api.calls)
+        api.schedules.clear()
+
+
+def test_a_lost_schedule_that_is_not_replaced_after_all_is_not_said_to_be_paused(capsys, api, package, monkeypatch):
+    assert create(package) == 0
+    api.lost = set(api.schedules)
+
+    def refusing(values):
+        raise RefusedError(403, "no more schedules")
+
+    monkeypatch.setattr(api, "add_schedule", refusing)
+    capsys.readouterr()
+    assert create(package) == 2
+    assert "paused" not in capsys.readouterr().err
+
+
 def test_a_run_that_goes_on_is_found_behind_many_that_were_quicker(capsys, api, package):
     api.page = 100
     assert create(package) == 0
@@ -267,6 +298,7 @@ def test_many_users_see_their_own(capsys, api, package, monkeypatch):
         (("--cron", "0 2 31 2,apr *"), "no such month has day 31; it would never start"),
         (("--cron", "*/90 * * * *"), "minutes '*/90' is not understood"),
         (("--name", ""), "--name must be a name that can be seen"),
+        (("--name", "n" * 256), "--name must be a name of at most 255 characters"),
         (("--max-concurrency", "11"), "--max-concurrency 11 is out of range; from 1 to 10"),
         (("--param", "count=x"), "parameter count must be a whole number"),
     ],

@@ -261,6 +261,8 @@ def test_what_may_succeed_is_sent(capsys, api, pipeline, parameter):
         (("--experiment", " "), "--experiment must be a name that can be seen, in one line (got ' ')"),
         (("--experiment", ""), "--experiment must be a name that can be seen"),
         (("--run-name", "a\nb"), "--run-name must be a name that can be seen"),
+        (("--run-name", "n" * 256), "--run-name must be a name of at most 255 characters (got 256: 'nnn"),
+        (("--experiment", "n" * 129), "--experiment must be a name of at most 128 characters (got 129: 'nnn"),
         (("--data-volume", "A b"), "--data-volume must be a name of Kubernetes"),
         (("--data-volume", "data"), "--data-volume is for compress, pareto, compare, compress_new_models; "),
         (("--image", "registry/pfs-python:2"), "--image is for pipelines by name; "),
@@ -319,9 +321,20 @@ def test_wait_fails_with_the_run(capsys, api, package, state):
     assert ("(search-gates ended with code 1)" in streams.err) == (state == "FAILED")
 
 
+def test_a_run_at_many_budgets_has_a_name_that_kubeflows_database_takes(api, monkeypatch):
+    """Seen in Kubeflow's code: it starts the workflow before it stores the run, and then answers 500."""
+    monkeypatch.setenv("PFS_IMAGE", "pfs-python:1")
+    budgets = json.dumps([f"latency=0.{i}" for i in range(30, 90)])
+    assert main(["submit", "pareto", "--param", f"budgets={budgets}"]) == 0
+    [run] = api.runs.values()
+    assert run["display_name"].startswith("pareto resnet20 ")
+    assert run["display_name"].endswith("...")
+    assert len(run["display_name"]) == 255
+
+
 def test_wait_survives_passing_faults(capsys, api, package):
     look = f"GET {PREFIX}/runs/"
-    api.faults = [(look, what) for what in (500, 503, "cut", 502, 429, 504, "cut", 500, 500)]
+    api.faults = [(look, what) for what in (500, 503, "cut", 502, "latin", 429, 504, "cut", 500)]
     assert main(["submit", str(package), *TEXT, "--wait"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "run: SUCCEEDED"

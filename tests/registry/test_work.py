@@ -335,6 +335,17 @@ def test_what_another_run_finished_meanwhile_is_left_alone(ask, tags, result, mo
     assert not [key for key in tags(name, version) if key.startswith(claims.PREFIX)]
 
 
+def test_what_was_deleted_meanwhile_fails_nothing(ask, tags, result, registry, capsys):
+    """Somebody may withdraw a model while it is trained; what came out stays in the registry."""
+    name, version = ask()
+    [request] = find(1, 1, check)
+    registered = result(name)
+    registry.delete_model_version(name, version)
+    assert not finish(request, registered, FIGURES, 1)
+    assert f"models:/{name}/{version} has been deleted" in capsys.readouterr().out
+    assert "pfs.source" not in tags(*registered.split("/"))
+
+
 def test_a_claim_that_expired_and_nobody_wanted_is_no_hindrance(ask, tags, result, later):
     name, version = ask()
     (request,) = find(5, 1, check)

@@ -254,7 +254,7 @@ def test_a_parameter_that_has_another_value_keeps_it_and_the_rest_is_logged(stor
 
 
 @pytest.mark.parametrize("run_id", ["", "a1b2"])
-@pytest.mark.parametrize(("status", "off"), [(401, True), (403, True), (404, True), (503, False)])
+@pytest.mark.parametrize(("status", "off"), [(401, True), (403, True), (404, True), (200, True), (503, False)])
 def test_a_node_of_a_train_job_that_is_refused_trains_without_mlflow(monkeypatch, at, caplog, run_id, status, off):
     """The login of Kubeflow's MLflow plugin cannot be passed on to it, and every restart would fail again."""
     with answering(status) as port:
@@ -284,6 +284,30 @@ def test_a_login_that_is_refused_at_the_start_is_the_users_mistake(at):
             raise AssertionError("the step began")
     assert "hidden" not in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_login_page_at_the_start_is_the_users_mistake(at):
+    """A proxy in front of MLflow shows it in place of every answer, with 200."""
+    with answering(200) as port:
+        at(port, "page")
+        said = "refuses the run \\(it answers with a web page, perhaps a login\\); check address, login"
+        with pytest.raises(AccessDeniedError, match=said) as error, tracking.step_run("a"):
+            raise AssertionError("the step began")
+        with pytest.raises(AccessDeniedError, match=said):
+            tracking.open_pipeline("a", {})
+    assert "hidden" not in str(error.value)
+
+
+def test_a_login_page_later_is_waited_out(server, capsys):
+    with tracking.step_run("search") as run:
+        run.metrics({"loss": 1.0}, step=1)
+        address = os.environ["MLFLOW_TRACKING_URI"]
+        with answering(200) as port:
+            mlflow.set_tracking_uri(f"http://me:hidden@127.0.0.1:{port}")
+            run.metrics({"loss": 2.0}, step=2)
+        mlflow.set_tracking_uri(address)
+    assert [p.value for p in MlflowClient().get_metric_history(run.id, "loss")] == [1.0, 2.0]
+    assert not lines(capsys)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partialmethod
 from types import MappingProxyType
 
 import mlflow
@@ -36,6 +37,20 @@ def test_without_a_store_nothing_is_logged_and_mlflow_stays_unimported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={})
     assert done.stdout.strip() == "False"
+
+
+def test_long_names_are_cut_to_what_mlflows_databases_take(store):
+    """SQLite takes any; a PostgreSQL would refuse the run."""
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+
+    tracking.make_experiment(store / "artifacts")
+    name = " ".join(f"latency={i / 1000}" for i in range(100))
+    parent = tracking.open_pipeline(name, {})
+    with tracking.step_run("compare", about=name):
+        pass
+    names = [run.info.run_name for run in (MlflowClient().get_run(parent), steps_of(parent)["compare"])]
+    assert names == [f"{name[:247]}...", f"{f'compare {name}'[:247]}..."]
+    assert {len(name) for name in names} == {SqlRun.__table__.c.name.type.length}
 
 
 def test_a_retried_step_goes_on_in_its_run(store):
@@ -124,6 +139,23 @@ def test_a_pipeline_that_has_ended_stays_as_it_is(store):
     for succeeded in (True, False):
         tracking.close_pipeline(succeeded)
     assert MlflowClient().get_run(parent).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("begins", [opened, lambda store: None], ids=["first step", "the one that failed"])
+def test_a_pipeline_that_goes_on_after_its_end_is_open_and_ends_anew(store, begins):
+    """As by the same ``pfs run`` after Ctrl-C, and by *Retry* in Kubeflow's UI."""
+    parent = opened(store)
+    with pytest.raises(SystemExit), tracking.step_run("search"):
+        raise SystemExit(143)
+    tracking.close_pipeline(succeeded=False, stopped=True)
+    assert MlflowClient().get_run(parent).info.status == "KILLED"
+    begins(store)
+    with tracking.step_run("search"):
+        assert MlflowClient().get_run(parent).info.status == "RUNNING"
+    tracking.close_pipeline(succeeded=True)
+    ended = MlflowClient().get_run(parent).info
+    assert ended.status == "FINISHED"
+    assert ended.end_time >= steps_of(parent)["search"].info.end_time
 
 
 def test_the_same_step_on_other_inputs_has_a_run_of_its_own(store):
@@ -217,10 +249,15 @@ def test_the_plugin_nests_runs_as_the_graph_does_and_ours_are_in_its_tree(store,
     assert len(client.search_runs([experiment])) == 4
 
 
-def test_where_the_plugin_tells_steps_nothing_ours_are_below_its_run(store):
-    """Without ``injectUserEnvVars`` a step knows neither its run nor the experiment."""
+@pytest.mark.parametrize("others", [0, 3])
+def test_where_the_plugin_tells_steps_nothing_ours_are_below_its_run(store, monkeypatch, others):
+    """Without ``injectUserEnvVars`` a step knows neither its run nor the experiment, which may be on any page."""
     client = MlflowClient()
     experiment = client.create_experiment("KFP-Default", (store / "artifacts").as_uri())
+    for i in range(others):
+        client.create_experiment(f"team-{i}")
+    listed = partialmethod(MlflowClient.search_experiments, max_results=2)
+    monkeypatch.setattr(MlflowClient, "search_experiments", listed)
     root, task = nested(client, experiment, "run", "search-gates")
     assert tracking.open_pipeline("resnet20 macs=0.5", {"model": "resnet20"}, {"model": "resnet20"}) == root
     assert tracking.open_pipeline("resnet20 macs=0.5", {"model": "resnet20"}, {"model": "resnet20"}) == root

@@ -4,6 +4,12 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+SAYS = {
+    403: 'trainjobs.trainer.kubeflow.org is forbidden: User "system:serviceaccount:team:default-editor" cannot create '
+    'resource "trainjobs" in API group "trainer.kubeflow.org" in the namespace "team"',
+    404: "the server could not find the requested resource",
+}
+"""What a cluster says with a status."""
 JOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainjobs"
 
 
@@ -13,7 +19,8 @@ class Api:
     Attributes:
         course: (status, lines that node 0 has written) at each look; the last one stays.
         jobs: manifests by name.
-        faults: statuses to answer with before anything else, or None to cut the connection.
+        faults: statuses to answer with before anything else, perhaps with a message; None to cut the connection;
+            "silent" to let it stand for 20 seconds.
         lost: how many more jobs are created whose answer gets lost.
         lingers: how many looks a job that is being deleted is still there for.
         calls: method and path of every request.
@@ -22,6 +29,7 @@ class Api:
     def __init__(self, course=()):
         self.course, self.jobs, self.faults, self.calls = list(course), {}, [], []
         self.looks = self.lost = self.lingers = 0
+        self.closed = threading.Event()
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,6 +50,7 @@ class Api:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self):
+        self.closed.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -56,10 +65,13 @@ class Api:
         body = json.loads(request.rfile.read(length)) if length else None
         if self.faults:
             fault = self.faults.pop(0)
-            if fault is None:
+            if fault == "silent":
+                self.closed.wait(20)
+            if fault in (None, "silent"):
                 request.connection.close()
                 return None
-            return self.send(request, fault, {"kind": "Status", "message": "planned", "code": fault})
+            status, message = fault if isinstance(fault, tuple) else (fault, SAYS.get(fault, "planned"))
+            return self.send(request, status, {"kind": "Status", "message": message, "code": status})
         if path.endswith("/log"):
             return self.send(request, 200, "".join(f"{line}\n" for line in self.now()[1]), "text/plain")
         if path.endswith("/pods"):

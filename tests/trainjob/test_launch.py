@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -98,6 +99,15 @@ def test_a_job_that_failed_before_is_replaced(api):
     assert created(api) == 1
 
 
+@pytest.mark.parametrize(("kept", "made"), [(True, 0), (False, 1)])
+def test_a_job_that_is_done_is_replaced_where_its_result_is_gone(api, capsys, kept, made):
+    api.jobs["job"] = BODY
+    api.course = [(condition("Complete", "all done"), []), *DONE]
+    follow(Cluster(), BODY, every=0.01, has_result=lambda: kept)
+    assert created(api) == made
+    assert ("is done, and its result is gone; it is replaced" in capsys.readouterr().out) == (not kept)
+
+
 def a_job(deleted=False, **annotations):
     """A manifest as the cluster has it."""
     more = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}
@@ -159,6 +169,25 @@ def test_what_fails_in_passing_is_tried_again(api, faults, capsys):
     assert "epoch 3" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("before", [0, 1, 3, 4])
+def test_a_connection_that_is_lost_without_a_word_is_not_waited_for(api, monkeypatch, capsys, before):
+    """At the first look at the job, at its creation, at its pods and at their log."""
+    monkeypatch.setattr(launch, "_TIMEOUT", (1, 0.2))
+    api.course = DONE[3:]
+    answer = api.answer
+
+    def silent_once(request, method):
+        if len(api.calls) == before:
+            api.faults.append("silent")
+        return answer(request, method)
+
+    monkeypatch.setattr(api, "answer", silent_once)
+    start = time.monotonic()
+    followed()
+    assert time.monotonic() - start < 15
+    assert "epoch 3" in capsys.readouterr().out
+
+
 def test_a_job_whose_creation_got_no_answer_is_followed(api, capsys):
     api.lost = 1
     followed()
@@ -188,6 +217,26 @@ def test_what_will_not_pass_is_said_in_one_line(api, fault, kind, says):
     api.faults = [fault]
     with pytest.raises(kind, match=says):
         followed()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (
+            403,
+            'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: spec.runtimeRef: Invalid '
+            'value: "torch": ClusterTrainingRuntime.trainer.kubeflow.org "torch" not found',
+        ),
+        (403, 'trainjobs.trainer.kubeflow.org "job" is forbidden: exceeded quota: pfs-quota'),
+        (404, 'namespaces "team" not found'),
+        (422, "spec.trainer.numNodes: Invalid value: 0"),
+    ],
+)
+def test_a_job_that_is_refused_for_what_it_is_says_so_in_the_clusters_words(api, status, message):
+    api.faults = [404, (status, message)]  # no such job yet
+    with pytest.raises(InvalidError) as refused:
+        followed()
+    assert str(refused.value) == f"the cluster refused to create trainjobs in namespace team: {message}"
 
 
 def test_a_cluster_without_trainer_is_named(api):

@@ -24,7 +24,7 @@ def nodes(tmp_path, monkeypatch):
     """A cluster whose only node is this process; the manifests it got."""
     got = []
 
-    def follow(cluster, body):
+    def follow(cluster, body, has_result):
         got.append(body)
         environment = {name: os.environ.get(name) for name in (ROOT,)}
         node.run(body["spec"]["trainer"]["command"][-1], tmp_path / "scratch")
@@ -75,6 +75,18 @@ def test_inputs_that_are_there_are_left_alone(digits, structures, tmp_path, node
         trained(structures, digits, tmp_path / out, job)
         times.append({p: p.stat().st_mtime_ns for p in (tmp_path / "shared").glob("*/split/*")})
     assert times[0] == times[1] != {}
+
+
+def test_a_job_that_is_done_is_asked_for_its_model(digits, structures, tmp_path, nodes, monkeypatch):
+    """A lifecycle rule may have deleted it, while the cluster keeps the job."""
+    job, asked = {"shared": str(tmp_path / "shared"), "image": "pfs-python:1"}, []
+    trained(structures, digits, tmp_path / "one", job)
+    monkeypatch.setattr(retrain, "follow", lambda cluster, body, has_result: asked.append(has_result()))
+    trained(structures, digits, tmp_path / "two", job)
+    shutil.rmtree(next((tmp_path / "shared").glob("*/model")))
+    with pytest.raises(UserError):
+        trained(structures, digits, tmp_path / "three", job)
+    assert asked == [True, False]
 
 
 def test_over_a_bucket(digits, structures, tmp_path, nodes, bucket):
