@@ -27,7 +27,7 @@ class PassedSizes(NamedTuple):
     """The attributes that a network's code passes as sizes.
 
     Attributes:
-        views: those of views, and the groups of convolutions.
+        views: those of views, and the groups of convolutions and GroupNorms.
         parts: the widths of slices and splits; None where it is not known which ones are passed.
     """
 
@@ -65,7 +65,9 @@ class _Passed(TorchFunctionMode):
         given: tuple[Any, ...] = (*args[1:], *kwargs.values())
         if name in _CONVOLUTIONS:
             given = (kwargs.get("groups"), *args[_GROUPS : _GROUPS + 1])
-        if name in _VIEWS or name in _CONVOLUTIONS:
+        elif name == "group_norm":
+            given = (kwargs.get("num_groups"), *args[1:2])
+        if name in _VIEWS or name in _CONVOLUTIONS or name == "group_norm":
             self.views |= _places(given)
         elif name in _PARTS:
             self.parts |= _places(given)

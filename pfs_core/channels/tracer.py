@@ -237,23 +237,28 @@ class ChannelTracer(Groups):
 
     def note_passed(self, node: fx.Node, number: int, row: Parts) -> None:
         """Record that the module that calls an operator passes it a width, if it passes one such attribute alone."""
-        path = self._first_path.get(next(iter(modules_around(node)), ""), "")
-        module = self._modules.get(path)
-        names = [name for where, name in self._passed.views if where == path and getattr(module, name) == number]
-        if len(names) == 1 and not isinstance(module, GATED):
+        path, names = self._passed_by(node, number)
+        if len(names) == 1 and not isinstance(self._modules[path], GATED):
             self._sizes.setdefault((path, names[0]), [row])
+
+    def _passed_by(self, node: fx.Node, number: int) -> tuple[str, list[str]]:
+        """Return the module that calls an operator, and which of its attributes it passes as that number."""
+        path = self._first_path.get(next(iter(modules_around(node)), ""), "")
+        module = self._modules[path]
+        return path, [name for where, name in self._passed.views if where == path and getattr(module, name) == number]
 
     def keep_norm_groups(self, node: fx.Node, groups: int, row: Parts) -> bool:
         """Let the channels that a GroupNorm normalises at once come and go together, and return whether they can.
 
-        The number of its groups, which then goes with the width, has to be in its attribute.
+        The number of its groups, which then goes with the width, has to be an attribute that the module passes.
         """
-        path = self._first_path.get(next(iter(modules_around(node)), ""), "")
-        module, size = self._modules.get(path), self.features(row) // groups
-        if not isinstance(module, nn.GroupNorm) or module.num_groups != groups or not self.keep_together(row, size):
+        (path, names), size = self._passed_by(node, groups), self.features(row) // groups
+        if self._passed.parts is None and isinstance(self._modules[path], nn.GroupNorm):
+            names = ["num_groups"]
+        if len(names) != 1 or not self.keep_together(row, size):
             return False
-        self._sizes.setdefault((path, "num_groups"), [row])
-        self._units[path, "num_groups"] = size
+        self._sizes.setdefault((path, names[0]), [row])
+        self._units[path, names[0]] = size
         return True
 
     def mix(self, parts: Parts) -> None:

@@ -38,6 +38,17 @@ class Blocks(nn.Module):
         return F.relu(x + self.norm3(self.conv3(F.relu(self.norm2(self.conv2(x))))))
 
 
+class Own(nn.Module):
+    """A GroupNorm of one's own class, which has the number of its groups by another name."""
+
+    def __init__(self, parts, channels):
+        super().__init__()
+        self.parts, self.channels, self.gain = parts, channels, nn.Parameter(torch.rand(channels) + 0.5)
+
+    def forward(self, x):
+        return F.group_norm(x, self.parts, self.gain)
+
+
 def plain(norm, **between):
     return chain(conv=conv3(2, 12), norm=norm, **between, conv2=conv3(12, 6), bn=nn.BatchNorm2d(6), head=head(6))
 
@@ -45,6 +56,7 @@ def plain(norm, **between):
 NETWORKS = {
     "a chain": (lambda: plain(nn.GroupNorm(4, 12)), {"conv": (1, 3)}),
     "without an affine": (lambda: plain(nn.GroupNorm(4, 12, affine=False)), {"conv": (1, 3)}),
+    "a class of one's own": (lambda: plain(Own(4, 12)), {"conv": (1, 3)}),
     "groups of one channel": (lambda: plain(nn.GroupNorm(12, 12)), {"conv": (1, 1)}),
     "two norms": (lambda: plain(nn.GroupNorm(4, 12), again=nn.GroupNorm(2, 12)), {"conv": (1, 6)}),
     "a grouped layer behind it": (
@@ -137,6 +149,20 @@ def test_a_number_of_groups_that_no_norm_has_is_kept():
     graph = trace(model, INPUT)
     group = graph.group("conv")
     assert (group.prunable, group.resizable, group.per_gate) == (False, True, 4)
+    assert proved(model, graph) == graph
+
+
+class Zeros(nn.Module):
+    """Adds a tensor of its own, which is on no device but the processor."""
+
+    def forward(self, x):
+        return x + torch.zeros(1)
+
+
+def test_a_norm_is_known_where_the_network_does_not_run_without_values():
+    model = plain(nn.GroupNorm(4, 12), zeros=Zeros())
+    graph = trace(model, INPUT)
+    assert (graph.group("conv").unit, graph.group("conv").prunable) == (3, True)
     assert proved(model, graph) == graph
 
 
