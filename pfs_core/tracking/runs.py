@@ -122,12 +122,17 @@ def top(run: Any) -> Any:
 
 
 def pipeline_run(pipeline: str, name: str = "", about: Mapping[str, Any] = {}, started: int | None = None) -> Any:
-    """The run of a pipeline, which is created if it is missing; the plugin's gets our name and tags."""
+    """The run of a pipeline, which is created if it is missing; the plugin's gets our name and tags.
+
+    One that has ended goes on: the pipeline was stopped, or has failed, and was started again.
+    """
     from mlflow import MlflowClient
 
     if found := find_pipeline(pipeline):
         if name and STEP_TAG not in found.data.tags:
             adopt(found.info.run_id, name, pipeline, about)
+        if found.info.status != "RUNNING":
+            MlflowClient().update_run(found.info.run_id, status="RUNNING")
         return found
     tags = {**tags_of(about), **pipeline_tags(pipeline), STEP_TAG: "pipeline"}
     experiment = experiment_id(about.get("model", ""))

@@ -126,6 +126,24 @@ def test_a_pipeline_that_has_ended_stays_as_it_is(store):
     assert MlflowClient().get_run(parent).info.status == "FINISHED"
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_pipeline_that_was_stopped_or_failed_and_goes_on_ends_as_it_does_then(store, stopped):
+    parent = opened(store)
+    tracking.close_pipeline(succeeded=False, stopped=stopped)
+    assert MlflowClient().get_run(parent).info.status == ("KILLED" if stopped else "FAILED")
+    assert opened(store) == parent
+    assert MlflowClient().get_run(parent).info.status == "RUNNING"
+    tracking.close_pipeline(succeeded=True)
+    assert MlflowClient().get_run(parent).info.status == "FINISHED"
+
+
+def test_a_step_that_is_retried_alone_opens_its_pipeline_again(store):
+    parent = opened(store)
+    tracking.close_pipeline(succeeded=False)
+    with tracking.step_run("search"):
+        assert MlflowClient().get_run(parent).info.status == "RUNNING"
+
+
 def test_the_same_step_on_other_inputs_has_a_run_of_its_own(store):
     parent = opened(store)
     ids = []
