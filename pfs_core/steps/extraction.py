@@ -81,7 +81,7 @@ def extract_structures(
         cost = structure.cost
         logger.info(
             f"extract {name:<8} {cost.macs:>13,} MACs  {cost.params:>11,} parameters  "
-            f"{structure.budget.metric} {structure.budget.achieved:.3f}"
+            f"{structure.budget.metric} {structure.budget.got}"
         )
     return structures
 

@@ -41,6 +41,11 @@ class BudgetRecord(Config):
     gap: float
     """``target - achieved``, which is never negative for MACs and parameters; a latency is met within 2%."""
 
+    @property
+    def got(self) -> str:
+        """What was achieved, as text: ``0.454`` of a fraction, ``1,792`` of a count."""
+        return f"{self.achieved:.3f}" if self.target <= 1 else f"{self.achieved:,.0f}"
+
 
 class Structure(Config):
     """The width of every channel group of a network, how the widths were chosen, and what they cost.

@@ -57,6 +57,7 @@ def test_an_absolute_budget_is_recorded_as_a_count():
     structure = structure_of(target=1_200_000)
     assert structure.budget.achieved == structure.cost.macs
     assert structure.budget.gap == 1_200_000 - structure.cost.macs
+    assert structure.budget.got == f"{structure.cost.macs:,}"
 
 
 def test_the_file_is_the_documented_one(tmp_path):
