@@ -132,11 +132,15 @@ class Structure(Config):
         structure = cls.parse(values, str(path))
         try:
             graph = structure.graph()
-            costs = graph.cost(structure.widths), graph.cost()
+            costs = {"its widths cost": graph.cost(structure.widths), "its unexpanded network costs": graph.cost()}
         except UserError as e:
             raise UserError(f"{path}: {e}") from None
-        if costs != (Cost(**structure.cost.model_dump()), Cost(**structure.reference.model_dump())):
-            raise UserError(f"{path}: its widths cost {costs[0]}, not what the file says; extract it again")
+        for (what, cost), said in zip(costs.items(), (structure.cost, structure.reference), strict=True):
+            if cost != Cost(**said.model_dump()):
+                raise UserError(
+                    f"{path}: {what} {cost.macs:,} MACs and {cost.params:,} parameters, where the file says "
+                    f"{said.macs:,} and {said.params:,}; if the network has changed, search and extract again"
+                )
         return structure
 
     def save(self, path: str | Path) -> None:
