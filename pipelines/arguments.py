@@ -16,6 +16,20 @@ def _seed(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {LARGEST_SEED}") from None
 
 
+class _Once(argparse.Action):
+    """Stores the value of an option that may be given once.
+
+    Of other options the last value counts. Two budgets may be meant to hold both, and the first would be dropped.
+    """
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: Any = None) -> None:
+        given = vars(namespace).setdefault("given_once", set())
+        if self.dest in given:
+            raise argparse.ArgumentError(self, f"a network is cut at one {self.dest}; give one (got {values} as well)")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
 class _Name:
     """The type of an option that takes a name from a table.
 
@@ -39,7 +53,10 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "MODEL": ("model", {"metavar": "MODEL", "help": NETWORK}),
     "model": ("--model", {"default": "resnet20", "metavar": "MODEL", "help": f"{NETWORK}; default resnet20"}),
     "dataset": ("--dataset", {"default": "digits", "help": "digits (default), a folder, s3:// or torchvision:CIFAR10"}),
-    "budget": ("--budget", {"default": "macs=0.5", "help": "macs=0.5 (default), params=0.4, latency=0.6, macs=20M"}),
+    "budget": (
+        "--budget",
+        {"action": _Once, "default": "macs=0.5", "help": "macs=0.5 (default), params=0.4, latency=0.6, macs=20M"},
+    ),
     "method": ("--method", {"type": METHOD, "default": "", "metavar": "NAME", "help": "%(type)s; default pfs"}),
     "recipe": ("--recipe", {"type": RECIPE, "default": "", "metavar": "NAME", "help": "%(type)s; default by dataset"}),
     "set": (

@@ -70,22 +70,29 @@ def cost(a: argparse.Namespace) -> None:
     if as_published and (known := next((row for row in listed("zoo") if row["model"] == a.model), None)):
         _print_cost(a.model, known["input"], 1.0, known["macs"], known["params"], a.json)
         return
-    from pfs_core.storage.artifacts import read_json
     from pfs_core.structure import unexpanded_graph
 
-    spec = _spec(a)
+    widths, model = _widths(a.widths) if a.widths else (None, None)
+    spec = _spec(a, model)
     graph = unexpanded_graph(spec)
-    widths = graph.expanded(spec.expand, spec.expand_stream)
-    if a.widths:
-        given = read_json(a.widths)
-        if not isinstance(given, dict):
-            raise UserError(f"{a.widths} must hold a JSON object with the channels per group")
-        widths = given.get("widths", given)
-        if not isinstance(widths, dict):
-            raise UserError(f"{a.widths}: 'widths' must be a JSON object with the channels per group")
-    macs, params = graph.cost(widths)
+    macs, params = graph.cost(graph.expanded(spec.expand, spec.expand_stream) if widths is None else widths)
     shape = "x".join(map(str, spec.input_shape))
     _print_cost(spec.name, shape, spec.expand, macs, params, a.json)
+
+
+def _widths(path: Path) -> tuple[dict[str, int], "ModelSpec | None"]:
+    """Return the widths in a file, and their network where it is a structure file."""
+    from pfs_core.config.spec import ModelSpec
+    from pfs_core.storage.artifacts import read_json
+
+    given = read_json(path)
+    if not isinstance(given, dict):
+        raise UserError(f"{path} must hold a JSON object with the channels per group")
+    if "widths" not in given:
+        return given, None
+    if not isinstance(given["widths"], dict):
+        raise UserError(f"{path}: 'widths' must be a JSON object with the channels per group")
+    return given["widths"], ModelSpec.parse(given["model"], f"{path}.model") if "model" in given else None
 
 
 def _print_cost(model: str, shape: str, expand: float, macs: int, params: int, as_json: bool) -> None:
@@ -144,12 +151,16 @@ def inspect(a: argparse.Namespace) -> None:
     print(f"{graph.summary()}\nproved: {tried - len(refuted.frozen)} of {tried} groups that may change")
 
 
-def _spec(a: argparse.Namespace) -> "ModelSpec":
+def _spec(a: argparse.Namespace, cut: "ModelSpec | None" = None) -> "ModelSpec":
+    """Return the network that is asked about; what is not said of it is that of the structure ``cut`` of it."""
     from pfs_core.config.spec import ModelSpec
     from pfs_core.models import published_fields
     from pfs_core.steps import parse_settings
 
     fields = fields_of(a.model, parse_settings(a.settings, ("model",))["model"])
+    if cut and cut.name == fields["name"]:
+        sizes = {"input_shape": cut.input_shape, "num_classes": cut.num_classes}
+        fields = {**sizes, **fields, "kwargs": {**cut.kwargs, **fields["kwargs"]}}
     fields = published_fields(fields["name"]) | fields
     if a.input is not None:
         fields["input_shape"] = _shape(a.input)

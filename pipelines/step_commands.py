@@ -99,8 +99,11 @@ def report(a: argparse.Namespace) -> None:
         raise UserError(f"{a.run} is not a folder; name the folder of a finished run")
     from pfs_core.steps.preflight import check_registered_name
     from pfs_core.storage.artifacts import check_out
+    from pfs_core.tracking.runs import tracked
 
     check_registered_name(a.register)
+    if a.register and not tracked():
+        raise UserError("--register needs an MLflow to register in; set MLFLOW_TRACKING_URI")
     check_out(a.out, "report")
     models = sorted(a.run.glob("model-*"))
     steps.report(a.run / "split", a.run / "gates", a.run / "structures", models, a.run / "latency", a.out, a.register)

@@ -33,7 +33,7 @@ where weights lie in memory. There are more than the least where loads differ.""
 
 
 def cut_to_latency(
-    cut: Callable[[float], Structure], measure: Callable[[Mapping[str, int]], float], target: float
+    name: str, cut: Callable[[float], Structure], measure: Callable[[Mapping[str, int]], float], target: float
 ) -> Structure:
     """Return the structure whose measured latency is nearest to the target; its budget records the measurement.
 
@@ -43,6 +43,7 @@ def cut_to_latency(
     fast enough, one that is predicted a little slower is measured all the same.
 
     Args:
+        name: of the network, for messages.
         cut: returns the structure whose predicted latency is at most the given fraction of the dense network's; raises
             UserError where there is none.
         measure: returns the measured latency of widths as a fraction of the dense network's.
@@ -71,7 +72,7 @@ def cut_to_latency(
             if len(tried) == MEASURED:
                 break
             tried[key] = measure(structure.widths), structure
-            logger.info(f"latency measured {tried[key][0]:.3f} of the dense network's, asked for {target:g}")
+            logger.info(f"latency {name} measured {tried[key][0]:.3f} of the dense network's, asked for {target:g}")
         found = tried[key][0]
         if abs(found / target - 1) <= WITHIN:
             break
@@ -83,7 +84,9 @@ def cut_to_latency(
     if refused and found > target * (1 + WITHIN):
         raise refused
     if abs(found / target - 1) > WITHIN:
-        logger.warning(f"no structure lands within {WITHIN:.0%} of latency={target:g}; the nearest has {found:.3f}")
+        logger.warning(
+            f"no {name} structure lands within {WITHIN:.0%} of latency={target:g}; the nearest has {found:.3f}"
+        )
     record = BudgetRecord(metric="latency", target=target, achieved=found, gap=target - found)
     return structure.model_copy(update={"budget": record})
 

@@ -63,6 +63,10 @@ def benchmark(
     if (most := max(config.threads)) > (cores := core_count()):
         logger.warning(f"latency: {most} threads were asked for, and there are {cores} cores: measured with {cores}")
     networks = with_references(structures)
+    settings = measured_settings(config, structures, core_count())
+    absent: dict[str, str] = {runtime: reason for runtime, *_ in settings if (reason := missing(runtime))}
+    if all(runtime in absent for runtime, *_ in settings):
+        raise _none_can_measure(absent)
     wait_until_quiet(config.patience_seconds)
     started, clock = processor_seconds(), time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
@@ -70,8 +74,7 @@ def benchmark(
         for name, structure in networks.items():
             write_network(structure, folders[name], seed)
         file_mib = {name: (folder / "model.safetensors").stat().st_size / 2**20 for name, folder in folders.items()}
-        settings = measured_settings(config, structures, core_count())
-        found, skipped = _in_every_setting(settings, folders, structures[0].model.input_shape, config, seed)
+        found, skipped = _in_every_setting(settings, absent, folders, structures[0].model.input_shape, config, seed)
         measurements = _with_memory([measurement for measurement, _ in found], folders)
     seconds = time.perf_counter() - clock
     disturbed = disturbance(started, processor_seconds(), seconds)
@@ -101,12 +104,21 @@ def benchmark(
 
 def _in_every_setting(
     settings: Sequence[tuple[str, int, int]],
+    absent: Mapping[str, str],
     folders: Mapping[str, Path],
     shape: tuple[int, int, int],
     config: LatencyConfig,
     seed: int,
 ) -> tuple[list[tuple[Measurement, pa.Table]], dict[str, str]]:
     """Measure the networks in each runtime, number of threads and batch size.
+
+    Args:
+        settings: the runtimes, numbers of threads and batch sizes.
+        absent: the runtimes that are not installed, with the reasons.
+        folders: of the networks, by name.
+        shape: of an image.
+        config: see :class:`LatencyConfig`.
+        seed: of the order and the images.
 
     Returns:
         Each measurement with its samples, in the order of ``settings``; and what was left out with the reasons: a
@@ -115,7 +127,7 @@ def _in_every_setting(
     Raises:
         UserError: none of the runtimes can be used.
     """
-    skipped: dict[str, str] = {runtime: reason for runtime, *_ in settings if (reason := missing(runtime))}
+    skipped = dict(absent)
     found: dict[tuple[str, int, int], tuple[Measurement, pa.Table]] = {}
     failed: dict[tuple[str, int, int], str] = {}
     # OpenVINO never uses more cores than it found first, so those with most threads are first.
@@ -137,8 +149,12 @@ def _in_every_setting(
     for (runtime, threads, batch), reason in failed.items():
         skipped[f"{runtime}, batch {batch}, threads {threads}" if runtime in measured else runtime] = reason
     if not found:
-        raise UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
+        raise _none_can_measure(skipped)
     return [found[setting] for setting in settings if setting in found], skipped
+
+
+def _none_can_measure(reasons: Mapping[str, str]) -> UserError:
+    return UserError("no runtime can measure: " + "; ".join(f"{name}: {why}" for name, why in reasons.items()))
 
 
 def with_references(structures: Sequence[Structure]) -> dict[str, Structure]:

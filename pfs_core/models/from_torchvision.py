@@ -10,6 +10,8 @@ from pfs_core.errors import UserError, did_you_mean
 PREFIX = "torchvision:"
 AUXILIARY = ("googlenet", "inception_v3")
 """Networks that, by default, have auxiliary outputs and warn that their initialisation will change."""
+_WEIGHTS = ("weights", "pretrained")
+"""Arguments of torchvision's builders that load trained weights."""
 
 
 def from_torchvision(name: str) -> Callable[..., nn.Module]:
@@ -36,6 +38,9 @@ def from_torchvision(name: str) -> Callable[..., nn.Module]:
     def factory(num_classes: int, in_channels: int, **kwargs: Any) -> nn.Module:
         if in_channels != 3:
             raise UserError(f"model {PREFIX}{name}: torchvision's networks take 3 channels (got {in_channels})")
+        for argument in _WEIGHTS:
+            if argument in kwargs:
+                raise UserError(f"model.{argument} cannot be set: networks are trained from scratch")
         result: nn.Module = builder(weights=None, num_classes=num_classes, **{**preset, **kwargs})
         return result
 

@@ -1,5 +1,6 @@
 """The model card: what a user of the registered network has to know, as Markdown."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pfs_core.rendering.tables import markdown_table
@@ -54,11 +55,16 @@ def model_card(results: Results, name: str) -> str:
         "This needs mlflow, torch and numpy, and no code of the project that made it.",
         "",
         "`extra_files/` has the same network for ONNX Runtime (`model.onnx`), the weights under the network's own "
-        "names (`model.safetensors`), its widths (`structure.json`), how images become its inputs "
+        f"names (`model.safetensors`, for (pixels - mean) / std with the mean [{_numbers(split.mean)}] and the std "
+        f"[{_numbers(split.std)}]), its widths (`structure.json`), how images become its inputs "
         "(`preparation.json`), the confusion matrix (`metrics.json`) and the output for the input example "
         "(`example_output.json`).",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
 
 
 def model_files(results: Results) -> list[Path]:

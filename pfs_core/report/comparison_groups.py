@@ -30,8 +30,10 @@ def grouped(runs: Sequence[Results]) -> tuple[str, dict[str, list[Results]]]:
         groups.setdefault(", ".join(parts), []).append(results)
     for name, group in groups.items():
         seeds = [results.pruned.seed for results in group]
-        if len(set(seeds)) < len(seeds):
-            raise UserError(f"two runs are of {name} and seed {max(seeds, key=seeds.count)}; give one of them")
+        seed = max(seeds, key=seeds.count)
+        same = [str(results.model_dir.parent) for results in group if results.pruned.seed == seed]
+        if len(same) > 1:
+            raise UserError(f"{len(same)} runs are of {name} and seed {seed}; give one of {', '.join(same)}")
     return kind, groups
 
 

@@ -71,10 +71,9 @@ def _points(difference: tuple[float, Interval]) -> str:
 def met(structure: Structure) -> str:
     """Return what was asked for and what came out, e.g. "asked for macs=0.5, got 0.454: met"."""
     budget = structure.budget
-    got = f"{budget.achieved:.3f}" if budget.target <= 1 else f"{budget.achieved:,.0f}"
     over = budget.achieved / budget.target - 1
     outcome = "met" if over <= (WITHIN if budget.metric == "latency" else 0) else f"missed by {over:.1%}"
-    return f"asked for {structure.target_budget}, got {got}: {outcome}"
+    return f"asked for {structure.target_budget}, got {budget.got}: {outcome}"
 
 
 def _how(results: Results) -> str:

@@ -81,7 +81,7 @@ def extract_structures(
         cost = structure.cost
         logger.info(
             f"extract {name:<8} {cost.macs:>13,} MACs  {cost.params:>11,} parameters  "
-            f"{structure.budget.metric} {structure.budget.achieved:.3f}"
+            f"{structure.budget.metric} {structure.budget.got}"
         )
     return structures
 
@@ -144,8 +144,8 @@ def cut_structures(
         return uniform(graph, Budget(metric="latency", target=aim), policy=policy, **options)
 
     structures = {
-        "pruned": cut_to_latency(cut, measure, budget.target),
-        "uniform": cut_to_latency(cut_evenly, measure, budget.target),
+        "pruned": cut_to_latency("pruned", cut, measure, budget.target),
+        "uniform": cut_to_latency("uniform", cut_evenly, measure, budget.target),
         "dense": dense(graph, model=spec),
     }
     return structures, model

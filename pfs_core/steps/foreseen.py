@@ -45,7 +45,7 @@ def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: li
     there can be, and a budget refused that is out of reach by more than what their size may change.
     """
     from pfs_core.structure import unexpanded_graph
-    from pfs_core.structure.budget_cut import check_reachable
+    from pfs_core.structure.budget_cut import check_reachable, lower_settings
     from pfs_core.structure.cut_rules import CutRules
 
     recipe = recipe_for(request.recipe, request.dataset)
@@ -79,5 +79,5 @@ def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: li
         if share > _MARGIN * budget.fraction(getattr(dense, metric)):
             raise UserError(
                 f"budget {budget} cannot be reached: the smallest structure has some {share:.1%} of the "
-                f"{metric}; ask for more, or lower extract.channel_multiple or extract.floor"
+                f"{metric}; ask for more{lower_settings(rules)}"
             )

@@ -104,6 +104,13 @@ def fills(metric: str, block: int) -> bool:
     return metric == "latency" and block > 1
 
 
+def lower_settings(rules: CutRules) -> str:
+    """Return which settings to lower for a smaller smallest structure, to follow a message; empty if there are none."""
+    settings = {"extract.floor": rules.floor, "extract.channel_multiple": rules.channel_multiple - 1}
+    lower = " or ".join(name for name, value in settings.items() if value)
+    return f", or lower {lower}" if lower else ""
+
+
 def check_reachable(
     graph: ChannelGraph,
     expanded: Mapping[str, int],
@@ -132,12 +139,10 @@ def check_reachable(
             f"search.expand{cost_model.advice}"
         )
     if cost > budget.limit(cost_model.dense):
-        settings = {"extract.floor": rules.floor, "extract.channel_multiple": rules.channel_multiple - 1}
-        lower = " or ".join(name for name, value in settings.items() if value)
         raise UserError(
             f"budget {budget} cannot be reached; the smallest structure has {cost_model.text(cost)}, "
             f"so ask for {budget.metric}={_round_up(cost / cost_model.dense)} or more"
-            f"{f', or lower {lower}' if lower else ''}{cost_model.advice}"
+            f"{lower_settings(rules)}{cost_model.advice}"
         )
 
 

@@ -41,6 +41,11 @@ class BudgetRecord(Config):
     gap: float
     """``target - achieved``, which is never negative for MACs and parameters; a latency is met within 2%."""
 
+    @property
+    def got(self) -> str:
+        """What was achieved, as text: ``0.454`` of a fraction, ``1,792`` of a count."""
+        return f"{self.achieved:.3f}" if self.target <= 1 else f"{self.achieved:,.0f}"
+
 
 class Structure(Config):
     """The width of every channel group of a network, how the widths were chosen, and what they cost.
@@ -127,11 +132,15 @@ class Structure(Config):
         structure = cls.parse(values, str(path))
         try:
             graph = structure.graph()
-            costs = graph.cost(structure.widths), graph.cost()
+            costs = {"its widths cost": graph.cost(structure.widths), "its unexpanded network costs": graph.cost()}
         except UserError as e:
             raise UserError(f"{path}: {e}") from None
-        if costs != (Cost(**structure.cost.model_dump()), Cost(**structure.reference.model_dump())):
-            raise UserError(f"{path}: its widths cost {costs[0]}, not what the file says; extract it again")
+        for (what, cost), said in zip(costs.items(), (structure.cost, structure.reference), strict=True):
+            if cost != Cost(**said.model_dump()):
+                raise UserError(
+                    f"{path}: {what} {cost.macs:,} MACs and {cost.params:,} parameters, where the file says "
+                    f"{said.macs:,} and {said.params:,}; if the network has changed, search and extract again"
+                )
         return structure
 
     def save(self, path: str | Path) -> None:

@@ -201,7 +201,7 @@ def log_params(run: str, values: Mapping[str, Any]) -> None:
     def log(params: list[Param]) -> None:
         MlflowClient().log_batch(run, params=params)
 
-    params = [Param(key, str(value)) for key, value in values.items()]
+    params = [Param(key, str(_in_order(value))) for key, value in values.items()]
     try:
         log(params)
     except MlflowException as e:
@@ -214,6 +214,13 @@ def log_params(run: str, values: Mapping[str, Any]) -> None:
                 if unsent(single) or not (reason := refusal(single)):
                     raise
                 logger.warning(f"MLflow keeps the parameter {param.key} as it is: {reason}")
+
+
+def _in_order(value: Any) -> Any:
+    """A value with the keys of its objects sorted: KFP hands them over in another order in every process."""
+    if isinstance(value, Mapping):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    return value
 
 
 def open_first(outbox: Outbox, call: PendingCall) -> None:

@@ -48,7 +48,7 @@ class Measured:
 @given(st.floats(0.0, 0.15), st.floats(0.85, 1.2), st.floats(0.55, 0.75))
 def test_it_lands_within_two_percent_whatever_the_prediction_is_off_by(constant, factor, target):
     measured = Measured(constant, factor)
-    found = cut_to_latency(cut, measured, target)
+    found = cut_to_latency("pruned", cut, measured, target)
     assert abs(found.budget.achieved / target - 1) <= WITHIN
     assert found.budget.achieved == measured(found.widths)
     assert (found.budget.metric, found.budget.target) == ("latency", target)
@@ -56,17 +56,19 @@ def test_it_lands_within_two_percent_whatever_the_prediction_is_off_by(constant,
 
 def test_a_prediction_that_holds_is_measured_once():
     measured = Measured(0.0, 1.0)
-    cut_to_latency(cut, measured, 0.6)
+    cut_to_latency("pruned", cut, measured, 0.6)
     assert measured.calls == 1
 
 
 def test_the_nearest_is_returned_and_said_where_none_lands(capsys):
     """With a constant of 0.5, even the smallest structure takes longer than 0.5 of the dense network's time."""
     measured = Measured(0.5, 1.0)
-    found = cut_to_latency(cut, measured, 0.5)
+    found = cut_to_latency("pruned", cut, measured, 0.5)
     assert found.budget.achieved == measured(found.widths)
     assert measured.calls - 1 <= MEASURED
-    assert f"the nearest has {found.budget.achieved:.3f}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"no pruned structure lands within 2% of latency=0.5; the nearest has {found.budget.achieved:.3f}" in said
+    assert "latency pruned measured " in said
 
 
 @example(0.04, -0.0845, 1.1984, 0.75)
@@ -82,22 +84,22 @@ def test_where_structures_are_far_apart_the_one_that_lands_is_found(step, consta
         whole = graph().widths() | {INNER: number}
         return Structure.from_widths(SPEC, graph(), whole, Budget(target=1e9), {"method": "pfs"})
 
-    found = cut_to_latency(coarse, lambda widths: times[widths[INNER]], target)
+    found = cut_to_latency("pruned", coarse, lambda widths: times[widths[INNER]], target)
     nearest = min(abs(time / target - 1) for time in times.values())
     assert abs(found.budget.achieved / target - 1) <= max(WITHIN, nearest + 1e-9)
 
 
 def test_a_target_that_cannot_even_be_predicted_is_refused():
     with pytest.raises(UserError, match="latency=0.001 cannot be reached"):
-        cut_to_latency(cut, Measured(0.0, 1.0), 0.001)
+        cut_to_latency("pruned", cut, Measured(0.0, 1.0), 0.001)
 
 
 def test_a_target_that_is_only_just_not_predicted_is_measured():
     smallest = SMALLEST / 1.05
-    found = cut_to_latency(cut, Measured(0.0, smallest / SMALLEST), smallest)
+    found = cut_to_latency("pruned", cut, Measured(0.0, smallest / SMALLEST), smallest)
     assert found.budget.achieved == pytest.approx(smallest)
     with pytest.raises(UserError, match="cannot be reached"):
-        cut_to_latency(cut, Measured(0.0, 1.0), smallest)
+        cut_to_latency("pruned", cut, Measured(0.0, 1.0), smallest)
 
 
 def test_the_middle_of_loads_counts_more_where_they_differ_and_is_not_measured_again(monkeypatch, tmp_path):

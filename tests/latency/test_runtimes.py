@@ -11,7 +11,7 @@ from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import LatencyConfig
 from pfs_core.errors import UserError
 from pfs_core.export.onnx_file import agree
-from pfs_core.latency import benchmark, runtimes
+from pfs_core.latency import benchmark, benchmarking, runtimes
 from pfs_core.latency.networks import read_network, write_network
 from pfs_core.latency.runtimes import RUNTIMES, missing
 from pfs_core.models import build_model
@@ -97,6 +97,15 @@ def test_a_runtime_that_fails_is_left_out_with_its_reason(structure, tmp_path, m
     with pytest.raises(UserError, match="no runtime can measure: onnxruntime: no kernel for this"):
         benchmark([structure], tmp_path / "none", LatencyConfig(**BRIEF, runtimes="onnxruntime"))
     assert not (tmp_path / "none").exists()
+
+
+def test_runtimes_of_which_none_is_installed_are_refused_before_the_machine_is_waited_for(
+    structure, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(benchmarking, "missing", lambda runtime: "not installed")
+    monkeypatch.setattr(benchmarking, "wait_until_quiet", lambda patience: pytest.fail("it waited"))
+    with pytest.raises(UserError, match="no runtime can measure: openvino: not installed"):
+        benchmark([structure], tmp_path / "out", LatencyConfig(**BRIEF, runtimes="openvino"))
 
 
 def test_a_setting_that_fails_leaves_the_others(structure, tmp_path, monkeypatch):

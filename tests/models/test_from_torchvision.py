@@ -63,4 +63,9 @@ def test_what_cannot_be_built_is_refused():
         "model torchvision:resnet18: torchvision's networks take 3 channels (got 1)"
     )
     assert "unexpected keyword argument 'depth'" in refused("resnet18", kwargs={"depth": 3})
-    assert "multiple values for keyword argument 'weights'" in refused("resnet18", kwargs={"weights": "DEFAULT"})
+
+
+@pytest.mark.parametrize("argument", ["weights", "pretrained"])
+def test_trained_weights_are_refused_as_those_of_timm_are(argument):
+    said = refused("resnet18", kwargs={argument: "DEFAULT"})
+    assert said == f"model.{argument} cannot be set: networks are trained from scratch"

@@ -84,6 +84,10 @@ BAD = {
     "budget against a floor of everything": (["--set", "extract.floor=1"], "ask for macs=1.0 or more"),
     "again: no folder of a run": (["--again", "empty"], "is no folder of a run"),
     "again: its run.json": (["--again", "empty/run.json"], "is no folder of a run"),
+    "budget: two of them": (
+        ["--budget", "macs=0.5", "--budget", "params=0.4"],
+        "a network is cut at one budget; give one (got params=0.4 as well)",
+    ),
     "budget: no number": (["--budget", "macs=half"], "budget 'macs=half' is not understood"),
     "budget: another metric": (["--budget", "flops=0.5"], "macs"),
     "budget: over the dense network": (["--budget", "macs=9G"], "is over the dense network's"),

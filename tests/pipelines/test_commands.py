@@ -132,6 +132,15 @@ def test_cost_of_a_structure_file_is_the_one_it_states(capsys, structures):
     assert (cost["macs"], cost["params"]) == (structure.cost.macs, structure.cost.params)
 
 
+def test_a_structure_file_says_for_which_images_classes_and_settings_its_widths_are(capsys, structures):
+    path = structures / "structure.json"
+    structure = Structure.load(path)
+    cost = json.loads(printed(capsys, "cost", "resnet20", "--widths", path, "--json"))
+    assert (cost["input"], cost["macs"], cost["params"]) == ("1x8x8", structure.cost.macs, structure.cost.params)
+    larger = json.loads(printed(capsys, "cost", "resnet20", "--widths", path, "--input", "1x16x16", "--json"))
+    assert (larger["input"], larger["params"]) == ("1x16x16", structure.cost.params)
+
+
 def test_what_is_written_down_of_the_zoo_is_so():
     rows = []
     for name, entry in MODELS.items():

@@ -252,6 +252,7 @@ def test_a_report_is_refused_before_it_is_made(capsys, tmp_path):
     (tmp_path / "notes.txt").touch()
     assert "takes no name with / or :" in refused(capsys, "report", tmp_path, tmp_path / "out", "--register", "a/b")
     assert "notes.txt is a file" in refused(capsys, "report", tmp_path, tmp_path / "notes.txt")
+    assert "set MLFLOW_TRACKING_URI" in refused(capsys, "report", tmp_path, tmp_path / "out", "--register", "mine")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

@@ -20,6 +20,7 @@ def test_the_card_has_what_a_user_needs(results):
         "[N, 1, 8, 8], pixels in 0-255",
         "0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
         'load_model("models:/pfs-resnet20@newest")',
+        f"mean [{results.split.mean[0]:.6g}] and the std [{results.split.std[0]:.6g}]",
     ):
         assert text in card, text
 

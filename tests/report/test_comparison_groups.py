@@ -1,6 +1,7 @@
 """Only what differs in its seed alone is pooled, and what differs in settings says so."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from mlflow.utils.validation import _validate_metric_name
@@ -127,8 +128,9 @@ def test_latencies_that_were_measured_in_two_ways_are_not_compared(results, tmp_
 
 
 def test_the_same_run_twice_is_refused(results, tmp_path):
-    with pytest.raises(UserError, match="two runs are of macs=0.5 and seed 0; give one of them"):
-        write_comparison([a_run(results), a_run(results)], tmp_path / "out")
+    first, again = (dataclasses.replace(a_run(results), model_dir=Path(run, "model-pruned")) for run in ("a", "b"))
+    with pytest.raises(UserError, match="2 runs are of macs=0.5 and seed 0; give one of a, b$"):
+        write_comparison([first, again, a_run(results, seed=1)], tmp_path / "out")
 
 
 def test_uniform_widths_at_several_budgets_are_not_called_one_search(results, tmp_path):

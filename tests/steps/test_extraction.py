@@ -60,3 +60,10 @@ def test_a_folder_that_holds_no_gates_is_refused(digits, tmp_path):
     for folder in (digits, tmp_path, tmp_path / "missing"):
         with pytest.raises(UserError, match="pfs search"):
             extract_structures(folder, tmp_path / "out", Budget(target=0.5))
+
+
+def test_a_budget_that_is_a_count_is_said_as_one(gates, tmp_path, capsys):
+    found = extract_structures(gates, tmp_path / "out", Budget(target=1_200_000), PAPERS_CUT)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(f"macs {found['pruned'].cost.macs:,}")
+    assert lines[2].endswith("macs 1.000")

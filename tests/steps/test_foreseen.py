@@ -60,6 +60,10 @@ def test_by_images_that_are_not_known_only_what_is_far_out_of_reach_is_refused(c
         check(request(budgets=["params=1000"], **near))
     with pytest.raises(UserError, match="budget latency=0.05 .* of the macs"):
         check(request(budgets=["latency=0.05"], **near))
+    with pytest.raises(UserError, match="some .*; ask for more, or lower extract.channel_multiple$"):
+        check(request(budgets=["macs=0.05"], **near))
+    with pytest.raises(UserError, match="some .*; ask for more$"):
+        check(request(budgets=["macs=0.001"], dataset=colours))
     check(request(budgets=["macs=0.59"], **near))
     check(request(budgets=["macs=1000"], **near))  # what that is in images of their size is not known
 

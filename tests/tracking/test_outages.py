@@ -253,6 +253,14 @@ def test_a_parameter_that_has_another_value_keeps_it_and_the_rest_is_logged(stor
     assert "keeps the parameter report.model" in lines(capsys)[0]
 
 
+def test_settings_in_another_order_are_the_same_parameter(store, capsys):
+    with tracking.step_run("report") as run:
+        for settings in ({"b": 1, "a": {"d": 2, "c": 3}}, {"a": {"c": 3, "d": 2}, "b": 1}):
+            run.params({"settings": settings})
+    assert MlflowClient().get_run(run.id).data.params == {"settings": "{'a': {'c': 3, 'd': 2}, 'b': 1}"}
+    assert lines(capsys) == []
+
+
 @pytest.mark.parametrize("run_id", ["", "a1b2"])
 @pytest.mark.parametrize(("status", "off"), [(401, True), (403, True), (404, True), (200, True), (503, False)])
 def test_a_node_of_a_train_job_that_is_refused_trains_without_mlflow(monkeypatch, at, caplog, run_id, status, off):
