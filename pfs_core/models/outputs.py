@@ -1,10 +1,13 @@
 """What a network must be for the pipeline: float32 weights, and one tensor of logits out of images, in both modes."""
 
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pfs_core.channels.export import named, on_meta, quiet, run_without_values, without_weights
 from pfs_core.config.spec import ModelSpec
@@ -16,8 +19,8 @@ def check_network(model: nn.Module, spec: ModelSpec) -> None:
     """Check a network's weights, and run it without values, in evaluation and in training mode.
 
     Raises:
-        UserError: it does not turn images [N, C, H, W] into logits [N, classes], or its weights are not float32, or
-            they cannot be stored and loaded.
+        UserError: it does not turn images [N, C, H, W] into logits [N, classes], or trains on the probabilities of a
+            softmax, or its weights are not float32, or they cannot be stored and loaded.
     """
     tried = without_weights(model)
     other = next((p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32), None)
@@ -40,9 +43,31 @@ def check_network(model: nn.Module, spec: ModelSpec) -> None:
         )
     shape = "x".join(map(str, spec.input_shape))
     for mode, count, when in ((False, 2, ""), (True, 2, " in training mode"), (False, 1, " for a single image")):
-        with named(f"{type(model).__name__} cannot process {shape} images{when}"):
+        with named(f"{type(model).__name__} cannot process {shape} images{when}"), _Softmax() as softmax:
             outputs = run_without_values(tried.train(mode), torch.empty(count, *spec.input_shape))
         _check_logits(outputs, spec, count, when)
+        if mode and any(outputs is one for one in softmax.returned):
+            raise UserError(
+                f"model {spec.name}: it returns the probabilities of a softmax{when}, and the loss takes logits; leave "
+                "the softmax out, or return it in evaluation mode alone"
+            )
+
+
+class _Softmax(TorchFunctionMode):
+    """Collects what softmax returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.returned: list[Tensor] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call the function, and keep what it returns if it is a softmax."""
+        result = function(*args, **(kwargs or {}))
+        if getattr(function, "__name__", "") == "softmax":
+            self.returned.append(result)
+        return result
 
 
 def check_built_again(model: nn.Module, spec: ModelSpec) -> None:

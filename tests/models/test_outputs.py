@@ -52,6 +52,25 @@ def refused(model):
     return str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("output", "layers"),
+    [
+        (lambda net, logits: logits.softmax(1), {}),
+        (lambda net, logits: nn.functional.softmax(logits, -1), {}),
+        (lambda net, logits: torch.softmax(logits, dim=1), {}),
+        (lambda net, logits: net.last(logits), {"last": nn.Softmax(1)}),
+    ],
+)
+def test_probabilities_are_refused_where_the_loss_takes_them(output, layers):
+    assert "returns the probabilities of a softmax in training mode" in refused(Net(output, **layers))
+    check_network(Net(lambda net, logits: logits if net.training else output(net, logits), **layers), SPEC)
+
+
+def test_a_softmax_within_a_network_is_its_own_business():
+    check_network(Net(lambda net, logits: logits * logits.softmax(1)), SPEC)
+    check_network(Net(lambda net, logits: logits.log_softmax(1)), SPEC)
+
+
 def test_a_classifier_is_accepted():
     model = Net().train()
     check_network(model, SPEC)
