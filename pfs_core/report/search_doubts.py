@@ -37,13 +37,14 @@ def _longer(results: Results) -> str:
 
 def _of_the_accuracies(results: Results) -> list[str]:
     chance = max(results.split.rows_per_class.get("test", [0])) / max(1, results.split.rows["test"])
-    if results.dense and results.dense.test_accuracy_interval[0] <= chance:
-        return [
-            f"The dense network has learned nothing (accuracy {results.dense.test_accuracy:.1%}, and {chance:.1%} by "
-            "always naming the most frequent class), so accuracies do not compare: train for longer, "
-            "--set retrain.epochs=N."
-        ]
-    return []
+    name, judged = ("dense", results.dense) if results.dense else ("pruned", results.pruned)
+    if judged.test_accuracy_interval[0] > chance:
+        return []
+    compare = ", so accuracies do not compare" if results.dense else ""
+    return [
+        f"The {name} network has learned nothing (accuracy {judged.test_accuracy:.1%}, and {chance:.1%} by always "
+        f"naming the most frequent class){compare}: train for longer, --set retrain.epochs=N."
+    ]
 
 
 def not_searched(structure: Structure) -> float:

@@ -84,4 +84,12 @@ def test_a_dense_network_at_chance_compares_with_nothing(results):
     assert any(line.startswith("The dense network has learned nothing") for line in said)
     able = dense.model_copy(update={"test_accuracy_interval": (0.9, 0.95)})
     said = search_doubts(dataclasses.replace(results, metrics={**results.metrics, "dense": able}))
-    assert not any(line.startswith("The dense network has learned nothing") for line in said)
+    assert not any("has learned nothing" in line for line in said)
+
+
+def test_a_pruned_network_at_chance_is_named_where_no_dense_one_was_trained(results):
+    pruned = results.metrics["pruned"].model_copy(update={"test_accuracy_interval": (0.05, 0.15)})
+    said = search_doubts(dataclasses.replace(results, metrics={"pruned": pruned}))
+    (line,) = [line for line in said if "has learned nothing" in line]
+    assert line.startswith("The pruned network")
+    assert "compare" not in line
