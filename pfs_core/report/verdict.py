@@ -10,6 +10,9 @@ from pfs_core.report.search_doubts import search_doubts
 from pfs_core.structure import Structure
 from pfs_core.training.metrics import TrainingMetrics
 
+_MUCH = 0.1
+"""The share of a budget that a cut may leave before the verdict says what to try."""
+
 
 def verdict(results: Results) -> list[str]:
     """Return the run in a few lines.
@@ -22,7 +25,7 @@ def verdict(results: Results) -> list[str]:
     ratio = results.quoted.ratios_to_dense["pruned"]
     if ratio.verdict != "faster":
         lines.append(remedy(results.structure, results.quoted.runtime, results.latency.machine.flags))
-    lines += search_doubts(results)
+    lines += [*_left_over(results.structure), *search_doubts(results)]
     if results.latency.noisy:
         lines.append(f"The machine was noisy while latency was measured: {'; '.join(results.latency.noisy)}.")
     return lines
@@ -74,6 +77,18 @@ def met(structure: Structure) -> str:
     over = budget.achieved / budget.target - 1
     outcome = "met" if over <= (WITHIN if budget.metric == "latency" else 0) else f"missed by {over:.1%}"
     return f"asked for {structure.target_budget}, got {budget.got}: {outcome}"
+
+
+def _left_over(structure: Structure) -> list[str]:
+    """Return what to try where much of a budget was not used: the blocks of a narrow network are large steps."""
+    budget = structure.budget
+    left = 1 - budget.achieved / budget.target
+    if structure.block == 1 or budget.metric == "latency" or left < _MUCH:
+        return []
+    return [
+        f"{left:.0%} of the budget is left: {structure.block} channels more would be over it. "
+        f"--set extract.blocks={structure.block // 2} cuts in finer steps, extract.blocks=1 to any width."
+    ]
 
 
 def _how(results: Results) -> str:

@@ -58,6 +58,27 @@ def test_the_verdict_says_to_which_widths_was_cut(results, options, said):
     assert lines[3].endswith(said)
 
 
+@pytest.mark.parametrize(
+    ("metric", "block", "achieved", "said"),
+    [
+        ("macs", 16, 0.3, ["40% of the budget is left: 16 channels more would be over it. "
+                           "--set extract.blocks=8 cuts in finer steps, extract.blocks=1 to any width."]),
+        ("params", 8, 0.44, ["12% of the budget is left: 8 channels more would be over it. "
+                             "--set extract.blocks=4 cuts in finer steps, extract.blocks=1 to any width."]),
+        ("macs", 16, 0.47, []),
+        ("macs", 1, 0.3, []),
+        ("latency", 16, 0.3, []),
+    ],
+)  # fmt: skip
+def test_much_of_a_budget_that_was_not_used_is_named(results, metric, block, achieved, said):
+    record = {"metric": metric, "target": 0.5, "achieved": achieved, "gap": 0.5 - achieved}
+    budget = results.structure.budget.model_copy(update=record)
+    cut = {"budget": budget, "chosen_by": {**results.structure.chosen_by, "block": block}}
+    structure = results.structure.model_copy(update=cut)
+    lines = verdict(dataclasses.replace(results, structures={**results.structures, "pruned": structure}))
+    assert [line for line in lines if "of the budget is left" in line] == said
+
+
 @given(st.integers(0, 400), st.integers(0, 400))
 def test_the_interval_of_a_difference_holds_it_and_narrows_with_the_images(right, other_right):
     """Newcombe's example of method 10 is in the test below; here, what must hold for all counts."""
