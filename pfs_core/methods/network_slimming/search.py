@@ -1,6 +1,6 @@
 """Network Slimming (Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming").
 
-A network is trained with an L1 penalty on the scales of the BatchNorms behind its channels; then all scales are sorted
+A network is trained with an L1 penalty on the scales of the norms behind its channels; then all scales are sorted
 together and the channels of the smallest ones are cut. As with every method here, only prunable groups lose channels.
 """
 
@@ -37,7 +37,7 @@ def run(context: SearchContext) -> MethodResult:
         The scales of the last round as gates, which are 0 for channels that were cut in an earlier round.
 
     Raises:
-        UserError: a prunable group has no BatchNorm with trained scales behind its channels, or the training diverged.
+        UserError: a prunable group has no norm with trained scales behind its channels, or the training diverged.
     """
     config, data = context.config_as(NetworkSlimmingConfig), context.data
     seed, record, checkpoints = context.seed, context.record, context.checkpoints
@@ -95,26 +95,26 @@ def _record_from(record: Record, offset: int, row: Mapping[str, Any]) -> None:
 
 
 def check_scales(model: nn.Module, graph: ChannelGraph) -> None:
-    """Raise UserError unless every prunable group is gated by BatchNorms with scales that are trained."""
+    """Raise UserError unless every prunable group is gated by norms with scales that are trained."""
     all_penalised = _penalised(model, graph)
     groups_with_scales = {penalised.channels.group for penalised in all_penalised}
     for group in graph.prunable():
         if group.name not in groups_with_scales:
             raise UserError(
-                f"network_slimming cuts by the scales of BatchNorms, and none follows the channels of {group.name!r}; "
-                "choose another search.method"
+                "network_slimming cuts by the scales of BatchNorms or GroupNorms, and none follows the channels of "
+                f"{group.name!r}; choose another search.method"
             )
     # Beside a scale that is trained, one that is frozen still keeps its channel from going.
     for penalised in all_penalised:
         if not penalised.scales.requires_grad:
             raise UserError(
-                "network_slimming learns the scales of BatchNorms, and one behind the channels of "
+                "network_slimming learns the scales of norms, and one behind the channels of "
                 f"{penalised.channels.group!r} is frozen (requires_grad is False); choose another search.method"
             )
 
 
 class _Penalised(NamedTuple):
-    """BatchNorm scales that gate channels of one prunable group: ``scales[place]``."""
+    """Scales of a norm that gate channels of one prunable group: ``scales[place]``."""
 
     channels: ChannelSlice
     scales: nn.Parameter
@@ -122,7 +122,7 @@ class _Penalised(NamedTuple):
 
 
 def _penalised(model: nn.Module, graph: ChannelGraph) -> list[_Penalised]:
-    """Return all scales that the penalty acts on. A group has several entries where several BatchNorms gate it."""
+    """Return all scales that the penalty acts on. A group has several entries where several norms gate it."""
     groups = {group.name: group for group in graph.prunable()}
     widths = graph.widths()
     penalised = []

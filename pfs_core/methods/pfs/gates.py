@@ -27,10 +27,10 @@ class _Stretch(NamedTuple):
 class Gates:
     """One gate in [0, 1] per prunable channel, or per set of channels that come and go together; initially 1.
 
-    Where BatchNorms gate a group, a gate multiplies their initial scale, and their initial shift where that is not 0.
-    Where another layer gates the group, or a BatchNorm of one's own that computes with something else than its scale
-    and shift (the graph then has an axis ``gate`` of it), a forward hook multiplies its output. A channel whose gate
-    is 0 therefore contributes nothing to the layers behind it, exactly as if it had been removed.
+    Where BatchNorms or GroupNorms gate a group, a gate multiplies their initial scale, and their initial shift where
+    that is not 0. Where another layer gates the group, or a norm of one's own that computes with something else than
+    its scale and shift (the graph then has an axis ``gate`` of it), a forward hook multiplies its output. A channel
+    whose gate is 0 therefore contributes nothing to the layers behind it, exactly as if it had been removed.
 
     Attributes:
         values: float32 [gates], the only tensor that requires a gradient.
@@ -77,7 +77,7 @@ class Gates:
                 module.register_forward_hook(self._multiply(axis.module, axis.trailing))
 
     def scales(self) -> dict[str, Tensor]:
-        """Return the gated BatchNorm scales and shifts, ``{parameter: [channels]}``.
+        """Return the gated scales and shifts of norms, ``{parameter: [channels]}``.
 
         They replace the parameters in one call of ``torch.func.functional_call``; call this before every forward pass.
         It also prepares the factors with which the hooks multiply the outputs of other gating layers.
