@@ -63,7 +63,7 @@ def test_a_folder_that_holds_no_gates_is_refused(digits, tmp_path):
 
 
 def test_a_budget_that_is_a_count_is_said_as_one(gates, tmp_path, capsys):
-    found = extract_structures(gates, tmp_path / "out", Budget(target=1_200_000), PAPERS_CUT)
+    found = extract_structures(gates, tmp_path / "out", Budget(target=120_000), PAPERS_CUT)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(f"macs {found['pruned'].cost.macs:,}")
     assert lines[2].endswith("macs 1.000")
