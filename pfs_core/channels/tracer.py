@@ -13,16 +13,15 @@ from torch import fx, nn
 
 from pfs_core.channels.abstract_values import Channels, FixedTensor, Span, TracedSlice, Value, Weights
 from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, ChannelGroup, ChannelSlice, Role, Sizes, Term
-from pfs_core.channels.groups import GroupDraft, Groups, Parts
-from pfs_core.channels.nodes import is_rectifier, is_tensor, joint, modules_around, operation, place, shape_of
-from pfs_core.channels.passed_sizes import PassedSizes, are_integers
+from pfs_core.channels.groups import GroupDraft, Parts
+from pfs_core.channels.nodes import is_rectifier, is_tensor, modules_around, operation, place, shape_of
+from pfs_core.channels.passed_sizes import PassedSizes
+from pfs_core.channels.width_attributes import GATED, WidthAttributes
 
 Policy = Literal["inner", "all"]
 Placement = Literal["last", "official"]
 BATCH = 2
 """Number of images in a trace. It is not 1, which training-mode BatchNorm refuses on maps of a single pixel."""
-GATED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm)
-"""Layers whose output can be multiplied by gates."""
 
 
 class _SpanDraft(NamedTuple):
@@ -44,7 +43,7 @@ class Layer(NamedTuple):
     gate: str
 
 
-class ChannelTracer(Groups):
+class ChannelTracer(WidthAttributes):
     """The groups, axes and cost terms found so far, and what is known of every node.
 
     Attributes:
@@ -72,19 +71,13 @@ class ChannelTracer(Groups):
         self.values: dict[fx.Node, Value] = {}
         self.counts_macs = True
         self.unrectified: set[str] = set()
-        self._modules = dict(model.named_modules(remove_duplicate=False))
-        super().__init__(taken=self._modules)
-        first_path = {id(module): path for path, module in model.named_modules()}
-        self._first_path = {path: first_path[id(module)] for path, module in self._modules.items()}
+        super().__init__(model, passed)
         self._parameters = dict(model.named_parameters())
         self._stream_layers = [re.compile(pattern) for pattern in stream_layers]
         self._axes: dict[tuple[str, Role], tuple[Parts, dict[AxisTensor, None]]] = {}
         self._trailing: dict[tuple[str, Role], int] = {}
         self._spans: dict[Span, _SpanDraft] = {}
         self._computed: dict[Span, str] = {}
-        self._sizes: dict[tuple[str, str], list[Parts]] = {}
-        self._units: dict[tuple[str, str], int] = {}
-        self._passed = passed
         self._terms: list[tuple[str, tuple[Parts, ...], int, int]] = []
         self._shared = _shared_parameters(model)
 
@@ -203,63 +196,6 @@ class ChannelTracer(Groups):
         """Record that a layer mixes these channels, by columns of ``tensors``."""
         self.add_axis(layer, "reads", parts, tensors)
         self.mix(parts)
-
-    def note_sizes(self, node: fx.Node, numbers: list[int], rows: list[Parts]) -> None:
-        """Record which attributes of the module that calls an operator hold the widths that it is given as numbers.
-
-        That is the list of all of them, or the integers that are equal to one, if there are as many as such widths;
-        they are then taken in the order in which they were set. A single integer is all such widths, which then stay
-        equal. Whether it is really these, the proof finds out.
-        """
-        path = self._first_path.get(next(iter(modules_around(node)), ""))
-        if path is None:
-            return
-        known = {name: value for name, value in vars(self._modules[path]).items() if not name.startswith("_")}
-        if self._passed.parts is not None:
-            known = {name: value for name, value in known.items() if (path, name) in self._passed.parts}
-        lists = [name for name, value in known.items() if are_integers(value) and [*value] == numbers]
-        if lists:
-            self._note(node, path, lists[0], rows)
-            return
-        for number in dict.fromkeys(numbers):
-            names = [name for name, value in known.items() if type(value) is int and value == number]
-            of_this = [row for row, other in zip(rows, numbers, strict=True) if other == number]
-            if len(names) == 1:
-                names *= len(of_this)
-            for name, row in zip(names, of_this, strict=True) if len(names) == len(of_this) else ():
-                self._note(node, path, name, [row])
-
-    def _note(self, node: fx.Node, path: str, name: str, rows: list[Parts]) -> None:
-        """Record the widths in an attribute; those that it has at another place as well stay equal to them."""
-        for before, row in zip(self._sizes.setdefault((path, name), rows), rows, strict=True):
-            if before is not row:
-                self.unify(before, row, f"{joint(node)} takes parts with other borders by {name}")
-
-    def note_passed(self, node: fx.Node, number: int, row: Parts) -> None:
-        """Record that the module that calls an operator passes it a width, if it passes one such attribute alone."""
-        path, names = self._passed_by(node, number)
-        if len(names) == 1 and not isinstance(self._modules[path], GATED):
-            self._sizes.setdefault((path, names[0]), [row])
-
-    def _passed_by(self, node: fx.Node, number: int) -> tuple[str, list[str]]:
-        """Return the module that calls an operator, and which of its attributes it passes as that number."""
-        path = self._first_path.get(next(iter(modules_around(node)), ""), "")
-        module = self._modules[path]
-        return path, [name for where, name in self._passed.views if where == path and getattr(module, name) == number]
-
-    def keep_norm_groups(self, node: fx.Node, groups: int, row: Parts) -> bool:
-        """Let the channels that a GroupNorm normalises at once come and go together, and return whether they can.
-
-        The number of its groups, which then goes with the width, has to be an attribute that the module passes.
-        """
-        (path, names), size = self._passed_by(node, groups), self.features(row) // groups
-        if self._passed.parts is None and isinstance(self._modules[path], nn.GroupNorm):
-            names = ["num_groups"]
-        if len(names) != 1 or not self.keep_together(row, size):
-            return False
-        self._sizes.setdefault((path, names[0]), [row])
-        self._units[path, names[0]] = size
-        return True
 
     def mix(self, parts: Parts) -> None:
         """Record that channels are mixed here, so that one that is 0 acts like one that is absent.

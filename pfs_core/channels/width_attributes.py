@@ -1,0 +1,85 @@
+"""Attributes of modules that hold widths as numbers, such as those that a layer splits its input into."""
+
+from torch import fx, nn
+
+from pfs_core.channels.groups import Groups, Parts
+from pfs_core.channels.nodes import joint, modules_around
+from pfs_core.channels.passed_sizes import PassedSizes, are_integers
+
+GATED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+"""Layers whose output can be multiplied by gates."""
+
+
+class WidthAttributes(Groups):
+    """The attributes found so far, and the groups whose widths they hold.
+
+    Args:
+        model: the network.
+        passed: the attributes that are passed as sizes.
+    """
+
+    def __init__(self, model: nn.Module, passed: PassedSizes) -> None:
+        self._modules = dict(model.named_modules(remove_duplicate=False))
+        super().__init__(taken=self._modules)
+        first_path = {id(module): path for path, module in model.named_modules()}
+        self._first_path = {path: first_path[id(module)] for path, module in self._modules.items()}
+        self._passed = passed
+        self._sizes: dict[tuple[str, str], list[Parts]] = {}
+        self._units: dict[tuple[str, str], int] = {}
+
+    def note_sizes(self, node: fx.Node, numbers: list[int], rows: list[Parts]) -> None:
+        """Record which attributes of the module that calls an operator hold the widths that it is given as numbers.
+
+        That is the list of all of them, or the integers that are equal to one, if there are as many as such widths;
+        they are then taken in the order in which they were set. A single integer is all such widths, which then stay
+        equal. Whether it is really these, the proof finds out.
+        """
+        path = self._first_path.get(next(iter(modules_around(node)), ""))
+        if path is None:
+            return
+        known = {name: value for name, value in vars(self._modules[path]).items() if not name.startswith("_")}
+        if self._passed.parts is not None:
+            known = {name: value for name, value in known.items() if (path, name) in self._passed.parts}
+        lists = [name for name, value in known.items() if are_integers(value) and [*value] == numbers]
+        if lists:
+            self._note(node, path, lists[0], rows)
+            return
+        for number in dict.fromkeys(numbers):
+            names = [name for name, value in known.items() if type(value) is int and value == number]
+            of_this = [row for row, other in zip(rows, numbers, strict=True) if other == number]
+            if len(names) == 1:
+                names *= len(of_this)
+            for name, row in zip(names, of_this, strict=True) if len(names) == len(of_this) else ():
+                self._note(node, path, name, [row])
+
+    def _note(self, node: fx.Node, path: str, name: str, rows: list[Parts]) -> None:
+        """Record the widths in an attribute; those that it has at another place as well stay equal to them."""
+        for before, row in zip(self._sizes.setdefault((path, name), rows), rows, strict=True):
+            if before is not row:
+                self.unify(before, row, f"{joint(node)} takes parts with other borders by {name}")
+
+    def note_passed(self, node: fx.Node, number: int, row: Parts) -> None:
+        """Record that the module that calls an operator passes it a width, if it passes one such attribute alone."""
+        path, names = self._passed_by(node, number)
+        if len(names) == 1 and not isinstance(self._modules[path], GATED):
+            self._sizes.setdefault((path, names[0]), [row])
+
+    def _passed_by(self, node: fx.Node, number: int) -> tuple[str, list[str]]:
+        """Return the module that calls an operator, and which of its attributes it passes as that number."""
+        path = self._first_path.get(next(iter(modules_around(node)), ""), "")
+        module = self._modules[path]
+        return path, [name for where, name in self._passed.views if where == path and getattr(module, name) == number]
+
+    def keep_norm_groups(self, node: fx.Node, groups: int, row: Parts) -> bool:
+        """Let the channels that a GroupNorm normalises at once come and go together, and return whether they can.
+
+        The number of its groups, which then goes with the width, has to be an attribute that the module passes.
+        """
+        (path, names), size = self._passed_by(node, groups), self.features(row) // groups
+        if self._passed.parts is None and isinstance(self._modules[path], nn.GroupNorm):
+            names = ["num_groups"]
+        if len(names) != 1 or not self.keep_together(row, size):
+            return False
+        self._sizes.setdefault((path, names[0]), [row])
+        self._units[path, names[0]] = size
+        return True
