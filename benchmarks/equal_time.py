@@ -7,7 +7,7 @@
 A cell is one cut and one seed of a network: gates are learned for the recipe's whole search, cut, and the network that
 is left is trained as in the recipe `fast` (15 epochs with a cosine) on the images that the search did not validate on.
 
-    dense             the network as it is published; always run
+    dense             the network as it is published
     paper-macs        1.25 times as wide everywhere, cut to any width, at macs=0.5
     default-macs      residual streams as they were, cut in the blocks of ONNX Runtime, at macs=0.5
     blocks-macs       the same, and no residual branch is left out
@@ -80,6 +80,7 @@ PAPER, DEFAULT, ALL, WIDENED, NONE = (
 ANY_WIDTH, IN_BLOCKS = (ExtractConfig(blocks=blocks, runtime="onnxruntime", threads=1) for blocks in (1, "auto"))
 BRANCHES_STAY = ExtractConfig(blocks="auto", runtime="onnxruntime", threads=1, floor=0.01)
 CUTS = {
+    "dense": Cut("uniform", NONE, ANY_WIDTH, "macs", "dense"),
     "paper-macs": Cut("paper", PAPER, ANY_WIDTH, "macs"),
     "default-macs": Cut("default", DEFAULT, IN_BLOCKS, "macs"),
     "blocks-macs": Cut("default", DEFAULT, BRANCHES_STAY, "macs"),
@@ -127,7 +128,6 @@ def run_cells(a: argparse.Namespace) -> None:
             except UserError as error:
                 print(f"== {base.name} {name}: {error}", flush=True)
         if structures:
-            structures["dense"] = Structure.load(base / next(iter(structures)) / "structures" / FILES["dense"])
             measure(base)
         for name, structure in structures.items():
             if not (base / name / "model" / COMPLETE).exists():
@@ -219,7 +219,7 @@ def table(cells: pd.DataFrame) -> list[str]:
         "| --- | ---: | ---: | --- | ---: | ---: | --- | --- |",
     ]
     accuracy = cells.set_index(["cut", "seed"]).test_accuracy
-    for name in [name for name in ("dense", *CUTS) if name in set(cells.cut)]:
+    for name in [name for name in CUTS if name in set(cells.cut)]:
         of = cells[cells.cut == name].sort_values("seed")
         rival = "default-" + name.rpartition("-")[2]
         seeds = [seed for seed in of.seed if name != rival and (rival, seed) in accuracy.index]
