@@ -79,25 +79,31 @@ class _Pass:
         flat = [one for value in known for one in (value if isinstance(value, tuple) else (value,))]
         if not any(isinstance(value, Channels) or _depends_on_images(value) for value in flat):
             return self._without_images(node, flat)
-        handler = HANDLERS.get(operation(node))
-        try:
-            value = handler(tracer, node) if handler else NotImplemented
-        except (TypeError, IndexError, AttributeError):  # a call of a form that the handler does not know
-            value = NotImplemented
-        if value is NotImplemented or not self._fits(node, value):
-            if not any(isinstance(one, Channels) for one in flat):
-                # Nothing here can change, so nothing needs to be frozen; it is fixed for the reason of what goes in.
-                tracer.compute_with(node, *flat)
-                value = tracer.fixed(node, next(one.reason for one in flat if _depends_on_images(one)))
-                if is_in_place(node):
-                    self._overwrite(node, value)
-                return value
-            value = tracer.freeze_inputs(node, f"{operation(node)} ({place(node)}), which is not supported")
-        if isinstance(value, Channels) and node in self._outputs:
+        value = self._handled(node)
+        if value is NotImplemented:
+            value = self._not_supported(node, flat)
+        elif isinstance(value, Channels) and node in self._outputs:
             value = tracer.offer_gate(node, value, self._outputs[node])
         if is_in_place(node):
             self._overwrite(node, value)
         return value
+
+    def _handled(self, node: fx.Node) -> Any:
+        """Return what the handler of the operator makes of a node; NotImplemented where it does not understand it."""
+        handler = HANDLERS.get(operation(node))
+        try:
+            value = handler(self.tracer, node) if handler else NotImplemented
+        except (TypeError, IndexError, AttributeError):  # a call of a form that the handler does not know
+            return NotImplemented
+        return value if self._fits(node, value) else NotImplemented
+
+    def _not_supported(self, node: fx.Node, known: list[Any]) -> Value:
+        """Freeze the channels that go into a node, if there are any, and return what comes out of it."""
+        if any(isinstance(one, Channels) for one in known):
+            return self.tracer.freeze_inputs(node, f"{operation(node)} ({place(node)}), which is not supported")
+        # Nothing here can change, so nothing needs to be frozen; it is fixed for the reason of what goes in.
+        self.tracer.compute_with(node, *known)
+        return self.tracer.fixed(node, next(one.reason for one in known if _depends_on_images(one)))
 
     def _without_images(self, node: fx.Node, known: list[Any]) -> Value:
         """Return what is computed of weights and constants."""

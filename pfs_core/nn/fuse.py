@@ -34,43 +34,61 @@ def fuse_batchnorm(model: nn.Module, images: Tensor) -> nn.Module:
     ['Conv2d', 'ReLU']
     """
     model.eval()
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(model.forward).parameters.items()
-        if parameter.default is not parameter.empty
-    }
-    try:
-        traced = fx.symbolic_trace(copy.deepcopy(model), concrete_args=defaults)
-    except Exception:  # whatever the code of a model does to torch.fx's proxies
+    traced = _traced(model)
+    if traced is None:
         return model
-    modules = dict(traced.named_modules())
-    calls = Counter(id(modules[str(node.target)]) for node in traced.graph.nodes if node.op == "call_module")
-    readers = Counter(id(p) for m in modules.values() for p in m.parameters(recurse=False))
-    parameters = dict(traced.named_parameters(remove_duplicate=False))
-    readers.update(id(parameters.get(str(node.target))) for node in traced.graph.nodes if node.op == "get_attr")
-
-    def once(module: nn.Module) -> bool:
-        hooked = module._forward_hooks or module._forward_pre_hooks
-        return (
-            not hooked and calls[id(module)] == 1 and all(readers[id(p)] == 1 for p in module.parameters(recurse=False))
-        )
-
+    modules, uses = dict(traced.named_modules()), _Uses(traced)
     for node in list(traced.graph.nodes):
         before = node.args[0] if node.op == "call_module" and node.args else None
         if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
             continue
         name = str(before.target)
         conv, norm = modules[name], modules[str(node.target)]
-        if (type(conv), type(norm)) in _PAIRS and norm.track_running_stats and once(conv) and once(norm):
+        pair = (type(conv), type(norm)) in _PAIRS and norm.track_running_stats
+        if pair and uses.once(conv) and uses.once(norm):
             modules[name] = fuse_conv_bn_eval(conv, norm)
-            calls[id(modules[name])] = 1
-            readers.update(id(p) for p in modules[name].parameters())
+            uses.add(modules[name])
             traced.set_submodule(name, modules[name])
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced if _same(traced(images), model(images)) else model
+
+
+def _traced(model: nn.Module) -> fx.GraphModule | None:
+    """Return a copy of a network as a graph of calls, or None where torch.fx cannot trace it."""
+    parameters = inspect.signature(model.forward).parameters.items()
+    defaults = {name: p.default for name, p in parameters if p.default is not p.empty}
+    try:
+        return fx.symbolic_trace(copy.deepcopy(model), concrete_args=defaults)
+    except Exception:  # whatever the code of a model does to torch.fx's proxies
+        return None
+
+
+class _Uses:
+    """How often layers are called, and parameters read, in a traced network."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        modules, parameters = dict(traced.named_modules()), dict(traced.named_parameters(remove_duplicate=False))
+        self._calls: Counter[int] = Counter()
+        self._readers = Counter(id(p) for module in modules.values() for p in module.parameters(recurse=False))
+        for node in traced.graph.nodes:
+            if node.op == "call_module":
+                self._calls[id(modules[str(node.target)])] += 1
+            elif node.op == "get_attr":
+                self._readers[id(parameters.get(str(node.target)))] += 1
+
+    def add(self, module: nn.Module) -> None:
+        """Count a new layer, which is called once."""
+        self._calls[id(module)] += 1
+        self._readers.update(id(p) for p in module.parameters())
+
+    def once(self, module: nn.Module) -> bool:
+        """Return whether a layer is called once and has no hooks, and nothing else reads its parameters."""
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        alone = all(self._readers[id(p)] == 1 for p in module.parameters(recurse=False))
+        return not hooked and self._calls[id(module)] == 1 and alone
 
 
 def _same(outputs: object, expected: object) -> bool:
