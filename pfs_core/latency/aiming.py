@@ -64,7 +64,7 @@ def cut_to_latency(
                 raise refused from None
             if not tried:
                 refused = error
-            below, aim = aim, (aim + above) / 2 if tried else target * _TOO_SLOW
+            below, aim = aim, (aim + above) / 2 if tried else min(target * _TOO_SLOW, 1.0)
             continue
         key = tuple(structure.widths.values())
         known = key in tried

@@ -102,6 +102,19 @@ def test_a_target_that_is_only_just_not_predicted_is_measured():
         cut_to_latency("pruned", cut, Measured(0.0, 1.0), smallest)
 
 
+def test_nothing_slower_than_the_dense_network_is_aimed_at():
+    """A little above 0.95 of its time is more than all of it, which is no budget."""
+    aims = []
+
+    def always_slower(aim):
+        aims.append(Budget(metric="latency", target=aim).target)
+        raise UserError("latency=0.95 cannot be reached")
+
+    with pytest.raises(UserError, match="latency=0.95 cannot be reached"):
+        cut_to_latency("pruned", always_slower, Measured(0.0, 1.0), 0.95)
+    assert aims == [0.95, 1.0]
+
+
 def test_the_middle_of_loads_counts_more_where_they_differ_and_is_not_measured_again(monkeypatch, tmp_path):
     planted = iter([0.601, 0.6, 0.602, *[0.2, 0.9] * 4, 0.2])
 
