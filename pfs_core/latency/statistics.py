@@ -91,17 +91,30 @@ def flags(ms: np.ndarray) -> list[str]:
     """Return the signs that samples in milliseconds cannot be trusted.
 
     They are ``noisy`` where the 90% quantile is over 1.3 times the median, and ``bimodal`` where Sarle's bimodality
-    coefficient, (skewness^2 + 1) / kurtosis, is over 5/9, its value for a uniform distribution. The coefficient is that
-    of the middle 98% of the samples, since a few outliers do not make a second mode.
+    coefficient is over 5/9, its value for a uniform distribution. The coefficient is that of the middle 98% of the
+    samples, since a few outliers do not make a second mode.
     """
-    from scipy.stats import kurtosis, skew
-
     found = []
     if np.quantile(ms, 0.9) > 1.3 * np.median(ms):
         found.append("noisy")
     low, high = np.quantile(ms, [0.01, 0.99])
     middle = ms[(ms >= low) & (ms <= high)]
     # Samples that hardly differ may have two modes as well, but then these do not matter.
-    if middle.std() > 0.02 * np.median(ms) and (skew(middle) ** 2 + 1) / kurtosis(middle, fisher=False) > 5 / 9:
+    if middle.std() > 0.02 * np.median(ms) and _bimodality(middle) > 5 / 9:
         found.append("bimodal")
     return found
+
+
+def _bimodality(values: np.ndarray) -> float:
+    """Return Sarle's bimodality coefficient of a sample, float [n]; 0 for fewer than four values.
+
+    Of a distribution it is (skewness^2 + 1) / kurtosis, where the kurtosis of a normal one is 3. That of few values is
+    too high, unless skewness, kurtosis and this 3 are corrected for their number.
+    """
+    from scipy.stats import kurtosis, skew
+
+    n = len(values)
+    if n < 4:
+        return 0.0
+    normal = 3 * (n - 1) ** 2 / ((n - 2) * (n - 3))
+    return float((skew(values, bias=False) ** 2 + 1) / (kurtosis(values, bias=False) + normal))
