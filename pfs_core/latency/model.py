@@ -26,8 +26,8 @@ from pfs_core.config.spec import Config
 from pfs_core.structure.budget_cut import CostModel
 
 BLOCKS = (1, 4, 8, 16)
-_FOLDS = 5
 """Sizes of block that a fit chooses from, in channels."""
+_FOLDS = 5
 
 
 class LayerKind(Config):
