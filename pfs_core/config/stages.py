@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pfs_core.config.image_size import height_and_width
 from pfs_core.config.spec import Config
@@ -131,6 +131,16 @@ class ExtractConfig(StageConfig):
         return multiple
 
 
+def _rising(milestones: tuple[float, ...]) -> tuple[float, ...]:
+    if list(milestones) != sorted(set(milestones)) or any(not 0 < m < 1 for m in milestones):
+        raise ValueError("must be rising fractions between 0 and 1")
+    return milestones
+
+
+Milestones = Annotated[tuple[float, ...], AfterValidator(_rising)]
+"""Fractions of a training at which the learning rate drops."""
+
+
 class RetrainConfig(StageConfig):
     """Settings of the training with SGD."""
 
@@ -175,7 +185,7 @@ class RetrainConfig(StageConfig):
     """Decay per step of a moving average of the weights, which is then validated, tested and saved; None has none."""
     schedule: Literal["multistep", "cosine"] = "multistep"
     """Course of the learning rate: it drops at ``milestones``, or follows half a cosine down to 0."""
-    milestones: tuple[float, ...] = ()
+    milestones: Milestones = ()
     """Fractions of the training at which the multistep schedule multiplies the learning rate by ``factor``."""
     factor: float = Field(default=0.1, gt=0, lt=1)
     """Factor on the learning rate at each milestone."""
@@ -214,13 +224,6 @@ class RetrainConfig(StageConfig):
         if balanced and info.data.get("class_weights"):
             raise ValueError("makes up for the sizes of classes as class_weights does; leave one of the two out")
         return balanced
-
-    @field_validator("milestones")
-    @classmethod
-    def _ordered(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
-        if list(milestones) != sorted(set(milestones)) or any(not 0 < m < 1 for m in milestones):
-            raise ValueError("must be rising fractions between 0 and 1")
-        return milestones
 
     @field_validator("warmup_epochs")
     @classmethod

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pfs_core.config.stages import Precision, RetrainConfig, StageConfig
+from pfs_core.config.stages import Milestones, Precision, RetrainConfig, StageConfig
 
 
 class MethodConfig(StageConfig):
@@ -57,7 +57,7 @@ class TrainedConfig(MethodConfig):
     """Momentum of the training's SGD."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Weight decay of the training's SGD."""
-    milestones: tuple[float, ...] = (0.5, 0.75)
+    milestones: Milestones = (0.5, 0.75)
     """Fractions of the training at which the learning rate drops to a tenth."""
 
     def work(self, train: int, validation: int) -> tuple[str, float]:

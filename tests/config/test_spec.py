@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pfs_core.config.spec import Budget, Config, ModelSpec
 from pfs_core.config.stages import ExtractConfig, LatencyConfig, RetrainConfig, SplitConfig
 from pfs_core.errors import UserError
+from pfs_core.methods.network_slimming.config import NetworkSlimmingConfig
 from pfs_core.methods.pfs.config import PfsConfig
 
 metrics = st.sampled_from(["macs", "params"])
@@ -156,6 +157,7 @@ def test_a_configuration_cannot_be_changed_but_updated():
         (RetrainConfig, {"epochs": 2, "momentum": 1.0}, "x.momentum: "),
         (RetrainConfig, {"epochs": 2, "milestones": [0.6, 0.3]}, "x.milestones: must be rising fractions"),
         (RetrainConfig, {"epochs": 2, "milestones": [0.5, 1.0]}, "x.milestones: must be rising fractions"),
+        (NetworkSlimmingConfig, {"milestones": [0.6, 0.3]}, "x.milestones: must be rising fractions"),
         (RetrainConfig, {"epochs": 2, "schedule": "linear"}, "x.schedule: "),
         (ExtractConfig, {"blocks": "foo"}, "x.blocks: must be auto or a whole number from 1 (got 'foo')"),
         (ExtractConfig, {"blocks": 0}, "x.blocks: must be auto or a whole number from 1 (got 0)"),
