@@ -24,7 +24,8 @@ def remedy(structure: Structure, runtime: str, flags: Sequence[str]) -> str:
         why = f"{RUNTIME_NAMES[runtime]} computes channels in blocks of {block}; {examples}"
         return f"{why}: try --set extract.blocks={blocks}."
     graph, left_streams = structure.graph(), structure.policy == "inner"
-    if left_streams and structure.model.expand_stream is None and graph.widen_stream:
+    model = structure.model
+    if left_streams and model.expand > 1 and model.expand_stream is None and graph.widen_stream:
         return "The search widened the residual streams, which are not pruned: try --set search.expand_stream=1."
     whole = [g for g in graph.groups if g.resizable and structure.widths[g.name] >= g.width]
     names = f" ({', '.join(g.name for g in whole[:3])}{', ...' if len(whole) > 3 else ''})" if whole else ""

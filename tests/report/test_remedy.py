@@ -30,6 +30,13 @@ def test_in_blocks_it_is_the_stream_or_the_budget_that_helps(cut):
     assert remedy(pruned, "onnxruntime", AVX512).endswith("--budget latency=0.8.")
 
 
+def test_a_search_that_widened_nothing_is_not_said_to_have(cut):
+    """As those of Network Slimming and AMC, which prune the published network."""
+    as_published = cut.model_copy(update={"model": cut.model.updated({"expand": 1.0}, "model")})
+    assert as_published.model.expand_stream is None
+    assert "widened" not in remedy(as_published, "onnxruntime", AVX512)
+
+
 @pytest.mark.parametrize("block", [1, 4])
 def test_it_is_said_how_full_the_blocks_are_and_where_they_are_emptiest(results, block):
     """Of blocks of four, resizable groups of 4 use all and one of 1 a quarter."""
