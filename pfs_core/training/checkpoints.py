@@ -1,5 +1,6 @@
 """Checkpoints for long steps; a restarted step resumes."""
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -49,6 +50,9 @@ class Checkpoints:
         out: the folder that the step will write.
         key: everything that the step's result depends on, as JSON.
         ranks: the processes that train together.
+
+    Raises:
+        UserError: ``PFS_CHECKPOINT_SECONDS`` is no number.
     """
 
     def __init__(self, out: str | Path, key: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
@@ -58,7 +62,7 @@ class Checkpoints:
         out = Path(out).absolute()
         self._beside = out.parent / f".{out.name}.checkpoints"
         self.storage = open_storage(f"{os.environ.get(ROOT) or self._beside}/{self.name}")
-        self._seconds = float(os.environ.get(SECONDS, "60"))
+        self._seconds = _seconds_between()
         self._saved = time.monotonic()
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
@@ -201,6 +205,14 @@ class CheckpointStage:
         self._checkpoints.save(
             self._number * 10**9 + step, {"number": self._number, "before": self._before, "stage": state}
         )
+
+
+def _seconds_between() -> float:
+    text = os.environ.get(SECONDS) or "60"
+    with contextlib.suppress(ValueError):
+        if (seconds := float(text)) >= 0:
+            return seconds
+    raise UserError(f"{SECONDS} must be a number from 0, of seconds between two checkpoints (got {text!r})")
 
 
 def _clocks() -> dict[str, float]:

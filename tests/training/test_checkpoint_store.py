@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from pfs_components import close_run
 
-from pfs_core.errors import NotFoundError, UnreachableError
+from pfs_core.errors import NotFoundError, UnreachableError, UserError
 from pfs_core.storage import open_storage
 from pfs_core.training import checkpoints
 from pfs_core.training.checkpoints import Checkpoints
@@ -91,6 +91,13 @@ def stored(bucket):
         return [entry.path for entry in open_storage(bucket).files()]
     except NotFoundError:
         return []
+
+
+@pytest.mark.parametrize("seconds", ["a minute", "-1", "nan"])
+def test_seconds_between_checkpoints_that_are_no_number_are_refused(tmp_path, monkeypatch, seconds):
+    monkeypatch.setenv(checkpoints.SECONDS, seconds)
+    with pytest.raises(UserError, match="PFS_CHECKPOINT_SECONDS must be a number from 0"):
+        Checkpoints(tmp_path / "out", {})
 
 
 def test_without_anything_to_wait_for_they_are_removed_at_once(root, tmp_path):
