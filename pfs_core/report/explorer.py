@@ -22,8 +22,8 @@ def explorer(results: Results) -> dict[str, Any]:
         ``groups``, the prunable ones, with their ``dense`` widths and the ``widest``, which were searched over;
         ``metrics``, and in their order the unexpanded network's costs (``reference``) and those of every cut
         (``cuts``, with the widths of the groups); ``at``, of each metric the smallest percent that can be reached, and
-        the positions in ``cuts`` of this percent and of each one above; ``start``, the metric and percent of the run's
-        own budget; ``commands``, in which ``PLACE`` stands for the budget.
+        the positions in ``cuts`` of this percent and of each one above, without metrics in which none can; ``start``,
+        the metric and percent of the run's own budget; ``commands``, in which ``PLACE`` stands for the budget.
     """
     graph = _graph(results)
     models = _cost_models(results, graph)
@@ -37,7 +37,8 @@ def explorer(results: Results) -> dict[str, Any]:
         for widths in found.values():
             cuts.setdefault(_kept(groups, widths), [_rounded(known.cost(widths)) for known in models.values()])
         places = {kept: place for place, kept in enumerate(cuts)}
-        at[metric] = min(found), [places[_kept(groups, widths)] for widths in found.values()]
+        if found:
+            at[metric] = min(found), [places[_kept(groups, widths)] for widths in found.values()]
     budget = results.structure.budget
     model = models[budget.metric]
     percent = round(100 * results.structure.target_budget.fraction(model.dense))

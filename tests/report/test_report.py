@@ -24,6 +24,7 @@ from pfs_core.report.reproduce import commands
 from pfs_core.report.verdict import met, verdict
 from pfs_core.runtime.cost import StageCost
 from pfs_core.structure import FILES, Structure
+from pfs_core.structure.every_budget import cut_at_every_percent
 from pfs_core.training.mistakes import SHOWN
 from tests.report.colours import contrast
 
@@ -390,3 +391,16 @@ def test_what_the_proof_left_alone_is_said_with_its_reason(results, page, tmp_pa
     write_report(dataclasses.replace(results, search=search), tmp_path / "some")
     text = (tmp_path / "some" / "report.html").read_text()
     assert "must keep their width: layer1.0.conv1 (masked &amp; removed differ by 0.23)." in text
+
+
+def test_the_explorer_offers_no_metric_in_which_no_cut_is_within_the_dense_network(results, monkeypatch):
+    """A group that keeps its expanded width may have most parameters and few MACs."""
+    whole = cut_at_every_percent
+
+    def without_parameters(graph, gates, expanded, metric, *rest):
+        return {} if metric == "params" else whole(graph, gates, expanded, metric, *rest)
+
+    monkeypatch.setattr("pfs_core.report.explorer.cut_at_every_percent", without_parameters)
+    found = explorer(results)
+    assert list(found["at"]) == ["macs"]
+    assert found["metrics"] == ["macs", "params"]  # what a cut costs is said in both
