@@ -167,14 +167,14 @@ def figures_of(rows: Sequence[ComparisonRow]) -> dict[str, Any]:
 
 
 def _rows(runs: Sequence[Results], groups: dict[str, list[Results]]) -> list[ComparisonRow]:
-    """One row per group, and one of its uniform widths where they were trained, below the dense networks.
+    """One row per group, and one of its uniform widths where they were trained and measured, below the dense networks.
 
     Of each network, only those that were trained alike are one row.
     """
     rows = _dense_rows([results for results in runs if results.dense])
     for name, group in groups.items():
         rows.append(pooled([pruned_row(results, name) for results in group]))
-        if all("uniform" in results.metrics for results in group):
+        if all("uniform" in results.metrics and "uniform" in results.quoted.models for results in group):
             for settings, alike in trained_alike(group, "uniform").items():
                 called = ", ".join(filter(None, [name, "uniform widths", settings]))
                 rows.append(pooled([uniform_row(results, called) for results in alike]))

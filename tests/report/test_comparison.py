@@ -203,6 +203,18 @@ def test_a_trained_uniform_network_is_a_row(results, tmp_path):
     assert rows[2].effort.search_seconds is None
 
 
+def test_a_uniform_network_whose_latency_was_not_measured_is_no_row(results, tmp_path):
+    uniform = results.pruned.model_copy(update={"network": "uniform"})
+    quoted = results.quoted
+    models, ratios = (
+        {k: v for k, v in found.items() if k != "uniform"} for found in (quoted.models, quoted.ratios_to_dense)
+    )
+    latency = measured(results, models=models, ratios_to_dense=ratios)
+    run = dataclasses.replace(results, metrics={**results.metrics, "uniform": uniform}, latency=latency)
+    rows = write_comparison([run], tmp_path / "out").rows
+    assert [row.label for row in rows] == ["dense", "macs=0.5"]
+
+
 def test_links_lead_to_the_reports(folder):
     html = (folder / "comparison.html").read_text()
     links = re.findall(r'<a href="([^"]+)">([^<]+)</a>', html)
