@@ -96,6 +96,7 @@ def inherited_file(structure: str | Path) -> Path:
     if (old := path.with_name(OLD_FILE)).exists():
         return old
     raise UserError(
-        f"retrain.start=inherited starts from trained weights, and {path} is not there; "
-        "choose the structure with a method that trains a network, e.g. search.method=network_slimming"
+        f"retrain.start=inherited starts from trained weights, and {path} is not there; choose the structure with a "
+        "method that trains a network, e.g. search.method=network_slimming, and where its cut keeps channels that were "
+        "lost in the training, set extract.blocks=1 or ask for less"
     )

@@ -127,6 +127,9 @@ def test_a_cut_that_keeps_what_was_cut_before_has_no_weights(found, method, tmp_
     extract_structures(found / "gates", tmp_path / "structures", Budget(target=0.95), PAPERS_CUT)
     assert (tmp_path / "structures" / FILE).exists() == (method == "amc")
     assert ("has no weights to fine-tune" in capsys.readouterr().out) == (method != "amc")
+    if method != "amc":
+        with pytest.raises(UserError, match=r"lost in the training, set extract\.blocks=1 or ask for less"):
+            inherited_file(tmp_path / "structures/structure.json")
 
 
 def test_fine_tuning_without_trained_weights_is_refused_before_anything_starts():
