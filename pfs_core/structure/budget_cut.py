@@ -106,9 +106,14 @@ def fills(metric: str, block: int) -> bool:
 
 def lower_settings(rules: CutRules) -> str:
     """Return which settings to lower for a smaller smallest structure, to follow a message; empty if there are none."""
-    settings = {"extract.floor": rules.floor, "extract.channel_multiple": rules.channel_multiple - 1}
-    lower = " or ".join(name for name, value in settings.items() if value)
+    lower = " or ".join(_raised(rules))
     return f", or lower {lower}" if lower else ""
+
+
+def _raised(rules: CutRules) -> list[str]:
+    """Return the settings of the extraction that could be lowered for a smaller smallest structure."""
+    settings = {"extract.floor": rules.floor, "extract.channel_multiple": rules.channel_multiple - 1}
+    return [name for name, value in settings.items() if value]
 
 
 def check_reachable(
@@ -133,10 +138,10 @@ def check_reachable(
             f"budget {budget} is over the dense network's {cost_model.text(cost_model.dense)}; ask for less"
         )
     if cost > cost_model.dense:
+        lower = [*_raised(rules), *(["extract.blocks"] if rules.block > 1 else []), "search.expand"]
         raise UserError(
             f"budget {budget} cannot be reached, nor can {budget.metric}=1: the smallest structure has "
-            f"{cost_model.text(cost)}; lower extract.channel_multiple, extract.blocks, extract.floor or "
-            f"search.expand{cost_model.advice}"
+            f"{cost_model.text(cost)}; lower {', '.join(lower)} or search.expand_stream{cost_model.advice}"
         )
     if cost > budget.limit(cost_model.dense):
         raise UserError(

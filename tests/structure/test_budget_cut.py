@@ -112,6 +112,34 @@ def test_a_floor_that_makes_the_budget_unreachable_says_so():
         )
 
 
+class MostlyStream(nn.Module):
+    """Nearly all that it computes is of a residual stream, which a search may widen and does not prune."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.wide = conv3(2, 16), conv3(16, 16)
+        self.inner, self.outer, self.head = conv3(16, 4), conv3(4, 16), head(16)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        x = x + self.wide(x)
+        return self.head(x + self.outer(self.inner(x).relu()))
+
+
+@pytest.mark.parametrize(
+    ("rules", "settings"),
+    [
+        (CutRules(), "search.expand or search.expand_stream"),
+        (CutRules(channel_multiple=16), "extract.channel_multiple, search.expand or search.expand_stream"),
+        (CutRules(floor=1.0, block=8), "extract.floor, extract.blocks, search.expand or search.expand_stream"),
+    ],
+)
+def test_where_no_budget_can_be_reached_the_settings_to_lower_are_those_that_are_raised(rules, settings):
+    stream = trace(MostlyStream(), INPUT)
+    with pytest.raises(UserError, match=rf"nor can macs=1: .*; lower {settings}$"):
+        check_reachable(stream, stream.expanded(2.0, 2.0), Budget(target=1.0), rules)
+
+
 def test_there_must_be_a_gate_a_block():
     gates = equal_gates(BLOCKS, BLOCKS.widths())
     check_gates(BLOCKS, gates, BLOCKS.widths())
