@@ -34,6 +34,9 @@ from pfs_core.training.pretrain import pretrain
 
 logger = logging.getLogger(__package__)
 
+_PRETRAIN_ADVICE = "search.precision=fp32, or search.pretrain_epochs=0"
+"""What may help where a training before the search diverges, whose learning rate is no setting."""
+
 
 def run(context: SearchContext) -> MethodResult:
     """Learn the gates, after a training of the weights if ``pretrain_epochs`` asks for one.
@@ -48,7 +51,14 @@ def run(context: SearchContext) -> MethodResult:
     if config.pretrain_epochs:
         training = TrainedConfig(epochs=config.pretrain_epochs, precision=config.precision).as_training()
         pretrained = pretrain(
-            context.model, "search, training,", data, training, context.seed, context.record, checkpoints, ADVICE
+            context.model,
+            "search, training,",
+            data,
+            training,
+            context.seed,
+            context.record,
+            checkpoints,
+            _PRETRAIN_ADVICE,
         )
     learned = _learn(context, pretrained.search_checkpoints if pretrained else checkpoints)
     cost = {"pretrain": pretrained.cost} if pretrained else {}

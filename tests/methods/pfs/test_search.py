@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.errors import UserError
@@ -129,3 +130,21 @@ def test_gates_of_another_schema_are_refused(gates, tmp_path):
 
 def test_gates_are_readable_without_this_package(gates):
     assert all(name.endswith("conv1") for name in load_file(gates / "gates.safetensors"))
+
+
+class Exploding(nn.Sequential):
+    def forward(self, images):
+        return 1e20 * super().forward(images)
+
+
+def exploding(num_classes, in_channels):
+    layers = [nn.Conv2d(in_channels, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, num_classes)]
+    return Exploding(*layers)
+
+
+def test_a_training_before_the_search_that_diverges_is_not_told_of_the_rate_of_the_gates(digits, brief, tmp_path):
+    config = brief.updated({"pretrain_epochs": 1}, "search")
+    with pytest.raises(UserError, match=r"training diverged in epoch 1 at step \d+: .*try ") as error:
+        search(ModelSpec(name=f"{__name__}:exploding"), digits, tmp_path / "out", config=config)
+    assert "search.lr" not in str(error.value)
+    assert str(error.value).endswith("try search.precision=fp32, or search.pretrain_epochs=0")
