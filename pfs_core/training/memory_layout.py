@@ -40,7 +40,7 @@ def layout_for(model: nn.Module, shape: tuple[int, int, int], precision: str) ->
     for layout in (torch.channels_last, torch.contiguous_format):
         if not (wrong := wrong_in_a_step(copy.deepcopy(model), shape, layout, precision)):
             return layout
-    advice = "; try precision=fp32" if precision == "bf16" else ""
+    advice = "; try search.precision=fp32 and retrain.precision=fp32" if precision == "bf16" else ""
     raise UserError(f"{type(model).__name__} cannot be trained in {precision}: {wrong}{advice}")
 
 

@@ -160,5 +160,5 @@ def test_a_network_that_fails_in_bf16_alone_is_told_of_fp32():
             return out
 
     assert layout_for(Scattered(), SHAPE, "fp32") == torch.channels_last
-    with pytest.raises(UserError, match=r"cannot be trained in bf16: .*; try precision=fp32$"):
+    with pytest.raises(UserError, match=r"in bf16: .*; try search\.precision=fp32 and retrain\.precision=fp32$"):
         layout_for(Scattered(), SHAPE, "bf16")
