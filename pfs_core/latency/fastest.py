@@ -20,7 +20,7 @@ from pfs_core.errors import UserError
 from pfs_core.latency.learning import network_key
 from pfs_core.latency.machine import machine
 from pfs_core.latency.protocol import interleaved, quiet
-from pfs_core.latency.runtimes import Run, missing
+from pfs_core.latency.runtimes import Run, check_usable, missing
 from pfs_core.latency.sampling import prepared
 from pfs_core.models import build_model
 from pfs_core.nn.fuse import fuse_batchnorm
@@ -70,10 +70,12 @@ def fastest(spec: ModelSpec, graph: ChannelGraph, runtime: str, threads: int | s
         threads: the only number of threads to look at, or ``auto``: one, and one for each core.
 
     Raises:
-        UserError: no runtime can compute the network.
+        UserError: the runtime is not installed, or none can compute the network.
     """
     if runtime != "auto" and threads != "auto":
         return runtime, int(threads)
+    if runtime != "auto":
+        check_usable(runtime, "a latency budget")
     runtimes = [name for name in CANDIDATES if not missing(name)] if runtime == "auto" else [runtime]
     # All cores come first: OpenVINO never uses more of them than it found at first.
     counts = sorted({1, core_count()}, reverse=True) if threads == "auto" else [int(threads)]

@@ -129,6 +129,11 @@ def usable_threads(runtime: str, threads: int, what: str) -> int:
     Raises:
         UserError: the runtime cannot be used on this machine.
     """
+    check_usable(runtime, what)
+    return min(threads, core_count())
+
+
+def check_usable(runtime: str, what: str) -> None:
+    """Raise UserError if a runtime cannot be used on this machine; ``what`` needs it, for the message."""
     if reason := missing(runtime):
         raise UserError(f"{what} cannot be measured in {runtime} here: {reason}; or choose another extract.runtime")
-    return min(threads, core_count())

@@ -9,6 +9,7 @@ from pfs_core.channels import trace
 from pfs_core.config.spec import ModelSpec
 from pfs_core.errors import UserError
 from pfs_core.latency import fastest as chosen
+from pfs_core.latency import runtimes
 from pfs_core.latency.fastest import fastest
 from pfs_core.models import build_model
 
@@ -34,6 +35,7 @@ def planted(monkeypatch, tmp_path):
     monkeypatch.setenv("PFS_CACHE", str(tmp_path))
     monkeypatch.setattr(chosen, "core_count", lambda: 4)
     monkeypatch.setattr(chosen, "missing", lambda runtime: "")
+    monkeypatch.setattr(runtimes, "missing", lambda runtime: "")
     monkeypatch.setattr(chosen, "fuse_batchnorm", lambda network, images: network)
     monkeypatch.setattr(chosen, "prepared", prepared)
     monkeypatch.setattr(chosen, "interleaved", interleaved)
@@ -91,6 +93,13 @@ def test_none_that_works_is_refused(planted, monkeypatch):
     monkeypatch.setitem(MILLISECONDS, "openvino", None)
     with pytest.raises(UserError, match="^openvino cannot run this network: an operator is not known$"):
         fastest(SPEC, GRAPH, "openvino", "auto")
+
+
+def test_one_that_is_not_installed_is_called_so(planted, monkeypatch):
+    monkeypatch.setattr(runtimes, "missing", lambda runtime: "not installed (pip install openvino)")
+    with pytest.raises(UserError, match=r"^a latency budget cannot be measured in openvino here: not installed "):
+        fastest(SPEC, GRAPH, "openvino", "auto")
+    assert planted == []
 
 
 def test_real_times_are_of_the_dense_network(monkeypatch, tmp_path):
