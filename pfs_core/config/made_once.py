@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pfs_core.config.spec import Config
+from pfs_core.errors import UserError
 from pfs_core.runtime.environment import cache_folder
 from pfs_core.storage.artifacts import read_json, write_json
 from pfs_core.storage.digests import json_digest
@@ -28,20 +29,18 @@ def cache_file(kind: str, *key: Any) -> Path:
 def made_once(path: Path | None, kind: type[C], make: Callable[[], C]) -> C:
     """Return what is in a file; where there is none it is made, and kept there for the next time.
 
-    Where the file cannot be written it is made again the next time.
+    A file that is damaged is made again; where it cannot be written, it is made again the next time.
 
     Args:
         path: the file; None where it is not known what all it would depend on, so that it is made every time.
         kind: the class of it.
         make: makes it.
-
-    Raises:
-        UserError: the file does not hold something of this kind.
     """
     if path is None:
         return make()
     if path.exists():
-        return kind.parse(read_json(path), str(path))
+        with contextlib.suppress(UserError):
+            return kind.parse(read_json(path), str(path))
     made = make()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -176,6 +176,17 @@ def test_a_cache_that_cannot_be_written_is_done_without(planted, monkeypatch, tm
     assert latency_model(SPEC, graph(), "eager", 1, 4).dense_ms == DENSE_MS
 
 
+@pytest.mark.parametrize("content", ["", "{}"])
+def test_a_damaged_file_of_the_cache_is_made_again(planted, tmp_path, content):
+    latency_model(SPEC, graph(), "eager", 1, 4)
+    (file,) = (tmp_path / "cache").glob("latency-*.json")
+    file.write_text(content)
+    assert latency_model(SPEC, graph(), "eager", 1, 4).dense_ms == DENSE_MS
+    assert planted.calls == 160
+    latency_model(SPEC, graph(), "eager", 1, 4)
+    assert planted.calls == 160
+
+
 def test_noise_is_reported_as_error(planted):
     planted.noise = np.random.default_rng(3).normal(0, 0.2, 10_000)
     model = latency_model(SPEC, graph(), "eager", 1, 1)
