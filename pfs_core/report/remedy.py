@@ -58,9 +58,14 @@ def _cut_for(structure: Structure) -> str:
 
 
 def _blocks_used(structure: Structure, block: int) -> tuple[float, str]:
-    """The share of the channels computed that is used, over all groups, and the same in words with the emptiest."""
+    """The share of the channels computed that is used, over all groups, and the same in words with the emptiest.
+
+    Where no group is left that may change, nothing is computed in vain.
+    """
     groups = structure.graph().groups
     widths = {g.name: structure.widths[g.name] for g in groups if g.resizable and structure.widths[g.name]}
+    if not widths:
+        return 1.0, ""
     computed = {name: math.ceil(width / block) * block for name, width in widths.items()}
     emptiest = sorted(widths, key=lambda name: widths[name] / computed[name])[:2]
     examples = ", ".join(f"{name} {widths[name]} of {computed[name]}" for name in emptiest)

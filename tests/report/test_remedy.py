@@ -94,6 +94,13 @@ def test_a_cut_for_another_runtime_is_judged_by_the_blocks_of_the_quoted_one(cut
     assert " 4 of 16" in remedy(cut_in_eager, "eager", AVX512)
 
 
+def test_a_network_without_any_of_its_branches_uses_what_it_computes(cut):
+    """Its stream may be of a fixed width, so that no other group is left."""
+    widths = {**cut.widths, **{group.name: 0 for group in cut.graph().groups if group.resizable}}
+    said = remedy(narrow(cut).model_copy(update={"widths": widths}), "onnxruntime", AVX512)
+    assert said.startswith("Most of the time goes where nothing was cut; ask for the time itself: ")
+
+
 def test_whose_blocks_are_all_full_is_not_told_to_fill_them(results):
     widths = dict.fromkeys(results.structure.widths, 16)
     full = narrow(results.structure).model_copy(update={"widths": widths})
