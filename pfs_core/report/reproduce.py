@@ -1,12 +1,15 @@
 """The commands that make a run again, step by step, from what its folders say."""
 
+import contextlib
 import json
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from pfs_core.config.overrides import parse_value
 from pfs_core.config.recipes import default_recipe, recipe
 from pfs_core.config.spec import Config
+from pfs_core.errors import UserError
 from pfs_core.methods.registry import method_config
 from pfs_core.report.results import Results
 
@@ -75,4 +78,8 @@ def _seed(seed: int) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    """Return a value as ``--set`` reads it; a text is in quotes where it would be read as something else."""
+    with contextlib.suppress(UserError):
+        if isinstance(value, str) and parse_value(value) == value:
+            return value
+    return json.dumps(value, separators=(",", ":"))

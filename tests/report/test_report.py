@@ -298,6 +298,15 @@ def test_the_commands_are_the_ones_that_made_the_run(results):
     assert method_config(recipe("demo"), given["search"]) == results.search.config
 
 
+@pytest.mark.parametrize("name", ["10", "true", "None", "[a]", "1e3", "cosine", "a text"])
+def test_a_text_that_would_be_read_as_something_else_is_quoted_in_the_commands(results, name):
+    model = results.structure.model.updated({"kwargs": {"shortcut": name}}, "model")
+    structures = {**results.structures, "pruned": results.structure.model_copy(update={"model": model})}
+    words = shlex.split(commands(dataclasses.replace(results, structures=structures))[1])
+    (given,) = (word.removeprefix("--set=") for word in words if "shortcut" in word)
+    assert steps.parse_settings([given], ("model",)) == {"model": {"shortcut": name}}
+
+
 def test_the_page_says_which_code_and_image_made_the_networks(results, tmp_path):
     made = {"git_commit": "0123abc", "image": "registry/pfs-python:7"}
     older = results.dense.model_copy(update=dict.fromkeys(made))
