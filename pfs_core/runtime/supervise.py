@@ -65,6 +65,9 @@ def _restarted(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         code, said, step = _attempt(work)
         if code == _WRONG:
             raise UserError(said)
+        if code == 0 and not said:
+            logger.error("the process ended with 0 before it was done; does the network's code call os._exit?")
+            raise SystemExit(1)
         if code == 0:
             result: dict[str, Any] = json.loads(said)
             return result

@@ -54,6 +54,14 @@ with user_errors():
 """
 
 
+@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit()"])
+def test_a_process_that_ends_well_before_it_is_done_has_failed(end):
+    code = WAITING.partition("def work")[0] + f"import os\nwith user_errors():\n    supervised(lambda: {end})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    said = "the process ended with 0 before it was done; does the network's code call os._exit?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, said, "")
+
+
 @pytest.mark.parametrize("group", [False, True], ids=["to the supervisor", "to all processes"])
 def test_sigterm_goes_on_to_the_process_and_is_waited_for(tmp_path, group):
     saved = tmp_path / "saved"
