@@ -115,6 +115,15 @@ class Noise(CalibrationDataReader):
         return None if batch is None else {INPUT: batch}
 
 
+def test_an_exporter_that_fails_in_a_way_of_its_own_leaves_the_training_its_result(network, tmp_path, monkeypatch):
+    def broken(*given, **named):
+        raise AttributeError("'NoneType' object has no attribute 'shape'")
+
+    monkeypatch.setattr(torch.onnx, "export", broken)
+    with pytest.raises(UserError, match="cannot be written as ONNX: 'NoneType' object has no attribute 'shape'$"):
+        write_onnx(network, SHAPE, tmp_path / "model.onnx")
+
+
 def test_it_can_be_quantised(file, network, tmp_path):
     quantize_static(file, tmp_path / "int8.onnx", Noise(), per_channel=True)
     images = torch.randn(64, *SHAPE)
