@@ -136,7 +136,7 @@ def _refuted(results: Results) -> dict[str, dict[str, str]]:
 
 def _doubts(found: Measurement) -> list[str]:
     """Sentences on samples that are noisy or have two modes."""
-    where = f"In {RUNTIME_NAMES[found.runtime]} on {found.threads} thread(s) the samples of"
+    where = f"In {RUNTIME_NAMES[found.runtime]}, batch {found.batch}, on {found.threads} thread(s) the samples of"
     lines = []
     for flag in sorted({flag for stats in found.models.values() for flag in stats.flags}):
         names = [name for name, stats in found.models.items() if flag in stats.flags]

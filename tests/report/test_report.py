@@ -270,6 +270,16 @@ def test_every_measurement_has_a_row(page, results):
     assert figures["pruned_eager_p50_ms"] == results.latency.measurements[1].models["pruned"].p50_ms
 
 
+def test_samples_in_doubt_are_said_to_be_of_their_batch(results, tmp_path):
+    stats = {name: found.model_copy(update={"flags": ["noisy"]}) for name, found in results.quoted.models.items()}
+    found = [results.quoted.model_copy(update={"models": stats, "batch": batch}) for batch in (1, 8)]
+    latency = results.latency.model_copy(update={"measurements": found})
+    write_report(dataclasses.replace(results, latency=latency), tmp_path / "batches")
+    html = (tmp_path / "batches/report.html").read_text()
+    for batch in (1, 8):
+        assert f"In ONNX Runtime, batch {batch}, on 1 thread(s) the samples of dense, expanded" in html
+
+
 def test_a_noisy_machine_is_said_to_be_noisy(results, tmp_path):
     latency = results.latency.model_copy(update={"noisy": ["others used 1.0 cores"]})
     noisy = dataclasses.replace(results, latency=latency)
