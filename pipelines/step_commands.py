@@ -97,6 +97,7 @@ def report(a: argparse.Namespace) -> None:
 
     if not a.run.is_dir():
         raise UserError(f"{a.run} is not a folder; name the folder of a finished run")
+    from pfs_core.report.runs import model_folders
     from pfs_core.steps.preflight import check_registered_name
     from pfs_core.storage.artifacts import check_out
     from pfs_core.tracking.runs import tracked
@@ -105,8 +106,8 @@ def report(a: argparse.Namespace) -> None:
     if a.register and not tracked():
         raise UserError("--register needs an MLflow to register in; set MLFLOW_TRACKING_URI")
     check_out(a.out, "report")
-    models = sorted(a.run.glob("model-*"))
-    steps.report(a.run / "split", a.run / "gates", a.run / "structures", models, a.run / "latency", a.out, a.register)
+    split, gates, structures, latency = (a.run / name for name in ("split", "gates", "structures", "latency"))
+    steps.report(split, gates, structures, model_folders(a.run), latency, a.out, a.register)
 
 
 def compare(a: argparse.Namespace) -> None:

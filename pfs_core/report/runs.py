@@ -100,6 +100,11 @@ def finished(folder: str | Path) -> bool:
     return all((Path(folder) / name / COMPLETE).is_file() for name in needed)
 
 
+def model_folders(folder: Path) -> list[Path]:
+    """The ``model`` folders in the folder of a run, beside which a user may have files of such names."""
+    return sorted(path for path in folder.glob("model-*") if path.is_dir())
+
+
 def load_runs(folders: Sequence[str | Path]) -> list[Results]:
     """The results of finished runs of one network on one dataset, the largest network first.
 
@@ -108,9 +113,8 @@ def load_runs(folders: Sequence[str | Path]) -> list[Results]:
     """
     found = []
     for folder in map(Path, folders):
-        models = sorted(path for path in folder.glob("model-*") if path.is_dir())
         split, gates, structures, latency = (folder / name for name in ("split", "gates", "structures", "latency"))
-        found.append(load_results(split, gates, structures, models, latency))
+        found.append(load_results(split, gates, structures, model_folders(folder), latency))
         for what, of in (("network", _network), ("dataset", lambda results: results.split.dataset)):
             if of(found[-1]) != of(found[0]):
                 raise UserError(f"{folder} is of the {what} {of(found[-1])}, {folders[0]} of {of(found[0])}")

@@ -188,6 +188,12 @@ def test_a_run_that_did_not_finish_is_named_and_left_out(run_folder, tmp_path, c
     assert not (tmp_path / "new").exists()
 
 
+def test_files_beside_the_models_of_a_run_are_no_models(run_folder, tmp_path):
+    (run_folder / "model-pruned.zip").write_bytes(b"")
+    assert main(["report", str(run_folder), str(tmp_path / "report")]) == 0
+    assert main(["compare", str(run_folder), str(tmp_path / "comparison")]) == 0
+
+
 def test_a_trained_uniform_network_is_a_row(results, tmp_path):
     runs = []
     for seed, accuracy in ((0, 0.5), (1, 0.6)):
