@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,17 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        **{name: version(name) for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)},
+        **{name: _version(name) for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)},
     }
+
+
+def _version(package: str) -> str:
+    """Return the version of a package, which may come in a distribution of another name, as that for GPUs does."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        distributions = metadata.packages_distributions().get(package)
+        return metadata.version(distributions[0]) if distributions else "unknown"
 
 
 def processor_seconds(living: bool = False) -> dict[str, float]:

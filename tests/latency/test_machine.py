@@ -2,11 +2,12 @@
 
 import multiprocessing
 import time
+from importlib import metadata
 
 import pytest
 
 from pfs_core.latency import machine as machine_module
-from pfs_core.latency.machine import disturbance, noise, processor_seconds, wait_until_quiet
+from pfs_core.latency.machine import disturbance, machine, noise, processor_seconds, wait_until_quiet
 from pfs_core.runtime.logs import COLUMNS
 
 
@@ -91,3 +92,18 @@ def test_without_patience_nothing_is_watched(monkeypatch):
     made = busy_for(10**9, monkeypatch)
     wait_until_quiet(patience_seconds=0)
     assert made == []
+
+
+@pytest.mark.parametrize(("installed", "version"), [(["onnxruntime-gpu"], "1.2.3"), ([], "unknown")])
+def test_a_runtime_that_comes_in_another_distribution_has_its_version(monkeypatch, installed, version):
+    """Such as onnxruntime-gpu, or a build that has no distribution at all."""
+    versions = {"onnxruntime-gpu": "1.2.3"}
+
+    def version_of(name):
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(metadata, "version", version_of)
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"onnxruntime": installed})
+    assert machine()["onnxruntime"] == version
