@@ -91,7 +91,8 @@ def unfinished(store: Path, request: CompressRequest) -> list[Path]:
     arguments, found = request.arguments(), []
     for folder in _runs(store):
         with contextlib.suppress(UserError, FileNotFoundError):  # another one, which was refused, is gone
-            same = read_json(folder / "run.json").get("arguments") == arguments
+            begun = read_json(folder / "run.json")
+            same = isinstance(begun, dict) and begun.get("arguments") == arguments
             if same and ((folder / "steps").is_dir() or is_new(folder)):
                 found.append(folder)
     return found

@@ -308,6 +308,8 @@ def test_the_same_request_goes_on_in_the_folder_of_a_run_that_was_stopped(tmp_pa
     begun(tmp_path, "robbed", request.arguments(), "model-pruned")
     begun(tmp_path, "broken", request.arguments())
     (tmp_path / "broken" / "run.json").write_text("{")
+    begun(tmp_path, "another program's", request.arguments())
+    (tmp_path / "another program's" / "run.json").write_text("[1]")
     with claimed(tmp_path, request, fresh=False) as (folder, _):
         assert folder == same
         assert "going on in" in capsys.readouterr().out
