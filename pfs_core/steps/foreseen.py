@@ -66,7 +66,7 @@ def _check_budgets(request: CompressRequest, extract: ExtractConfig, budgets: li
     widths = graph.expanded(search.expand, search.expand_stream)
     dense, rules = graph.cost(), CutRules(extract.channel_multiple, extract.floor, extract.block_of_smallest)
     # The search cuts to any width and leaves no branch out, whatever the extraction does.
-    lowest = [graph.cost(known.least(graph, widths)) for known in (CutRules(), rules)]
+    lowest = [graph.cost(cut.least(graph, widths)) for cut in (CutRules(), rules)]
     for budget in budgets:
         if known:
             check_reachable(graph, widths, budget)
