@@ -52,12 +52,10 @@ def settings_of(stage: str, recipe_name: str, method: str = "") -> list[dict[str
     if stage and stage not in STAGES:
         raise UserError(f"unknown stage {stage!r}{did_you_mean(stage, STAGES)}; known: {', '.join(STAGES)}")
     chosen = recipe(recipe_name)
+    search = method_config(chosen, {"method": method} if method else {})
     rows = []
     for name in [stage] if stage else STAGES:
-        if name == "search":
-            config = method_config(chosen, {"method": method} if method else {})
-        else:
-            config = chosen.stage(name, {})
+        config = search if name == "search" else chosen.stage(name, {})
         values = config.model_dump(mode="json")
         for field, about in type(config).model_fields.items():
             meaning = " ".join((about.description or "").replace("``", "").split())

@@ -38,3 +38,9 @@ def test_a_stage_of_a_recipe_is_printed_in_80_columns(capsys):
 def test_an_unknown_stage_is_refused(capsys):
     assert main(["settings", "retrian"]) == 2
     assert "did you mean retrain?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", [[], ["search"], ["split"]])
+def test_an_unknown_method_is_refused_whatever_is_listed(stage, capsys):
+    assert main(["settings", *stage, "--method", "network-slimming"]) == 2
+    assert "did you mean network_slimming?" in capsys.readouterr().err
