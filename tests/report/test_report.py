@@ -14,7 +14,7 @@ from pfs_pipelines.cli import parser
 from pfs_core import steps
 from pfs_core.config.recipes import recipe
 from pfs_core.errors import UserError
-from pfs_core.methods.registry import method_config
+from pfs_core.methods.registry import METHODS, method_config
 from pfs_core.report import latency_figures, load_results, write_report
 from pfs_core.report.cells import HEADER, page_cells, table_cells
 from pfs_core.report.explorer import explorer
@@ -203,6 +203,12 @@ def test_the_report_of_several_draws_says_what_it_took_of_each(results, tmp_path
     assert "those of epoch 2, 3 are kept" in html
     assert "2 epochs on each of 2 draws of random weights, target ratio 0.5; gates of epochs 2, 3 sorted" in html
     assert "search.draws=2" in html
+
+
+def test_draws_that_may_have_settled_earlier_are_not_said_to_have_taken_all_epochs(results):
+    config = results.search.config.updated({"draws": 2, "settled": 0.05}, "search")
+    search = results.search.model_copy(update={"config": config, "kept_epochs": (2, 3)})
+    assert METHODS["pfs"].describe(search, {"epoch": 3}).startswith("up to 2 epochs on each of 2 draws")
 
 
 def test_a_search_on_trained_weights_is_not_said_to_be_on_random_ones(results, page, tmp_path):

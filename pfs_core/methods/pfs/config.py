@@ -68,8 +68,9 @@ def describe(info: "SearchInfo", last: Mapping[str, Any]) -> str:
     """Describe the search for the report, from ``search.json`` and the last row of the history."""
     config = info.config_as(PfsConfig)
     if config.draws > 1:
+        up_to = "up to " if config.settled is not None else ""  # a draw ends where its structure has settled
         return (
-            f"{config.epochs} epochs on each of {config.draws} draws of random weights, target ratio "
+            f"{up_to}{config.epochs} epochs on each of {config.draws} draws of random weights, target ratio "
             f"{info.target_ratio}; gates of epochs {', '.join(map(str, info.kept_epochs))} sorted and averaged"
         )
     weights = "frozen random weights"
