@@ -102,7 +102,8 @@ def _check_networks(networks: list[str], inherits: bool) -> None:
     if inherits and networks != ["pruned"]:
         raise UserError(
             'retrain.start=inherited fine-tunes the pruned network: networks must be ["pruned"] '
-            "(pfs run: --compare none); train dense and uniform in a run of their own"
+            "(pfs run: --compare none; pareto and compare always train dense, so take compress); train dense and "
+            "uniform in a run of their own"
         )
     if "pruned" not in networks:
         raise UserError(f'networks {networks} leave out "pruned", which is what the run is for')

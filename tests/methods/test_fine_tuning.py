@@ -139,5 +139,5 @@ def test_fine_tuning_without_trained_weights_is_refused_before_anything_starts()
         check(request)
     request = request.model_copy(update={"search_settings": {"method": "amc"}})
     check(request)
-    with pytest.raises(UserError, match="dense"):
+    with pytest.raises(UserError, match="--compare none; pareto and compare always train dense, so take compress"):
         check(request.model_copy(update={"networks": ["pruned", "dense"]}))
