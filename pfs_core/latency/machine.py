@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from importlib import metadata
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,10 @@ def machine() -> dict[str, Any]:
 def _version(package: str) -> str:
     """Return the version of a package, which may come in a distribution of another name, as that for GPUs does."""
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        distributions = metadata.packages_distributions().get(package)
-        return metadata.version(distributions[0]) if distributions else "unknown"
+        return version(package)
+    except PackageNotFoundError:
+        distributions = packages_distributions().get(package)
+        return version(distributions[0]) if distributions else "unknown"
 
 
 def processor_seconds(living: bool = False) -> dict[str, float]:

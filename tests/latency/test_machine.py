@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
@@ -101,9 +101,9 @@ def test_a_runtime_that_comes_in_another_distribution_has_its_version(monkeypatc
 
     def version_of(name):
         if name not in versions:
-            raise metadata.PackageNotFoundError(name)
+            raise PackageNotFoundError(name)
         return versions[name]
 
-    monkeypatch.setattr(metadata, "version", version_of)
-    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"onnxruntime": installed})
+    monkeypatch.setattr(machine_module, "version", version_of)
+    monkeypatch.setattr(machine_module, "packages_distributions", lambda: {"onnxruntime": installed})
     assert machine()["onnxruntime"] == version
