@@ -61,5 +61,5 @@ def one_line(error: BaseException) -> str:
     >>> one_line(KeyError("width"))
     "KeyError: 'width'"
     """
-    text = str(error).strip()
+    text = "it asks for input, and nobody answers" if isinstance(error, EOFError) else str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
