@@ -188,7 +188,8 @@ def _storage(uri: str) -> Storage:
     if isinstance(storage, LocalStorage):
         if not is_there(storage.root):
             beside = "" if "/" in uri or "." in uri else " and is no dataset that comes with pfs"
-            hint = did_you_mean(uri, ["digits", *(PREFIX + name for name in FOLDERS)])
+            alike = (f" (did you mean {PREFIX}{name}?)" for name in FOLDERS if name.lower() == uri.lower())
+            hint = next(alike, did_you_mean(uri, ["digits", *(PREFIX + name for name in FOLDERS)]))
             right = "use digits, or a folder or s3:// prefix of images"
             raise UserError(f"dataset {uri!r} does not exist{beside}{hint}; {right}")
         if not storage.root.is_dir():
