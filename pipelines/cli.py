@@ -141,10 +141,11 @@ def run(a: argparse.Namespace) -> int:
 def dry_run(request: "CompressRequest", store: Path, fresh: bool) -> int:
     """Print what a run will take, and what it would go on from; nothing is written."""
     from pfs_pipelines.local import check
-    from pfs_pipelines.run_folders import unfinished
+    from pfs_pipelines.run_folders import check_store, unfinished
 
     from pfs_core.steps.plan import plan
 
+    check_store(store)
     check(request.arguments(), store)
     print("\n".join(plan(request).lines()))
     for folder in [] if fresh else unfinished(store, request)[:1]:

@@ -314,3 +314,10 @@ def test_names_of_files_are_shown_in_one_line(capsys, tmp_path):
 def test_a_dataset_of_torchvision_is_hinted_at_by_its_own_name(capsys, tmp_path, name, meant):
     line = refused(capsys, "split", name, tmp_path / "split")
     assert f"(did you mean torchvision:{meant}?)" in line
+
+
+def test_a_dry_run_refuses_the_folder_that_the_run_would(capsys, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in ("file", "file/runs"):
+        dry, run = (refused(capsys, "run", *option, "--out", tmp_path / out) for option in (["--dry-run"], []))
+        assert dry == run
