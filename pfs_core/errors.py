@@ -1,15 +1,21 @@
 """UserError and its kinds: what a user can put right, said in one line."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
     """Bad input. The message is one line; the command prints it without a traceback and exits with 2.
 
+    A name in it, as of a file, may have any signs; those that cannot be seen are shown as Python writes them.
+
     The kinds below are raised where a caller may treat one of them differently from the others: by files and object
     stores, and by the servers that this project talks to.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(re.sub(r"[\x00-\x1f\x7f]", lambda sign: repr(sign[0])[1:-1], message))
 
 
 class NotFoundError(UserError):
@@ -39,6 +45,17 @@ def file_error(error: OSError, message: str) -> UserError:
     return AccessDeniedError(message) if isinstance(error, PermissionError) else UserError(message)
 
 
+def for_users(error: UserError | PermissionError) -> str:
+    """What a user can put right, in one line.
+
+    >>> for_users(PermissionError(13, "Permission denied", "/root/split"))
+    '/root/split cannot be used: Permission denied'
+    """
+    if isinstance(error, PermissionError):
+        return f"{error.filename} cannot be used: {error.strerror}" if error.filename else str(error)
+    return str(error)
+
+
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """A hint at the nearest known name, shown with ``prefix``; empty where none is near.
 
@@ -61,5 +78,5 @@ def one_line(error: BaseException) -> str:
     >>> one_line(KeyError("width"))
     "KeyError: 'width'"
     """
-    text = str(error).strip()
+    text = "it asks for input, and nobody answers" if isinstance(error, EOFError) else str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

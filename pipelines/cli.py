@@ -17,7 +17,7 @@ from pfs_pipelines.settings_commands import add_settings_commands
 from pfs_pipelines.step_commands import add_step_commands
 
 import pfs_core
-from pfs_core.errors import UserError, did_you_mean
+from pfs_core.errors import UserError, did_you_mean, for_users
 from pfs_core.runtime.logs import log_to_terminal
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_to_terminal()
     try:
         return arguments.handler(arguments) or 0
-    except UserError as e:
-        print(f"pfs: {e}", file=sys.stderr)
+    except (UserError, PermissionError) as e:
+        print(f"pfs: {for_users(e)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 1
@@ -141,10 +141,11 @@ def run(a: argparse.Namespace) -> int:
 def dry_run(request: "CompressRequest", store: Path, fresh: bool) -> int:
     """Print what a run will take, and what it would go on from; nothing is written."""
     from pfs_pipelines.local import check
-    from pfs_pipelines.run_folders import unfinished
+    from pfs_pipelines.run_folders import check_store, unfinished
 
     from pfs_core.steps.plan import plan
 
+    check_store(store)
     check(request.arguments(), store)
     print("\n".join(plan(request).lines()))
     for folder in [] if fresh else unfinished(store, request)[:1]:

@@ -103,7 +103,7 @@ def check(a: argparse.Namespace) -> int:
         *([remarks_on(found.remarks, config.background)] if found.remarks else []),
         f"{found.repeated:,} repeated within a part, {len(found.leaked):,} in two parts",
         f"{len(found.bad):,} cannot be read{' and are left out' if skip else ''}",
-        *([f"{others:,} differ from the first one in size or colours and are left out"] if others else []),
+        *([f"{others:,} differ from most in size or colours and are left out"] if others else []),
         *([summary(source.left_out)] if source.left_out else []),
         f"fingerprint {source.fingerprint}",
     ]

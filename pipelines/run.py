@@ -161,6 +161,7 @@ def follow(run: Path, env: dict[str, str], log: TextIO) -> tuple[int, str]:
         subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command,
             env=env,
+            stdin=subprocess.DEVNULL,  # nobody sees what a network's code would ask for
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             errors="replace",  # what a step prints may be anything

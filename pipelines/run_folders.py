@@ -146,15 +146,20 @@ def _sizes(folder: Path) -> dict[Path, int]:
     return sizes
 
 
+def check_store(store: Path) -> None:
+    """Raise UserError if ``store`` is a file or cannot be written."""
+    if is_there(store) and not store.is_dir():
+        raise UserError(f"--out {store} is a file; name a folder for the runs")
+    check_parents(store / "run")
+
+
 def new_folder(store: Path, request: CompressRequest) -> Path:
     """Make a folder in ``store`` that is named after the request and the time.
 
     Raises:
         UserError: ``store`` is a file or cannot be written.
     """
-    if is_there(store) and not store.is_dir():
-        raise UserError(f"--out {store} is a file; name a folder for the runs")
-    check_parents(store / "run")
+    check_store(store)
     parts = [plain_name(request.model), Path(request.dataset).name, *request.budgets]
     if request.method != DEFAULT_METHOD:
         parts.append(request.method)

@@ -10,6 +10,7 @@ from pfs_core.errors import UserError
 from pfs_core.runtime.environment import cache_folder
 from pfs_core.storage.artifacts import read_json, write_json
 from pfs_core.storage.digests import json_digest
+from pfs_core.storage.local import is_there
 
 C = TypeVar("C", bound=Config)
 _VERSION = 4
@@ -38,7 +39,7 @@ def made_once(path: Path | None, kind: type[C], make: Callable[[], C]) -> C:
     """
     if path is None:
         return make()
-    if path.exists():
+    if is_there(path):
         with contextlib.suppress(UserError):
             return kind.parse(read_json(path), str(path))
     made = make()

@@ -35,7 +35,7 @@ def parse_settings(pairs: Sequence[str], stages: Sequence[str]) -> dict[str, dic
     """
     settings: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
+        key, equals, text = (part.strip() for part in pair.partition("="))
         stage, dot, name = key.partition(".")
         if not (equals and dot and name) or stage not in settings:
             hint = did_you_mean(stage, stages) if dot and stage not in settings else ""
@@ -48,10 +48,12 @@ def parse_settings(pairs: Sequence[str], stages: Sequence[str]) -> dict[str, dic
 def parse_value(text: str) -> Any:
     """Return a value given as text: JSON, or a number, list or name as Python writes it, or else the text itself.
 
+    Numbers with commas between them are a list.
+
     Raises:
         UserError: it begins as a JSON list or object, and has a name in it twice, or NaN.
 
-    >>> [parse_value(text) for text in ("1e-3", ".5", "true", "True", "None", "[8, 16]", "cosine")]
+    >>> [parse_value(text) for text in ("1e-3", ".5", "true", "True", "None", "8,16", "cosine")]
     [0.001, 0.5, True, True, None, [8, 16], 'cosine']
     """
     try:
@@ -65,6 +67,8 @@ def parse_value(text: str) -> Any:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
+    if isinstance(value, tuple):
+        return list(value)
     return value if isinstance(value, bool | int | float | list | None) else text
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pfs_core.config.spec import Config
 from pfs_core.config.stages import ExtractConfig, LatencyConfig, RetrainConfig, SplitConfig
+from pfs_core.config.warmup import with_fitting_warmup
 from pfs_core.errors import UserError, did_you_mean
 
 
@@ -30,7 +31,7 @@ class Recipe(Config):
     """Settings of the latency measurement."""
 
     def stage(self, name: str, changes: Mapping[str, Any]) -> Any:
-        """Return the configuration of a stage with ``changes`` applied.
+        """Return the configuration of a stage with ``changes`` applied; fewer epochs shorten the recipe's warm-up.
 
         Args:
             name: any stage but the search: ``split``, ``extract``, ``retrain`` or ``latency``.
@@ -39,7 +40,10 @@ class Recipe(Config):
         Raises:
             UserError: the stage has no such setting, or a value is not allowed.
         """
-        return getattr(self, name).updated(changes, name)
+        config: Config = getattr(self, name)
+        if name == "retrain":
+            changes = with_fitting_warmup(changes, config.model_dump(), "warmup_epochs", "epochs")
+        return config.updated(changes, name)
 
 
 _IMAGENET_SPLIT = SplitConfig(validation_per_class=50, image_size=224)

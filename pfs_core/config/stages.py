@@ -268,4 +268,6 @@ class LatencyConfig(StageConfig):
     @field_validator("runtimes", "threads", "batches", mode="before")
     @classmethod
     def _one_or_more(cls, values: Any) -> Any:
-        return (values,) if isinstance(values, str | int | float) else values
+        if isinstance(values, str):
+            return [value.strip() for value in values.split(",")]
+        return (values,) if isinstance(values, int | float) else values

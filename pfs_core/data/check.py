@@ -14,7 +14,7 @@ from pfs_core.config.stages import SplitConfig
 from pfs_core.data.choice import choose_rows
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import BadImageError, Picture
-from pfs_core.data.reading import check_memory, difference, each_image
+from pfs_core.data.reading import check_memory, difference, each_image, most_frequent
 from pfs_core.data.split_info import CLASSES, EACH
 from pfs_core.errors import UserError
 
@@ -56,7 +56,7 @@ def used_rows(source: Source, findings: Findings, config: SplitConfig) -> np.nda
     used: np.ndarray = findings.shapes[:, 0] > 0
     if _in_memory(source, config) and used.any():
         alike = findings.shapes[:, 1:] if config.channels else findings.shapes
-        used &= (alike == alike[used][0]).all(axis=1)
+        used &= (alike == most_frequent(map(tuple, alike[used].tolist()))).all(axis=1)
     return used
 
 
@@ -75,7 +75,7 @@ def refusals(source: Source, findings: Findings, config: SplitConfig) -> list[st
 
 
 def _reasons(source: Source, findings: Findings, used: np.ndarray, config: SplitConfig) -> dict[int, str]:
-    """Return why rows are not used: they cannot be decoded, or are not like the first one."""
+    """Return why rows are not used: they cannot be decoded, or are not like most."""
 
     def shape(i: int) -> list[int]:
         channels, height, width = findings.shapes[i].tolist()
@@ -83,7 +83,7 @@ def _reasons(source: Source, findings: Findings, used: np.ndarray, config: Split
 
     bad, first = dict(findings.bad), int(np.argmax(used))
     unused = np.flatnonzero(~used).tolist()
-    return {i: bad.get(source.place(i)) or difference(shape(i), shape(first)) for i in unused}
+    return {i: bad.get(source.place(i)) or difference(shape(i), shape(first), most=True) for i in unused}
 
 
 def _in_memory(source: Source, config: SplitConfig) -> bool:

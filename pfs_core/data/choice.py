@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pfs_core.config.stages import SplitConfig
+from pfs_core.data.classes import few
 from pfs_core.data.dataset import Source
 from pfs_core.data.split_info import PARTS
 from pfs_core.errors import UserError
@@ -53,6 +54,26 @@ def choose_rows(
             why = _why_left_out(source, part, reasons)
             raise UserError(f"the dataset's {len(parts)} rows are too few: none is left for {part}{why}")
     return parts
+
+
+def drawn_away(source: Source, parts: np.ndarray) -> list[str]:
+    """Say which classes lost all of their images to a test part that was drawn.
+
+    Args:
+        source: the dataset.
+        parts: the part of each row, as :func:`choose_rows` gives it.
+    """
+    in_test, others = (
+        np.bincount(source.labels[rows], minlength=len(source.class_names))
+        for rows in (parts == TEST, (parts == TRAIN) | (parts == VALIDATION))
+    )
+    lost = [source.class_names[i] for i in np.flatnonzero((in_test > 0) & (others == 0))]
+    if not lost or source.is_test.any():
+        return []
+    return [
+        f"all images of {few(lost)} were drawn for the test, so none trains; give a test part, or set another seed or "
+        "a smaller split.test_fraction"
+    ]
 
 
 def _why_left_out(source: Source, part: str, reasons: Mapping[int, str]) -> str:

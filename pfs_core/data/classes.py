@@ -126,7 +126,7 @@ def _by_name(files: Sequence[Labels], first: Labels) -> Merged:
         if file.names is None:
             raise UserError(f"{file.place} does not name its classes, and those of {first.place} and others differ")
         if len(set(file.names)) < len(file.names):
-            raise UserError(f"{file.place} names two classes alike, and {other.place} names others: {_few(file.names)}")
+            raise UserError(f"{file.place} names two classes alike, and {other.place} names others: {few(file.names)}")
     training = [file for file in files if not file.held_out]
     names = sorted({name for file in training for name in file.names or ()})
     position = {name: i for i, name in enumerate(names)}
@@ -140,7 +140,7 @@ def _by_name(files: Sequence[Labels], first: Labels) -> Merged:
             name = (file.names or [])[file.codes[row]]
             raise UserError(
                 f"{file.place}, row {row}: class {name!r} has no training images{alike_hint(name, names)}; "
-                f"{training[0].place} and the other training files have {_few(names)}"
+                f"{training[0].place} and the other training files have {few(names)}"
             )
         labels.append(codes)
     texts = all(file.is_text for file in files)
@@ -191,10 +191,10 @@ def _check_not_negative(file: Labels) -> None:
         raise UserError(f"{file.place}, row {row}: label {label} is out of range; labels count from 0{none}")
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
     """List some names.
 
-    >>> _few(["a", "b"]), _few([str(i) for i in range(100)])
+    >>> few(["a", "b"]), few([str(i) for i in range(100)])
     ('a, b', '0, 1, 2, 3, 4, 5, 6, 7 and 92 more')
     """
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""

@@ -260,4 +260,6 @@ def _bad_image_errors(data: bytes = b"") -> Iterator[None]:
         if isinstance(e, UnidentifiedImageError):
             heic = data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
             reason = "HEIC is not read; convert it to JPEG" if heic else "neither PNG nor JPEG"
+            if data.startswith(b"version https://git-lfs"):
+                reason = "a pointer of Git LFS in place of the file; git lfs pull fetches it"
         raise BadImageError(f"the image cannot be decoded ({reason})") from None

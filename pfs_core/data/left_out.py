@@ -1,6 +1,5 @@
 """Files beside a dataset that are no part of it: counted by suffix, with the reason."""
 
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pfs_core.data.passed_over import without_system_folders
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage
 from pfs_core.storage.listing import Entry, Listing
@@ -17,10 +17,9 @@ _FORMATS = (  # noqa: SIM905
     "heic heif hif jxl jp2 j2k jpx j2c tga psd psb svg svgz exr hdr dcm dicom dng cr2 cr3 nef arw orf rw2 raf pcx xbm "
     "xpm dds sgi apng"
 ).split()
+_RECORDS = "h5 hdf5 pkl pickle joblib pt pth safetensors tfrecord tfrecords mdb lmdb db3 sqlite rec beton".split()  # noqa: SIM905
 _DATA = ("npy", "npz", "mat", "nii", "raw", "rgb", "pdf", "eps", "ai", "xcf", "ico", "icns")
 _IMAGES = "jpg jpeg jpe jfif png bmp webp pbm pgm pnm ppm tif tiff gif avif".split()  # noqa: SIM905
-SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-"""Folders that operating systems and storage devices make of themselves, which are passed over like hidden ones."""
 UNREAD = rf"(?i)\.({'|'.join(_FORMATS)})$"
 """Pattern of the paths of images that are not read."""
 _REASONS = {
@@ -29,6 +28,7 @@ _REASONS = {
     **{f".{suffix}": "Parquet files are read as .parquet; rename them" for suffix in ("pq", "parq", "pqt")},
     **{f".{suffix}": "lists are read as .csv, .tsv, .jsonl or .parquet" for suffix in ("xlsx", "xls", "ods")},
     **{f".{suffix}": "not read beside the others" for suffix in (*_IMAGES, "parquet", "arrow", "feather", "ipc")},
+    **{f".{suffix}": "not read; write the images as files, Parquet or tars" for suffix in _RECORDS},
     ".tar": "tar files are read where no images are beside them",
     **{f".{suffix}": "videos are not read" for suffix in ("mp4", "avi", "mov", "mkv", "webm")},
 }
@@ -57,12 +57,6 @@ class LeftOut(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.files:,} {self.suffix or 'without a suffix'} ({self.reason})"
-
-
-def without_system_folders(files: Listing) -> Listing:
-    """Return the files that are in none of :data:`SYSTEM_FOLDERS`."""
-    folders = "|".join(re.escape(name) for name in SYSTEM_FOLDERS)
-    return files.filter(pc.invert(pc.match_substring_regex(files.paths, f"(^|/)({folders})/")))
 
 
 def no_files(storage: Storage, skip: bool) -> tuple[LeftOut, ...]:

@@ -1,5 +1,6 @@
 """From the address of a dataset to its rows: finds out the format, and whether there is a dataset at all."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -19,14 +20,16 @@ from pfs_core.data.formats.list_or_tree import open_folders, open_listed, unused
 from pfs_core.data.formats.lists import Lists, is_submission, read_lists
 from pfs_core.data.formats.parquet import AT_ROOT, PARQUET, open_parquet
 from pfs_core.data.formats.webdataset import TARS, open_tars
-from pfs_core.data.left_out import left_out, no_files, summary, without_system_folders
+from pfs_core.data.left_out import left_out, no_files, summary
 from pfs_core.data.parts import TEST, TRAINING, VALIDATION
+from pfs_core.data.passed_over import dataset_files
 from pfs_core.data.unread_parts import check_no_part_empty, check_no_part_unread
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage import LocalStorage, Storage, open_storage
 from pfs_core.storage.listing import Listing
 from pfs_core.storage.local import is_there
 
+_ARCHIVE = r"(?i)\.(zip|7z|rar|tgz|tar\.[a-z0-9]+)$"
 _SHARDS = ((PARQUET, open_parquet), (ARROW, open_arrow), (TARS, open_tars))
 
 
@@ -54,7 +57,7 @@ def _opened(uri: str, config: SplitConfig) -> Source:
     if uri.startswith(PREFIX):
         return replace(_opened(str(downloaded(uri.removeprefix(PREFIX))), config), uri=uri)
     storage = _storage(uri)
-    files = without_system_folders(storage.files())
+    files = dataset_files(storage)
     beside = no_files(storage, skip=config.on_bad == "skip")
     lists = read_lists(storage, files, config)
     source = _from_files(storage, files, lists, config)
@@ -176,7 +179,7 @@ def content_of(uri: str) -> str:
     if uri == "digits" or uri.startswith(PREFIX):
         return uri
     storage = _storage(uri)
-    return fingerprint(storage, storage.files())
+    return fingerprint(storage, dataset_files(storage))
 
 
 def _storage(uri: str) -> Storage:
@@ -185,9 +188,12 @@ def _storage(uri: str) -> Storage:
     if isinstance(storage, LocalStorage):
         if not is_there(storage.root):
             beside = "" if "/" in uri or "." in uri else " and is no dataset that comes with pfs"
-            hint = did_you_mean(uri, ["digits", *(PREFIX + name for name in FOLDERS)])
+            alike = (f" (did you mean {PREFIX}{name}?)" for name in FOLDERS if name.lower() == uri.lower())
+            hint = next(alike, did_you_mean(uri, ["digits", *(PREFIX + name for name in FOLDERS)]))
             right = "use digits, or a folder or s3:// prefix of images"
             raise UserError(f"dataset {uri!r} does not exist{beside}{hint}; {right}")
         if not storage.root.is_dir():
+            if re.search(_ARCHIVE, uri):
+                raise UserError(f"dataset {uri} is an archive; unpack it, and name the folder")
             raise UserError(f"dataset {uri} is a file; name the folder that holds it")
     return storage

@@ -1,8 +1,9 @@
 """Reading the encoded images of a dataset, one row group at a time."""
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
@@ -166,7 +167,13 @@ def each_image(source: Source, make: Callable[[bytes | None], T], name: str) -> 
             progress(len(rows))
 
 
-def load_images(source: Source, channels: int | None, skip: bool, background: str = "white") -> Readings:
+def load_images(
+    source: Source,
+    channels: int | None,
+    skip: bool,
+    background: str = "white",
+    shape: Sequence[int] | None = None,
+) -> Readings:
     """Decode all images of a dataset whose images have one size.
 
     Args:
@@ -174,6 +181,8 @@ def load_images(source: Source, channels: int | None, skip: bool, background: st
         channels: as for :meth:`pfs_core.data.decode.Picture.pixels`.
         skip: whether to skip images that cannot be used, instead of stopping at the first one.
         background: the colour behind transparent pixels.
+        shape: the shape of the images that are kept, where that is known; else the most frequent one, which is
+            that of all unless ``skip`` is set.
 
     Raises:
         UserError: an image cannot be decoded or differs in size, and ``skip`` is not set; no image can be decoded; or
@@ -186,23 +195,28 @@ def load_images(source: Source, channels: int | None, skip: bool, background: st
 
     in_parts, digests = comes_in_parts(source), np.zeros(len(source), np.uint64)
     out: Tensor | None = None
-    readings = Readings(None, {}, Counter())
+    readings, shapes = Readings(None, {}, Counter()), Counter[Sequence[int]]()
     for i, found in each_image(source, decoded, "split reading"):
         if isinstance(found, BadImageError):
             _skip(source, i, str(found), skip, readings)
             continue
         image, remarks, digests[i] = found
+        shapes[image.shape] += 1
         if out is None:
-            check_memory(source, image.nbytes, skip)
-            out = torch.zeros(len(source), *image.shape, dtype=torch.uint8)
+            shape = tuple(shape or image.shape)
+            check_memory(source, math.prod(shape), skip)
+            out = torch.zeros(len(source), *shape, dtype=torch.uint8)
         if image.shape != out.shape[1:]:
-            _skip(source, i, difference(image.shape, out.shape[1:]), skip, readings)
+            _skip(source, i, difference(image.shape, out.shape[1:], skip), skip, readings)
             digests[i] = 0
             continue
         out[i] = image
         readings.remarks.update(remarks)
     if out is None:
         raise UserError(f"dataset {source.uri} has no image that can be decoded")
+    if (usual := most_frequent(shapes)) != out.shape[1:]:
+        del out  # there is memory for one of them
+        return load_images(source, channels, skip, background, usual)
     return readings._replace(images=out, in_two_parts=in_two_parts(source, digests))
 
 
@@ -264,19 +278,27 @@ def _skip(source: Source, row: int, reason: str, skip: bool, readings: Readings)
     readings.skipped[row] = reason
 
 
-def difference(shape: Sequence[int], first: Sequence[int]) -> str:
-    """Say how the shape [C, H, W] of an image differs from that of the first one, and which setting helps."""
+def most_frequent(shapes: Iterable[Sequence[int]]) -> Sequence[int]:
+    """Return the shape that most images have, of several the one that comes first.
+
+    >>> most_frequent([(3, 8, 9), (3, 8, 8), (3, 8, 8)])
+    (3, 8, 8)
+    """
+    ((shape, _),) = Counter(shapes).most_common(1)
+    return shape
+
+
+def difference(shape: Sequence[int], other: Sequence[int], most: bool) -> str:
+    """Say how the shape [C, H, W] of an image differs from that of most others or the first one, and what helps."""
+    others = "most are" if most else "the first one"
     colour = {1: "grey", 3: "RGB"}
-    if shape[1:] == first[1:]:
+    if shape[1:] == other[1:]:
         return (
-            f"the image is {colour[shape[0]]}, the first one {colour[first[0]]}; "
+            f"the image is {colour[shape[0]]}, {others} {colour[other[0]]}; "
             "set split.channels=3 (or 1 for grey) to read all alike"
         )
-    also = " and split.channels=3" if shape[0] != first[0] else ""
-    return (
-        f"the image is {_size(shape)}, the first one {_size(first)}; "
-        f"set split.image_size{also} to resize all to one size"
-    )
+    also = " and split.channels=3" if shape[0] != other[0] else ""
+    return f"the image is {_size(shape)}, {others} {_size(other)}; set split.image_size{also} to resize all to one size"
 
 
 def _size(shape: Sequence[int]) -> str:

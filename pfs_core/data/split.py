@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pfs_core.config.stages import SplitConfig
 from pfs_core.data.checked_once import images_checked_once
-from pfs_core.data.choice import LEFT_OUT, choose_rows
+from pfs_core.data.choice import LEFT_OUT, choose_rows, drawn_away
 from pfs_core.data.dataset import Source
 from pfs_core.data.decode import remarks_on
 from pfs_core.data.inputs import inputs_of
@@ -81,6 +81,7 @@ def split_dataset(dataset: str, out: str | Path, config: SplitConfig = SplitConf
         )
     notes += _large(source, pixels // max(int(usable.sum()), 1), config)
     parts = choose_rows(source, config, seed, usable, skipped)
+    notes += drawn_away(source, parts)
     inputs = inputs_of(source, images, parts, config, seed)
     info = SplitInfo(
         dataset=source.uri,

@@ -1,6 +1,5 @@
 """Whether a dataset has a part in a form that is not read: its test images would be drawn from training instead."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,8 +8,9 @@ import pyarrow.compute as pc
 
 from pfs_core.data.dataset import Source
 from pfs_core.data.formats.tree import IMAGES
-from pfs_core.data.left_out import SYSTEM_FOLDERS, reason_of
+from pfs_core.data.left_out import reason_of
 from pfs_core.data.parts import EVALUATION, TEST, VALIDATION, is_held_out, part_named, parts_in
+from pfs_core.data.passed_over import folders_in
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage
 from pfs_core.storage.listing import Listing
@@ -79,11 +79,7 @@ def check_no_part_empty(source: Source, storage: Storage, files: Listing) -> Non
 def _folders_beside(root: Path, folders: Iterable[str]) -> list[Path]:
     """Return the folders at the root, and those beside one of ``folders`` or beside one above it."""
     above = {root} | {root.joinpath(*folder.split("/")[:i]) for folder in folders for i in range(folder.count("/"))}
-    found: list[Path] = []
-    for folder in sorted(above):
-        with os.scandir(folder) as entries:
-            found += [Path(one.path) for one in entries if one.is_dir()]
-    return [one for one in sorted(found) if not one.name.startswith(".") and one.name not in SYSTEM_FOLDERS]
+    return sorted(one for folder in above for one in folders_in(folder))
 
 
 def _folders(source: Source) -> set[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfs_core.config.recipes import Recipe
 from pfs_core.config.request import DEFAULT_METHOD
+from pfs_core.config.warmup import with_fitting_warmup
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.methods.amc import config as amc
 from pfs_core.methods.config import MethodConfig, TrainedConfig
@@ -97,4 +98,8 @@ def method_config(recipe: Recipe, settings: Mapping[str, Any]) -> MethodConfig:
         UserError: there is no such method, or it has no such setting or value.
     """
     method = method_named(settings.get("method", DEFAULT_METHOD))
-    return method.config.parse({"method": method.name, **recipe.methods.get(method.name, {}), **settings}, "search")
+    usual = {"method": method.name, **recipe.methods.get(method.name, {})}
+    if "warmup_episodes" in method.config.model_fields:
+        defaults = method.config.parse(usual, "search").model_dump()
+        settings = with_fitting_warmup(settings, defaults, "warmup_episodes", "episodes")
+    return method.config.parse({**usual, **settings}, "search")

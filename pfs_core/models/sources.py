@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from pfs_core.config.spec import ModelSpec
+from pfs_core.errors import UserError
 from pfs_core.models import LIBRARIES, build_model, is_users_own
 from pfs_core.models.from_module import from_module
 from pfs_core.storage.digests import file_digest
@@ -43,7 +44,7 @@ def source_digests(model: nn.Module, *more: Callable[..., Any]) -> list[str] | N
             waiting += imported
             files |= imported
         return [file_digest(path) for path in sorted(files)]
-    except (TypeError, OSError, SyntaxError):
+    except (TypeError, OSError, SyntaxError, UserError):
         return None
 
 

@@ -19,9 +19,10 @@ REQUESTED, CLAIMED, DONE, FAILED = "requested", "claimed", "done", "failed"
 RUN, LINK, ATTEMPTS, REASON = "pfs.compress_run", "pfs.compress_link", "pfs.compress_attempts", "pfs.compress_error"
 SOURCE, RESULT, GATE = "pfs.source", "pfs.pruned", "pfs.gate"
 SHA256 = "pfs.spec_sha256"
+METHOD, ACCURACY = "pfs.method", "pfs.test_accuracy"
 _WRITTEN = (
     *(STATE, RUN, LINK, ATTEMPTS, REASON, SOURCE, RESULT, GATE, SHA256),
-    *("pfs.method", "pfs.test_accuracy", "pfs.latency_ratio"),  # of a result, which may be a request as well
+    *(METHOD, ACCURACY, "pfs.latency_ratio"),  # of a result, which may be a request as well
 )
 """Tags of a version that are no part of a request: its state, and what is said of a result."""
 
@@ -58,6 +59,11 @@ class Request(Config):
             if tag.startswith(PREFIX) and not tag.startswith(claims.PREFIX) and tag not in (*known, *_WRITTEN):
                 hint = did_you_mean(tag.removeprefix(PREFIX), cls.model_fields, PREFIX)
                 raise UserError(f"{what}: {tag} is not a tag of a request{hint}; known: {', '.join(known)}")
+        if METHOD in tags and ACCURACY not in tags:
+            raise UserError(
+                f"{what}: {METHOD} is not a tag of a request (got {tags[METHOD]!r}); the method is that of the "
+                "pipeline's settings_search, so take the tag out"
+            )
         values: dict[str, Any] = {
             name: tags[PREFIX + name] for name in cls.model_fields if tags.get(PREFIX + name) not in (None, "")
         }

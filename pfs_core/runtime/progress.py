@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pfs_core.errors import UserError
+from pfs_core.errors import UserError, for_users
 from pfs_core.runtime.environment import adopt_mlflow
 from pfs_core.runtime.logs import PASSING, at_terminal, log_to_terminal, marked
 
@@ -42,8 +42,8 @@ def user_errors() -> Iterator[None]:
     try:
         with stoppable():
             yield
-    except UserError as e:
-        print(marked(f"error: {e}"), flush=True)
+    except (UserError, PermissionError) as e:
+        print(marked(f"error: {for_users(e)}"), flush=True)
         raise SystemExit(2) from None
 
 

@@ -4,6 +4,7 @@ from pfs_core.config.overrides import recipe_for
 from pfs_core.config.request import CompressRequest
 from pfs_core.config.spec import Budget, ModelSpec
 from pfs_core.config.stages import ExtractConfig, LatencyConfig, SplitConfig
+from pfs_core.data.formats.downloads import PREFIX
 from pfs_core.errors import UserError
 from pfs_core.methods.registry import method_config
 from pfs_core.models import network_without_values, published_fields
@@ -18,11 +19,17 @@ def check_foreseen(request: CompressRequest) -> None:
     """Check what the request's later steps would refuse, as far as it is known without the images.
 
     Raises:
-        UserError: no cut reaches a budget, or a runtime is not installed.
+        UserError: no cut reaches a budget, a runtime is not installed, or small images are to be resized.
     """
     recipe = recipe_for(request.recipe, request.dataset)
     extract: ExtractConfig = recipe.stage("extract", request.extract_settings)
     latency: LatencyConfig = recipe.stage("latency", request.latency_settings)
+    split: SplitConfig = recipe.stage("split", request.split_settings)
+    if split.image_size and (request.dataset == "digits" or request.dataset.startswith(PREFIX)):
+        raise UserError(
+            f"split.image_size: {request.dataset} is a set of small images that is kept in memory as it is; "
+            "set split.image_size=None, or take a recipe that sets none"
+        )
     budgets = [Budget.from_text(text) for text in request.budgets]
     _check_runtimes(extract, latency, any(budget.metric == "latency" for budget in budgets))
     _check_budgets(request, extract, budgets)

@@ -1,6 +1,7 @@
 """The steps that show what came out: the report of one network, and comparisons of several."""
 
 import logging
+import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pfs_core.config.overrides import prefixed
 from pfs_core.runtime.logs import COLUMNS
 from pfs_core.steps.folders import about
+from pfs_core.steps.kept import RUNS
 from pfs_core.tracking import StepRun, finite, mark_finished, step_run
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def report(
     params = {"report.models": [file_digest(Path(folder) / COMPLETE) for folder in model_dirs]}
     tags = {**about(results.structure), "dataset": results.split.dataset}
     with step_run("report", params, results.title, tags) as run:
-        version = _registered(run, results, name)
+        version = _registered(run, results, name, once=RUNS in os.environ or "KFP_RUN_ID" not in os.environ)
         summary = write_report(results, out, run.url, version)
         run.dataset(results.split.dataset, results.split.fingerprint, "report")
         run.artifact(out, "report")
@@ -175,8 +177,12 @@ def compare_methods(
     return figures
 
 
-def _registered(run: StepRun, results: "Results", name: str) -> str:
-    """Log and register the pruned network of a run with what is known of it; returns ``name/version``."""
+def _registered(run: StepRun, results: "Results", name: str, once: bool = False) -> str:
+    """Log and register the pruned network of a run with what is known of it; returns ``name/version``.
+
+    On a cluster every request of the registry has a version of its own; elsewhere a report that is made again of the
+    same networks adds none (``once``).
+    """
     from pfs_core.export.deployable import deployable, example_images
     from pfs_core.report.card import model_card, model_files, version_tags
     from pfs_core.training.retrain import load_model
@@ -184,4 +190,4 @@ def _registered(run: StepRun, results: "Results", name: str) -> str:
     network, _ = load_model(results.model_dir)
     card, files = model_card(results, name), model_files(results)
     example, tags = example_images(results.spec.input_shape), version_tags(results)
-    return run.model(deployable(network, results.split), example, name, card, files, tags)
+    return run.model(deployable(network, results.split), example, name, card, files, tags, once)

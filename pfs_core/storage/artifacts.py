@@ -38,8 +38,11 @@ def publish(out: str | Path, kind: str) -> Iterator[Path]:
     """
     check_out(out, kind)
     out = Path(out).resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    except OSError as e:
+        raise file_error(e, f"{out} cannot be made: {e.strerror}; name another folder") from None
     try:
         yield aside
         files = _files(aside)
@@ -70,11 +73,18 @@ def check_out(out: str | Path, kind: str) -> None:
     check_parents(Path(out))
     try:
         out = Path(out).resolve()
+        out.exists()
     except RuntimeError:
         raise InvalidError(f"{out} is a link in a circle; name another folder") from None
+    except OSError as e:
+        raise file_error(e, f"{out} cannot be made: {e.strerror}; name another folder") from None
     if out.is_dir():
-        found = {str(path.relative_to(out)) for path in _files(out)}
-        earlier = {COMPLETE, *_digests(out)} if COMPLETE in found else set()
+        earlier = {COMPLETE, *_digests(out)} if (out / COMPLETE).is_file() else set()
+        found = set()
+        for path in (path for path in out.rglob("*") if path.is_file()):  # one is enough in a home of many
+            found.add(str(path.relative_to(out)))
+            if not found <= earlier:
+                break
         if found and (found != earlier or f"{kind}.json" not in found):
             raise InvalidError(f"{out} holds other files than an earlier {kind} result; name a new or empty folder")
     elif out.exists():

@@ -6,11 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pfs_core.errors import file_error
+
 
 def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes, as 64 hex digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes, as 64 hex digits.
+
+    Raises:
+        NotFoundError: the file is missing.
+        AccessDeniedError: it may not be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as e:
+        raise file_error(e, f"{path} cannot be read: {e.strerror}") from None
 
 
 def json_digest(value: Any, length: int, default: Callable[[Any], Any] | None = None) -> str:

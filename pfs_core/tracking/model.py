@@ -3,7 +3,7 @@
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,15 @@ def log_model(
             extra_files=[str(path) for path in (*beside, *files)],
         )
     return str(info.registered_model_version)
+
+
+def registered_by(runs: Iterable[str], name: str) -> str:
+    """Return the last version of a network that one of some runs registered; empty if none did, or it is gone."""
+    from mlflow import MlflowClient
+
+    found = [version for run in runs for version in MlflowClient().search_model_versions(f"run_id = '{run}'")]
+    versions = [int(version.version) for version in found if version.name == name and version.status == "READY"]
+    return str(max(versions)) if versions else ""
 
 
 def describe(name: str, version: str, card: str, tags: Mapping[str, Any]) -> None:

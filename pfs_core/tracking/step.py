@@ -78,8 +78,12 @@ class StepRun:
         card: str = "",
         files: Sequence[str | Path] = (),
         tags: Mapping[str, Any] = {},
+        once: bool = False,
     ) -> str:
         """Log and register a network (:func:`pfs_core.tracking.model.log_model`), with tags on its version.
+
+        With ``once`` the version that an earlier run of this step on the same inputs registered gets the tags and the
+        card, if there is one.
 
         Returns:
             ``name/version``, or "" without tracking and where the server does not answer within a minute.
@@ -243,14 +247,17 @@ class _MlflowRun(StepRun):
         card: str = "",
         files: Sequence[str | Path] = (),
         tags: Mapping[str, Any] = {},
+        once: bool = False,
     ) -> str:
         from mlflow import MlflowClient
 
-        from pfs_core.tracking.model import describe, log_model
+        from pfs_core.tracking.model import describe, log_model, registered_by
 
         versions: list[str] = []
 
         def send() -> None:
+            if once and not versions and (version := registered_by(self._alike(), name)):
+                versions.append(version)
             if not versions:
                 with mail.storing(MlflowClient().get_run(self.id).info.artifact_uri):
                     versions.append(log_model(self.id, self._experiment, model, example, name, card, files))
@@ -259,6 +266,13 @@ class _MlflowRun(StepRun):
         self._post(f"the network {name}", send)
         self._outbox.flush(mail.LAST_EFFORT_SECONDS)
         return f"{name}/{versions[0]}" if versions else ""
+
+    def _alike(self) -> list[str]:
+        """The ids of the runs of this step on the same inputs, this one among them."""
+        from mlflow import MlflowClient
+
+        tags = f"tags.`{STEP_TAG}` = '{self._step}' and tags.`{INPUTS_TAG}` = '{self._digest}'"
+        return [run.info.run_id for run in MlflowClient().search_runs([self._experiment], tags)]
 
     def close(self, status: str, seconds: float) -> None:
         """End the run; waiting calls are tried for ``seconds``, and a warning names those that are not sent."""

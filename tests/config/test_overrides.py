@@ -47,7 +47,7 @@ def test_whole_numbers_are_integers_wherever_they_stand():
         ("3", 3), ("1e-3", 1e-3), (".5", 0.5), ("5.", 5.0), ("-.5", -0.5), ("true", True), ("True", True),
         ("False", False), ("null", None), ("None", None), ("[8, 16]", [8, 16]), ("[True, None]", [True, None]),
         ('{"a": 1}', {"a": 1}), ('"3"', "3"), ("cosine", "cosine"), ("a=b", "a=b"), ("", ""), ("__import__('os')",) * 2,
-        ("NaN", "NaN"), ("(1, 2)", "(1, 2)"), ("'quoted'", "'quoted'"), ("1 if True else 2",) * 2,
+        ("NaN", "NaN"), ("(1, 2)", [1, 2]), ("1,2", [1, 2]), ("'quoted'", "'quoted'"), ("1 if True else 2",) * 2,
     ],
 )  # fmt: skip
 def test_a_value_is_json_or_what_python_writes_for_the_same(text, value):
@@ -59,3 +59,13 @@ def test_a_value_is_json_or_what_python_writes_for_the_same(text, value):
 def test_a_value_that_says_two_things_is_refused(text):
     with pytest.raises(UserError, match=r"is not JSON: ('[ab]' is there twice|\w+ is no number)"):
         parse_settings([f"model.x={text}"], ("model",))
+
+
+def test_values_with_commas_between_them_are_a_list():
+    settings = parse_settings(["retrain.milestones=0.5,0.75", "retrain.lr = (0.1,)", " search.a = x,y "], STAGES)
+    assert settings["retrain"] == {"milestones": [0.5, 0.75], "lr": [0.1]}
+    assert settings["search"] == {"a": "x,y"}
+    latency = recipe("demo").stage("latency", {"runtimes": "eager, onnxruntime", "threads": [1, 2]})
+    assert (latency.runtimes, latency.threads) == (("eager", "onnxruntime"), (1, 2))
+    with pytest.raises(UserError, match="latency.runtimes.1: must be onnxruntime, eager, .* .got 'torch'"):
+        recipe("demo").stage("latency", {"runtimes": "eager,torch"})

@@ -130,3 +130,23 @@ def test_the_papers_recipes_cut_as_the_paper_and_the_others_for_the_runtime():
         assert recipe(name).extract.blocks == (1 if paper else "auto")
         for method in ("pfs", "uniform", "random"):
             assert method_config(recipe(name), {"method": method}).expand_stream == (None if paper else 1.0)
+
+
+def test_a_recipe_with_fewer_epochs_has_a_shorter_warmup():
+    fast = recipe("fast")
+    for epochs in (1, 1.0):  # Kubeflow passes 1 as 1.0
+        assert fast.stage("retrain", {"epochs": epochs}).warmup_epochs == pytest.approx(1 / 15)
+    assert fast.stage("retrain", {"epochs": 2}).warmup_epochs == fast.retrain.warmup_epochs == 1
+    with pytest.raises(UserError, match="warmup_epochs: must be less than the 1 epochs"):
+        fast.stage("retrain", {"epochs": 1, "warmup_epochs": 1})
+    for epochs in (0, "ten", True, None):
+        with pytest.raises(UserError, match="epochs: must be a whole number from 1"):
+            fast.stage("retrain", {"epochs": epochs})
+
+
+@pytest.mark.parametrize(("episodes", "warmup"), [(1, 1), (12, 4), (20, 6), (30, 20)])
+def test_fewer_episodes_of_amc_have_a_shorter_warmup(episodes, warmup):
+    search = method_config(recipe("demo"), {"method": "amc", "episodes": episodes})
+    assert (search.episodes, search.warmup_episodes) == (episodes, warmup)
+    with pytest.raises(UserError, match="must be at most search.episodes"):
+        method_config(recipe("demo"), {"method": "amc", "episodes": 5, "warmup_episodes": 6})

@@ -144,6 +144,16 @@ def test_a_request_in_the_registry_asks_for_the_same():
     assert given.to_compress_request() == expected
 
 
+def test_a_request_in_the_registry_that_names_a_method_is_refused():
+    """Only a result has that tag, beside its accuracy; a request would be compressed by another method in silence."""
+    tags = {"pfs.model": "resnet20", "pfs.dataset": "digits", "pfs.method": "amc"}
+    with pytest.raises(
+        UserError, match=r"models:/net/1: pfs.method is not a tag of a request \(got 'amc'\); the method"
+    ):
+        Request.of_tags(tags, "models:/net/1")
+    assert Request.of_tags({**tags, "pfs.test_accuracy": "0.9"}, "models:/net/1").model == "resnet20"
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_has_its_settings(stage):
     request = CompressRequest.parse(

@@ -114,3 +114,21 @@ def test_images_in_a_dictionary_of_structures_are_read(tmp_path):
 def test_lists_and_structures_say_no_parts(tmp_path, column, value):
     pq.write_table(rows(0, 30, **{column: [value] * 30}), tmp_path / "train.parquet")
     assert f"columns that are not used: {column}" in open_source(str(tmp_path)).notes
+
+
+@pytest.mark.parametrize("cut", ["the mark of the end", "a record batch"])
+def test_a_stream_that_is_cut_short_is_refused(tmp_path, cut):
+    """Also between two record batches, where Arrow takes it for whole."""
+    stream(tmp_path / "train.arrow", rows(0, 21))
+    whole = (tmp_path / "train.arrow").read_bytes()
+    with pa.OSFile(str(tmp_path / "train.arrow")) as file:
+        reader = pa.ipc.open_stream(file)
+        for _ in range(2):
+            reader.read_next_batch()
+        end = len(whole) - 8 if cut == "the mark of the end" else file.tell()
+    assert open_source(str(tmp_path)).labels.size == 21
+    (tmp_path / "train.arrow").write_bytes(whole[:end])
+    with pytest.raises(
+        UserError, match="train.arrow is no whole Arrow file: it is cut short; make or download it again"
+    ):
+        open_source(str(tmp_path))

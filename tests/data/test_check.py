@@ -124,7 +124,7 @@ def test_a_check_leaves_out_what_the_split_leaves_out(folder, tmp_path, capsys, 
     assert main(["data", "check", str(folder), *settings]) == 0
     out = capsys.readouterr().out.splitlines()
     assert "1 cannot be read and are left out" in out
-    assert skipped == 1 + ("1 differ from the first one in size or colours and are left out" in out)
+    assert skipped == 1 + ("1 differ from most in size or colours and are left out" in out)
     assert f"{folder}/train/a/3.png: the image cannot be decoded (neither PNG nor JPEG)" in out
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfs_core.config.stages import SplitConfig
-from pfs_core.data.choice import TEST, VALIDATION, choose_rows
+from pfs_core.data.choice import TEST, VALIDATION, choose_rows, drawn_away
 from pfs_core.data.formats.tree import open_tree
 from pfs_core.data.open import open_source
 from pfs_core.data.pack import _shards
@@ -40,6 +40,20 @@ def test_parts_of_any_set(rows, seed, test_rows):
 def test_a_large_set_validates_on_5000_rows():
     parts = choose_rows(source(60_000, test_rows=10_000), SplitConfig(), 0)
     assert np.bincount(parts).tolist() == [45_000, 5000, 10_000]
+
+
+def test_a_class_whose_images_all_went_to_the_test_is_said():
+    made = source(100, classes=2)
+    made.labels[:] = 0
+    made.labels[7] = 1
+    said = {
+        bool(drawn_away(made, parts)): parts[7] for parts in (choose_rows(made, SplitConfig(), s) for s in range(20))
+    }
+    assert said.keys() == {False, True}
+    assert said[True] == TEST != said[False]
+    given = source(100, test_rows=10)
+    given.labels[:] = np.arange(100) >= 90
+    assert drawn_away(given, choose_rows(given, SplitConfig(), 0)) == []  # which the dataset itself decides
 
 
 def test_rows_are_chosen_at_random():

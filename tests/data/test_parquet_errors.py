@@ -42,6 +42,8 @@ def test_an_empty_folder(tmp_path):
 def test_a_file(tmp_path):
     write(tmp_path / "train.parquet", GOOD, [0, 1, 0])
     refused(tmp_path / "train.parquet", "is a file; name the folder")
+    (tmp_path / "train.zip").write_bytes(b"PK")
+    refused(tmp_path / "train.zip", "is an archive; unpack it, and name the folder")
 
 
 @pytest.mark.parametrize("uri", ["https://example.com/x", "gs://bucket/x"])

@@ -1,6 +1,7 @@
 """Members of a tar belong together by their key, in whatever order they are; what has no label says what is there."""
 
 import random
+import tarfile
 
 import pytest
 import torch
@@ -48,3 +49,15 @@ def test_a_tar_without_labels_says_which_extensions_it_has(tmp_path):
     with pytest.raises(UserError, match=r"expected KEY.jpg and KEY.class with one KEY"):
         open_source(str(tmp_path), SplitConfig(label_column="class"))
     assert open_source(str(tmp_path), SplitConfig(label_column="txt")).class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("members", [1, 5, 17])
+@pytest.mark.parametrize("more", [0, 100])
+def test_a_tar_that_is_cut_short_is_refused(tmp_path, members, more):
+    """Also between two members and within a header, where Python's library takes it for whole."""
+    shard(tmp_path / "a.tar", ORDERS["by chance"])
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        end = tar.getmembers()[members].offset
+    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[: end + more])
+    with pytest.raises(UserError, match="a.tar is no whole tar file: it is cut short or damaged; make or download"):
+        open_source(str(tmp_path))

@@ -1,5 +1,7 @@
 """A request that cannot be carried out is refused in one line before the split, whoever would have found out later."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -191,3 +193,19 @@ def test_a_right_request_passes_the_same_check(here, capsys):
     assert main(["run"]) == 0
     assert main(["run", "--model", "own_nets:build", "--dataset", "empty", "--budget", "macs=0.5"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_network_that_asks_for_input_does_not_wait_for_ever(tmp_path):
+    """Its question goes to the log, where nobody answers it, as at a terminal that is still open."""
+    (tmp_path / "asking.py").write_text("def build(num_classes): return int(input('width? '))\n")
+    terminal, end = os.pipe()
+    command = [sys.executable, "-m", "pfs_pipelines.cli", "run", "--model", "asking:build", "--out", "runs"]
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, stdin=terminal, capture_output=True, text=True, timeout=240, check=False
+        )
+    finally:
+        os.close(terminal)
+        os.close(end)
+    assert done.returncode == 2
+    assert "model asking:build: EOFError: it asks for input" in done.stderr

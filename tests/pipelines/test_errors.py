@@ -3,13 +3,14 @@
 import json
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 from pfs_pipelines.cli import main
 from pfs_pipelines.run_folders import states
 
 from pfs_core.structure import Structure
-from tests.data.folders import images, png, write
+from tests.data.folders import images, png, tree, write
 
 
 def refused(capsys, *argv):
@@ -272,3 +273,51 @@ def test_a_look_at_runs_makes_no_file(capsys, tmp_path):
 
 def test_folders_that_are_no_runs_are_refused_in_one_line(capsys, tmp_path):
     assert "none of the folders is a finished run" in refused(capsys, "compare", tmp_path / "a", tmp_path / "b")
+
+
+def test_what_may_not_be_read_is_one_line_whatever_asks_for_it(capsys, digits, tmp_path, monkeypatch):
+    """As where a folder is another user's: Python raises this also where it is asked what exists."""
+    is_dir = Path.is_dir
+
+    def deny(path):
+        if str(path) == str(digits):
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_dir(path)
+
+    monkeypatch.setattr("pathlib.Path.is_dir", deny)
+    line = refused(capsys, "search", "--model", "resnet20", "--split", digits, tmp_path / "gates")
+    assert line == f"pfs: {digits} cannot be used: Permission denied"
+
+
+def test_a_cache_that_may_not_be_read_is_done_without(capsys, tmp_path, monkeypatch):
+    def deny(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setenv("PFS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("pathlib.Path.exists", deny)
+    monkeypatch.setattr("pathlib.Path.mkdir", deny)
+    assert main(["inspect", "resnet20", "--set", "model.width=4"]) == 0
+    assert "proved: 12 of 12 groups" in capsys.readouterr().out
+
+
+def test_names_of_files_are_shown_in_one_line(capsys, tmp_path):
+    root = tree(tmp_path / "pets", *[f"{c}/{i}.png" for c in "ab" for i in range(5)])
+    (root / "a" / "two\nlines\x1b[31m.png").write_bytes(b"broken")
+    assert r"a/two\nlines\x1b[31m.png: the image cannot be decoded" in refused(
+        capsys, "split", root, tmp_path / "split"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("cifar10", "CIFAR10"), ("MNIST", "MNIST"), ("fashionmnist", "FashionMNIST")]
+)
+def test_a_dataset_of_torchvision_is_hinted_at_by_its_own_name(capsys, tmp_path, name, meant):
+    line = refused(capsys, "split", name, tmp_path / "split")
+    assert f"(did you mean torchvision:{meant}?)" in line
+
+
+def test_a_dry_run_refuses_the_folder_that_the_run_would(capsys, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in ("file", "file/runs"):
+        dry, run = (refused(capsys, "run", *option, "--out", tmp_path / out) for option in (["--dry-run"], []))
+        assert dry == run

@@ -35,6 +35,8 @@ def colours(tmp_path):
         ),
         ({"budgets": ["latency=0.01"]}, "budget latency=0.01 cannot be reached; .* so ask for latency=0.0"),
         ({"budgets": ["macs=0.5", "macs=9G"]}, "is over the dense network's"),
+        ({"split_settings": {"image_size": 16}}, "split.image_size: digits is a set of small images .*image_size=None"),
+        ({"recipe": "imagenet-resnet"}, "split.image_size: digits is a set of small images .*, or take a recipe that"),
         ({"latency_settings": {"runtimes": ["openvino"]}}, "latency.runtimes: openvino: not installed"),
         ({"extract_settings": {"runtime": "openvino"}}, "extract.runtime=openvino: not installed"),
         ({"budgets": ["latency=0.5"], "extract_settings": {"runtime": "openvino", "blocks": 1}}, "not installed"),

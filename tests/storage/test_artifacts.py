@@ -141,6 +141,31 @@ def test_a_folder_inside_a_file_is_refused(tmp_path):
         publish_text(tmp_path / "file" / "a" / "out")
 
 
+@pytest.mark.parametrize("write", [lambda out: check_out(out, "thing"), publish_text])
+@pytest.mark.parametrize("name", ["a" * 300, f"{'a' * 300}/thing"])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path, write, name):
+    with pytest.raises(
+        UserError, match=r"a+ cannot be made: File name too long; name another folder$|/thing cannot be"
+    ):
+        write(tmp_path / name)
+
+
+def test_a_place_where_nothing_can_be_made_is_refused():
+    with pytest.raises(UserError, match=r"^/proc/thing cannot be made: .*; name another folder$"):
+        publish_text(Path("/proc/thing"))
+
+
+def test_other_files_are_found_without_looking_at_all_of_them(tmp_path, monkeypatch):
+    """As in a home, where there may be millions."""
+    for i in range(50):
+        (tmp_path / f"{i}.txt").write_text("mine")
+    looked, is_file = [], Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: looked.append(path) or is_file(path))
+    with pytest.raises(UserError, match="holds other files than an earlier thing result"):
+        check_out(tmp_path, "thing")
+    assert len(looked) < 5
+
+
 def test_checking_makes_nothing(tmp_path):
     check_out(tmp_path / "a" / "out", "thing")
     assert list(tmp_path.iterdir()) == []

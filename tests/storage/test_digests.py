@@ -4,6 +4,7 @@ import hashlib
 
 import pytest
 
+from pfs_core.errors import AccessDeniedError, NotFoundError
 from pfs_core.storage.digests import file_digest, json_digest
 
 VALUE = {"seed": 0, "epochs": 2, "milestones": (0.5, 0.75), "model": {"name": "resnet20"}, "é": None}
@@ -29,3 +30,15 @@ def test_what_json_cannot_hold_is_refused_unless_it_is_turned_into_something_els
 def test_a_digest_of_a_file_is_of_its_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"x" * 100_000)
     assert file_digest(tmp_path / "a") == file_digest(str(tmp_path / "a")) == hashlib.sha256(b"x" * 100_000).hexdigest()
+
+
+def test_a_file_that_is_gone_or_may_not_be_read_is_named_in_a_line(tmp_path, monkeypatch):
+    with pytest.raises(NotFoundError, match=f"^{tmp_path}/a cannot be read: No such file or directory$"):
+        file_digest(tmp_path / "a")
+
+    def deny(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.open", deny)
+    with pytest.raises(AccessDeniedError, match=f"^{tmp_path}/a cannot be read: Permission denied$"):
+        file_digest(tmp_path / "a")

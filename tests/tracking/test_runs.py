@@ -394,3 +394,38 @@ def test_an_image_says_its_commit_itself(monkeypatch):
     git_commit.cache_clear()
     assert code() == {"git_commit": "0123abc", "image": "registry/pfs-python:7"}
     git_commit.cache_clear()
+
+
+@pytest.fixture
+def registering(store, monkeypatch):
+    """Registers in place of a network an empty file, as an output of the run."""
+    tracking.make_experiment(store / "artifacts")
+
+    def log_model(run, experiment, network, example, name, card, files):
+        client = MlflowClient()
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        return client.create_model_version(name, str(store), run).version
+
+    monkeypatch.setattr("pfs_core.tracking.model.log_model", log_model)
+    return monkeypatch
+
+
+def registered(name="pfs-resnet20", models=("one",), pipeline="run-1", tags=MappingProxyType({}), once=True):
+    """What a report says it has registered."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KFP_RUN_ID", pipeline)
+        with tracking.step_run("report", {"report.models": list(models)}) as run:
+            return run.model(None, None, name, "# card", (), tags, once)
+
+
+def test_a_report_that_is_made_again_of_the_same_networks_registers_no_further_version(registering):
+    assert registered() == "pfs-resnet20/1"
+    assert registered(pipeline="run-2", tags={"latency_ratio": "0.5"}) == "pfs-resnet20/1"
+    assert MlflowClient().get_model_version("pfs-resnet20", "1").tags == {"pfs.latency_ratio": "0.5"}
+    assert registered(pipeline="run-3", models=["two"]) == "pfs-resnet20/2"
+    assert registered(pipeline="run-4", name="mine") == "mine/1"
+    assert registered(pipeline="run-5", once=False) == "pfs-resnet20/3"
+    MlflowClient().delete_model_version("pfs-resnet20", "1")
+    MlflowClient().delete_model_version("pfs-resnet20", "3")
+    assert registered(pipeline="run-6") == "pfs-resnet20/4"

@@ -39,6 +39,8 @@ _STATE = r"(^|/)state\.json$"
 _CACHE = r"(^|/)cache-[^/]*\.arrow$"
 _REPEATS = "a cache of Hugging Face's map or filter, which repeats rows"
 _MAGIC = b"ARROW1\0\0"
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""The last bytes of a stream; every part of it begins as these do."""
 
 
 class ArrowFile:
@@ -76,8 +78,21 @@ class ArrowFile:
             try:
                 batch = stream.read_next_batch()
             except StopIteration:
+                self._check_end()
                 return
             yield batch, start, self._file.tell() - start
+
+    def _check_end(self) -> None:
+        """Raise EOFError unless the mark of the end is where a stream ended; one that is cut short may end there, too.
+
+        Files from before 2019 begin and end otherwise.
+        """
+        end = self._file.tell()
+        self._file.seek(0)
+        if self._file.read(4) == _END[:4]:
+            self._file.seek(end - len(_END))
+            if self._file.read(len(_END)) != _END:
+                raise EOFError("it is cut short; make or download it again")
 
     def images(self, number: int, start: int, size: int, column: str) -> list[bytes | None]:
         """Return the encoded images of a record batch.

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfs_core.data.formats.folder_levels import folders_at
-from pfs_core.data.left_out import SYSTEM_FOLDERS, UNREAD
+from pfs_core.data.left_out import UNREAD
+from pfs_core.data.passed_over import folders_in
 from pfs_core.errors import UserError
 from pfs_core.storage import LocalStorage, Storage
 from pfs_core.storage.listing import Listing
@@ -84,8 +85,7 @@ def _local_folders(storage: Storage, said: Mapping[str, str]) -> list[Path]:
     """Return the folders of a local dataset at the level of the classes, also empty ones."""
     if not isinstance(storage, LocalStorage):
         return []
-    folders = [folder for top in sorted(said or {"": ""}) for folder in sorted((storage.root / top).iterdir())]
-    return [one for one in folders if one.is_dir() and not one.name.startswith(".") and one.name not in SYSTEM_FOLDERS]
+    return [folder for top in sorted(said or {"": ""}) for folder in folders_in(storage.root / top)]
 
 
 def _check_links(storage: LocalStorage, said: Mapping[str, str]) -> None:

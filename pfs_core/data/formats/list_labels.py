@@ -1,5 +1,6 @@
 """Which column of a list has the labels, and whether its texts can be labels."""
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -42,8 +43,13 @@ def label_column(place: str, columns: Mapping[str, pa.Array], setting: str | Non
     if len(candidates) == 1 or (named and all(_same(columns[named[0]], columns[name]) for name in named[1:])):
         in_words = [name for name in candidates if not _are_numbers(columns[name].unique().to_pylist())]
         return (in_words or candidates)[0]
+    listed = ", ".join(candidates)
+    if not named and _are_of_classes([columns[name] for name in candidates]):
+        raise UserError(
+            f"{place} has a column of 0 and 1 for each class ({listed}); write one column label with their names"
+        )
     raise UserError(
-        f"{place} names images, but which of its other columns has the labels ({', '.join(candidates)})? "
+        f"{place} names images, but which of its other columns has the labels ({listed})? "
         "Name it with split.label_column"
     )
 
@@ -100,6 +106,14 @@ def _same(one: pa.Array, other: pa.Array) -> bool:
     """Whether two columns of labels make the same classes."""
     pairs = pa.table({"one": one, "other": other}).group_by(["one", "other"]).aggregate([])
     return bool(len(pairs) == pc.count_distinct(one).as_py() == pc.count_distinct(other).as_py())
+
+
+def _are_of_classes(columns: Sequence[pa.Array]) -> bool:
+    """Whether of several columns exactly one says 1 in each row and the others 0."""
+    ones = [pc.is_in(texts, value_set=pa.array(["1", "1.0"])) for texts in columns]
+    known = [pc.is_in(texts, value_set=pa.array(["0", "0.0", "1", "1.0"])) for texts in columns]
+    count = functools.reduce(pc.add, [one.cast(pa.int32()) for one in ones])
+    return all(pc.all(one).as_py() for one in known) and bool(pc.all(pc.equal(count, 1)).as_py())
 
 
 def _are_numbers(texts: Sequence[str]) -> bool:

@@ -9,12 +9,15 @@ from pfs_core.data.dataset import Source
 from pfs_core.data.formats.list_choice import not_used
 from pfs_core.data.formats.lists import LISTS, METADATA, Lists, is_submission, open_lists, says_the_same
 from pfs_core.data.formats.tree import open_tree
-from pfs_core.data.parts import words_in
+from pfs_core.data.parts import parts_in, words_in
 from pfs_core.errors import UserError, did_you_mean
 from pfs_core.storage import Storage
 from pfs_core.storage.listing import Listing
 
 _BELOW = r"(?i)/[^/]*\.(csv|tsv|jsonl)$"
+_LIKE_LISTS = r"(?i)^[^/]*\.(json|ndjson|txt|xlsx?|ods|(csv|tsv|jsonl)\.(gz|zip|bz2))$"
+"""Pattern of the paths of files that may be lists in forms that are not read."""
+_OF_LISTS = ("label", "labels", "list", "annotation", "annotations", "metadata", "class", "classes", "images")
 _HEAPS = ("part", "batch", "chunk", "shard", "fold", "images", "image", "imgs", "img")
 
 
@@ -99,4 +102,7 @@ def _with_lists(uri: str, refusal: str, files: Listing, lists: Lists) -> str:
                 f"{refusal}; {path} is not read, as lists are read at the top only, or as metadata.csv in any folder: "
                 "give it that name if it is the list of its images"
             )
+    for entry in files.matching(_LIKE_LISTS):
+        if parts_in(entry.path) or any(word in _OF_LISTS for word in words_in(entry.path)):
+            return f"{refusal}; {entry.path} is not read, as lists are read as .csv, .tsv, .jsonl or .parquet"
     return refusal

@@ -1,7 +1,9 @@
 """Files that may be lists of images, as tables of texts: CSV as spreadsheets write it, JSON lines and Parquet."""
 
+import functools
 import io
 import json
+import re
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -55,8 +57,11 @@ def _from_parquet(storage: Storage, entry: Entry) -> ListTable | None:
 def _from_text(path: str, data: bytes) -> ListTable:
     """Read a CSV file, whatever its delimiter and its encoding are."""
     text, fault = _decoded(data)
+    if excel := re.match(r"sep=(.)\r?\n", text):  # as spreadsheets write and hide it
+        text = text[excel.end() :]
     head = text.partition("\n")[0]
     delimiter = "\t" if path.lower().endswith(".tsv") else max(_DELIMITERS, key=head.count)
+    delimiter = excel[1] if excel else delimiter
     ragged: list[pacsv.InvalidRow] = []
 
     def note(row: pacsv.InvalidRow) -> str:
@@ -133,7 +138,16 @@ def _table(path: str, table: pa.Table, fault: str) -> ListTable:
         if name.strip() in columns:
             fault = fault or f"two of its columns are named {name.strip()!r}"
         columns[name.strip()] = _texts(column)
-    return ListTable(path, columns, fault)
+    return ListTable(path, _without_blank_rows(columns), fault)
+
+
+def _without_blank_rows(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """Return columns without the rows in which all are empty, which spreadsheets write below the last one."""
+    if not columns:
+        return columns
+    filled = [pc.greater(pc.utf8_length(texts), 0) for texts in columns.values()]
+    rows = functools.reduce(pc.or_, filled)
+    return {name: texts.filter(rows) for name, texts in columns.items()}
 
 
 def _may_be_text(kind: pa.DataType) -> bool:

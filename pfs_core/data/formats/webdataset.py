@@ -110,6 +110,7 @@ def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -
     try:
         with tarfile.open(fileobj=open_file(storage, entry), mode="r:") as tar:
             _read_members(place, tar, shard, config.label_column or "cls")
+            _check_end(tar)
     except tarfile.TarError as e:
         raise UserError(f"{place} is no whole tar file: {e}") from None
     if not shard.samples and not shard.left_out:
@@ -125,6 +126,17 @@ def _scan(storage: Storage, entry: Entry, held_out: bool, config: SplitConfig) -
         np.array(shard.sizes, dtype=np.int64),
         tuple(LeftOut(*key, count, shard.examples[key]) for key, count in shard.left_out.items()),
     )
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise ReadError unless zeros follow the last member, as at the end of every archive.
+
+    The library takes anything between two members for the end, also that of a file that was cut short there.
+    """
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it is cut short or damaged; make or download it again")
 
 
 def _no_image(place: str, shard: _Shard, config: SplitConfig) -> UserError:
