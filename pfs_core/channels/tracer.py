@@ -7,6 +7,7 @@ consists of; how groups are tied together is in :mod:`pfs_core.channels.groups`.
 import math
 import re
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 from torch import fx, nn
@@ -300,7 +301,7 @@ class ChannelTracer(WidthAttributes):
         params = total_params - sum(term.params * term.factor(widths) for term in terms)
         terms.append(Term("", (), macs, params))
         sizes = [
-            Sizes(*attribute, tuple(map(self._segments, rows)), self._units.get(attribute, 1))
+            Sizes(*attribute, tuple(map(self._segments, rows)), self._units.get(attribute, Fraction(1)))
             for attribute, rows in self._sizes.items()
         ]
         return ChannelGraph(groups, tuple(axes), tuple(terms), input_shape, widen_stream, tuple(sizes))
