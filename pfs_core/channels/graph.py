@@ -85,9 +85,9 @@ class Axis:
 class Sizes(NamedTuple):
     """An attribute of a module in which its code has widths as numbers, such as those that it splits a tensor into.
 
-    ``rows`` are the channels of each number; an attribute that is a single number has one row. ``unit`` is how many
-    channels count as one in the number: those that are normalised at once, where it is the number of a GroupNorm's
-    groups, and a half where the code takes half of the number.
+    ``rows`` are the channels of each number, none where it is no width; an attribute that is a single number has one
+    row. ``unit`` is how many channels count as one in the number: those that are normalised at once, where it is the
+    number of a GroupNorm's groups, and a half where the code takes half of the number.
     """
 
     module: str

@@ -289,6 +289,7 @@ class ChannelTracer(WidthAttributes):
         for span, reason in self._computed.items():
             if span in self._spans:
                 self.freeze(self._spans[span].parts, reason)
+        self.add_sizes_of_weights({span: draft.parts for span, draft in self._spans.items()})
         roots = [draft for draft, parent in zip(self._drafts, self._parent, strict=True) if not parent]
         groups = tuple(self._finished(draft, policy) for draft in roots)
         axes = [

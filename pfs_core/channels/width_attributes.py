@@ -1,12 +1,13 @@
 """Attributes of modules that hold widths as numbers, such as those that a layer splits its input into."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 
 from torch import fx, nn
 
+from pfs_core.channels.abstract_values import Span
 from pfs_core.channels.groups import Groups, Parts
-from pfs_core.channels.nodes import joint, modules_around
+from pfs_core.channels.nodes import joint, modules_around, shape_of
 from pfs_core.channels.passed_sizes import PassedSize, PassedSizes, are_integers
 
 GATED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm)
@@ -29,6 +30,7 @@ class WidthAttributes(Groups):
         self._passed = passed
         self._sizes: dict[tuple[str, str], list[Parts]] = {}
         self._units: dict[tuple[str, str], Fraction] = {}
+        self._of_weights: dict[tuple[str, str], tuple[int, Span]] = {}
 
     def note_sizes(self, node: fx.Node, numbers: list[int], rows: list[Parts]) -> None:
         """Record which attributes of the module that calls an operator hold the widths that it is given as numbers.
@@ -90,6 +92,26 @@ class WidthAttributes(Groups):
         path, names = self._passed_by(node, number, dim)
         if len(names) == 1 and not isinstance(self._modules[path], GATED):
             self._noted(path, names[0], [row], number)
+
+    def note_view_of_weights(self, node: fx.Node, dim: int, span: Span) -> None:
+        """Record that weights are viewed with their width on a dimension, if a module passes one attribute for that."""
+        path, number = next(iter(modules_around(node)), ""), shape_of(node)[dim]
+        sizes = [
+            size for size in self._passed.views if size[0] == self._first_path.get(path) and size[2:] == (number, dim)
+        ]
+        if len(sizes) == 1:
+            self._of_weights.setdefault(sizes[0][:2], (number, span))
+
+    def add_sizes_of_weights(self, parts_of: Mapping[Span, Parts]) -> None:
+        """Take the attributes that weights are viewed with for the widths of these, once they are known."""
+        for (path, name), (number, span) in self._of_weights.items():
+            value = getattr(self._modules[path], name)
+            if span not in parts_of:
+                continue
+            if type(value) is int:
+                self._noted(path, name, [parts_of[span]], number)
+            elif [*value].count(number) == 1:
+                self._sizes.setdefault((path, name), [parts_of[span] if one == number else () for one in value])
 
     def _passed_by(self, node: fx.Node, number: int, dim: int = 0) -> tuple[str, list[str]]:
         """Return the module that calls an operator, and which of its attributes it passes as that number."""
