@@ -7,6 +7,7 @@ where PyTorch's own counter counts it (matrix products of attention).
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from torch import Tensor
@@ -84,15 +85,15 @@ class Axis:
 class Sizes(NamedTuple):
     """An attribute of a module in which its code has widths as numbers, such as those that it splits a tensor into.
 
-    ``rows`` are the channels of each number; an attribute that is a single number has one row. ``unit`` is how many
-    channels count as one in the number: those that are normalised at once, where it is the number of a GroupNorm's
-    groups.
+    ``rows`` are the channels of each number, none where it is no width; an attribute that is a single number has one
+    row. ``unit`` is how many channels count as one in the number: those that are normalised at once, where it is the
+    number of a GroupNorm's groups, and a half where the code takes half of the number.
     """
 
     module: str
     attribute: str
     rows: tuple[tuple[ChannelSlice, ...], ...]
-    unit: int = 1
+    unit: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True)

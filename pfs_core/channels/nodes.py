@@ -85,7 +85,7 @@ def is_rectifier(node: fx.Node) -> bool:
 def modules_around(node: fx.Node) -> list[str]:
     """Return the paths of the modules whose ``forward`` calls the operator, the innermost first."""
     stack = node.meta.get("nn_module_stack") or {}
-    return [path.split("@")[0] for path, _ in reversed(stack.values())]
+    return [path for path, _ in reversed(stack.values())]
 
 
 def is_residual(node: fx.Node, terms: list[Any]) -> bool:

@@ -171,9 +171,12 @@ def _reshape(
             is_parameter = isinstance(tensor, nn.Parameter)
             setattr(owner, name, nn.Parameter(new_tensor, tensor.requires_grad) if is_parameter else new_tensor)
     for sizes in graph.sizes:
-        numbers = [features(row, widths) // sizes.unit for row in sizes.rows]
         noted = getattr(modules[sizes.module], sizes.attribute)
-        if not isinstance(noted, list | tuple):
+        olds = noted if isinstance(noted, list | tuple) else [noted]
+        numbers = [
+            features(row, widths) // sizes.unit if row else old for row, old in zip(sizes.rows, olds, strict=True)
+        ]
+        if olds is not noted:
             setattr(modules[sizes.module], sizes.attribute, numbers[0])
         elif [*noted] != numbers:
             setattr(modules[sizes.module], sizes.attribute, getattr(noted, "_make", type(noted))(numbers))

@@ -7,6 +7,7 @@ consists of; how groups are tied together is in :mod:`pfs_core.channels.groups`.
 import math
 import re
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 from torch import fx, nn
@@ -288,6 +289,7 @@ class ChannelTracer(WidthAttributes):
         for span, reason in self._computed.items():
             if span in self._spans:
                 self.freeze(self._spans[span].parts, reason)
+        self.add_sizes_of_weights({span: draft.parts for span, draft in self._spans.items()})
         roots = [draft for draft, parent in zip(self._drafts, self._parent, strict=True) if not parent]
         groups = tuple(self._finished(draft, policy) for draft in roots)
         axes = [
@@ -300,7 +302,7 @@ class ChannelTracer(WidthAttributes):
         params = total_params - sum(term.params * term.factor(widths) for term in terms)
         terms.append(Term("", (), macs, params))
         sizes = [
-            Sizes(*attribute, tuple(map(self._segments, rows)), self._units.get(attribute, 1))
+            Sizes(*attribute, tuple(map(self._segments, rows)), self._units.get(attribute, Fraction(1)))
             for attribute, rows in self._sizes.items()
         ]
         return ChannelGraph(groups, tuple(axes), tuple(terms), input_shape, widen_stream, tuple(sizes))

@@ -118,3 +118,28 @@ def test_a_spectral_norm_depends_on_all_of_a_weight():
     assert not graph.group("conv1").resizable
     assert "parametrizations.weight.original is read outside its layer" in graph.group("conv1").reason
     check_costs(model, graph)
+
+
+class Scaled(nn.Module):
+    """A gain and an offset of each channel, viewed by numbers that it has as attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.width, self.shape = 8, (8, 1, 1)
+        self.gain, self.offset = nn.Parameter(torch.rand(8)), nn.Parameter(torch.rand(16))
+
+    def forward(self, x):
+        gained = x * self.gain.view(self.shape)
+        offset = self.offset.view(1, self.width * 2, 1, 1)
+        return F.relu(torch.cat([gained, gained], 1) * offset)
+
+
+def test_the_numbers_that_weights_are_viewed_with_go_with_their_widths():
+    torch.manual_seed(0)
+    model = Unusual(lambda self, x: self.scaled(x), 16, scaled=Scaled())
+    graph = trace(model, INPUT)
+    assert graph.group("conv1").prunable
+    assert proved(model, graph) == graph
+    check_costs(model, graph)
+    for outputs in both_ways(model, graph, random_kept(graph), INPUT):
+        assert outputs.error() < EXACT

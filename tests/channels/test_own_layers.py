@@ -94,3 +94,15 @@ def test_operators_of_the_network_itself_are_layers_of_their_own():
         assert graph.group(name).resizable
         assert "cannot be gated: <batch_norm" in graph.group(name).reason
     assert "" not in [axis.module for axis in graph.axes]
+
+
+def test_layers_that_are_called_like_a_second_call_are_layers_all_the_same():
+    """PyTorch numbers the calls of a layer by an @."""
+    torch.manual_seed(0)
+    layers = nn.ModuleDict({"conv@3x3": conv3(8, 8), "bn@1": nn.BatchNorm2d(8)})
+    model = Unusual(lambda self, x: self.layers["bn@1"](self.layers["conv@3x3"](x)), layers=layers)
+    graph = proved(model, trace(model, INPUT))
+    assert graph.group("layers.conv@3x3").gates == ("layers.bn@1",)
+    check_costs(model, graph)
+    for outputs in both_ways(model, graph, random_kept(graph), INPUT):
+        assert outputs.error() < EXACT

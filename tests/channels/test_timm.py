@@ -11,8 +11,6 @@ SHAPE = (3, 64, 64)
 QUICK = ("lcnet_050", "mobilenetv3_small_100", "regnetx_002", "repvgg_a0", "cs3darknet_focus_s", "fasternet_t0")
 SLOW = ("resnet10t", "tinynet_e", "ese_vovnet19b_slim_dw", "dla46_c", "skresnet18")
 NAMES = (*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
-NUMBERS = {"cs3darknet_focus_s": 4, "skresnet18": 4}
-"""Groups whose width is written as a number in the network's code, so that they stay as they are."""
 HALF = 0.5
 
 
@@ -22,7 +20,7 @@ def test_it_is_proved_and_most_of_it_is_prunable(name):
     model = build_model(f"timm:{name}", num_classes=10)
     whole = trace(model, SHAPE, "all")
     refuted = refuted_groups(model, whole)
-    assert len(refuted.frozen) == NUMBERS.get(name, 0)
+    assert not refuted.frozen
     whole, inner = refuted.corrected(whole), refuted.corrected(trace(model, SHAPE))
     assert inner.prunable_macs() > 0.8 * inner.cost().macs
     assert whole.cost(whole.expanded(HALF)).macs < 0.55 * whole.cost().macs

@@ -87,10 +87,8 @@ def _divided(tracer: ChannelTracer, node: fx.Node, x: Channels, dim: int, blocks
 
 
 def _noted(tracer: ChannelTracer, node: fx.Node, x: Channels) -> Channels:
-    """Note the number of channels where a view is given it, and no other size of the view is the same."""
-    number = shape_of(node)[x.dim]
-    if shape_of(node).count(number) == 1:
-        tracer.note_passed(node, number, x.parts)
+    """Note the number of channels where a view is given it."""
+    tracer.note_passed(node, shape_of(node)[x.dim], x.parts, x.dim)
     return x
 
 

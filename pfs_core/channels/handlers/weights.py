@@ -82,6 +82,7 @@ def _reshaped(tracer: ChannelTracer, node: fx.Node) -> Weights:
         for new, size in enumerate(after):
             if size == before[dim] > 1 and math.prod(after[:new]) == math.prod(before[:dim]):
                 dims[new] = spans
+                tracer.note_view_of_weights(node, new, min(spans))
                 break
     return Weights(dims)
 
