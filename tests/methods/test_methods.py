@@ -218,7 +218,10 @@ def test_random_widths_are_drawn_in_proportion():
             "search.method: 'magic' is not known; known: pfs, uniform, random, network_slimming, amc",
         ),
         ({"method": "random", "epochs": 3}, "search.epochs is not a setting; known: method, expand"),
-        ({"method": "amc", "episodes": 5}, "search.warmup_episodes: must be at most search.episodes"),
+        (
+            {"method": "amc", "episodes": 5, "warmup_episodes": 6},
+            "search.warmup_episodes: must be at most search.episodes",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named(changes, says):

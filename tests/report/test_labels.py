@@ -29,7 +29,7 @@ def parent(tmp_path, monkeypatch, empty_store):
 def test_each_has_all_of_its_figures_and_files(
     digits, gates, structures, models, latency, parent, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr("pfs_core.steps.reporting._registered", lambda *_: "")
+    monkeypatch.setattr("pfs_core.steps.reporting._registered", lambda *_, **__: "")
     for i, label in enumerate(LABELS):
         out = tmp_path / str(i)
         figures = steps.report(digits, gates, structures, models, latency, out, label=label)
