@@ -46,12 +46,13 @@ class WidthAttributes(Groups):
         known = {name: value for name, value in vars(self._modules[path]).items() if not name.startswith("_")}
         lists = [name for name, value in known.items() if are_integers(value) and [*value] == numbers]
         if passed is not None:
-            lists = [name for name in lists if any(size[:2] == (path, name) for size in passed)]
+            places = {(size.module, size.attribute) for size in passed}
+            lists = [name for name in lists if (path, name) in places]
         if lists:
             self._note(node, path, lists[0], rows)
             return
         for number in dict.fromkeys(numbers):
-            names = self._passing(path, PassedSize(path, "", number), passed)
+            names = self._passing(PassedSize(path, "", number), passed)
             of_this = [row for row, other in zip(rows, numbers, strict=True) if other == number]
             if len(names) == 1:
                 names *= len(of_this)
@@ -95,12 +96,11 @@ class WidthAttributes(Groups):
 
     def note_view_of_weights(self, node: fx.Node, dim: int, span: Span) -> None:
         """Record that weights are viewed with their width on a dimension, if a module passes one attribute for that."""
-        path, number = next(iter(modules_around(node)), ""), shape_of(node)[dim]
-        sizes = [
-            size for size in self._passed.views if size[0] == self._first_path.get(path) and size[2:] == (number, dim)
-        ]
-        if len(sizes) == 1:
-            self._of_weights.setdefault(sizes[0][:2], (number, span))
+        path, number = self._first_path.get(next(iter(modules_around(node)), "")), shape_of(node)[dim]
+        wanted = path, number, dim
+        names = [s.attribute for s in self._passed.views if (s.module, s.number, s.dim) == wanted]
+        if path is not None and len(names) == 1:
+            self._of_weights.setdefault((path, names[0]), (number, span))
 
     def add_sizes_of_weights(self, parts_of: Mapping[Span, Parts]) -> None:
         """Take the attributes that weights are viewed with for the widths of these, once they are known."""
@@ -116,11 +116,11 @@ class WidthAttributes(Groups):
     def _passed_by(self, node: fx.Node, number: int, dim: int = 0) -> tuple[str, list[str]]:
         """Return the module that calls an operator, and which of its attributes it passes as that number."""
         path = self._first_path.get(next(iter(modules_around(node)), ""), "")
-        return path, self._passing(path, PassedSize(path, "", number, dim), self._passed.views)
+        return path, self._passing(PassedSize(path, "", number, dim), self._passed.views)
 
-    def _passing(self, path: str, size: PassedSize, passed: Collection[PassedSize] | None) -> list[str]:
+    def _passing(self, size: PassedSize, passed: Collection[PassedSize] | None) -> list[str]:
         """Return the integers of a module that it passes as a size; all that are equal to it if that is not known."""
-        known = {name: value for name, value in vars(self._modules[path]).items() if not name.startswith("_")}
+        known = {name: value for name, value in vars(self._modules[size.module]).items() if not name.startswith("_")}
         return [
             name
             for name, value in known.items()

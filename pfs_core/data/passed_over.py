@@ -42,9 +42,13 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def _holds_results_only(folder: Path) -> bool:
-    """Whether a folder is a result, or has nothing but folders of results in it."""
+    """Whether a folder is a result, or has nothing but folders of results in it; links are not followed."""
     if (folder / COMPLETE).is_file() and any((folder / name).is_file() for name in _RESULTS):
         return True
+    empty = True
     with os.scandir(folder) as entries:
-        within = [_holds_results_only(Path(one.path)) if one.is_dir() else False for one in entries]
-    return bool(within) and all(within)
+        for one in entries:
+            if not one.is_dir(follow_symlinks=False) or not _holds_results_only(Path(one.path)):
+                return False
+            empty = False
+    return not empty
