@@ -189,7 +189,7 @@ def network_rows(out: Path, seeds: int) -> list[str]:
     return rows
 
 
-TEMPLATE = """The sections up to five epochs are made by
+TEMPLATE = """Made by
 `python benchmarks/cifar10.py PARQUET_FOLDER OUT --docs docs/results.md --epochs {epochs} --seeds {seeds}`.
 
 Machine: {cpu} ({flags}), {cores} cores, no GPU; torch {torch}, Python {python}.
@@ -197,7 +197,7 @@ Machine: {cpu} ({flags}), {cores} cores, no GPU; torch {torch}, Python {python}.
 Data: CIFAR-10, official order, 45,000 training, 5,000 random validation and 10,000 test images. The copy used has 103
 images (80 training, 23 test) that come from a JPEG and are not bit-exact, so no figure below is good to 0.01%.
 
-## The search: ResNet-20, 1.25x, macs=0.5
+### The search: ResNet-20, 1.25x, macs=0.5
 
 {search_epochs} epochs each on frozen random weights, batch 128, gamma 0.5, target ratio 0.5, policy `inner`. One run
 each (n = 1).
@@ -215,7 +215,7 @@ The structure of the bf16 search: {macs} MACs, {fraction} of the dense network's
 | --- | ---: | ---: | ---: | ---: | --- |
 {structure}
 
-## Does bf16 rank the gates as fp32 does?
+### Does bf16 rank the gates as fp32 does?
 
 Overlap: of the {count} channels (of {total}) with the largest gates in one search, the share that is also among the
 {count} largest of the other. Two random sets would share {chance}. Correlation: of the widths, over the prunable
@@ -232,7 +232,7 @@ seed does, for less than half the time a step ([performance.md](performance.md))
 hardware has it; `--set search.precision=fp32` turns it off. How far two fp32 searches on the same weights differ by
 the order of the images alone was not measured.
 
-## Trained alike for {epochs} epochs
+### Trained alike for {epochs} epochs
 
 Each network from scratch on all {train_rows:,} images (training and validation), SGD with Nesterov momentum at rate
 0.1 with a cosine, weight decay 5e-4, batch {batch}, bf16; n = {seeds} trainings each; tested once, at the end, in fp32.
