@@ -3,7 +3,7 @@
 import logging
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,27 +109,13 @@ def compare(
     Raises:
         UserError: the folders are not of one run.
     """
-    from pfs_core.report.comparison import figures_of, write_comparison
     from pfs_core.report.runs import load_budgets
-    from pfs_core.storage.artifacts import COMPLETE, plain_name
-    from pfs_core.storage.digests import file_digest
+    from pfs_core.storage.artifacts import plain_name
 
     budgets = load_budgets(split_dir, gates_dir, structures_dirs, model_dirs, latency_dirs, dense_dir)
     name = registered_name or f"pfs-{plain_name(budgets[0].spec.name)}"
-    params = {"compare.models": [file_digest(Path(folder) / COMPLETE) for folder in model_dirs]}
-    tags = {"model": budgets[0].spec.name, "dataset": budgets[0].split.dataset}
-    with step_run("compare", params, budgets[0].spec.name, tags) as run:
-        comparison = write_comparison(budgets, out, run.url)
-        run.dataset(budgets[0].split.dataset, budgets[0].split.fingerprint, "report")
-        run.artifact(out, "comparison")
-        versions = [_registered(run, results, name) for results in budgets]
-        figures = finite({**figures_of(comparison.rows), "search_seconds": budgets[0].search.stage_seconds["search"]})
-        run.metrics(figures)
-        run.summary(figures)
-        if any(versions):
-            run.params({"compare.registered_models": versions})
-    mark_finished()
-    return figures
+    searched = {"search_seconds": budgets[0].search.stage_seconds["search"]}
+    return _compared(budgets, model_dirs, out, searched, name)
 
 
 def compare_methods(
@@ -158,21 +144,39 @@ def compare_methods(
     Raises:
         UserError: the folders are not of one dataset and network.
     """
-    from pfs_core.report.comparison import figures_of, write_comparison
     from pfs_core.report.runs import load_methods
+
+    runs = load_methods(split_dir, gates_dirs, structures_dirs, model_dirs, latency_dirs, dense_dirs)
+    return _compared(runs, model_dirs, out)
+
+
+def _compared(
+    runs: Sequence["Results"],
+    model_dirs: Sequence[str | Path],
+    out: str | Path,
+    more: Mapping[str, float] | None = None,
+    registered_name: str = "",
+) -> dict[str, Any]:
+    """Write the ``comparison`` folder of finished runs and log it; returns its figures and ``more`` that are finite.
+
+    With ``registered_name`` the pruned network of each run is registered by that name.
+    """
+    from pfs_core.report.comparison import figures_of, write_comparison
     from pfs_core.storage.artifacts import COMPLETE
     from pfs_core.storage.digests import file_digest
 
-    runs = load_methods(split_dir, gates_dirs, structures_dirs, model_dirs, latency_dirs, dense_dirs)
+    spec, data = runs[0].spec, runs[0].split
     params = {"compare.models": [file_digest(Path(folder) / COMPLETE) for folder in model_dirs]}
-    tags = {"model": runs[0].spec.name, "dataset": runs[0].split.dataset}
-    with step_run("compare", params, runs[0].spec.name, tags) as run:
+    with step_run("compare", params, spec.name, {"model": spec.name, "dataset": data.dataset}) as run:
         comparison = write_comparison(runs, out, run.url)
-        run.dataset(runs[0].split.dataset, runs[0].split.fingerprint, "report")
+        run.dataset(data.dataset, data.fingerprint, "report")
         run.artifact(out, "comparison")
-        figures = finite(figures_of(comparison.rows))
+        versions = [_registered(run, results, registered_name) for results in runs] if registered_name else []
+        figures = finite({**figures_of(comparison.rows), **(more or {})})
         run.metrics(figures)
         run.summary(figures)
+        if any(versions):
+            run.params({"compare.registered_models": versions})
     mark_finished()
     return figures
 
