@@ -8,7 +8,8 @@ Cost(macs=40813184, params=272474)
 38453888
 """
 
-from pfs_core.channels.graph import Axis, ChannelGraph, ChannelGroup, ChannelSlice, Cost, Refuted
+from pfs_core.channels.elements import Axis, ChannelGroup, ChannelSlice, Cost
+from pfs_core.channels.graph import ChannelGraph, Refuted
 from pfs_core.channels.proof import refuted_groups
 from pfs_core.channels.resizing import resize, slice_weights
 from pfs_core.channels.tracing import trace

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
+from pfs_core.channels.elements import Branch
 from pfs_core.channels.export import Exported
-from pfs_core.channels.graph import Branch, ChannelGraph
+from pfs_core.channels.graph import ChannelGraph
 from pfs_core.channels.nodes import argument, first, modules_around, operation, shape_of
 
 

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
+from pfs_core.channels.elements import Cost
 from pfs_core.channels.export import count_macs, in_a_line, named, on_meta, quiet
-from pfs_core.channels.graph import ChannelGraph, Cost, Refuted
+from pfs_core.channels.graph import ChannelGraph, Refuted
 from pfs_core.channels.resizing import slice_weights, with_widths
 from pfs_core.channels.tracer import BATCH
 from pfs_core.errors import UserError

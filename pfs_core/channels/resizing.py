@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pfs_core.channels.branches import leave_out
+from pfs_core.channels.elements import Axis, AxisTensor, ChannelGroup, Role, features
 from pfs_core.channels.export import named
-from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, ChannelGroup, Role, features
+from pfs_core.channels.graph import ChannelGraph
 from pfs_core.channels.twins import part_twins
 
 ATTRIBUTES: dict[Role, tuple[str, ...]] = {

@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 from torch import fx, nn
 
 from pfs_core.channels.abstract_values import Channels, FixedTensor, Span, TracedSlice, Value, Weights
-from pfs_core.channels.graph import Axis, AxisTensor, ChannelGraph, ChannelGroup, ChannelSlice, Role, Sizes, Term
+from pfs_core.channels.elements import Axis, AxisTensor, ChannelGroup, ChannelSlice, Role, Sizes, Term
+from pfs_core.channels.graph import ChannelGraph
 from pfs_core.channels.groups import GroupDraft, Parts
 from pfs_core.channels.nodes import is_rectifier, is_tensor, modules_around, operation, place, shape_of
 from pfs_core.channels.passed_sizes import PassedSizes

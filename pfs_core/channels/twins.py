@@ -10,7 +10,8 @@ import zlib
 import torch
 from torch import Tensor, nn
 
-from pfs_core.channels.graph import ChannelGraph, features
+from pfs_core.channels.elements import features
+from pfs_core.channels.graph import ChannelGraph
 
 _ROLES = ("writes", "reads", "depthwise")
 """The roles of weights. A scale or a table of positions has a value per channel, which need not differ: weights do."""

@@ -21,7 +21,7 @@ from pydantic import Field
 from scipy.optimize import nnls
 
 from pfs_core.channels import ChannelGraph
-from pfs_core.channels.graph import Term, features
+from pfs_core.channels.elements import Term, features
 from pfs_core.config.spec import Config
 from pfs_core.structure.budget_cut import CostModel
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pfs_core.channels import ChannelGraph
-from pfs_core.channels.graph import Branch, ChannelGroup
+from pfs_core.channels.elements import Branch, ChannelGroup
 from pfs_core.structure.blocks import fast_widths
 
 

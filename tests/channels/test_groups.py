@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from pfs_core.channels import Axis, ChannelSlice, trace
-from pfs_core.channels.graph import AxisTensor, features
+from pfs_core.channels.elements import AxisTensor, features
 from tests.channels import networks, zoo
 from tests.channels.networks import INPUT
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import fx
 
 from pfs_core.channels.abstract_values import Channels, FixedTensor, Span, Weights
-from pfs_core.channels.graph import AxisTensor
+from pfs_core.channels.elements import AxisTensor
 from pfs_core.channels.groups import Parts
 from pfs_core.channels.nodes import argument, first, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer, Layer

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from pfs_core.channels import ChannelGraph
-from pfs_core.channels.graph import features
+from pfs_core.channels.elements import features
 from pfs_core.config.spec import Budget
 from pfs_core.methods.proportional_gates import proportional_gates
 from pfs_core.structure.budget_cut import closed_form, prune_to_budget

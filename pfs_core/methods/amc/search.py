@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pfs_core.channels import ChannelGraph, slice_weights
-from pfs_core.channels.graph import AxisTensor, features
+from pfs_core.channels.elements import AxisTensor, features
 from pfs_core.data import ImageSplit
 from pfs_core.data.augment import Normalise
 from pfs_core.data.images import Images

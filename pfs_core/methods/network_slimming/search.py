@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pfs_core.channels import ChannelGraph, slice_weights
-from pfs_core.channels.graph import ChannelSlice
+from pfs_core.channels.elements import ChannelSlice
 from pfs_core.config.seed import part_seed
 from pfs_core.config.spec import Budget
 from pfs_core.errors import UserError
