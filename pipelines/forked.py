@@ -51,6 +51,7 @@ class _Steps:
 
     running: set[BaseProcess] = field(default_factory=set)
     stopped: bool = False
+    failed: bool = False
 
 
 _steps = _Steps()
@@ -75,6 +76,8 @@ def start() -> None:
 def run(task: "SubprocessTaskHandler") -> "status.Status":
     """Run a step to its end, as kfp's method of this name does; what it prints goes to this process's own output.
 
+    Once a step has failed no other one is started: kfp would go through the rest of a loop before it gives up.
+
     Raises:
         SystemExit: the steps were stopped (:func:`stop`).
     """
@@ -83,7 +86,7 @@ def run(task: "SubprocessTaskHandler") -> "status.Status":
     _, _, _, source, *arguments = task.full_command
     environment = {**os.environ, **task.env_vars, _RUNTIME: "true"}
     process = multiprocessing.get_context("forkserver").Process(target=_step, args=(source, arguments, environment))
-    if not _steps.stopped:
+    if not (_steps.stopped or _steps.failed):
         process.start()
         _steps.running.add(process)
         if _steps.stopped:  # while it was started
@@ -92,7 +95,8 @@ def run(task: "SubprocessTaskHandler") -> "status.Status":
         _steps.running.remove(process)
     if _steps.stopped:
         raise SystemExit(STOPPED)
-    return status.Status.SUCCESS if process.exitcode == 0 else status.Status.FAILURE
+    _steps.failed |= process.exitcode != 0
+    return status.Status.FAILURE if _steps.failed else status.Status.SUCCESS
 
 
 def stop() -> None:

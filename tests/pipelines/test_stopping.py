@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+from kfp.local.status import Status
 from pfs_pipelines import forked
 
 from pfs_core.runtime.progress import STOPPED
@@ -108,3 +110,12 @@ def test_a_step_that_is_being_started_ends_too_and_the_next_one_is_not_started(m
         with pytest.raises(SystemExit, match=str(STOPPED)):
             forked.run(task)
     assert done == ["started", "terminated", "ended"]
+
+
+def test_no_step_is_started_after_one_that_failed(monkeypatch):
+    process = Mock(exitcode=2)
+    monkeypatch.setattr(forked, "_steps", forked._Steps())
+    monkeypatch.setattr(forked.multiprocessing, "get_context", lambda _: SimpleNamespace(Process=lambda **_: process))
+    task = SimpleNamespace(full_command=["sh", "-c", "program", "source"], env_vars={})
+    assert [forked.run(task), forked.run(task)] == [Status.FAILURE] * 2
+    process.start.assert_called_once()
