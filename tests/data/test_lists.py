@@ -239,6 +239,13 @@ def test_numbers_are_classes_in_their_order(tmp_path):
     assert classes(source)["010"] == "11"
 
 
+@pytest.mark.parametrize("text", ["{}.0", "{}.", "{}"])
+def test_whole_numbers_are_classes_however_they_are_written(tmp_path, text):
+    flat(tmp_path)
+    csv(tmp_path / "labels.csv", "path,label", [(f"images/{n}.png", text.format(i % 3)) for i, n in enumerate(NAMES)])
+    assert classes(open_source(str(tmp_path))) == {n: str(i % 3) for i, n in enumerate(NAMES)}
+
+
 def test_folders_of_classes_stay_the_classes(tmp_path):
     paths = [f"{label}/{name}.png" for name, label in zip(NAMES, CLASSES, strict=True)]
     tree(tmp_path, *paths)
@@ -299,8 +306,8 @@ REFUSED |= {
     "no label as -1": ("id,label", [(n, i % 3 - 1) for i, n in enumerate(NAMES)], "row 0: label -1 is out of range"),
     "fractions": (
         "id,label",
-        [(n, f"{i % 2}.0") for i, n in enumerate(NAMES)],
-        "row 0: the label is 0.0, which is no whole number",
+        [(n, f"{i % 2}.5") for i, n in enumerate(NAMES)],
+        "row 0: the label is 0.5, which is no whole number",
     ),
     "thousands of digits": (
         "id,label",

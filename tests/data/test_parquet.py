@@ -89,6 +89,23 @@ def test_labels_of_any_integer_type_are_read(tmp_path, kind):
     assert labels.dtype == np.int64
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [pa.float16(), pa.float32(), pa.float64(), pa.decimal128(9, 2), pa.bool_(), pa.dictionary(pa.int8(), pa.float64())],
+)
+def test_whole_numbers_are_labels_however_they_are_stored(tmp_path, kind):
+    value = getattr(kind, "value_type", kind)
+    labels = pa.array([0, 1, 1, 0], pa.int8()).cast(value)
+    write(
+        tmp_path / "train.parquet",
+        [png(image) for image in images(4)],
+        labels.cast(kind) if value == kind else labels.dictionary_encode(),
+    )
+    source = open_source(str(tmp_path))
+    assert source.labels.tolist() == [0, 1, 1, 0]
+    assert list(source.class_names) == ["0", "1"]
+
+
 def test_classes_are_named_by_the_schema(tmp_path):
     write(tmp_path / "train.parquet", [png(image) for image in images(2)], [0, 1], classes=["cat", "dog", "frog"])
     assert open_source(str(tmp_path)).class_names == ["cat", "dog", "frog"]

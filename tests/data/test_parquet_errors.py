@@ -1,6 +1,7 @@
 """A broken dataset is refused in one line that names the file, the row and what was expected."""
 
 import re
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,9 +77,23 @@ def test_a_missing_column(tmp_path, column, other):
     refused(tmp_path, f"train.parquet has no column '{column}'", f"its columns: {other}, extra")
 
 
-def test_labels_that_are_no_integers(tmp_path):
-    write(tmp_path / "train.parquet", GOOD, [0.0, 1.0, 0.0])
-    refused(tmp_path, "column 'label' must hold integers or names of classes, not double")
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        (0.5, "row 1: the label is 0.5, which is no whole number"),
+        (float("nan"), "row 1: the label is missing"),
+        (1e30, r"row 1: the label is 1e\+30, which is no class"),
+        (Decimal("0.50"), "row 1: the label is 0.50, which is no whole number"),
+    ],
+)
+def test_labels_that_are_no_whole_numbers(tmp_path, label, fault):
+    write(tmp_path / "train.parquet", GOOD, [type(label)(0), label, type(label)(1)])
+    refused(tmp_path, fault)
+
+
+def test_labels_that_are_no_numbers(tmp_path):
+    write(tmp_path / "train.parquet", GOOD, [[0], [1], [0]])
+    refused(tmp_path, "column 'label' must hold whole numbers or names of classes, not list")
 
 
 def test_images_that_are_no_bytes(tmp_path):

@@ -1,7 +1,7 @@
 """Columns of images and labels in Arrow tables, as the usual tools write them.
 
-Images are encoded bytes, or Hugging Face's ``struct<bytes, path>``. Labels are integers, or texts that name the class.
-Names of classes are in the schema metadata: Hugging Face's ``ClassLabel`` or a JSON list ``classes``.
+Images are encoded bytes, or Hugging Face's ``struct<bytes, path>``. Labels are whole numbers of any type, or texts that
+name the class. Names of classes are in the schema metadata: Hugging Face's ``ClassLabel`` or a JSON list ``classes``.
 """
 
 import json
@@ -75,8 +75,8 @@ def find_columns(place: str, schema: pa.Schema, config: SplitConfig) -> Columns:
     image = _chosen(place, schema, "image", config.image_column, [*_IMAGES, *_of_type(features, "Image")])
     label = _chosen(place, schema, "label", config.label_column, ["label", *_of_type(features, "ClassLabel")])
     kind = schema.field(label).type
-    if not (pa.types.is_integer(_value_type(kind)) or _is_text(_value_type(kind))):
-        raise UserError(f"{place}: column {label!r} must hold integers or names of classes, not {kind}")
+    if not (is_number(_value_type(kind)) or _is_text(_value_type(kind))):
+        raise UserError(f"{place}: column {label!r} must hold whole numbers or names of classes, not {kind}")
     kind = _value_type(schema.field(image).type)
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
@@ -165,7 +165,7 @@ def labels_of(place: str, schema: pa.Schema, name: str, column: pa.ChunkedArray,
         held_out: whether the file is of a part that is not trained on.
 
     Raises:
-        UserError: a label is missing, or is not among the names of the classes.
+        UserError: a label is missing, is a fraction, or is not among the names of the classes.
     """
     column = _plain(column)
     if column.null_count:
@@ -173,8 +173,8 @@ def labels_of(place: str, schema: pa.Schema, name: str, column: pa.ChunkedArray,
         raise UserError(f"{place}, row {row}: the label is missing")
     names = class_names(place, schema, name)
     if not _is_text(column.type):
-        return Labels(place, column.to_numpy().astype(np.int64), names, held_out)
-    texts = column.cast(pa.string())
+        return Labels(place, _whole_numbers(place, column), names, held_out)
+    texts = without_zero_fractions(column.cast(pa.string()))
     for text in texts.unique().to_pylist():
         if fault := label_fault(text):
             raise UserError(f"{place}, row {texts.index(text).as_py()}: the label {fault}")
@@ -184,6 +184,13 @@ def labels_of(place: str, schema: pa.Schema, name: str, column: pa.ChunkedArray,
         row = codes.is_null().to_pylist().index(True)
         raise UserError(f"{place}, row {row}: class {texts[row].as_py()!r} is not named in its schema")
     return Labels(place, codes.to_numpy().astype(np.int64), names, held_out, is_text=True)
+
+
+def without_zero_fractions(texts: pa.Array) -> pa.Array:
+    """Return texts that are whole numbers, some of them written as ``3.0``, without fractions; others as they are."""
+    if not pc.all(pc.match_substring_regex(texts, r"^-?\d+(\.0*)?$")).as_py():
+        return texts
+    return pc.replace_substring_regex(texts, r"\.0*$", "")
 
 
 def class_names(place: str, schema: pa.Schema, label: str) -> list[str] | None:
@@ -240,6 +247,18 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
+def _whole_numbers(place: str, column: pa.ChunkedArray) -> np.ndarray:
+    """Return numbers of any type as int64 [n]; UserError if one is not whole."""
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())
+    try:
+        return np.asarray(column.cast(pa.int64()))
+    except pa.ArrowInvalid:
+        row, label = next((i, x) for i, x in enumerate(column.to_pylist()) if x % 1 or abs(x) >= 2**63)
+        fault = label_fault(str(label)) or f"is {label}, which is no class"
+        raise UserError(f"{place}, row {row}: the label {fault}") from None
+
+
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a dictionary column as one of its values, those of texts as large texts: views cannot be taken."""
     if not pa.types.is_dictionary(column.type):
@@ -252,7 +271,13 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _can_say_a_part(kind: pa.DataType) -> bool:
     """Whether values of a type can be parts: those of a list or a structure cannot."""
     kind = _value_type(kind)
-    return _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return _is_text(kind) or is_number(kind)
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether values of a type can be whole numbers, however they are stored."""
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+    return any(test(kind) for test in tests)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfs_core.config.stages import SplitConfig
+from pfs_core.data.formats.columns import without_zero_fractions
 from pfs_core.data.formats.list_labels import check_labels, is_index, label_column, named_labels, names_by_label
 from pfs_core.data.formats.list_parts import part_column, part_of_list, parts_of_rows
 from pfs_core.data.formats.list_paths import ImageNames, Named
@@ -116,13 +117,14 @@ def _listed(
         return None
     if table.fault:
         raise UserError(f"{place}: {table.fault}")
-    check_labels(place, table.columns[label])
-    names = None if table.schema is None else names_by_label(place, table.schema, label, table.columns[label])
+    labels = without_zero_fractions(table.columns[label])
+    check_labels(place, labels)
+    names = None if table.schema is None else names_by_label(place, table.schema, label, labels)
     unused = [other for other in others if other != label and not is_index(other)]
     also = f"; not used: {', '.join(unused)}" if unused else ""
     parts, by = parts_of_rows(place, table.path, table.columns, part, images.paths.take(pa.array(rows)))
     columns = f"paths in {name!r}, labels in {label!r}{by}{also}"
-    return Listed(table.path, images.rows[rows], table.columns[label], parts, label, columns, names)
+    return Listed(table.path, images.rows[rows], labels, parts, label, columns, names)
 
 
 def _image_columns(table: ListTable, images: ImageNames, config: SplitConfig) -> dict[str, Named]:

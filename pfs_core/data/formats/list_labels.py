@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pfs_core.data.classes import label_fault
-from pfs_core.data.formats.columns import class_names
+from pfs_core.data.formats.columns import class_names, is_number
 from pfs_core.errors import UserError
 
 _LABELS = ("label", "labels", "class", "classname", "classid", "category", "target", "species", "breed")
@@ -88,7 +88,7 @@ def names_by_label(place: str, schema: pa.Schema, label: str, texts: pa.Array) -
     if names is None:
         return None
     kind = schema.field(label).type if label in schema.names else pa.string()
-    numbers = pa.types.is_integer(kind.value_type if pa.types.is_dictionary(kind) else kind)
+    numbers = is_number(kind.value_type if pa.types.is_dictionary(kind) else kind)
     found = {str(i): name for i, name in enumerate(names)} if numbers else {name: name for name in names}
     for text in texts.unique().to_pylist():
         if text not in found:

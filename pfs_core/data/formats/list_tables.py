@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from pfs_core.data.formats.columns import is_number
 from pfs_core.storage import Storage, open_file
 from pfs_core.storage.listing import Entry
 
@@ -152,8 +153,9 @@ def _without_blank_rows(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
 
 def _may_be_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    return bool(numbers or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return bool(
+        is_number(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
