@@ -68,11 +68,17 @@ def load_results(
 
 
 def _load_latency(folder: Path, structures: dict[str, Structure]) -> LatencyResult:
-    """The latencies; UserError if they are of other structures."""
+    """The latencies; UserError if they are of other structures.
+
+    The networks beside the pruned one may come from another folder of structures, so that their cost has to do.
+    """
     latency = LatencyResult.load(folder / "latency.json")
     for network, size in latency.models.items():
-        cost = structures[network].cost if network in structures else None
-        if cost and (size.macs, size.params) != (cost.macs, cost.params):
+        if (structure := structures.get(network)) is None:
+            continue
+        cost = structure.cost
+        other = network == "pruned" and size.structure not in (None, structure.digest)
+        if other or (size.macs, size.params) != (cost.macs, cost.params):
             raise UserError(f"{folder} was measured on another {network} structure; benchmark it again")
     return latency
 

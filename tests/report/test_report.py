@@ -4,6 +4,8 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -14,6 +16,7 @@ from pfs_pipelines.cli import parser
 from pfs_core import steps
 from pfs_core.config.recipes import recipe
 from pfs_core.errors import UserError
+from pfs_core.latency.results import LatencyResult
 from pfs_core.methods.registry import METHODS, method_config
 from pfs_core.report import latency_figures, load_results, write_report
 from pfs_core.report.cells import HEADER, page_cells, table_cells
@@ -23,6 +26,7 @@ from pfs_core.report.lost_classes import lost_most
 from pfs_core.report.reproduce import commands
 from pfs_core.report.verdict import met, verdict
 from pfs_core.runtime.cost import StageCost
+from pfs_core.storage.artifacts import publish
 from pfs_core.structure import FILES, Structure
 from pfs_core.structure.every_budget import cut_at_every_percent
 from pfs_core.training.mistakes import SHOWN
@@ -360,6 +364,22 @@ def test_summary_and_json_agree(page, results):
 def test_run_without_its_pruned_network_is_refused(digits, gates, structures, models, latency):
     with pytest.raises(UserError, match="no trained and measured pruned network"):
         load_results(digits, gates, structures, models[1:], latency)
+
+
+def test_latencies_of_another_structure_of_the_same_cost_are_refused(
+    digits, gates, structures, models, latency, tmp_path
+):
+    refused = pytest.raises(UserError, match="was measured on another pruned structure; benchmark it again")
+    measured = LatencyResult.load(latency / "latency.json")
+    own = measured.models["pruned"]
+    for digest, refusal in ((Structure.load(structures / FILES["pruned"]).digest, nullcontext()), ("0" * 64, refused)):
+        folder = tmp_path / digest[:4]
+        with publish(folder, "latency") as out:
+            shutil.copy(latency / "samples.parquet", out)
+            models_of = {**measured.models, "pruned": own.model_copy(update={"structure": digest})}
+            measured.model_copy(update={"models": models_of}).save(out / "latency.json")
+        with refusal:
+            load_results(digits, gates, structures, models, folder)
 
 
 SEARCHES = {
