@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from pfs_pipelines import run_folders
-from pfs_pipelines.run import run_pipeline
+from pfs_pipelines.run import environment, run_pipeline
 
 from pfs_core.config.request import CompressRequest
 from pfs_core.storage.artifacts import read_json, write_json
@@ -42,3 +42,8 @@ def test_a_run_that_was_begun_before_there_were_ids_goes_on_by_its_name(tmp_path
     write_json(begun, {key: value for key, value in read_json(begun).items() if key != "id"})
     run_pipeline(ASKED, tmp_path)
     assert ids[1] == (ids[0][1], ids[0][1])
+
+
+def test_a_run_that_mlflow_has_begun_for_the_caller_is_not_written_to(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    assert "MLFLOW_RUN_ID" not in environment(tmp_path, "id")
