@@ -95,8 +95,8 @@ def _follow(request: CompressRequest, folder: Path, log: TextIO, env: dict[str, 
 def environment(store: Path, own_id: str, fresh: bool = False) -> dict[str, str]:
     """Return the environment variables of the pipeline's process, which name the MLflow store and the checkpoints.
 
-    A user's own ``MLFLOW_TRACKING_URI`` and ``PFS_CHECKPOINTS`` stay as they are. ``MLFLOW_RUN_ID``, which ``mlflow run``
-    sets, does not: it is one run, into which all steps would write.
+    A user's own ``MLFLOW_TRACKING_URI`` and ``PFS_CHECKPOINTS`` stay as they are. ``MLFLOW_RUN_ID``, which ``mlflow
+    run`` sets, does not: it is one run, into which all steps would write.
 
     Args:
         store: the folder of all runs.

@@ -30,8 +30,8 @@ class GroupDraft:
 class Groups:
     """The groups found so far, each named by a number.
 
-    Groups that are merged, or taken apart, keep their number, which then stands for a row of slices of others: a
-    union-find forest.
+    Groups that are merged, gathered or taken apart keep their number, which then stands for a row of slices of others:
+    a union-find forest.
 
     Args:
         taken: names that a group of no layer must not have.
@@ -56,8 +56,8 @@ class Groups:
     def unify(self, a: Parts, b: Parts, mismatch: str, stream: str = "") -> bool:
         """Merge the groups of ``a`` and ``b`` pairwise, and return whether that was possible.
 
-        A group that meets several, one after the other, is taken apart at their borders. Where that is not possible,
-        everything in both is frozen.
+        A group that meets several, one after the other, is taken apart at their borders, and the channels of one that
+        meets channels of several features each are gathered. Where that is not possible, everything in both is frozen.
 
         Args:
             a: the parts of one tensor.
@@ -70,10 +70,11 @@ class Groups:
             self.freeze((*a, *b), mismatch)
             return False
         while left and right:
-            if left[0].repeat != right[0].repeat:
-                break
             one, other = self._size(left[0]), self._size(right[0])
-            if one != other:
+            if left[0].repeat != right[0].repeat:
+                if not self._gather_as(left[0], right[0]):
+                    break
+            elif one != other:
                 row = left if one > other else right
                 if not self._take_apart(row[0], min(one, other) // row[0].repeat):
                     break
@@ -105,6 +106,13 @@ class Groups:
         if any(self._size(part) % size or (part.repeat % size and size % part.repeat) for part in resolved):
             return False
         return all(self._bundle(self._drafts[part.group], max(size // part.repeat, 1)) for part in resolved)
+
+    def gathered(self, parts: Parts, times: int) -> Parts | None:
+        """Return parts of which every ``times`` neighbouring features are of one channel; None where that cannot be."""
+        for part in self._resolved(parts):
+            if part.repeat % times and (times % part.repeat or not self._gather(part, times // part.repeat)):
+                return None
+        return self._resolved(parts)
 
     def block_of(self, parts: Parts, start: int, stop: int) -> Parts | None:
         """Return the features ``start`` to ``stop`` of the parts; None where they are not whole blocks of channels.
@@ -214,16 +222,35 @@ class Groups:
         draft = self._drafts[part.group]
         if draft.blocks > 1 or width % draft.unit or (draft.width - width) % draft.unit:
             return False
-        halves = []
-        for name, size in ((draft.name, width), (f"{draft.name}[{width}:]", draft.width - width)):
-            number = self._new_group(name, size)
-            half = self._drafts[number]
-            half.unit = draft.unit
-            half.gates |= draft.gates
-            half.frozen, half.stream, half.ungated = draft.frozen, draft.stream, draft.ungated
-            halves.append(TracedSlice(number))
-        self._parent[part.group] = tuple(halves)
+        sizes = ((draft.name, width), (f"{draft.name}[{width}:]", draft.width - width))
+        self._parent[part.group] = tuple(TracedSlice(self._new_like(draft, *size)) for size in sizes)
         return True
+
+    def _gather_as(self, a: TracedSlice, b: TracedSlice) -> bool:
+        """Gather the channels of one of two resolved slices so that both have channels of equally many features."""
+        less, more = sorted((a, b), key=lambda part: part.repeat)
+        times, rest = divmod(more.repeat, less.repeat)
+        return a.group != b.group and not rest and self._gather(less, times)
+
+    def _gather(self, part: TracedSlice, times: int) -> bool:
+        """Make every ``times`` neighbouring channels of a group one channel, and return whether that is possible."""
+        draft = self._drafts[part.group]
+        if draft.width % (math.lcm(draft.blocks, part.blocks) * times) or (draft.unit % times and times % draft.unit):
+            return False
+        number = self._new_like(draft, draft.name, draft.width // times)
+        self._drafts[number].blocks = draft.blocks
+        self._drafts[number].unit = max(draft.unit // times, 1)
+        self._parent[part.group] = (TracedSlice(number, repeat=times),)
+        return True
+
+    def _new_like(self, draft: GroupDraft, name: str, width: int) -> int:
+        """Return a new group that takes the place of another one, or of some of its channels."""
+        number = self._new_group(name, width)
+        new = self._drafts[number]
+        new.unit = draft.unit
+        new.gates |= draft.gates
+        new.frozen, new.stream, new.ungated = draft.frozen, draft.stream, draft.ungated
+        return number
 
     def _merge(self, a: TracedSlice, b: TracedSlice, mismatch: str, stream: str) -> bool:
         """Make the groups of two resolved slices of equal width one, with the restrictions of both.
@@ -270,7 +297,12 @@ class Groups:
                 out.append(part)
             for parent in parents:
                 block = parent.block * part.blocks + part.block
-                moved = part._replace(group=parent.group, block=block, blocks=parent.blocks * part.blocks)
+                moved = part._replace(
+                    group=parent.group,
+                    repeat=part.repeat * parent.repeat,
+                    block=block,
+                    blocks=parent.blocks * part.blocks,
+                )
                 out += self._resolved((moved,))
         return tuple(out)
 

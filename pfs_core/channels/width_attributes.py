@@ -84,6 +84,8 @@ class WidthAttributes(Groups):
     def note_passed(self, node: fx.Node, number: int, row: Parts, dim: int = 0) -> None:
         """Record that the module that calls an operator passes it a width, if it passes one such attribute alone.
 
+        What it passes the same attribute for at another place stays as wide.
+
         Args:
             node: the operator.
             number: the width.
@@ -92,7 +94,7 @@ class WidthAttributes(Groups):
         """
         path, names = self._passed_by(node, number, dim)
         if len(names) == 1 and not isinstance(self._modules[path], GATED):
-            self._noted(path, names[0], [row], number)
+            self._note(node, path, names[0], [row], number)
 
     def note_view_of_weights(self, node: fx.Node, dim: int, span: Span) -> None:
         """Record that weights are viewed with their width on a dimension, if a module passes one attribute for that."""

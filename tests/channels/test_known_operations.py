@@ -21,6 +21,7 @@ KNOWN = {
         lambda self, x: x * x.mean((2, 3)).unsqueeze(1).sigmoid().transpose(1, 2).unsqueeze(-1),
         8,
     ),
+    "pixels by transposes": (lambda self, x: self.linear(x.flatten(2).mT).mT.reshape(x.shape[0], -1, 8, 8), 8),
     "a linear layer over pixels": (lambda self, x: self.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 8),
     "a flag": (lambda self, x: F.dropout(x, 0.5, self.training and False), 8),
     "rows that are normalised": (lambda self, x: self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 8),
@@ -38,6 +39,15 @@ KNOWN = {
     "groups that are joined and added": (lambda self, x: torch.cat([self.one(x), self.five(x)], 1) + self.conv(x), 8),
     "pixels of a focus": (lambda self, x: torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2]], 1), 16),
     "pixels to channels and back": (lambda self, x: F.pixel_shuffle(F.pixel_unshuffle(x, 2), 2), 8),
+    "channels to pixels": (lambda self, x: F.pixel_shuffle(self.twice(x), 2), 4),
+    "channels of half of them to pixels": (lambda self, x: F.pixel_shuffle(self.twice(x).chunk(2, 1)[0], 2), 2),
+    "patches of a layer": (lambda self, x: F.fold(self.twice(x).flatten(2), (9, 9), 2)[..., :8, :8], 4),
+    "a layer and channels of depthwise groups": (lambda self, x: self.twice(x) + self.two_each(x), 16),
+    "channels of depthwise groups and two layers": (
+        lambda self, x: self.two_each(x) * torch.cat([self.conv(x), self.other(x)], 1).sigmoid(),
+        16,
+    ),
+    "a product by einsum": (lambda self, x: torch.einsum("nchw,nchw->nchw", x, self.conv(x)), 8),
     "a split by a list of numbers": (lambda self, x: self.by_list(x), 8),
     "a split by a number": (lambda self, x: self.by_number(x), 8),
     "a split by two numbers": (lambda self, x: self.by_numbers(x), 8),
@@ -150,6 +160,10 @@ KNOWN = {
     "a view of so many features": (lambda self, x: self.by_features(x), 8),
     "a depthwise kernel of so many channels": (lambda self, x: self.by_groups(x), 8),
     "pixels times a matrix": (lambda self, x: (x.permute(0, 2, 3, 1) @ self.matrix).permute(0, 3, 1, 2), 8),
+    "pixels times a transposed matrix": (
+        lambda self, x: (x.permute(0, 2, 3, 1) @ self.matrix.T).permute(0, 3, 1, 2),
+        8,
+    ),
     "a matrix times pixels": (lambda self, x: (self.matrix @ x.flatten(2)).view(x.shape[0], -1, 8, 8), 8),
     "a layer on each image": (lambda self, x: torch.cat([self.conv(image[None, :, 1:]) for image in x]), 8),
     "images in another order": (lambda self, x: x + x[torch.arange(x.shape[0]).flip(0)], 8),
@@ -165,8 +179,8 @@ def test_what_is_known_is_counted_resized_and_masked(name):
     operation, out = KNOWN[name]
     model = Unusual(operation, out, **layers())
     graph = trace(model, INPUT, "all")
-    (segment,) = next(axis.segments for axis in graph.axes if (axis.module, axis.role) == ("conv1", "writes"))
-    assert graph.group(segment.group).resizable
+    segments = next(axis.segments for axis in graph.axes if (axis.module, axis.role) == ("conv1", "writes"))
+    assert all(graph.group(segment.group).resizable for segment in segments)
     assert proved(model, graph) == graph
     check_costs(model, graph)
     for outputs in both_ways(model, graph, random_kept(graph), INPUT):

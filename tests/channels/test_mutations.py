@@ -31,7 +31,18 @@ def layers():
 USES = {
     "convolution": (lambda net, x: net.conv(x), 8),
     "linear": (lambda net, x: net.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 8),
-    "matrix_product": (lambda net, x: (net.matrix @ x.flatten(2)).view(x.shape[0], -1, 8, 8), 8),
+    "product": (lambda net, x: (net.matrix @ x.flatten(2)).view(x.shape[0], -1, 8, 8), 8),
+    "added_product": (
+        lambda net, x: (
+            x.flatten(2) @ torch.baddbmm(x.new_zeros(1, 1, 1), x.flatten(2).mT, x.flatten(2)).softmax(1)
+        ).view(x.shape[0], -1, 8, 8),
+        8,
+    ),
+    "einsum": (lambda net, x: torch.einsum("nchw,nchw->nchw", x, net.conv(x)), 8),
+    "attention": (
+        lambda net, x: F.scaled_dot_product_attention(*[x.flatten(2).mT] * 3, scale=0.5).mT.reshape(x.shape),
+        8,
+    ),
     "batch_norm": (lambda net, x: x, 8),
     "layer_norm": (lambda net, x: net.layer_norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 8),
     "group_norm": (lambda net, x: F.group_norm(x, 1), 8),
@@ -52,6 +63,7 @@ USES = {
     "pixel_unshuffle": (lambda net, x: F.pixel_unshuffle(x, 2), 32),
     "pixel_shuffle": (lambda net, x: F.pixel_shuffle(x.repeat_interleave(4, 1), 2), 8),
     "view": (lambda net, x: x.flatten(2).unflatten(2, (8, 8)), 8),
+    "view_as": (lambda net, x: x.flatten(2).view_as(x), 8),
     "reorder": (lambda net, x: x.transpose(2, 3), 8),
     "unsqueeze": (lambda net, x: x.unsqueeze(4).amax(4), 8),
     "squeeze": (lambda net, x: x[:, :, None].squeeze(2), 8),

@@ -148,6 +148,7 @@ def layers():
         "linear": nn.Linear(8, 8),
         "norm": nn.LayerNorm(8),
         "repeat": conv3(8, 24, groups=8),
+        "two_each": conv3(8, 16, groups=8),
         "up": nn.ConvTranspose2d(8, 8, 2, 2, groups=8),
         "grouped": nn.ConvTranspose2d(8, 8, 2, 2, groups=2),
         "to_eight": nn.Linear(8 * 64, 8),

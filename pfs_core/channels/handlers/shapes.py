@@ -53,6 +53,15 @@ def view(tracer: ChannelTracer, node: fx.Node) -> Any:
     return NotImplemented
 
 
+def view_as(tracer: ChannelTracer, node: fx.Node) -> Any:
+    """Handle ``view_as``: a view as wide as another tensor, whose channels it has to be on the same dimension as."""
+    x, other = view(tracer, node), tracer.channels(argument(node, "other"))
+    if x is NotImplemented or other is None or (x.dim, x.outer) != (other.dim, other.outer):
+        return NotImplemented
+    tracer.unify(x.parts, other.parts, f"{joint(node)} views channels as those with other borders")
+    return x
+
+
 def _are_wide(x: Channels, times: int) -> bool:
     """Return whether every ``times`` neighbouring features are of one channel."""
     return x.outer is None and not any(part.repeat % times for part in x.parts)
@@ -93,22 +102,32 @@ def _noted(tracer: ChannelTracer, node: fx.Node, x: Channels) -> Channels:
 
 
 def reorder(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle ``permute``, ``transpose``, ``t`` and ``movedim``: the dimensions in another order."""
-    x, count = tracer.channels(first(node)), len(shape_of(node))
+    """Handle ``permute``, ``transpose``, ``mT``, ``movedim`` and the like: the dimensions in another order."""
+    x = tracer.channels(first(node))
     if x is None:
         return NotImplemented
+    order = new_order(node)
+    return replace(x, dim=order.index(x.dim), outer=None if x.outer is None else order.index(x.outer))
+
+
+def new_order(node: fx.Node) -> list[int]:
+    """Return, for each dimension of a tensor in another order, which one it was before."""
+    count, name = len(shape_of(node)), operation(node)
     order = list(range(count))
-    if operation(node) == "permute":
-        order = [dim % count for dim in argument(node, "dims")]
-    elif operation(node) in ("movedim", "moveaxis"):
+    if name == "permute":
+        return [dim % count for dim in argument(node, "dims")]
+    if name in ("movedim", "moveaxis"):
         source = [dim % count for dim in as_list(argument(node, "source"))]
         target = [dim % count for dim in as_list(argument(node, "destination"))]
-        rest = iter([dim for dim in range(count) if dim not in source])
-        order = [source[target.index(dim)] if dim in target else next(rest) for dim in range(count)]
-    else:
-        a, b = (0, 1) if operation(node) == "t" else (argument(node, "dim0", "axis0"), argument(node, "dim1", "axis1"))
-        order[a % count], order[b % count] = order[b % count], order[a % count]
-    return replace(x, dim=order.index(x.dim), outer=None if x.outer is None else order.index(x.outer))
+        rest = iter([dim for dim in order if dim not in source])
+        return [source[target.index(dim)] if dim in target else next(rest) for dim in order]
+    if name in ("numpy_T", "T"):
+        return order[::-1]
+    last_two = name in ("t", "mT")
+    a, b = (-2, -1) if last_two else (argument(node, "dim0", "axis0"), argument(node, "dim1", "axis1"))
+    if count > 1:  # the transpose of a vector is itself
+        order[a], order[b] = order[b], order[a]
+    return order
 
 
 def unsqueeze(tracer: ChannelTracer, node: fx.Node) -> Any:
@@ -136,9 +155,11 @@ def squeeze(tracer: ChannelTracer, node: fx.Node) -> Any:
     return x.on_dim(x.dim - sum(d < x.dim for d in removed))
 
 
+REORDERINGS = ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "mT", "T", "numpy_T")
 SHAPES: dict[str, Handler] = {
-    **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "_unsafe_view"), view),
-    **dict.fromkeys(("permute", "transpose", "swapaxes", "swapdims", "t", "movedim", "moveaxis"), reorder),
+    **dict.fromkeys(("view", "reshape", "flatten", "unflatten", "_unsafe_view"), view),
+    **dict.fromkeys(("view_as", "reshape_as"), view_as),
+    **dict.fromkeys(REORDERINGS, reorder),
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
     "unsqueeze": unsqueeze,
     "squeeze": squeeze,

@@ -59,9 +59,7 @@ def patches(tracer: ChannelTracer, node: fx.Node) -> Any:
 def from_patches(tracer: ChannelTracer, node: fx.Node) -> Any:
     """Handle ``fold``, the sum of such patches."""
     x, times = tracer.channels(first(node)), math.prod(argument(node, "kernel_size"))
-    if x is None or x.dim != len(shape_of(first(node))) - 2 or any(part.repeat % times for part in x.parts):
-        return NotImplemented
-    return Channels(x.dim, tuple(part._replace(repeat=part.repeat // times) for part in x.parts))
+    return NotImplemented if x is None or x.dim != len(shape_of(first(node))) - 2 else _one_of(tracer, x, times)
 
 
 def windows(tracer: ChannelTracer, node: fx.Node) -> Any:
@@ -81,13 +79,16 @@ def pixel_unshuffle(tracer: ChannelTracer, node: fx.Node) -> Any:
 
 
 def pixel_shuffle(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle ``pixel_shuffle``, where the neighbouring channels that become one come from one channel already."""
+    """Handle ``pixel_shuffle``: several neighbouring channels become one."""
     x, times = tracer.channels(first(node)), argument(node, "upscale_factor") ** 2
-    if x is None or x.dim != len(shape_of(node)) - 3:
+    return NotImplemented if x is None or x.dim != len(shape_of(node)) - 3 else _one_of(tracer, x, times)
+
+
+def _one_of(tracer: ChannelTracer, x: Channels, times: int) -> Any:
+    """Return channels of which every ``times`` neighbouring features become one, and so come and go together."""
+    if (parts := tracer.gathered(x.parts, times)) is None:
         return NotImplemented
-    if any(part.repeat % times for part in x.parts):
-        return tracer.freeze_inputs(node, f"pixel_shuffle ({place(node)}), which needs a multiple of {times} channels")
-    return Channels(x.dim, tuple(part._replace(repeat=part.repeat // times) for part in x.parts))
+    return Channels(x.dim, tuple(part._replace(repeat=part.repeat // times) for part in parts))
 
 
 SPATIAL: dict[str, Handler] = {

@@ -10,6 +10,7 @@ from torch import fx
 
 from pfs_core.channels.abstract_values import Span, Value, Weights
 from pfs_core.channels.handlers.elementwise import ELEMENTWISE
+from pfs_core.channels.handlers.shapes import REORDERINGS, new_order
 from pfs_core.channels.nodes import argument, as_list, first, is_single_value, operation, shape_of
 from pfs_core.channels.tracer import ChannelTracer
 
@@ -31,7 +32,7 @@ def combine_weights(tracer: ChannelTracer, node: fx.Node) -> Value:
         out = _one_by_one(tracer, node)
     elif name in _RESHAPES:
         out = _reshaped(tracer, node)
-    elif name in ("permute", "transpose", "t"):
+    elif name in REORDERINGS:
         out = _permuted(tracer, node)
     elif name in _ALONG:
         out = _along_others(tracer, node)
@@ -88,15 +89,8 @@ def _reshaped(tracer: ChannelTracer, node: fx.Node) -> Weights:
 
 
 def _permuted(tracer: ChannelTracer, node: fx.Node) -> Weights:
-    count = len(shape_of(node))
-    order = list(range(count))
-    if operation(node) == "permute":
-        order = [dim % count for dim in argument(node, "dims")]
-    elif count > 1:
-        a, b = (argument(node, "dim0"), argument(node, "dim1")) if operation(node) == "transpose" else (0, 1)
-        order[a % count], order[b % count] = order[b % count], order[a % count]
     dims = tracer.weights(first(node)).dims
-    return Weights({new: dims[old] for new, old in enumerate(order) if old in dims})
+    return Weights({new: dims[old] for new, old in enumerate(new_order(node)) if old in dims})
 
 
 def _reduced(tracer: ChannelTracer, node: fx.Node) -> Weights:
