@@ -34,8 +34,8 @@ USES = {
     "product": (lambda net, x: (net.matrix @ x.flatten(2)).view(x.shape[0], -1, 8, 8), 8),
     "added_product": (
         lambda net, x: (
-            x.flatten(2) @ torch.baddbmm(x.new_zeros(1, 1, 1), x.flatten(2).mT, x.flatten(2)).softmax(1)
-        ).view(x.shape[0], -1, 8, 8),
+            torch.baddbmm(x.new_zeros(1, 1, 1), (x.flatten(2).mT @ x.flatten(2)).softmax(2), x.flatten(2).mT)
+        ).mT.reshape(x.shape),
         8,
     ),
     "einsum": (lambda net, x: torch.einsum("nchw,nchw->nchw", x, net.conv(x)), 8),

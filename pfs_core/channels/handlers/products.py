@@ -14,6 +14,7 @@ from torch import fx
 
 from pfs_core.channels.abstract_values import Channels, FixedTensor, Value
 from pfs_core.channels.groups import Parts, zero_in_one
+from pfs_core.channels.handlers.elementwise import along
 from pfs_core.channels.handlers.layers import Handler, matrix_product
 from pfs_core.channels.nodes import argument, first, joint, modules_around, operation, place, shape_of
 from pfs_core.channels.tracer import ChannelTracer
@@ -124,14 +125,15 @@ def product(tracer: ChannelTracer, node: fx.Node) -> Any:
 
 
 def added_product(tracer: ChannelTracer, node: fx.Node) -> Any:
-    """Handle ``baddbmm`` of pixels with pixels, whose result has no channels; what is added must have none either."""
-    factors = [
-        _factor(tracer, argument(node, "batch1"), "bMK"),
-        _factor(tracer, argument(node, "batch2"), "bKN"),
-    ]
-    added = tracer.value(first(node))
-    value = contract(tracer, node, factors, "bMN") if not isinstance(added, Channels) else NotImplemented
-    return value if isinstance(value, FixedTensor) else NotImplemented
+    """Handle ``baddbmm``, a matrix product to which another tensor is added: one of zeros, or of no channels."""
+    added = first(node)
+    factors = [_factor(tracer, argument(node, "batch1"), "bMK"), _factor(tracer, argument(node, "batch2"), "bKN")]
+    value = NotImplemented if tracer.channels(added) is not None else contract(tracer, node, factors, "bMN")
+    if not isinstance(value, Channels) or tracer.number(added) == 0:
+        return value
+    if not along(tracer, node, value, added):
+        return NotImplemented
+    return value.without_gates(f"{operation(node)} adds another tensor ({place(node)})")
 
 
 def einsum(tracer: ChannelTracer, node: fx.Node) -> Any:
