@@ -129,8 +129,7 @@ def _claimed(
     except Exception as e:
         reason = str(e) if isinstance(e, UserError) else one_line(e)
         logger.warning(f"{source} cannot be compressed: {reason}")
-        next_state = _count(tags, reason)
-        tags.write(STATE, FAILED if _is_final(e) else next_state)
+        tags.write(STATE, _count(tags, reason, final=_is_final(e)))
         claim.drop()
         return None
     tags.write(STATE, CLAIMED)
@@ -217,12 +216,19 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, UserError) and not isinstance(error, AccessDeniedError | UnreachableError)
 
 
-def _count(tags: VersionTags, reason: str) -> str:
-    """Count a failed attempt in the tags; returns the state that follows from it."""
+def _count(tags: VersionTags, reason: str, final: bool = False) -> str:
+    """Count a failed attempt in the tags; returns the state that follows from it.
+
+    A ``final`` failure, of a request that no attempt can carry out, is not counted: once it is mended and asked for
+    again, it has all its attempts.
+    """
     state = tags.read()
+    tags.write(REASON, f"{reason} {state.get(LINK, '')}".strip()[:500])
+    if final:
+        tags.delete(ATTEMPTS)
+        return FAILED
     attempts = _attempts(state) + 1
     tags.write(ATTEMPTS, str(attempts))
-    tags.write(REASON, f"{reason} {state.get(LINK, '')}".strip()[:500])
     return FAILED if attempts >= MAX_ATTEMPTS else REQUESTED
 
 
