@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from pfs_core.config.stages import LatencyConfig
+from pfs_core.latency.cores import cores_for
 from pfs_core.latency.statistics import median_interval
 from pfs_core.runtime.device import usable_cores
 
@@ -135,10 +136,11 @@ def _pin(allowed: set[int]) -> None:
 
 @contextlib.contextmanager
 def quiet(threads: int) -> Iterator[None]:
-    """Fix the number of threads, pin them to as many cores and stop garbage collection while the context lasts."""
+    """Fix the number of threads, pin them to as many idle cores and stop garbage collection while the context lasts."""
     before, allowed, collecting = torch.get_num_threads(), usable_cores(), gc.isenabled()
+    chosen = cores_for(threads)
     torch.set_num_threads(threads)
-    _pin(set(sorted(allowed)[:threads]))
+    _pin(chosen)
     gc.collect()
     gc.disable()
     try:
