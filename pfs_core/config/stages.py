@@ -228,7 +228,8 @@ class RetrainConfig(StageConfig):
     @field_validator("warmup_epochs")
     @classmethod
     def _shorter(cls, warmup: float, info: ValidationInfo) -> float:
-        first = min(info.data.get("milestones") or (1.0,))
+        falls = info.data.get("milestones") if info.data.get("schedule") == "multistep" else None
+        first = min(falls or (1.0,))
         if "epochs" in info.data and warmup >= first * info.data["epochs"]:
             raise ValueError(f"must be less than the {first * info.data['epochs']:g} epochs before the rate falls")
         return warmup

@@ -93,7 +93,8 @@ class LoopState:
             return
         where = f"{what} diverged in epoch {self.epoch} at step {min(step, self.step)}"
         raise UserError(
-            f"{where}: loss or weights are no longer finite; the same settings would end here again, try {advice}"
+            f"{where}: the loss or what is learned is no longer finite; the same settings would end here again, "
+            f"try {advice}"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -97,6 +97,11 @@ def test_a_wrong_setting_of_the_retraining_is_one_line(changes, line):
     assert "\n" not in str(refused.value)
 
 
+def test_a_warmup_may_last_beyond_milestones_that_the_schedule_does_not_have():
+    cosine = RetrainConfig(epochs=4, milestones=(0.25,)).updated({"schedule": "cosine", "warmup_epochs": 2}, "retrain")
+    assert cosine.warmup_epochs == 2
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_what_its_json_says(name):
     assert Recipe.parse(recipe(name).model_dump(mode="json"), name) == recipe(name)

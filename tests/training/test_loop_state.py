@@ -32,7 +32,7 @@ def test_finite_sums_and_tensors_pass():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_the_first_step_that_is_not_finite_is_named(bad):
     assert line(advanced(1.0, 2.0, bad, 3.0, bad), GOOD) == (
-        "search diverged in epoch 2 at step 13: loss or weights are no longer finite; "
+        "search diverged in epoch 2 at step 13: the loss or what is learned is no longer finite; "
         "the same settings would end here again, try a lower search.lr"
     )
 
