@@ -263,7 +263,7 @@ def print_paths(folder: Path, store: Path) -> None:
     print(f"structure  {shown / 'structures' / 'structure.json'}")
     print(f"model      {shown / 'model-pruned'}")
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        from pfs_core.tracking.outbox import plain
+        from pfs_core.tracking.answers import plain
 
         print(f"MLflow     {plain(uri)}")
     else:

@@ -59,14 +59,14 @@ def mlflow_server(folder, seconds=90, port=None):
 
 
 @contextlib.contextmanager
-def answering(status):
-    """A server that answers everything with a status; yields its port."""
+def answering(status, body=b"You are not authenticated."):
+    """A server that answers everything with a status and a text; yields its port."""
 
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(b"You are not authenticated.")
+            self.wfile.write(body)
 
         do_POST = do_GET  # noqa: N815
 

@@ -14,7 +14,7 @@ from pfs_core.registry.request import REQUESTED, SHA256, STATE, Request
 from pfs_core.storage import S3Storage, Storage, open_storage
 from pfs_core.storage.listing import Entry
 from pfs_core.storage.strict import json_value, yaml_value
-from pfs_core.tracking.outbox import refusal, unsent
+from pfs_core.tracking.answers import refusal, unsent
 
 logger = logging.getLogger(__package__)
 

@@ -11,7 +11,8 @@ from functools import partial
 
 from pfs_core.errors import UnreachableError
 from pfs_core.runtime.environment import is_kubeflows
-from pfs_core.tracking.outbox import brief_requests, plain, refusal
+from pfs_core.tracking.answers import plain, refusal
+from pfs_core.tracking.outbox import brief_requests
 from pfs_core.tracking.runs import PIPELINE_TAG, STEP_TAG, end_all, everything, experiment_ids, milliseconds
 
 logger = logging.getLogger(__package__)

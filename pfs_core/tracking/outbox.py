@@ -1,7 +1,7 @@
 """The queue of a step's calls to the tracking server: kept in order, sent when the server accepts them.
 
-Two things can go wrong with a call. The server does not answer, or says that it cannot do it now (:func:`unsent`): the
-call waits. Or the server *refuses* it (:func:`refusal`), and asking again would not help. Then
+Two things can go wrong with a call (:mod:`pfs_core.tracking.answers`). The server does not answer, or says that it
+cannot do it now: the call waits. Or the server *refuses* it, and asking again would not help. Then
 
 - the first call of a step, which creates its run, raises UserError: nothing has been computed yet, and a wrong address
   or login would leave hours of training without a record;
@@ -24,6 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pfs_core.errors import one_line
+from pfs_core.tracking.answers import plain, refusal, server, unsent
 
 logger = logging.getLogger(__package__)
 
@@ -37,8 +38,6 @@ STORE_TRIES = 3
 """How often a file is offered to an artifact store that does not accept it."""
 MAX_POINTS = 1000
 """MLflow's limit per batch."""
-_NO_JSON = "API request to endpoint was successful but the response body was not in a valid JSON format"
-"""What MLflow's client says, as of a server that fails, of a page that a proxy has answered with 200."""
 REQUESTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -165,45 +164,6 @@ class Outbox:
             f"MLflow{server()} does not answer; the results are complete, but MLflow is missing {', '.join(missing)}"
         )
         self._closed = True
-
-
-def unsent(error: Exception) -> bool:
-    """Whether a call may wait: no answer, a server that cannot do it now, or a login that is not valid any more."""
-    from mlflow.exceptions import MlflowException
-
-    if isinstance(error, MlflowException):
-        status = error.get_http_status_code()
-        return status >= 500 or status in (401, 403, 408, 429)
-    # requests' errors are OSErrors; files go to an object store through boto3
-    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("botocore", "boto3")
-
-
-def refusal(error: Exception) -> str:
-    """Why the server refused a call, in one line; empty if it has not refused it."""
-    from mlflow.exceptions import MlflowException
-
-    if not isinstance(error, MlflowException):
-        return ""
-    if str(error).startswith(_NO_JSON):
-        return "it answers with a web page, perhaps a login"
-    status = error.get_http_status_code()
-    return plain(one_line(error))[:300] if 400 <= status < 500 and status not in (408, 429) else ""
-
-
-def plain(text: str) -> str:
-    """``text`` without the login that the store's address may hold."""
-    import mlflow
-
-    login = urlsplit(mlflow.get_tracking_uri()).netloc.rpartition("@")[0]
-    return text.replace(f"{login}@", "") if login else text
-
-
-def server() -> str:
-    """The server with a space before it, without a login; empty where the store is none."""
-    import mlflow
-
-    uri = urlsplit(mlflow.get_tracking_uri())
-    return f" at {uri.scheme}://{uri.netloc.rpartition('@')[2]}" if uri.scheme in ("http", "https") else ""
 
 
 @contextlib.contextmanager

@@ -3,7 +3,8 @@
 import logging
 import os
 
-from pfs_core.tracking.outbox import brief_requests, refusal, server
+from pfs_core.tracking.answers import refusal, server
+from pfs_core.tracking.outbox import brief_requests
 from pfs_core.tracking.runs import tracked
 
 logger = logging.getLogger(__package__)

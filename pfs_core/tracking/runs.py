@@ -12,7 +12,8 @@ from pfs_core.errors import AccessDeniedError, InvalidError
 from pfs_core.runtime.environment import code, mlflow_address
 from pfs_core.storage.artifacts import plain_name
 from pfs_core.tracking import outbox as mail
-from pfs_core.tracking.outbox import Outbox, PendingCall, brief_requests, plain, refusal, server, unsent
+from pfs_core.tracking.answers import plain, refusal, server, unsent
+from pfs_core.tracking.outbox import Outbox, PendingCall, brief_requests
 
 logger = logging.getLogger(__package__)
 

@@ -16,7 +16,7 @@ from mlflow.protos.databricks_pb2 import ErrorCode
 
 from pfs_core import tracking
 from pfs_core.errors import AccessDeniedError, InvalidError, UserError
-from pfs_core.tracking import outbox, step
+from pfs_core.tracking import answers, outbox, step
 from pfs_core.tracking.refused import switch_off_if_refused
 from tests.servers import answering, free_port, mlflow_server
 
@@ -276,6 +276,16 @@ def test_a_node_of_a_train_job_that_is_refused_trains_without_mlflow(monkeypatch
     assert "hidden" not in caplog.text
 
 
+@pytest.mark.parametrize(("status", "off"), [(401, True), (403, True), (404, True), (429, False), (502, False)])
+def test_a_gateway_with_json_of_its_own_refuses_by_its_status(at, caplog, status, off):
+    """MLflow's client takes JSON without a code of MLflow's for a server that fails."""
+    with answering(status, b'{"message": "who are you?"}') as port:
+        at(port, "gateway")
+        switch_off_if_refused()
+    assert ("MLFLOW_TRACKING_URI" not in os.environ) == off
+    assert ("does not let this process log" in caplog.text) == off
+
+
 def test_a_node_of_a_train_job_that_is_let_in_logs(server, at):
     at(server.port, "let-in")
     switch_off_if_refused()
@@ -378,24 +388,24 @@ def test_an_error_that_nobody_knows_leaves_out_what_it_was_about(store, monkeypa
 @pytest.mark.parametrize("code", ["INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"])
 def test_what_a_server_cannot_do_now_waits(code):
     error = MlflowException("later", error_code=ErrorCode.Value(code))
-    assert outbox.unsent(error)
-    assert not outbox.refusal(error)
+    assert answers.unsent(error)
+    assert not answers.refusal(error)
 
 
 @pytest.mark.parametrize("code", ["UNAUTHENTICATED", "PERMISSION_DENIED"])
 def test_a_login_that_is_refused_waits_once_the_step_is_under_way(code):
     error = MlflowException("who are you", error_code=ErrorCode.Value(code))
-    assert outbox.unsent(error)
-    assert outbox.refusal(error)
+    assert answers.unsent(error)
+    assert answers.refusal(error)
 
 
 @pytest.mark.parametrize("code", ["INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST"])
 def test_a_mistake_is_no_outage(code):
     error = MlflowException("no", error_code=ErrorCode.Value(code))
-    assert not outbox.unsent(error)
-    assert outbox.refusal(error) == "MlflowException: no"
+    assert not answers.unsent(error)
+    assert answers.refusal(error) == "MlflowException: no"
 
 
 def test_an_error_of_our_own_is_neither():
-    assert not outbox.unsent(TypeError("a bug"))
-    assert not outbox.refusal(TypeError("a bug"))
+    assert not answers.unsent(TypeError("a bug"))
+    assert not answers.refusal(TypeError("a bug"))
