@@ -216,10 +216,16 @@ def _seeds(found: pd.DataFrame) -> str:
 
 
 def likenesses(found: pd.DataFrame) -> list[str]:
-    """Correlation and overlap of the kept shares, between seeds of a method and between methods at the same seed."""
+    """Correlation and overlap of the kept shares, between seeds of a method and between methods at the same seed.
+
+    A method that prunes residual streams too, as Torch-Pruning does, has other groups than one that does not: their
+    structures are not compared.
+    """
     kept = {(row.method, row.seed): np.array(json.loads(row.kept)) for row in found.itertuples()}
     pairs: dict[str, list[tuple[float, float]]] = {}
     for one, other in combinations(sorted(kept), 2):
+        if len(kept[one]) != len(kept[other]):
+            continue
         if one[0] == other[0]:
             pairs.setdefault(f"{one[0]}, two seeds", []).append(likeness(kept[one], kept[other]))
         elif one[1] == other[1]:

@@ -81,6 +81,13 @@ def test_methods_are_compared_with_uniform_widths_by_seed(out):
     assert over["uniform"] == ""
 
 
+def test_structures_with_other_groups_are_not_compared():
+    kept = {"pfs": [0.2, 0.4, 0.9], "uniform": [0.4, 0.5, 0.5], "torch_pruning_whole": [0.2, 0.4, 0.9, 1.0]}
+    rows = [{"method": method, "seed": 0, "kept": json.dumps(shares)} for method, shares in kept.items()]
+    _, _, *lines = module("paper_tables").likenesses(pd.DataFrame(rows))
+    assert [line.split("|")[1].strip() for line in lines] == ["pfs and uniform"]
+
+
 def test_an_experiment_at_another_ratio_has_its_name(out):
     arguments = ("--data", out.parent / "data", "--out", out.parent / "less", *SMALL)
     done = paper("run", *arguments, "--experiment", "resnet20-0.3", "--methods", "uniform")
