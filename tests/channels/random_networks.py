@@ -313,6 +313,19 @@ class Attending(nn.Module):
         return F.interpolate(self.out(mixed * torch.sigmoid(self.map(x)) + self.map(x)), scale_factor=4)
 
 
+class Gathered(nn.Module):
+    """Neighbouring channels that become one: beside depthwise ones of two outputs each, and by a shuffle of pixels."""
+
+    def __init__(self, inputs, outputs, act):
+        super().__init__()
+        self.conv, self.out = conv_bn(inputs, 6, act), conv_bn(3, outputs, act)
+        self.two_each, self.plain = nn.Conv2d(6, 12, 3, padding=1, groups=6), nn.Conv2d(6, 12, 1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return F.avg_pool2d(self.out(F.pixel_shuffle(self.two_each(x) + self.plain(x), 2)), 2)
+
+
 class Selective(nn.Module):
     """Two branches, of which a softmax chooses for each channel, as in SK networks."""
 
@@ -352,7 +365,8 @@ def subclassed(inputs, outputs, act):
 BLOCKS = (
     conv_bn, conv_bias, separable, biased_separable, multiplied, grouped, regrouped, transposed, group_normed,
     parametric, pooled, Residual, Dense, Branches, Squeezed, Excited, Normed, Shuffled, Twice, Enlarged, Joined,
-    Parted, Gained, OverChannels, Focused, Standardised, Blurred, Responding, Attending, Selective, subclassed,
+    Parted, Gained, OverChannels, Focused, Standardised, Blurred, Responding, Attending, Gathered, Selective,
+    subclassed,
 )  # fmt: skip
 
 
