@@ -109,8 +109,8 @@ class Groups:
 
     def gathered(self, parts: Parts, times: int) -> Parts | None:
         """Return parts of which every ``times`` neighbouring features are of one channel; None where that cannot be."""
-        for part in self._resolved(parts):
-            if part.repeat % times and (times % part.repeat or not self._gather(part, times // part.repeat)):
+        while narrow := next((part for part in self._resolved(parts) if part.repeat % times), None):
+            if times % narrow.repeat or not self._gather(narrow, times // narrow.repeat):
                 return None
         return self._resolved(parts)
 

@@ -40,6 +40,7 @@ KNOWN = {
     "pixels of a focus": (lambda self, x: torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2]], 1), 16),
     "pixels to channels and back": (lambda self, x: F.pixel_shuffle(F.pixel_unshuffle(x, 2), 2), 8),
     "channels to pixels": (lambda self, x: F.pixel_shuffle(self.twice(x), 2), 4),
+    "channels that come twice to pixels": (lambda self, x: F.pixel_shuffle(torch.cat([x, x], 1), 2), 4),
     "channels of half of them to pixels": (lambda self, x: F.pixel_shuffle(self.twice(x).chunk(2, 1)[0], 2), 2),
     "patches of a layer": (lambda self, x: F.fold(self.twice(x).flatten(2), (9, 9), 2)[..., :8, :8], 4),
     "a layer and channels of depthwise groups": (lambda self, x: self.twice(x) + self.two_each(x), 16),
